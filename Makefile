@@ -1,0 +1,61 @@
+# Every verb, with its line of help; `make` alone lists them.
+PYTHON ?= python3
+PORT ?= 8080
+PRESET ?= cifar100-cpu
+BUNDLE ?= models/cifar100-resnet50
+TESTS ?= tests
+
+export PYTHONPATH := lambda:.
+export LITELENS_BUNDLE := $(BUNDLE)
+
+RUN_ENV := .venv/.ready
+DEV_ENV := .venv-dev/.ready
+
+.PHONY: help run classify test lint train lock clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+run: $(RUN_ENV) ## serve the API on http://127.0.0.1:8080 (PORT=8081 for another port)
+	@POWERTOOLS_METRICS_DISABLED=true .venv/bin/python -m local.gateway --port $(PORT)
+
+classify: $(RUN_ENV) ## print the five best labels of a photo (IMAGE=photo.jpg)
+	@test -n "$(IMAGE)" || { echo "Which photo? make classify IMAGE=photo.jpg" >&2; exit 2; }
+	@.venv/bin/python -m client classify "$(IMAGE)"
+
+test: $(DEV_ENV) ## run all tests (TESTS=tests/unit for some)
+	.venv-dev/bin/python -m pytest $(TESTS)
+
+lint: $(DEV_ENV) ## check style and types
+	.venv-dev/bin/ruff check .
+	.venv-dev/bin/ruff format --check .
+	.venv-dev/bin/mypy
+
+train: $(DEV_ENV) ## train, quantize, evaluate and publish a bundle (PRESET=cifar100-cpu)
+	.venv-dev/bin/python -m training all $(PRESET)
+
+lock: $(DEV_ENV) ## resolve pyproject.toml into the hash-locked requirements files
+	.venv-dev/bin/uv pip compile $(LOCK) --all-extras --output-file requirements-dev.txt
+	.venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt --extra local --output-file requirements-local.txt
+	.venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt --output-file lambda/requirements.txt
+
+LOCK := pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
+
+clean: ## remove the environments and caches
+	rm -rf .venv .venv-dev .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(RUN_ENV): requirements-local.txt
+	@$(call create_environment,.venv,requirements-local.txt)
+	@touch $@
+
+$(DEV_ENV): requirements-dev.txt
+	@$(call create_environment,.venv-dev,requirements-dev.txt)
+	@touch $@
+
+define create_environment
+$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
+	"litelens needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d; choose one: make PYTHON=python3.13 ..." % sys.version_info[:2])'
+echo "Installing $(2) into $(1), once ..."
+$(PYTHON) -m venv --clear $(1)
+$(1)/bin/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --requirement $(2) --quiet --progress-bar on
+endef

@@ -1,0 +1,1 @@
+"""litelens from the command line."""

@@ -1,0 +1,1 @@
+"""One file per way in: parse, call one function, answer. No logic."""

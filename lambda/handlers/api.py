@@ -1,0 +1,134 @@
+"""The HTTP API behind API Gateway: classify an image, describe the model, tell whether it works."""
+
+import dataclasses
+import json
+import traceback
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from handlers.problems import INTERNAL, KINDS, MethodNotAllowed, RequestError, UnknownPath, problem
+from handlers.requests import parse_classify
+from litelens.bundle import load_bundle
+from litelens.classifier import Classifier, Prediction
+from litelens.errors import InputError
+from settings import Settings, read_settings
+
+Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
+
+METHODS = {"/v1/classify": "POST", "/v1/model": "GET", "/v1/health": "GET"}
+
+logger = Logger(service="litelens")
+metrics = Metrics(namespace="litelens", service="api")
+
+
+def create_handler(settings: Settings) -> Handler:
+    """A Lambda handler for API Gateway's REST proxy events, its model loaded and tried.
+
+    Raises BundleError when the bundle cannot be served.
+    """
+    classifier = Classifier(load_bundle(settings.bundle), settings.limits, settings.threads)
+    app = _create_app(classifier, warm_up_ms=classifier.warm_up())
+
+    @logger.inject_lambda_context(clear_state=True)
+    @metrics.log_metrics
+    def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+        metrics.add_metric("Requests", MetricUnit.Count, 1)
+        return app.resolve(event, context)
+
+    return handle
+
+
+def _create_app(classifier: Classifier, warm_up_ms: float) -> APIGatewayRestResolver:
+    app = APIGatewayRestResolver()
+    model = {"name": classifier.bundle.name, "version": classifier.bundle.version}
+
+    def request_id() -> str:
+        return app.current_event.request_context.request_id or app.lambda_context.aws_request_id
+
+    @app.post("/v1/classify")
+    def classify() -> Response[str]:
+        request = parse_classify(app.current_event)
+        prediction = classifier.classify(request.image, request.top_k)
+        _record(prediction, len(request.image), request_id())
+        return _json({"model": model, **_answer(prediction), "request_id": request_id()})
+
+    @app.get("/v1/model")
+    def describe_model() -> Response[str]:
+        return _json(classifier.bundle.manifest)
+
+    @app.get("/v1/health")
+    def tell_health() -> Response[str]:
+        return _json({"status": "ok", "model": model, "warm_up_ms": warm_up_ms})
+
+    def refuse(error: InputError | RequestError) -> Response[str]:
+        kind = KINDS[type(error)]
+        logger.info("refused", request_id=request_id(), code=kind.code, status=kind.status.value)
+        metrics.add_metric("Refused", MetricUnit.Count, 1)
+        return problem(kind, str(error), request_id())
+
+    def refuse_route(_: NotFoundError) -> Response[str]:
+        allowed = METHODS.get(app.current_event.path)
+        if allowed is None:
+            return refuse(UnknownPath(f"There is nothing at this path; there are {', '.join(METHODS)}."))
+        answer = refuse(MethodNotAllowed(f"This path takes {allowed} only."))
+        answer.headers["Allow"] = allowed
+        return answer
+
+    def fail(error: Exception) -> Response[str]:
+        logger.error("failed", request_id=request_id(), error=type(error).__name__, at=_call_chain(error))
+        metrics.add_metric("Failed", MetricUnit.Count, 1)
+        return problem(INTERNAL, "The request could not be completed; it may be sent again.", request_id())
+
+    app.not_found(refuse_route)
+    app.exception_handler([InputError, RequestError])(refuse)
+    app.exception_handler(Exception)(fail)
+    return app
+
+
+def _json(document: Mapping[str, Any]) -> Response[str]:
+    return Response(HTTPStatus.OK, content_type="application/json", body=json.dumps(document))
+
+
+def _answer(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "predictions": [
+            {"label": c.label, "index": c.index, "confidence": round(c.confidence, 6)} for c in prediction.candidates
+        ],
+        "uncertain": prediction.uncertain,
+        "timing_ms": dataclasses.asdict(prediction.timing),
+    }
+
+
+def _record(prediction: Prediction, size: int, request_id: str) -> None:
+    best = prediction.candidates[0]
+    logger.info(
+        "classified",
+        request_id=request_id,
+        bytes=size,
+        format=prediction.image_format,
+        width=prediction.width,
+        height=prediction.height,
+        label=best.label,
+        confidence=round(best.confidence, 6),
+        uncertain=prediction.uncertain,
+        timing_ms=dataclasses.asdict(prediction.timing),
+    )
+    metrics.add_metric("Classified", MetricUnit.Count, 1)
+    metrics.add_metric("Decode", MetricUnit.Milliseconds, prediction.timing.decode)
+    metrics.add_metric("Inference", MetricUnit.Milliseconds, prediction.timing.inference)
+
+
+def _call_chain(error: Exception) -> list[str]:
+    """Where the error came from, without the paths and source lines of a stack trace."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}:{line}" for frame, line in frames]
+
+
+handler = create_handler(read_settings())

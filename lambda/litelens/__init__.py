@@ -1,0 +1,1 @@
+"""Image classification with an int8 TFLite model: bytes in, prediction out. No AWS, no environment, no globals."""

@@ -1,0 +1,170 @@
+"""API Gateway and Lambda on a laptop: HTTP requests become REST proxy events for the very handler that is deployed.
+
+Run with `make run`. One event is handled at a time, as in one Lambda execution environment.
+"""
+
+import argparse
+import asyncio
+import base64
+import contextlib
+import logging
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl
+
+import uvicorn
+
+from handlers.problems import KINDS, problem
+from handlers.requests import IMAGE_TYPES
+from litelens.errors import ImageTooLarge, LitelensError
+from settings import SettingsError
+
+Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+MAX_PAYLOAD = 10_000_000
+TIMEOUT_MS = 29_000
+SAMPLE = "tests/images/rocket.jpg"
+
+
+@dataclass(frozen=True)
+class LocalContext:
+    """The parts of Lambda's context object that handlers read."""
+
+    aws_request_id: str
+    function_name: str = "litelens-local"
+    function_version: str = "$LATEST"
+    memory_limit_in_mb: int = 1769
+    invoked_function_arn: str = "arn:aws:lambda:local:000000000000:function:litelens-local"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return TIMEOUT_MS
+
+
+def create_app(handler: Handler) -> Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]:
+    """An ASGI application that answers with what this Lambda handler answers."""
+    one_at_a_time = ThreadPoolExecutor(max_workers=1)
+
+    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        request_id = str(uuid.uuid4())
+        body = await _read_body(receive)
+        if body is None:
+            answer = problem(
+                KINDS[ImageTooLarge], f"API Gateway takes at most {MAX_PAYLOAD:,} bytes in a request.", request_id
+            )
+            await _send(send, answer.status_code, {"content-type": str(answer.content_type)}, str(answer.body).encode())
+            return
+        event = to_event(scope, body, request_id)
+        loop = asyncio.get_running_loop()
+        try:
+            result = await loop.run_in_executor(one_at_a_time, handler, event, LocalContext(request_id))
+        except Exception:
+            logging.exception("the handler raised, which API Gateway answers with 502")
+            await _send(send, 502, {"content-type": "application/json"}, b'{"message": "Internal server error"}')
+            return
+        await _send(send, result["statusCode"], _response_headers(result), _response_body(result))
+
+    return app
+
+
+def to_event(scope: MutableMapping[str, Any], body: bytes, request_id: str) -> dict[str, Any]:
+    """The REST proxy event that API Gateway makes of this ASGI request, its body as base64 for the binary types."""
+    headers: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    query: dict[str, list[str]] = {}
+    for key, text in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        query.setdefault(key, []).append(text)
+    media_type = headers.get("content-type", [""])[-1].partition(";")[0].strip().lower()
+    is_binary = bool(body) and media_type in IMAGE_TYPES
+    return {
+        "resource": "/{proxy+}",
+        "path": scope["path"],
+        "httpMethod": scope["method"],
+        "headers": {name: values[-1] for name, values in headers.items()},
+        "multiValueHeaders": headers,
+        "queryStringParameters": {key: values[-1] for key, values in query.items()} or None,
+        "multiValueQueryStringParameters": query or None,
+        "pathParameters": {"proxy": scope["path"].lstrip("/")},
+        "stageVariables": None,
+        "requestContext": {
+            "requestId": request_id,
+            "stage": "local",
+            "path": scope["path"],
+            "resourcePath": "/{proxy+}",
+            "httpMethod": scope["method"],
+            "protocol": f"HTTP/{scope['http_version']}",
+            "requestTimeEpoch": int(time.time() * 1000),
+            "identity": {"sourceIp": scope["client"][0], "userAgent": headers.get("user-agent", [None])[-1]},
+        },
+        "body": (base64.b64encode(body).decode() if is_binary else body.decode(errors="replace")) or None,
+        "isBase64Encoded": is_binary,
+    }
+
+
+async def _read_body(receive: Receive) -> bytes | None:
+    """The whole body, or None as soon as it is larger than API Gateway takes."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > MAX_PAYLOAD:
+            return None
+        if not message.get("more_body"):
+            return bytes(body)
+
+
+def _response_headers(result: dict[str, Any]) -> dict[str, str]:
+    several = {name: ", ".join(values) for name, values in (result.get("multiValueHeaders") or {}).items()}
+    return {**(result.get("headers") or {}), **several}
+
+
+def _response_body(result: dict[str, Any]) -> bytes:
+    body = result.get("body") or ""
+    return base64.b64decode(body) if result.get("isBase64Encoded") else body.encode()
+
+
+async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:
+    pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+    pairs.append((b"content-length", str(len(body)).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _listen(port: int) -> socket.socket:
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        listener.close()
+        sys.exit(f"Port {port} cannot be used ({error}); choose another: make run PORT=8081")
+    return listener
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Serve the API on this machine, without Docker or an AWS account.")
+    parser.add_argument("--port", type=int, default=8080)
+    listener = _listen(parser.parse_args().port)
+    try:
+        from handlers.api import handler
+    except (LitelensError, SettingsError) as error:
+        sys.exit(str(error))
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    print(f"litelens is listening on {address} (Ctrl-C ends it). Try:\n")
+    print(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {address}/v1/classify\n", flush=True)
+    config = uvicorn.Config(create_app(handler), lifespan="off", log_level="warning", server_header=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+if __name__ == "__main__":
+    main()

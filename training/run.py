@@ -1,0 +1,115 @@
+"""A run's folder: the preset it was started with and what each step leaves there for the next one."""
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from litelens.bundle import MODEL
+from training.preset import Preset, preset_from
+
+
+class RunError(Exception):
+    """A run's folder does not hold what a step needs; the message names the step to take first."""
+
+
+@dataclass(frozen=True)
+class FitFacts:
+    """What happened in `fit`. `seconds` is the time of the last sitting, when there were several."""
+
+    images: int
+    epochs: int
+    seconds: int
+    validation_accuracy: float
+    backend: str
+    keras: str
+    processor: str
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What `evaluate` measured, as shares from 0 to 1. Top-1, top-5 and agreement are of the test split.
+
+    `threshold` was chosen on the validation split, where `answered_share` of the images reach it and
+    `answered_accuracy` of those are right.
+    """
+
+    test_images: int
+    fp32_top1: float
+    fp32_top5: float
+    int8_top1: float
+    int8_top5: float
+    agreement: float
+    validation_images: int
+    threshold: float
+    answered_share: float
+    answered_accuracy: float
+
+
+@dataclass(frozen=True)
+class Run:
+    folder: Path
+    preset: Preset
+
+    @property
+    def weights(self) -> Path:
+        """The fitted network's weights, float32; `fit` writes them."""
+        return self.folder / "network.weights.h5"
+
+    @property
+    def model(self) -> Path:
+        """The int8 model; `quantize` writes it."""
+        return self.folder / MODEL
+
+    @property
+    def fit_facts(self) -> Path:
+        return self.folder / "fit.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.json"
+
+
+def start_run(folder: Path, preset: Preset) -> Run:
+    """A folder for this preset, made if need be; raises RunError when another preset's run is there."""
+    if _preset_file(folder).exists() and open_run(folder).preset != preset:
+        raise RunError(f"{folder} holds a run of another preset or of another version of it; choose another --run")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(_preset_file(folder), dataclasses.asdict(preset))
+    return Run(folder, preset)
+
+
+def open_run(folder: Path) -> Run:
+    """The run in that folder; raises RunError when there is none."""
+    path = _preset_file(folder)
+    require(path, step="fit")
+    return Run(folder, preset_from(read_json(path), source=str(path)))
+
+
+def require(path: Path, step: str) -> Path:
+    """The path, which `step` writes; raises RunError when it is not there yet."""
+    if not path.is_file():
+        raise RunError(f"{path} is missing; the step that writes it is: python -m training {step}")
+    return path
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document
+
+
+def write_json(path: Path, document: dict[str, Any]) -> None:
+    write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)
+
+
+def _preset_file(folder: Path) -> Path:
+    return folder / "preset.json"
