@@ -17,7 +17,7 @@ help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 run: $(RUN_ENV) ## serve the API on http://127.0.0.1:8080 (PORT=8081 for another port)
-	@POWERTOOLS_METRICS_DISABLED=true .venv/bin/python -m local.gateway --port $(PORT)
+	@.venv/bin/python -m local.gateway --port $(PORT)
 
 classify: $(RUN_ENV) ## print the five best labels of a photo (IMAGE=photo.jpg)
 	@test -n "$(IMAGE)" || { echo "Which photo? make classify IMAGE=photo.jpg" >&2; exit 2; }

@@ -92,7 +92,7 @@ class Classifier:
             candidates=tuple(
                 Candidate(self.bundle.labels[index], int(index), float(confidences[index])) for index in best_first
             ),
-            uncertain=bool(confidences[best_first[0]] < self.bundle.threshold),
+            uncertain=float(confidences[best_first[0]]) < self.bundle.threshold,
             image_format=image.format,
             width=image.rgb.width,
             height=image.rgb.height,

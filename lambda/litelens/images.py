@@ -1,5 +1,6 @@
 """Decoding: from bytes that anyone may have sent to an upright RGB image."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,11 +8,17 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps
 
 from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, NotAnImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+# How each format's files begin; the dots of WebP and BMP stand for sizes.
+_BEGINNINGS = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0",
+    re.DOTALL,
+)
 
 # Limits.pixels stands in for Pillow's own limit, which is process-wide and only warns at first.
 Image.MAX_IMAGE_PIXELS = None
@@ -42,6 +49,8 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
         raise ImageMissing("The image is empty.")
     if len(data) > limits.bytes:
         raise ImageTooLarge(f"The image has {len(data):,} bytes; at most {limits.bytes:,} are accepted.")
+    if not _BEGINNINGS.match(data):
+        raise NotAnImage(f"The bytes are not an image that is read here; send one of {', '.join(FORMATS)}.")
     with _decoding_errors():
         image = Image.open(BytesIO(data), formats=FORMATS)
     if image.width * image.height > limits.pixels:
@@ -60,8 +69,6 @@ def _decoding_errors() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
-    except UnidentifiedImageError as error:
-        raise NotAnImage(f"The bytes are not a readable image; send one of {', '.join(FORMATS)}.") from error
     except Exception as error:
         # Pillow's plugins raise whatever their parsers meet: OSError, SyntaxError, ValueError, struct.error and others.
         raise CorruptImage("The image is truncated or corrupt and cannot be decoded.") from error

@@ -1,0 +1,39 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support import BUNDLE, DATA, LambdaContext
+
+os.environ["LITELENS_BUNDLE"] = str(BUNDLE)
+
+Handle = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@pytest.fixture(scope="session")
+def handle() -> Handle:
+    """The deployed handler, called as Lambda calls it."""
+    from handlers.api import handler
+
+    return lambda event: handler(event, LambdaContext())
+
+
+@pytest.fixture(scope="session")
+def cifar100(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CIFAR-100 in Keras' npz layout."""
+    import subprocess
+    import sys
+
+    from support import require
+
+    require((DATA / "cifar100").is_dir(), f"CIFAR-100 is not at {DATA}; LITELENS_DATA names another folder")
+    path = tmp_path_factory.mktemp("cifar100") / "cifar100.npz"
+    subprocess.run([sys.executable, DATA / "to_npz.py", path], check=True, capture_output=True)
+    return path
+
+
+@pytest.fixture
+def noise() -> np.random.Generator:
+    return np.random.default_rng(7)

@@ -1,0 +1,143 @@
+"""What several tests share: where things are, events, images, and the rule for what is missing on this machine."""
+
+import base64
+import copy
+import json
+import os
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+BUNDLE = ROOT / "models" / "cifar100-resnet50"
+EVENTS = ROOT / "tests" / "events"
+ROCKET = ROOT / "tests" / "images" / "rocket.jpg"
+DATA = Path(os.environ.get("LITELENS_DATA", ROOT.parent / "shared" / "data"))
+
+
+class LambdaContext:
+    """What Lambda passes beside the event."""
+
+    function_name = "litelens-test"
+    function_version = "$LATEST"
+    memory_limit_in_mb = 1769
+    invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:litelens-test"
+    aws_request_id = "52fdfc07-2182-454f-963f-5f0f9a621d72"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 29_000
+
+
+def require(present: object, reason: str) -> None:
+    """Skip the test with this reason when something is not present; in CI that is a failure."""
+    if present:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"in CI this must not be missing: {reason}")
+    pytest.skip(reason)
+
+
+def recorded_event(name: str) -> dict[str, Any]:
+    """An API Gateway event from tests/events."""
+    return json.loads((EVENTS / f"{name}.json").read_text())
+
+
+def event(
+    method: str,
+    path: str,
+    body: bytes | str | None = None,
+    content_type: str | None = None,
+    query: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """An API Gateway event like the recorded ones: bytes travel in base64, text as it is."""
+    made = copy.deepcopy(recorded_event("health"))
+    made |= {"httpMethod": method, "path": path, "queryStringParameters": query}
+    made["multiValueQueryStringParameters"] = {name: [value] for name, value in query.items()} if query else None
+    if content_type is not None:
+        made["headers"]["Content-Type"] = content_type
+        made["multiValueHeaders"]["Content-Type"] = [content_type]
+    made["isBase64Encoded"] = isinstance(body, bytes)
+    made["body"] = base64.b64encode(body).decode() if isinstance(body, bytes) else body
+    return made
+
+
+def classify_bytes(image: bytes, content_type: str = "image/jpeg", **query: str) -> dict[str, Any]:
+    return event("POST", "/v1/classify", image, content_type, query or None)
+
+
+def classify_json(document: Any) -> dict[str, Any]:
+    text = document if isinstance(document, str) else json.dumps(document)
+    return event("POST", "/v1/classify", text, "application/json")
+
+
+def answer_of(response: dict[str, Any]) -> Any:
+    """The JSON in a handler's response."""
+    return json.loads(response["body"])
+
+
+def content_type_of(response: dict[str, Any]) -> str:
+    return response["multiValueHeaders"]["Content-Type"][0]
+
+
+def encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:
+    """The image as a file of that format."""
+    file = BytesIO()
+    image.save(file, image_format, **options)
+    return file.getvalue()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], *, ready: str, within: float = 60, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A server, once the URL `ready` takes connections; ended with the block, with all that it started."""
+    with subprocess.Popen(command, start_new_session=True, **options) as process:
+        try:
+            _wait_for(ready, process, within)
+            yield process
+        finally:
+            _end(process)
+
+
+def post_json(url: str, document: Any, timeout: float = 60) -> Any:
+    request = urllib.request.Request(url, json.dumps(document).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=timeout) as response:
+        return json.load(response)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes], within: float) -> None:
+    host, _, port = url.removeprefix("http://").partition("/")[0].partition(":")
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise AssertionError(f"{process.args} ended with {process.returncode} before it answered")
+        with socket.socket() as probe:
+            probe.settimeout(1)
+            if probe.connect_ex((host, int(port))) == 0:
+                return
+        time.sleep(0.1)
+    raise AssertionError(f"{process.args} did not listen on {url} within {within} seconds")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    import signal
+
+    for sign in (signal.SIGINT, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+            process.wait(timeout=20)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue

@@ -1,0 +1,268 @@
+import base64
+import json
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support import (
+    BUNDLE,
+    ROCKET,
+    LambdaContext,
+    answer_of,
+    classify_bytes,
+    classify_json,
+    content_type_of,
+    encoded,
+    event,
+    recorded_event,
+)
+
+from handlers import api, problems
+from handlers.requests import IMAGE_TYPES
+from litelens.images import Limits
+from settings import Settings
+
+Handle = Callable[[dict[str, Any]], dict[str, Any]]
+Printed = Callable[[], str]
+
+PHOTO = ROCKET.read_bytes()
+PHOTO_BASE64 = base64.b64encode(PHOTO).decode()
+REQUEST_ID = recorded_event("health")["requestContext"]["requestId"]
+GIANT_PNG = encoded(Image.new("1", (8000, 7000)), "PNG")
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Printed:
+    """What the handler has written for CloudWatch: its log, its metrics, and anything on standard error."""
+    written = StringIO()
+    monkeypatch.setattr(api.logger.registered_handler, "stream", written)
+
+    def all_so_far() -> str:
+        written.write("".join(capsys.readouterr()))
+        return written.getvalue()
+
+    return all_so_far
+
+
+def lines(printed: Printed) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in printed().splitlines()]
+
+
+def labels(response: dict[str, Any]) -> list[str]:
+    assert response["statusCode"] == 200, response["body"]
+    return [prediction["label"] for prediction in answer_of(response)["predictions"]]
+
+
+def test_raw_bytes_get_the_documented_answer(handle: Handle) -> None:
+    response = handle(classify_bytes(PHOTO))
+    answer = answer_of(response)
+    manifest = json.loads((BUNDLE / "manifest.json").read_text())
+    assert response["statusCode"] == 200
+    assert content_type_of(response) == "application/json"
+    assert list(answer) == ["model", "predictions", "uncertain", "timing_ms", "request_id"]
+    assert answer["model"] == {"name": manifest["name"], "version": manifest["version"]}
+    assert [list(prediction) for prediction in answer["predictions"]] == [["label", "index", "confidence"]] * 5
+    assert answer["uncertain"] is (answer["predictions"][0]["confidence"] < manifest["threshold"])
+    assert list(answer["timing_ms"]) == ["decode", "inference", "total"]
+    assert answer["request_id"] == REQUEST_ID
+
+
+def test_every_way_to_send_the_same_image_gives_the_same_answer(handle: Handle) -> None:
+    lines = "\n".join(PHOTO_BASE64[i : i + 76] for i in range(0, len(PHOTO_BASE64), 76))
+    ways = [
+        classify_bytes(PHOTO),
+        classify_bytes(PHOTO, "IMAGE/JPEG; charset=binary"),
+        classify_json({"image": PHOTO_BASE64}),
+        classify_json({"image": lines}),
+        classify_json({"image": f"data:image/jpeg;base64,{PHOTO_BASE64}"}),
+        classify_json({"image": PHOTO_BASE64, "top_k": 5}),
+        event("POST", "/v1/classify", json.dumps({"image": PHOTO_BASE64}).encode(), "application/json"),
+    ]
+    answers = [answer_of(handle(way))["predictions"] for way in ways]
+    assert all(answer == answers[0] for answer in answers)
+
+
+@pytest.mark.parametrize("content_type", IMAGE_TYPES)
+def test_each_image_type_is_taken(handle: Handle, content_type: str) -> None:
+    with Image.open(ROCKET) as photo:
+        data = encoded(photo, content_type.removeprefix("image/").upper())
+    assert len(labels(handle(classify_bytes(data, content_type)))) == 5
+
+
+def test_header_names_may_be_of_any_case(handle: Handle) -> None:
+    lower = classify_bytes(PHOTO)
+    lower["headers"] = {name.lower(): value for name, value in lower["headers"].items()}
+    lower["multiValueHeaders"] = None
+    assert len(labels(handle(lower))) == 5
+
+
+def test_top_k_is_taken_from_the_query_or_the_json(handle: Handle) -> None:
+    assert len(labels(handle(classify_bytes(PHOTO, top_k="3")))) == 3
+    assert len(labels(handle(classify_json({"image": PHOTO_BASE64, "top_k": 100})))) == 100
+
+
+def test_the_model_route_gives_the_manifest(handle: Handle) -> None:
+    assert answer_of(handle(event("GET", "/v1/model"))) == json.loads((BUNDLE / "manifest.json").read_text())
+
+
+def test_health_tells_of_the_inference_at_start_up(handle: Handle) -> None:
+    health = answer_of(handle(recorded_event("health")))
+    assert health["status"] == "ok"
+    assert health["warm_up_ms"] > 0
+
+
+def test_start_up_fails_when_the_first_inference_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr("litelens.engines.LiteRT.run", broken)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        api.create_handler(Settings(BUNDLE, Limits(), threads=1))
+
+
+# What is sent, the status, and the code.
+BAD_REQUESTS = {
+    "no JSON": (classify_json("{"), 400, "invalid_json"),
+    "JSON in disguise": (event("POST", "/v1/classify", b"\xff\xfe", "application/json"), 400, "invalid_json"),
+    "deeply nested JSON": (classify_json("[" * 100_000), 400, "invalid_json"),
+    "no body": (event("POST", "/v1/classify", None, "application/json"), 400, "invalid_json"),
+    "a list": (classify_json([1]), 400, "invalid_request"),
+    "an unknown field": (classify_json({"image": PHOTO_BASE64, "topk": 1}), 400, "invalid_request"),
+    "an image that is no text": (classify_json({"image": 7}), 400, "invalid_request"),
+    "no image": (classify_json({"top_k": 1}), 400, "image_missing"),
+    "an empty image": (classify_json({"image": ""}), 400, "image_missing"),
+    "an empty data URL": (classify_json({"image": "data:image/png;base64,"}), 400, "image_missing"),
+    "no bytes": (event("POST", "/v1/classify", None, "image/png"), 400, "image_missing"),
+    "bad base64": (classify_json({"image": "!!!!"}), 400, "invalid_base64"),
+    "cut base64": (classify_json({"image": PHOTO_BASE64[:-3]}), 400, "invalid_base64"),
+    "base64 that is no ASCII": (classify_json({"image": "äöü"}), 400, "invalid_base64"),
+    "a data URL without base64": (classify_json({"image": "data:image/png,abcd"}), 400, "invalid_base64"),
+    "top_k 0": (classify_json({"image": PHOTO_BASE64, "top_k": 0}), 400, "invalid_option"),
+    "top_k 101": (classify_bytes(PHOTO, top_k="101"), 400, "invalid_option"),
+    "top_k -1": (classify_bytes(PHOTO, top_k="-1"), 400, "invalid_option"),
+    "top_k true": (classify_json({"image": PHOTO_BASE64, "top_k": True}), 400, "invalid_option"),
+    "top_k 2.5": (classify_json({"image": PHOTO_BASE64, "top_k": 2.5}), 400, "invalid_option"),
+    "top_k empty": (classify_bytes(PHOTO, top_k=""), 400, "invalid_option"),
+    "no content type": (event("POST", "/v1/classify", PHOTO), 415, "unsupported_media_type"),
+    "text": (event("POST", "/v1/classify", "hello", "text/plain"), 415, "unsupported_media_type"),
+    "a TIFF type": (classify_bytes(PHOTO, "image/tiff"), 415, "unsupported_media_type"),
+    "bytes that are no image": (classify_bytes(b"hello"), 415, "not_an_image"),
+    "base64 of no image": (classify_json({"image": "aGVsbG8="}), 415, "not_an_image"),
+    "a cut image": (classify_bytes(PHOTO[:20_000]), 422, "corrupt_image"),
+    "too many bytes": (classify_bytes(PHOTO + b"\0" * 6_000_000), 413, "image_too_large"),
+    "too many pixels": (classify_bytes(GIANT_PNG, "image/png"), 413, "image_too_large"),
+    "another path": (event("GET", "/v1/classifier"), 404, "not_found"),
+    "another method": (event("GET", "/v1/classify"), 405, "method_not_allowed"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_REQUESTS)
+def test_bad_input_gets_a_problem_that_says_so(handle: Handle, name: str) -> None:
+    request, status, code = BAD_REQUESTS[name]
+    response = handle(request)
+    problem = answer_of(response)
+    assert (response["statusCode"], problem["code"]) == (status, code)
+    assert content_type_of(response) == "application/problem+json"
+    assert list(problem) == ["type", "title", "status", "detail", "code", "request_id"]
+    assert problem["type"] == f"urn:litelens:problem:{code}"
+    assert problem["status"] == status
+    assert problem["detail"].endswith(".")
+    assert problem["request_id"] == REQUEST_ID
+    assert len(labels(handle(classify_bytes(PHOTO)))) == 5
+
+
+def test_every_kind_of_problem_is_provoked_here() -> None:
+    assert {kind.code for kind in problems.KINDS.values()} == {code for _, _, code in BAD_REQUESTS.values()}
+
+
+def test_a_refused_method_names_the_allowed_one(handle: Handle) -> None:
+    assert handle(event("GET", "/v1/classify"))["multiValueHeaders"]["Allow"] == ["POST"]
+
+
+def test_an_error_of_ours_is_reported_without_its_insides(monkeypatch: pytest.MonkeyPatch, printed: Printed) -> None:
+    handler = api.create_handler(Settings(BUNDLE, Limits(), threads=1))
+
+    def broken(*_: object) -> None:
+        raise KeyError("/var/secret/path")
+
+    monkeypatch.setattr("litelens.classifier.Classifier.logits", broken)
+    response = handler(classify_bytes(PHOTO), LambdaContext())
+    assert (response["statusCode"], answer_of(response)["code"]) == (500, "internal_error")
+    for text in (response["body"], printed()):
+        assert "secret" not in text
+        assert "Traceback" not in text
+        assert ".py" not in text
+    line, metrics = lines(printed)
+    assert line["message"] == "failed"
+    assert line["error"] == "KeyError"
+    assert any(frame.startswith("litelens.classifier.classify:") for frame in line["at"])
+    assert metrics["Failed"] == [1.0]
+
+
+def test_no_answer_and_no_log_line_leaks_what_was_sent(handle: Handle, printed: Printed) -> None:
+    marker = b"LEAK-MARKER-0123456789"
+    requests = [
+        classify_bytes(marker),
+        classify_bytes(PHOTO[:20_000] + marker),
+        classify_bytes(PHOTO + marker),
+        classify_json({"image": base64.b64encode(marker * 30).decode()}),
+        classify_json({"image": marker.decode()}),
+        classify_json('{"image": "' + marker.decode()),
+    ]
+    bodies = [handle(request)["body"] for request in requests]
+    assert len(lines(printed)) == 2 * len(requests)
+    text = "".join([*bodies, printed()])
+    for leak in (marker.decode(), base64.b64encode(marker * 30).decode()[:20], PHOTO_BASE64[:40], "Traceback", ".py"):
+        assert leak not in text
+    assert str(Path(__file__).parent.parent.parent) not in text
+
+
+def test_each_request_logs_one_line_that_can_be_found_by_its_id(handle: Handle, printed: Printed) -> None:
+    handle(classify_bytes(PHOTO))
+    handle(classify_bytes(b"hello"))
+    classified, refused = (line for line in lines(printed) if "level" in line)
+    assert classified["message"] == "classified"
+    assert classified["request_id"] == refused["request_id"] == REQUEST_ID
+    assert classified["bytes"] == len(PHOTO)
+    assert (classified["format"], classified["width"], classified["height"]) == ("JPEG", 640, 427)
+    assert refused["message"] == "refused"
+    assert (refused["code"], refused["status"]) == ("not_an_image", 415)
+
+
+def test_each_request_emits_its_metrics(handle: Handle, printed: Printed) -> None:
+    for request in (classify_bytes(PHOTO), classify_bytes(b"hello"), recorded_event("health")):
+        handle(request)
+    classified, refused, health = (line for line in lines(printed) if "_aws" in line)
+    assert classified["Requests"] == refused["Requests"] == health["Requests"] == [1.0]
+    assert classified["Classified"] == refused["Refused"] == [1.0]
+    assert classified["Inference"][0] > 0
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    body=st.one_of(st.none(), st.binary(max_size=200), st.text(max_size=200)),
+    content_type=st.one_of(st.none(), st.sampled_from(["application/json", *IMAGE_TYPES]), st.text(max_size=30)),
+    top_k=st.one_of(st.none(), st.text(max_size=10)),
+)
+def test_any_request_gets_an_answer_that_is_no_failure_of_ours(
+    handle: Handle, body: bytes | str | None, content_type: str | None, top_k: str | None
+) -> None:
+    query = None if top_k is None else {"top_k": top_k}
+    assert 400 <= handle(event("POST", "/v1/classify", body, content_type, query))["statusCode"] < 500
+
+
+@settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["image", "top_k", "x"]), inner),
+        max_leaves=6,
+    )
+)
+def test_any_json_gets_an_answer_that_is_no_failure_of_ours(handle: Handle, document: Any) -> None:
+    assert 400 <= handle(classify_json(json.dumps(document)))["statusCode"] < 500

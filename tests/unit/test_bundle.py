@@ -1,0 +1,120 @@
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import BUNDLE
+
+from litelens.bundle import load_bundle
+from litelens.classifier import Classifier
+from litelens.errors import BundleError
+from litelens.images import Limits
+
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of the bundled model that a test may damage."""
+    return shutil.copytree(BUNDLE, tmp_path / "bundle")
+
+
+def change_manifest(bundle: Path, change: Change) -> None:
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def replace_model(bundle: Path, content: bytes) -> None:
+    """Another model file, with its right checksum."""
+    (bundle / "model.tflite").write_bytes(content)
+    checksum = hashlib.sha256(content).hexdigest()
+    change_manifest(bundle, lambda m: m["files"]["model.tflite"].update(sha256=checksum))
+
+
+def start(bundle: Path) -> Classifier:
+    return Classifier(load_bundle(bundle), Limits(), threads=1)
+
+
+def test_the_bundled_model_starts() -> None:
+    classifier = start(BUNDLE)
+    assert len(classifier.bundle.labels) == 100
+    assert classifier.warm_up() > 0
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "model.tflite"])
+def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
+    (bundle / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} cannot be read: No such file"):
+        start(bundle)
+
+
+def test_a_manifest_that_is_not_json_is_named(bundle: Path) -> None:
+    (bundle / "manifest.json").write_text("{")
+    with pytest.raises(BundleError, match=r"manifest.json is not valid JSON"):
+        start(bundle)
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"text"', "{}"])
+def test_json_that_is_no_manifest_is_named(bundle: Path, content: str) -> None:
+    (bundle / "manifest.json").write_text(content)
+    with pytest.raises(BundleError, match=r"manifest.json is not a litelens manifest"):
+        start(bundle)
+
+
+def test_a_changed_model_is_named(bundle: Path) -> None:
+    model = bundle / "model.tflite"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(BundleError, match=r"model.tflite has the sha256 [0-9a-f]{64}, but the manifest says"):
+        start(bundle)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda m: m.pop("labels"), "it lacks 'labels'"),
+        (lambda m: m.update(labels=[]), "labels must be a list of names"),
+        (lambda m: m.update(labels=[*m["labels"][:-1], 7]), "labels must be a list of names"),
+        (lambda m: m.update(labels=[*m["labels"][:-1], m["labels"][0]]), "labels must be distinct"),
+        (lambda m: m.update(threshold=1.5), "threshold must be between 0 and 1"),
+        (lambda m: m.update(threshold="high"), "threshold must be between 0 and 1"),
+        (lambda m: m["preprocessing"].pop("mean"), "it lacks 'mean'"),
+        (lambda m: m["preprocessing"].update(std=[0.5, 0.0, 0.5]), "positive size and std"),
+        (lambda m: m["preprocessing"].update(mean=[0.5]), "three of them"),
+        (lambda m: m["preprocessing"].update(crop=0), "crop in"),
+        (lambda m: m["preprocessing"].update(height=0), "positive size"),
+        (lambda m: m["preprocessing"].update(height="32"), "must be real number"),
+        (lambda m: m["preprocessing"].update(interpolation="magic"), "interpolation must be one of"),
+        (lambda m: m["preprocessing"].update(blur=3), "blur"),
+        (lambda m: m["files"].clear(), "it lacks 'model.tflite'"),
+    ],
+)
+def test_a_manifest_that_says_what_cannot_be_is_named(bundle: Path, change: Change, complaint: str) -> None:
+    change_manifest(bundle, change)
+    with pytest.raises(BundleError, match=f"manifest.json is not a litelens manifest: .*{complaint}"):
+        start(bundle)
+
+
+def test_more_labels_than_outputs_stop_the_start(bundle: Path) -> None:
+    change_manifest(bundle, lambda m: m["labels"].append("unheard_of"))
+    with pytest.raises(BundleError, match=r"model.tflite gives logits \(1, 100\), but the manifest has 101 labels"):
+        start(bundle)
+
+
+def test_another_input_size_stops_the_start(bundle: Path) -> None:
+    change_manifest(bundle, lambda m: m["preprocessing"].update(height=224))
+    with pytest.raises(BundleError, match=r"model.tflite takes input \(1, 32, 32, 3\), but the manifest says"):
+        start(bundle)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\0" * 4096])
+def test_a_file_that_is_no_model_stops_the_start(bundle: Path, content: bytes) -> None:
+    replace_model(bundle, content)
+    with pytest.raises(BundleError, match=r"model.tflite is not a model that can be run here"):
+        start(bundle)

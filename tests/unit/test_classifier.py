@@ -1,0 +1,78 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from support import BUNDLE, ROCKET, encoded
+
+from litelens.bundle import load_bundle
+from litelens.classifier import Classifier, softmax
+from litelens.errors import ImageTooLarge, InvalidOption
+from litelens.images import Limits
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(load_bundle(BUNDLE), Limits(), threads=1)
+
+
+def test_predictions_are_probabilities_best_first(classifier: Classifier) -> None:
+    prediction = classifier.classify(ROCKET.read_bytes(), top_k=100)
+    confidences = [c.confidence for c in prediction.candidates]
+    assert sum(confidences) == pytest.approx(1, abs=1e-5)
+    assert confidences == sorted(confidences, reverse=True)
+    assert sorted(c.index for c in prediction.candidates) == list(range(100))
+    assert all(classifier.bundle.labels[c.index] == c.label for c in prediction.candidates)
+
+
+@pytest.mark.parametrize("top_k", [1, 5, 100])
+def test_top_k_says_how_many(classifier: Classifier, top_k: int) -> None:
+    assert len(classifier.classify(ROCKET.read_bytes(), top_k).candidates) == top_k
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 101, 10**9])
+def test_top_k_out_of_range_is_refused(classifier: Classifier, top_k: int) -> None:
+    with pytest.raises(InvalidOption, match=f"from 1 to 100, not {top_k}"):
+        classifier.classify(ROCKET.read_bytes(), top_k)
+
+
+def test_uncertain_means_below_the_threshold() -> None:
+    bundle = load_bundle(BUNDLE)
+    confidence = Classifier(bundle, Limits(), 1).classify(ROCKET.read_bytes()).candidates[0].confidence
+    for threshold, uncertain in ((confidence, False), (np.nextafter(confidence, 1), True)):
+        classifier = Classifier(dataclasses.replace(bundle, threshold=float(threshold)), Limits(), 1)
+        assert classifier.classify(ROCKET.read_bytes()).uncertain is uncertain
+
+
+def test_the_same_pixels_give_the_same_answer_in_any_lossless_format(
+    classifier: Classifier, noise: np.random.Generator
+) -> None:
+    from PIL import Image
+
+    image = Image.fromarray(noise.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    answers = {
+        classifier.classify(encoded(image, image_format, **options)).candidates
+        for image_format, options in (("PNG", {}), ("BMP", {}), ("WEBP", {"lossless": True}))
+    }
+    assert len(answers) == 1
+
+
+def test_nearly_every_level_of_a_pixel_is_distinct_to_the_model(classifier: Classifier) -> None:
+    levels = classifier._input_levels
+    assert levels.shape == (256, 3)
+    for channel in range(3):
+        assert len(set(levels[:, channel].tolist())) >= 250
+
+
+def test_the_timing_adds_up(classifier: Classifier) -> None:
+    timing = classifier.classify(ROCKET.read_bytes()).timing
+    assert timing.total == pytest.approx(timing.decode + timing.inference, abs=0.01)
+    assert min(timing.decode, timing.inference) > 0
+
+
+def test_the_limits_reach_the_decoder() -> None:
+    with pytest.raises(ImageTooLarge):
+        Classifier(load_bundle(BUNDLE), Limits(pixels=100), 1).classify(ROCKET.read_bytes())
+
+
+def test_softmax_survives_extreme_scores() -> None:
+    assert softmax(np.array([1000.0, 1000.0, -1000.0], np.float32)).tolist() == [0.5, 0.5, 0.0]

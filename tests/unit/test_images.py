@@ -1,0 +1,200 @@
+import contextlib
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support import ROCKET, encoded
+
+from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, InputError, NotAnImage
+from litelens.images import FORMATS, DecodedImage, Limits, decode
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+LOSSLESS = {"PNG": {}, "WEBP": {"lossless": True}, "GIF": {}, "BMP": {}}
+
+
+def decoded(data: bytes, **limits: int) -> DecodedImage:
+    return decode(data, Limits(**limits))
+
+
+def colour(data: bytes, x: int = 0, y: int = 0) -> tuple[int, int, int]:
+    return decoded(data).rgb.getpixel((x, y))
+
+
+def left_red_right_blue() -> Image.Image:
+    image = Image.new("RGB", (40, 20), RED)
+    image.paste(BLUE, (20, 0, 40, 20))
+    return image
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that claims this size and ends where its pixels would begin."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 8192) + b"IDAT"
+
+
+@pytest.mark.parametrize("image_format", LOSSLESS)
+def test_lossless_formats_give_back_their_pixels(image_format: str) -> None:
+    image = left_red_right_blue()
+    result = decoded(encoded(image, image_format, **LOSSLESS[image_format]))
+    assert result.format == image_format
+    assert np.array_equal(np.asarray(result.rgb), np.asarray(image))
+
+
+def test_jpeg_is_decoded_close_to_its_pixels() -> None:
+    image = left_red_right_blue()
+    result = decoded(encoded(image, "JPEG", quality=95, subsampling=0))
+    assert result.format == "JPEG"
+    assert np.abs(np.asarray(result.rgb, np.int16) - np.asarray(image, np.int16)).max() <= 4
+
+
+# The EXIF orientation and where the red half lies once the image is upright.
+@pytest.mark.parametrize(
+    ("orientation", "size", "red_at"),
+    [
+        (1, (40, 20), (5, 10)),
+        (2, (40, 20), (35, 10)),
+        (3, (40, 20), (35, 10)),
+        (4, (40, 20), (5, 10)),
+        (5, (20, 40), (10, 5)),
+        (6, (20, 40), (10, 5)),
+        (7, (20, 40), (10, 35)),
+        (8, (20, 40), (10, 35)),
+    ],
+)
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_exif_orientation_is_honoured(
+    image_format: str, orientation: int, size: tuple[int, int], red_at: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"quality": 95} if image_format == "JPEG" else LOSSLESS[image_format]
+    result = decoded(encoded(left_red_right_blue(), image_format, exif=exif, **options)).rgb
+    red, _, blue = result.getpixel(red_at)
+    assert result.size == size
+    assert red > 200 > blue
+
+
+def test_damaged_exif_does_not_lose_the_image() -> None:
+    assert decoded(encoded(left_red_right_blue(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")).rgb.size == (40, 20)
+
+
+def test_transparency_is_flattened_on_white() -> None:
+    assert colour(encoded(Image.new("RGBA", (4, 4), (0, 0, 0, 0)), "PNG")) == WHITE
+    assert colour(encoded(Image.new("RGBA", (4, 4), (255, 0, 0, 128)), "PNG")) == (255, 127, 127)
+    assert colour(encoded(Image.new("LA", (4, 4), (0, 0)), "PNG")) == WHITE
+    assert colour(encoded(Image.new("RGBA", (4, 4), (0, 0, 255, 0)), "WEBP", lossless=True)) == WHITE
+
+
+def test_transparent_palette_entries_and_colour_keys_become_white() -> None:
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([*RED, *BLUE])
+    assert colour(encoded(palette, "GIF", transparency=1)) == WHITE
+    assert colour(encoded(palette, "PNG", transparency=1)) == WHITE
+    assert colour(encoded(palette, "PNG")) == BLUE
+    assert colour(encoded(Image.new("RGB", (4, 4), RED), "PNG", transparency=RED)) == WHITE
+
+
+def test_cmyk_jpeg_becomes_the_colour_it_prints() -> None:
+    red, green, blue = colour(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95))
+    assert red > 240
+    assert max(green, blue) < 15
+
+
+@pytest.mark.parametrize(("mode", "value"), [("L", 128), ("1", 1)])
+def test_grey_and_bilevel_images_become_rgb(mode: str, value: int) -> None:
+    expected = 255 if mode == "1" else value
+    assert colour(encoded(Image.new(mode, (4, 4), value), "PNG")) == (expected,) * 3
+
+
+@pytest.mark.parametrize(("value", "expected"), [(0, 0), (32768, 128), (65535, 255)])
+def test_16_bit_grey_keeps_its_brightness(value: int, expected: int) -> None:
+    assert colour(encoded(Image.fromarray(np.full((4, 4), value, np.uint16)), "PNG")) == (expected,) * 3
+
+
+def test_an_animation_gives_its_first_frame() -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, BLUE)]
+    for image_format in ("GIF", "WEBP", "PNG"):
+        data = encoded(frames[0], image_format, save_all=True, append_images=frames[1:], lossless=True)
+        assert colour(data)[0] > 250
+
+
+def test_nothing_at_all_is_missing() -> None:
+    with pytest.raises(ImageMissing):
+        decoded(b"")
+
+
+@pytest.mark.parametrize("data", [b"hello", b"\0" * 100, b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"%PDF-1.7"])
+def test_other_bytes_are_not_an_image(data: bytes) -> None:
+    with pytest.raises(NotAnImage, match=", ".join(FORMATS)):
+        decoded(data)
+
+
+@pytest.mark.parametrize("image_format", ["TIFF", "PPM", "ICO", "TGA", "PCX", "JPEG2000"])
+def test_other_image_formats_are_not_read(image_format: str) -> None:
+    with pytest.raises(NotAnImage):
+        decoded(encoded(left_red_right_blue(), image_format))
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+@pytest.mark.parametrize("kept", [0.002, 0.01, 0.3, 0.6, 0.9])
+def test_truncated_images_are_corrupt(image_format: str, kept: float, noise: np.random.Generator) -> None:
+    image = Image.fromarray(noise.integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = encoded(image, image_format)
+    with pytest.raises(CorruptImage):
+        decoded(data[: max(12, int(len(data) * kept))])
+
+
+def test_pixels_are_limited_by_the_header_before_any_is_decoded() -> None:
+    with pytest.raises(ImageTooLarge, match="60000 x 60000"):
+        decoded(png_header(60_000, 60_000))
+    with pytest.raises(CorruptImage):
+        decoded(png_header(5000, 5000))
+    with pytest.raises(ImageTooLarge):
+        decoded(encoded(left_red_right_blue(), "PNG"), pixels=799)
+    assert decoded(encoded(left_red_right_blue(), "PNG"), pixels=800)
+
+
+def test_bytes_are_limited() -> None:
+    data = encoded(left_red_right_blue(), "PNG")
+    with pytest.raises(ImageTooLarge, match=f"{len(data) - 1:,}"):
+        decoded(data, bytes=len(data) - 1)
+    assert decoded(data, bytes=len(data))
+
+
+def test_messages_do_not_quote_the_image_or_a_path() -> None:
+    for data in (b"SECRET" * 10, ROCKET.read_bytes()[:5000] + b"SECRET"):
+        with pytest.raises(InputError) as caught:
+            decoded(data)
+        assert "SECRET" not in str(caught.value)
+        assert "/" not in str(caught.value)
+
+
+SMALL_FILES = [encoded(left_red_right_blue(), f) for f in FORMATS]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.sampled_from(SMALL_FILES), st.lists(st.tuples(st.integers(0, 5000), st.binary(max_size=8)), max_size=6))
+def test_damaged_files_give_an_image_or_an_input_error(data: bytes, patches: list[tuple[int, bytes]]) -> None:
+    damaged = bytearray(data)
+    for position, patch in patches:
+        position %= len(damaged)
+        damaged[position : position + len(patch)] = patch
+    try:
+        result = decoded(bytes(damaged), pixels=1_000_000)
+    except InputError:
+        return
+    assert result.rgb.mode == "RGB"
+
+
+@settings(deadline=None)
+@given(
+    st.binary(max_size=2000), st.sampled_from([b"", b"\xff\xd8\xff", b"GIF89a", b"BM", b"\x89PNG\r\n\x1a\n", b"RIFF"])
+)
+def test_any_bytes_give_an_image_or_an_input_error(data: bytes, magic: bytes) -> None:
+    with contextlib.suppress(InputError):
+        assert decoded(magic + data, pixels=1_000_000).rgb.mode == "RGB"

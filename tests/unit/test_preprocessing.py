@@ -1,0 +1,68 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from litelens.preprocessing import Preprocessing
+
+SPEC = Preprocessing(32, 32, crop=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def test_an_image_of_the_inputs_size_is_left_as_it_is(noise: np.random.Generator) -> None:
+    pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    assert np.array_equal(SPEC.pixels(Image.fromarray(pixels)), pixels)
+
+
+def test_the_centre_is_kept_and_the_sides_are_cut() -> None:
+    image = Image.new("RGB", (96, 32), "red")
+    image.paste("blue", (32, 0, 64, 32))
+    assert (SPEC.pixels(image) == (0, 0, 255)).all()
+    assert (SPEC.pixels(image.rotate(90, expand=True)) == (0, 0, 255)).all()
+
+
+def test_crop_keeps_that_fraction_of_the_centre() -> None:
+    image = Image.new("RGB", (64, 64), "red")
+    image.paste("blue", (16, 16, 48, 48))
+    half = dataclasses.replace(SPEC, crop=0.5)
+    assert (half.pixels(image) == (0, 0, 255)).all()
+    assert (SPEC.pixels(image)[0, 0] == (255, 0, 0)).all()
+
+
+def test_an_input_that_is_not_square_is_filled_without_distortion() -> None:
+    wide = dataclasses.replace(SPEC, height=16, width=48)
+    image = Image.new("RGB", (300, 300), "red")
+    image.paste("blue", (0, 100, 300, 200))
+    assert (wide.pixels(image)[2:-2] == (0, 0, 255)).all()
+
+
+def test_values_are_normalized_per_channel() -> None:
+    spec = dataclasses.replace(SPEC, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
+    values = spec.values()
+    assert values.dtype == np.float32
+    assert values[0].tolist() == [0.0, -1.0, -4.0]
+    assert values[255].tolist() == [1.0, 1.0, 0.0]
+
+
+@settings(deadline=None)
+@given(
+    st.tuples(st.integers(1, 400), st.integers(1, 400)),
+    st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    st.floats(0.01, 1.0),
+    st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
+)
+def test_every_image_becomes_the_inputs_size(
+    size: tuple[int, int], shape: tuple[int, int], crop: float, interpolation: str
+) -> None:
+    spec = dataclasses.replace(SPEC, height=shape[0], width=shape[1], crop=crop, interpolation=interpolation)
+    pixels = spec.pixels(Image.new("RGB", size, (10, 20, 30)))
+    assert pixels.shape == (*shape, 3)
+    assert pixels.dtype == np.uint8
+    assert (pixels == (10, 20, 30)).all()
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
+def test_extreme_shapes_are_no_problem(size: tuple[int, int]) -> None:
+    assert SPEC.pixels(Image.new("RGB", size)).shape == (32, 32, 3)
