@@ -144,6 +144,7 @@ def _listen(port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
+        listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
         sys.exit(f"Port {port} cannot be used ({error}); choose another: make run PORT=8081")

@@ -1,0 +1,97 @@
+"""The handler under AWS's Lambda Runtime Interface Emulator, with the runtime client that runs it in Lambda."""
+
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+from support import BUNDLE, LambdaContext, answer_of, free_port, post_json, recorded_event, require, running
+
+from handlers.api import handler
+
+ROOT = Path(__file__).parent.parent.parent
+Invoke = Callable[[Any], Any]
+
+
+@pytest.fixture(scope="module")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The emulator's program, which ships inside aws-sam-cli."""
+    require(sys.platform == "linux", "the runtime interface emulator runs on Linux only")
+    machine = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
+    samcli = importlib.util.find_spec("samcli")
+    assert samcli and samcli.origin
+    shipped = Path(samcli.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
+    program = Path(shutil.copy(shipped, tmp_path_factory.mktemp("emulator")))
+    program.chmod(0o755)
+    return program
+
+
+@contextmanager
+def emulated(emulator: Path, bundle: Path) -> Iterator[Invoke]:
+    port, runtime_port = free_port(), free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [
+        str(emulator),
+        "--runtime-interface-emulator-address",
+        f"127.0.0.1:{port}",
+        "--runtime-api-address",
+        f"127.0.0.1:{runtime_port}",
+        *(sys.executable, "-m", "awslambdaric", "handlers.api.handler"),
+    ]
+    environment = {**os.environ, "LITELENS_BUNDLE": str(bundle), "AWS_LAMBDA_FUNCTION_TIMEOUT": "60", "PYTHONPATH": ""}
+    with running(command, ready=address, cwd=ROOT / "lambda", env=environment):
+        yield lambda event: post_json(f"{address}/2015-03-31/functions/function/invocations", event)
+
+
+@pytest.fixture(scope="module")
+def invoke(emulator: Path) -> Iterator[Invoke]:
+    with emulated(emulator, BUNDLE) as invoke:
+        yield invoke
+
+
+def test_a_cold_and_a_warm_invocation_predict_what_the_handler_predicts(invoke: Invoke) -> None:
+    event = recorded_event("classify_jpeg")
+    expected = answer_of(handler(event, LambdaContext()))["predictions"]
+    assert len(expected) == 5
+    cold, warm = invoke(event), invoke(event)
+    assert cold["statusCode"] == warm["statusCode"] == 200
+    assert answer_of(cold)["predictions"] == answer_of(warm)["predictions"] == expected
+
+
+def test_json_with_base64_is_classified_the_same(invoke: Invoke) -> None:
+    raw, as_json = invoke(recorded_event("classify_jpeg")), invoke(recorded_event("classify_json"))
+    assert answer_of(as_json)["predictions"] == answer_of(raw)["predictions"][:3]
+
+
+def test_a_truncated_image_is_refused_and_the_next_one_classified(invoke: Invoke) -> None:
+    refused = invoke(recorded_event("classify_truncated_jpeg"))
+    assert (refused["statusCode"], answer_of(refused)["code"]) == (422, "corrupt_image")
+    assert invoke(recorded_event("classify_jpeg"))["statusCode"] == 200
+
+
+def test_an_event_that_is_not_from_api_gateway_does_not_end_the_process(invoke: Invoke) -> None:
+    assert invoke({"Records": []}).get("statusCode") != 200
+    assert invoke(recorded_event("classify_jpeg"))["statusCode"] == 200
+
+
+def test_health_is_ok(invoke: Invoke) -> None:
+    assert answer_of(invoke(recorded_event("health")))["status"] == "ok"
+
+
+def test_a_damaged_bundle_stops_the_start_with_the_files_name(emulator: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    with (bundle / "model.tflite").open("ab") as model:
+        model.write(b"!")
+    with emulated(emulator, bundle) as invoke, pytest.raises(HTTPError) as caught:
+        invoke(recorded_event("health"))
+    answer = json.load(caught.value)
+    assert answer["errorType"] == "BundleError"
+    assert "model.tflite has the sha256" in answer["errorMessage"]

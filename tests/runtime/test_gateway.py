@@ -1,0 +1,161 @@
+"""`make run`'s server over real HTTP, as a client sees it."""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support import (
+    BUNDLE,
+    ROCKET,
+    ROOT,
+    LambdaContext,
+    answer_of,
+    classify_bytes,
+    free_port,
+    recorded_event,
+    running,
+)
+
+from handlers.api import handler
+from local.gateway import MAX_PAYLOAD
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": "lambda:.", "LITELENS_BUNDLE": str(BUNDLE)}
+
+
+def serve(port: int) -> list[str]:
+    return [sys.executable, "-m", "local.gateway", "--port", str(port)]
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    port = free_port()
+    with running(serve(port), ready=f"http://127.0.0.1:{port}", cwd=ROOT, env=ENVIRONMENT):
+        yield port
+
+
+def call(
+    port: int, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
+) -> tuple[http.client.HTTPResponse, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, headers or {})
+    response = connection.getresponse()
+    return response, json.loads(response.read())
+
+
+def test_raw_bytes_reach_the_handler_unchanged(port: int) -> None:
+    photo = ROCKET.read_bytes()
+    expected = answer_of(handler(classify_bytes(photo, top_k="3"), LambdaContext()))["predictions"]
+    response, answer = call(port, "POST", "/v1/classify?top_k=3", photo, {"Content-Type": "image/jpeg"})
+    assert response.status == 200
+    assert response.getheader("Content-Type") == "application/json"
+    assert answer["predictions"] == expected
+
+
+def test_base64_gives_the_same_answer(port: int) -> None:
+    photo = ROCKET.read_bytes()
+    _, raw = call(port, "POST", "/v1/classify", photo, {"Content-Type": "image/jpeg"})
+    body = json.dumps({"image": base64.b64encode(photo).decode()})
+    _, answer = call(port, "POST", "/v1/classify", body, {"Content-Type": "application/json"})
+    assert answer["predictions"] == raw["predictions"]
+
+
+def test_a_body_in_chunks_is_put_together(port: int) -> None:
+    photo = ROCKET.read_bytes()
+    chunks = iter([photo[:1000], photo[1000:]])
+    response, _ = call(port, "POST", "/v1/classify", chunks, {"Content-Type": "image/jpeg"})
+    assert response.status == 200
+
+
+def test_health_and_model_answer(port: int) -> None:
+    assert call(port, "GET", "/v1/health")[1]["status"] == "ok"
+    assert call(port, "GET", "/v1/model")[1] == json.loads((BUNDLE / "manifest.json").read_text())
+
+
+def test_problems_come_as_problem_json(port: int) -> None:
+    response, problem = call(port, "POST", "/v1/classify", b"hello", {"Content-Type": "image/png"})
+    assert (response.status, problem["code"]) == (415, "not_an_image")
+    assert response.getheader("Content-Type") == "application/problem+json"
+    response, problem = call(port, "DELETE", "/v1/classify")
+    assert (response.status, response.getheader("Allow")) == (405, "POST")
+
+
+def test_a_body_beyond_the_gateways_limit_is_refused_before_it_is_all_read(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        head = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {10**12}\r\n\r\n"
+        connection.sendall(head.encode())
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for _ in range(MAX_PAYLOAD // 65_536 + 2):
+                connection.sendall(b"\0" * 65_536)
+        answer = connection.recv(65_536).decode()
+    assert answer.startswith("HTTP/1.1 413 ")
+    assert "application/problem+json" in answer
+    assert call(port, "GET", "/v1/health")[0].status == 200
+
+
+def test_a_client_that_hangs_up_is_no_trouble(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+        connection.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nabc")
+    assert call(port, "GET", "/v1/health")[0].status == 200
+
+
+def test_events_have_the_fields_that_api_gateway_sends() -> None:
+    from local.gateway import to_event
+
+    scope = {
+        "method": "POST",
+        "path": "/v1/classify",
+        "query_string": b"top_k=1&top_k=2&x=",
+        "headers": [(b"content-type", b"image/png"), (b"accept", b"a"), (b"accept", b"b")],
+        "http_version": "1.1",
+        "client": ("127.0.0.1", 5),
+    }
+    event = to_event(scope, b"\x89PNG\xff", "the-id")
+    assert set(event) == set(recorded_event("health"))
+    assert base64.b64decode(event["body"]) == b"\x89PNG\xff"
+    assert event["isBase64Encoded"] is True
+    assert event["multiValueHeaders"]["accept"] == ["a", "b"]
+    assert event["queryStringParameters"] == {"top_k": "2", "x": ""}
+    assert event["multiValueQueryStringParameters"]["top_k"] == ["1", "2"]
+    assert event["requestContext"]["requestId"] == "the-id"
+
+
+def test_a_port_in_use_is_a_sentence(port: int) -> None:
+    done = subprocess.run(serve(port), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"Port {port} cannot be used")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bundle_that_is_not_there_is_a_sentence() -> None:
+    environment = {**ENVIRONMENT, "LITELENS_BUNDLE": "models/nothing"}
+    done = subprocess.run(serve(0), cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("models/nothing/manifest.json cannot be read")
+    assert "Traceback" not in done.stderr
+
+
+def test_it_says_what_to_try_and_ends_quietly_on_ctrl_c() -> None:
+    with subprocess.Popen(
+        serve(0), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            assert process.stderr
+            greeting, _, curl = (process.stdout.readline() for _ in range(3))
+            assert greeting.startswith("litelens is listening on http://127.0.0.1:")
+            done = subprocess.run(curl, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+            assert len(json.loads(done.stdout)["predictions"]) == 5
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=30) == 0
+            assert "Traceback" not in process.stderr.read()
+        finally:
+            process.kill()
