@@ -1,11 +1,16 @@
+import importlib.util
 import os
+import platform
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from support import BUNDLE, DATA, LambdaContext
+from support import BUNDLE, DATA, LambdaContext, require
 
 os.environ["LITELENS_BUNDLE"] = str(BUNDLE)
 
@@ -23,15 +28,24 @@ def handle() -> Handle:
 @pytest.fixture(scope="session")
 def cifar100(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """CIFAR-100 in Keras' npz layout."""
-    import subprocess
-    import sys
-
-    from support import require
-
     require((DATA / "cifar100").is_dir(), f"CIFAR-100 is not at {DATA}; LITELENS_DATA names another folder")
     path = tmp_path_factory.mktemp("cifar100") / "cifar100.npz"
     subprocess.run([sys.executable, DATA / "to_npz.py", path], check=True, capture_output=True)
     return path
+
+
+@pytest.fixture(scope="session")
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The emulator's program, which ships inside aws-sam-cli."""
+    require(sys.platform == "linux", "the runtime interface emulator runs on Linux only")
+    machine = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
+    samcli = importlib.util.find_spec("samcli")
+    assert samcli
+    assert samcli.origin
+    shipped = Path(samcli.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
+    program = Path(shutil.copy(shipped, tmp_path_factory.mktemp("emulator")))
+    program.chmod(0o755)
+    return program
 
 
 @pytest.fixture

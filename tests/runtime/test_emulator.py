@@ -1,9 +1,7 @@
 """The handler under AWS's Lambda Runtime Interface Emulator, with the runtime client that runs it in Lambda."""
 
-import importlib.util
 import json
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -13,25 +11,12 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-from support import BUNDLE, LambdaContext, answer_of, free_port, post_json, recorded_event, require, running
+from support import BUNDLE, LambdaContext, answer_of, free_port, post_json, recorded_event, running
 
 from handlers.api import handler
 
 ROOT = Path(__file__).parent.parent.parent
 Invoke = Callable[[Any], Any]
-
-
-@pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The emulator's program, which ships inside aws-sam-cli."""
-    require(sys.platform == "linux", "the runtime interface emulator runs on Linux only")
-    machine = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
-    samcli = importlib.util.find_spec("samcli")
-    assert samcli and samcli.origin
-    shipped = Path(samcli.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
-    program = Path(shutil.copy(shipped, tmp_path_factory.mktemp("emulator")))
-    program.chmod(0o755)
-    return program
 
 
 @contextmanager

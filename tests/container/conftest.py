@@ -1,0 +1,35 @@
+import os
+import shutil
+import subprocess
+
+import pytest
+from support import ROOT, require
+
+BASE_IMAGE = os.environ.get("LITELENS_BASE_IMAGE", "public.ecr.aws/lambda/python:3.13")
+EXTRA_CA = os.environ.get("LITELENS_EXTRA_CA", "")
+
+
+@pytest.fixture(scope="session")
+def docker() -> str:
+    """The docker command, with an engine behind it."""
+    program = shutil.which("docker")
+    answers = program and subprocess.run([program, "info"], capture_output=True).returncode == 0
+    require(answers, "no Docker engine answers here")
+    assert program
+    return program
+
+
+@pytest.fixture(scope="session")
+def image(docker: str) -> str:
+    """The container image, built from lambda/Dockerfile."""
+    name = "litelens-test"
+    arguments = {"BASE_IMAGE": BASE_IMAGE, "EXTRA_CA": EXTRA_CA, "MODEL": "cifar100-resnet50"}
+    options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
+    # The plain builder is the one that sam uses, which then finds these layers in its cache.
+    subprocess.run(
+        [docker, "build", "--network=host", "--file=lambda/Dockerfile", f"--tag={name}", *options, "."],
+        cwd=ROOT,
+        env={**os.environ, "DOCKER_BUILDKIT": "0"},
+        check=True,
+    )
+    return name

@@ -1,0 +1,90 @@
+"""The SAM template: valid, built, and invoked by sam's own emulation of API Gateway and Lambda."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from container.conftest import BASE_IMAGE, EXTRA_CA
+from support import ROCKET, ROOT, LambdaContext, answer_of, classify_bytes, free_port, recorded_event, running
+
+from handlers.api import handler
+
+SAM = str(Path(sys.executable).parent / "sam")
+ENVIRONMENT = {
+    **os.environ,
+    "AWS_ACCESS_KEY_ID": "none",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_SECRET_ACCESS_KEY": "none",
+    "SAM_CLI_TELEMETRY": "0",
+    "PYTHONPATH": "",
+}
+
+
+def sam(*arguments: str) -> str:
+    command = [SAM, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The template that `sam build` wrote, with the base image and certificates of this machine."""
+    folder = tmp_path_factory.mktemp("sam")
+    template = (ROOT / "template.yaml").read_text()
+    base_image = "        BASE_IMAGE: public.ecr.aws/lambda/python:3.13\n"
+    assert base_image in template
+    here = f"        BASE_IMAGE: {BASE_IMAGE}\n        EXTRA_CA: {json.dumps(EXTRA_CA)}\n"
+    (folder / "template.yaml").write_text(template.replace(base_image, here))
+    sam("build", f"--template={folder}/template.yaml", f"--base-dir={ROOT}", f"--build-dir={folder}/build")
+    return f"{folder}/build/template.yaml"
+
+
+@pytest.fixture(scope="module")
+def api(built: str) -> Iterator[str]:
+    port = free_port()
+    command = [SAM, "local", "start-api", f"--template={built}", f"--port={port}", "--warm-containers=EAGER"]
+    with running(command, ready=f"http://127.0.0.1:{port}", within=180, cwd=ROOT, env=ENVIRONMENT):
+        yield f"http://127.0.0.1:{port}"
+
+
+def curl(*arguments: str) -> Any:
+    assert shutil.which("curl")
+    done = subprocess.run(["curl", "--silent", "--show-error", *arguments], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def expected(event: dict[str, Any]) -> Any:
+    return answer_of(handler(event, LambdaContext()))["predictions"]
+
+
+def test_the_template_is_valid() -> None:
+    assert "is a valid SAM Template" in sam("validate", "--lint")
+
+
+def test_a_recorded_event_is_classified(built: str) -> None:
+    event = ROOT / "tests" / "events" / "classify_jpeg.json"
+    answer = json.loads(sam("local", "invoke", f"--template={built}", f"--event={event}", "ApiFunction"))
+    assert answer["statusCode"] == 200
+    assert answer_of(answer)["predictions"] == expected(recorded_event("classify_jpeg"))
+
+
+def test_raw_bytes_and_base64_over_http_get_the_same_answer(api: str, tmp_path: Path) -> None:
+    raw = curl("-HContent-Type: image/jpeg", "--data-binary", f"@{ROCKET}", f"{api}/v1/classify")
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"image": base64.b64encode(ROCKET.read_bytes()).decode()}))
+    as_json = curl("-HContent-Type: application/json", "--data", f"@{body}", f"{api}/v1/classify")
+    assert raw["predictions"] == as_json["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
+
+
+def test_other_routes_answer_over_http(api: str) -> None:
+    assert curl(f"{api}/v1/health")["status"] == "ok"
+    assert curl(f"{api}/v1/nothing")["code"] == "not_found"
