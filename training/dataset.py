@@ -1,5 +1,6 @@
 """Labelled images in memory: fetched from their official place or read from a file, and split."""
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,11 +56,16 @@ def load_dataset(preset: Preset, data: Path | None) -> Dataset:
 
 
 def _read_npz(path: Path) -> tuple[Split, Split]:
+    if not path.is_file():
+        raise DatasetError(f"there is no file {path}")
+    wanted = "an .npz file with x_train, y_train, x_test and y_test"
+    if not zipfile.is_zipfile(path):
+        raise DatasetError(f"{path} is not {wanted}")
     try:
         with np.load(path) as arrays:
             return _split(arrays["x_train"], arrays["y_train"]), _split(arrays["x_test"], arrays["y_test"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(f"{path} is not an .npz file with x_train, y_train, x_test and y_test ({error})") from error
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise DatasetError(f"{path} is not {wanted} ({error})") from error
 
 
 def _download(name: str) -> tuple[Split, Split]:

@@ -24,7 +24,7 @@ def build_network(preset: Preset, precision: str = "float32") -> keras.Model:
 
 
 def fit(run: Run, dataset: Dataset) -> FitFacts:
-    """Train from scratch, or go on from the run's last whole epoch; writes the weights and what happened."""
+    """Train from scratch, or go on after the last whole epoch of a fit that was interrupted; writes the weights."""
     preset, recipe = run.preset, run.preset.recipe
     keras.utils.set_random_seed(recipe.seed)
     network = build_network(preset, recipe.precision)
@@ -41,6 +41,7 @@ def fit(run: Run, dataset: Dataset) -> FitFacts:
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         metrics=["accuracy"],
     )
+    backup = run.folder / "backup"
     started = time.monotonic()
     history = trainable.fit(
         dataset.train.images,
@@ -52,8 +53,8 @@ def fit(run: Run, dataset: Dataset) -> FitFacts:
         batch_size=recipe.batch_size,
         epochs=recipe.epochs,
         callbacks=[
-            keras.callbacks.BackupAndRestore(run.folder / "backup"),
-            keras.callbacks.CSVLogger(run.folder / "history.csv", append=True),
+            keras.callbacks.BackupAndRestore(backup),
+            keras.callbacks.CSVLogger(run.history, append=backup.exists()),
             keras.callbacks.TerminateOnNaN(),
         ],
         verbose=1 if sys.stdout.isatty() else 2,

@@ -64,6 +64,11 @@ class Run:
         return self.folder / MODEL
 
     @property
+    def history(self) -> Path:
+        """Loss and accuracy of each epoch, as CSV; `fit` writes it."""
+        return self.folder / "history.csv"
+
+    @property
     def fit_facts(self) -> Path:
         return self.folder / "fit.json"
 

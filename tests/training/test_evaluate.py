@@ -1,0 +1,94 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import BUNDLE, LambdaContext, answer_of, classify_bytes
+
+from handlers.api import handler
+from litelens.bundle import load_bundle
+from litelens.classifier import Classifier
+from litelens.images import Limits
+from training.dataset import Split
+from training.evaluate import png, serve, threshold_for
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(load_bundle(BUNDLE), Limits(), threads=1)
+
+
+@pytest.fixture(scope="module")
+def test_split(cifar100: Path) -> Split:
+    with np.load(cifar100) as arrays:
+        return Split(arrays["x_test"], arrays["y_test"])
+
+
+def assert_the_handler_answers_alike(classifier: Classifier, split: Split) -> None:
+    evaluated = serve(classifier, split)
+    for image, best, confidence in zip(split.images, evaluated.best, evaluated.confidence, strict=True):
+        answer = answer_of(handler(classify_bytes(png(image), "image/png"), LambdaContext()))
+        assert [p["index"] for p in answer["predictions"]] == best.tolist()
+        assert answer["predictions"][0]["confidence"] == pytest.approx(confidence, abs=1e-6)
+
+
+def test_the_handler_answers_for_an_image_what_the_evaluation_does(
+    classifier: Classifier, noise: np.random.Generator
+) -> None:
+    images = noise.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    assert_the_handler_answers_alike(classifier, Split(images, np.zeros(4, np.int64)))
+
+
+def test_the_handler_answers_for_test_images_what_the_evaluation_does(
+    classifier: Classifier, test_split: Split
+) -> None:
+    assert_the_handler_answers_alike(classifier, Split(test_split.images[:50], test_split.classes[:50]))
+
+
+def test_the_manifest_states_the_accuracy_that_serving_has(classifier: Classifier, test_split: Split) -> None:
+    metrics = json.loads((BUNDLE / "manifest.json").read_text())["metrics"]
+    served = serve(classifier, test_split)
+    assert metrics["test_images"] == len(test_split)
+    assert served.right(test_split.classes).mean() == pytest.approx(metrics["int8_top1"], abs=0.002)
+    assert served.right(test_split.classes, within=5).mean() == pytest.approx(metrics["int8_top5"], abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("right", "accuracy", "threshold"),
+    [
+        ([1, 1, 1, 0], 1.0, 0.7),
+        ([1, 1, 1, 0], 0.75, 0.6),
+        ([1, 0, 1, 1], 0.75, 0.6),
+        ([0, 1, 1, 1], 0.7, 0.6),
+        ([0, 0, 1, 1], 0.95, 0.6),
+        ([0, 1, 0, 0], 0.95, 0.8),
+    ],
+)
+def test_the_threshold_is_the_lowest_that_reaches_the_accuracy_or_comes_nearest(
+    right: list[int], accuracy: float, threshold: float
+) -> None:
+    confidence = np.array([0.9, 0.8, 0.7, 0.6])
+    assert threshold_for(confidence, np.array(right, bool), accuracy) == threshold
+
+
+def test_answers_of_equal_confidence_stand_or_fall_together() -> None:
+    assert threshold_for(np.array([0.9, 0.5, 0.5]), np.array([True, True, False]), 1.0) == 0.9
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50),
+    st.floats(0.01, 1.0),
+)
+def test_no_lower_threshold_would_do(answers: list[tuple[float, bool]], accuracy: float) -> None:
+    confidence = np.array([c for c, _ in answers])
+    right = np.array([r for _, r in answers])
+
+    def reached(threshold: float) -> float:
+        return float(right[confidence >= threshold].mean())
+
+    chosen = threshold_for(confidence, right, accuracy)
+    best = max(reached(t) for t in confidence)
+    assert reached(chosen) >= min(accuracy, best)
+    assert all(reached(t) < min(accuracy, best) for t in confidence if t < chosen)

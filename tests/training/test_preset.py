@@ -1,0 +1,52 @@
+import dataclasses
+
+import pytest
+
+from training.preset import FOLDER, PresetError, load_preset, preset_from
+
+
+def values() -> dict:
+    return dataclasses.asdict(load_preset("cifar100-cpu"))
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_preset_is_valid_and_has_its_labels(path) -> None:
+    preset = load_preset(path.stem)
+    assert len(preset.label_names()) == 100
+    assert len(set(preset.label_names())) == 100
+
+
+def test_a_preset_survives_being_written_and_read() -> None:
+    preset = load_preset("cifar100-cpu")
+    assert preset_from(values(), "test") == preset
+
+
+def test_an_unknown_preset_is_told_the_known_ones() -> None:
+    with pytest.raises(PresetError, match=r"there is no preset 'cifar1000'; the presets are: .*cifar100-cpu"):
+        load_preset("cifar1000")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda v: v.update(colour="red"), "x.toml: unknown field 'colour'"),
+        (lambda v: v.pop("stem"), "x.toml: missing field 'stem'"),
+        (lambda v: v["recipe"].update(epoch=3), "x.toml: recipe: unknown field 'epoch'"),
+        (lambda v: v["recipe"].update(epochs="3"), "x.toml: recipe: epochs must be of type int, not '3'"),
+        (lambda v: v["recipe"].update(flip=1), "x.toml: recipe: flip must be of type bool, not 1"),
+        (lambda v: v["recipe"].update(precision="int3"), "recipe: precision must be one of float32, mixed_bfloat16"),
+        (lambda v: v.update(stem="plant"), "stem must be one of imagenet, cifar, cifar-stride2, not 'plant'"),
+        (lambda v: v["preprocessing"].update(mean=[0.5]), "preprocessing: mean must be 3 values"),
+    ],
+)
+def test_a_field_that_cannot_be_is_named(change, complaint: str) -> None:
+    changed = values()
+    change(changed)
+    with pytest.raises(PresetError, match=complaint):
+        preset_from(changed, "x.toml")
+
+
+def test_whole_numbers_are_taken_where_fractions_may_stand() -> None:
+    changed = values()
+    changed["recipe"]["learning_rate"] = 1
+    assert preset_from(changed, "x.toml").recipe.learning_rate == 1.0
