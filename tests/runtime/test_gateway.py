@@ -4,15 +4,12 @@ import base64
 import contextlib
 import http.client
 import json
-import os
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
+from runtime.conftest import ENVIRONMENT, serve
 from support import (
     BUNDLE,
     ROCKET,
@@ -20,26 +17,11 @@ from support import (
     LambdaContext,
     answer_of,
     classify_bytes,
-    free_port,
     recorded_event,
-    running,
 )
 
 from handlers.api import handler
 from local.gateway import MAX_PAYLOAD
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": "lambda:.", "LITELENS_BUNDLE": str(BUNDLE)}
-
-
-def serve(port: int) -> list[str]:
-    return [sys.executable, "-m", "local.gateway", "--port", str(port)]
-
-
-@pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    port = free_port()
-    with running(serve(port), ready=f"http://127.0.0.1:{port}", cwd=ROOT, env=ENVIRONMENT):
-        yield port
 
 
 def call(
