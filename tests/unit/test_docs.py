@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 
 from support import BUNDLE, ROOT
 
@@ -45,6 +46,13 @@ def test_the_readme_names_every_route_and_image_type() -> None:
 def test_every_make_verb_in_the_readme_exists() -> None:
     verbs = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`?\bmake ([a-z]+)\b", README)) <= verbs | {"alone"}
+
+
+def test_make_alone_lists_every_verb_with_one_line() -> None:
+    done = subprocess.run(["make"], cwd=ROOT, check=True, capture_output=True, text=True)
+    listed = re.findall(r"^  make ([a-z]+) +\S.*$", done.stdout, re.MULTILINE)
+    (phony,) = re.findall(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert listed == phony.split()
 
 
 def test_the_gateway_passes_the_types_that_are_read_as_binary() -> None:
