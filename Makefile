@@ -5,7 +5,7 @@ PRESET ?= cifar100-cpu
 BUNDLE ?= models/cifar100-resnet50
 TESTS ?= tests
 
-export PYTHONPATH := lambda:.
+export IMAGE
 export LITELENS_BUNDLE := $(BUNDLE)
 
 RUN_ENV := .venv/.ready
@@ -19,9 +19,10 @@ help: ## list the verbs
 run: $(RUN_ENV) ## serve the API on http://127.0.0.1:8080 (PORT=8081 for another port)
 	@.venv/bin/python -m local.gateway --port $(PORT)
 
-classify: $(RUN_ENV) ## print the five best labels of a photo (IMAGE=photo.jpg)
-	@test -n "$(IMAGE)" || { echo "Which photo? make classify IMAGE=photo.jpg" >&2; exit 2; }
-	@.venv/bin/python -m client classify "$(IMAGE)"
+classify: ## print the five best labels of a photo (IMAGE=photo.jpg)
+	@test -n "$$IMAGE" || { echo "Which photo? make classify IMAGE=photo.jpg" >&2; exit 2; }
+	@$(MAKE) --no-print-directory $(RUN_ENV)
+	@.venv/bin/python -m client classify -- "$$IMAGE"
 
 test: $(DEV_ENV) ## run all tests (TESTS=tests/unit for some)
 	.venv-dev/bin/python -m pytest $(TESTS)
@@ -58,4 +59,6 @@ $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 1
 echo "Installing $(2) into $(1), once ..."
 $(PYTHON) -m venv --clear $(1)
 $(1)/bin/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --requirement $(2) --quiet --progress-bar on
+$(1)/bin/python -c 'import pathlib, sysconfig; here = pathlib.Path.cwd(); \
+	pathlib.Path(sysconfig.get_path("purelib"), "litelens.pth").write_text(f"{here}\n{here}/lambda\n")'
 endef

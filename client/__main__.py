@@ -12,10 +12,10 @@ from litelens.errors import LitelensError
 from settings import SettingsError, read_settings
 
 
-def classify(image: Path, top_k: int) -> Prediction:
+def classify(image: bytes, top_k: int) -> Prediction:
     settings = read_settings()
     classifier = Classifier(load_bundle(settings.bundle), settings.limits, settings.threads)
-    return classifier.classify(image.read_bytes(), top_k)
+    return classifier.classify(image, top_k)
 
 
 def table(prediction: Prediction) -> str:
@@ -36,9 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
     command.add_argument("--json", action="store_true", help="print JSON instead of a table")
     given = parser.parse_args(arguments)
     try:
-        prediction = classify(given.image, given.top_k)
+        image = given.image.read_bytes()
     except OSError as error:
         sys.exit(f"{given.image} cannot be read: {error.strerror}")
+    try:
+        prediction = classify(image, given.top_k)
     except (LitelensError, SettingsError) as error:
         sys.exit(str(error))
     print(json.dumps(dataclasses.asdict(prediction)) if given.json else table(prediction))

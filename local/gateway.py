@@ -1,6 +1,7 @@
 """API Gateway and Lambda on a laptop: HTTP requests become REST proxy events for the very handler that is deployed.
 
-Run with `make run`. One event is handled at a time, as in one Lambda execution environment.
+Run with `make run`. One event is handled at a time, as in one Lambda execution environment. Neither Lambda's timeout
+nor its limit of 6 MB on an event is imposed.
 """
 
 import argparse
@@ -55,11 +56,12 @@ def create_app(handler: Handler) -> Callable[[MutableMapping[str, Any], Receive,
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         request_id = str(uuid.uuid4())
-        body = await _read_body(receive)
-        if body is None:
-            answer = problem(
-                KINDS[ImageTooLarge], f"API Gateway takes at most {MAX_PAYLOAD:,} bytes in a request.", request_id
-            )
+        try:
+            body = await _read_body(receive)
+        except ConnectionResetError:
+            return
+        except ImageTooLarge as error:
+            answer = problem(KINDS[ImageTooLarge], str(error), request_id)
             await _send(send, answer.status_code, {"content-type": str(answer.content_type)}, str(answer.body).encode())
             return
         event = to_event(scope, body, request_id)
@@ -96,7 +98,12 @@ def to_event(scope: MutableMapping[str, Any], body: bytes, request_id: str) -> d
         "pathParameters": {"proxy": scope["path"].lstrip("/")},
         "stageVariables": None,
         "requestContext": {
+            "accountId": "000000000000",
+            "apiId": "local",
+            "domainName": "127.0.0.1",
+            "extendedRequestId": request_id,
             "requestId": request_id,
+            "resourceId": "local",
             "stage": "local",
             "path": scope["path"],
             "resourcePath": "/{proxy+}",
@@ -110,14 +117,19 @@ def to_event(scope: MutableMapping[str, Any], body: bytes, request_id: str) -> d
     }
 
 
-async def _read_body(receive: Receive) -> bytes | None:
-    """The whole body, or None as soon as it is larger than API Gateway takes."""
+async def _read_body(receive: Receive) -> bytes:
+    """The whole body.
+
+    Raises ImageTooLarge as soon as it is larger than API Gateway takes, ConnectionResetError when the client hangs up.
+    """
     body = bytearray()
     while True:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionResetError
         body += message.get("body", b"")
         if len(body) > MAX_PAYLOAD:
-            return None
+            raise ImageTooLarge(f"API Gateway takes at most {MAX_PAYLOAD:,} bytes in a request.")
         if not message.get("more_body"):
             return bytes(body)
 

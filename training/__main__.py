@@ -9,13 +9,14 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import keras
 import numpy as np
 
 from litelens.errors import LitelensError
-from training.dataset import Dataset, DatasetError, load_dataset
+from training.dataset import DatasetError, load_dataset
 from training.evaluate import evaluate
-from training.fit import build_network, fit
-from training.preset import PresetError, load_preset
+from training.fit import FitError, build_network, fit
+from training.preset import Preset, PresetError, load_preset
 from training.publish import publish
 from training.quantize import QuantizationError, model_inputs, quantize
 from training.run import (
@@ -23,9 +24,11 @@ from training.run import (
     Metrics,
     Run,
     RunError,
+    discard,
     open_run,
     read_json,
     require,
+    sha256,
     start_run,
     write_json,
     write_whole,
@@ -36,35 +39,41 @@ CALIBRATION_IMAGES = 500
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    preset: str
+    preset: Preset
     data: Path | None
     folder: Path
     models: Path
 
 
 def run_fit(options: Options) -> None:
-    run = start_run(options.folder, load_preset(options.preset))
-    facts = fit(run, load_dataset(run.preset, options.data))
+    run = start_run(options.folder, options.preset)
+    dataset = load_dataset(run.preset, options.data)
+    discard(run.fit_facts, run.weights, run.model, run.metrics)
+    facts = fit(run, dataset)
     write_json(run.fit_facts, dataclasses.asdict(facts))
     print(f"Fitted: {facts.validation_accuracy:.2%} of the validation images are right. Weights: {run.weights}")
 
 
 def run_quantize(options: Options) -> None:
-    run = open_run(options.folder)
-    train = _dataset(run, options).train
+    run = open_run(options.folder, options.preset)
+    network = _fitted_network(run)
+    train = load_dataset(run.preset, options.data).train
     chosen = np.random.default_rng(run.preset.recipe.seed).permutation(len(train))[:CALIBRATION_IMAGES]
     print(f"Quantizing with {len(chosen)} calibration images ...", flush=True)
-    model = quantize(_fitted_network(run), model_inputs(train.images[chosen], run.preset.preprocessing))
+    discard(run.model, run.metrics)
+    model = quantize(network, model_inputs(train.images[chosen], run.preset.preprocessing))
     write_whole(run.model, model)
     print(f"Quantized: {len(model) / 1e6:.1f} MB, integers only: {run.model}")
 
 
 def run_evaluate(options: Options) -> None:
-    run = open_run(options.folder)
-    require(run.model, step="quantize")
+    run = open_run(options.folder, options.preset)
+    model = require(run.model, step="quantize").read_bytes()
+    network = _fitted_network(run)
+    dataset = load_dataset(run.preset, options.data)
     print("Evaluating on the test and validation images ...", flush=True)
-    metrics = evaluate(run, _fitted_network(run), _dataset(run, options))
-    write_json(run.metrics, dataclasses.asdict(metrics))
+    metrics = evaluate(run, network, dataset)
+    write_json(run.metrics, {"model": sha256(model), **dataclasses.asdict(metrics)})
     print(
         f"Evaluated on {metrics.test_images} test images: top-1 {metrics.fp32_top1:.2%} in fp32, "
         f"{metrics.int8_top1:.2%} in int8; they agree on {metrics.agreement:.2%}."
@@ -72,11 +81,13 @@ def run_evaluate(options: Options) -> None:
 
 
 def run_publish(options: Options) -> None:
-    run = open_run(options.folder)
-    require(run.model, step="quantize")
+    run = open_run(options.folder, options.preset)
+    model = require(run.model, step="quantize").read_bytes()
     fitted = FitFacts(**read_json(require(run.fit_facts, step="fit")))
-    metrics = Metrics(**read_json(require(run.metrics, step="evaluate")))
-    print(f"Published: {publish(run, fitted, metrics, options.models)}")
+    measured = read_json(require(run.metrics, step="evaluate"))
+    if measured.pop("model") != sha256(model):
+        raise RunError(f"{run.metrics} is of another model than {run.model}; run: python -m training evaluate")
+    print(f"Published: {publish(run, fitted, Metrics(**measured), options.models)}")
 
 
 def run_all(options: Options) -> None:
@@ -93,11 +104,7 @@ STEPS: dict[str, Callable[[Options], None]] = {
 }
 
 
-def _dataset(run: Run, options: Options) -> Dataset:
-    return load_dataset(run.preset, options.data)
-
-
-def _fitted_network(run: Run):
+def _fitted_network(run: Run) -> keras.Model:
     network = build_network(run.preset)
     network.load_weights(require(run.weights, step="fit"))
     return network
@@ -111,10 +118,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--run", type=Path, help="the run's folder (runs/PRESET)")
     parser.add_argument("--models", type=Path, default=Path("models"), help="where bundles are published (models)")
     given = parser.parse_args(arguments)
-    options = Options(given.preset, given.data, given.run or Path("runs") / given.preset, given.models)
+    folder = given.run or Path("runs") / given.preset
     try:
-        STEPS[given.step](options)
-    except (DatasetError, LitelensError, PresetError, QuantizationError, RunError) as error:
+        STEPS[given.step](Options(load_preset(given.preset), given.data, folder, given.models))
+    except (DatasetError, FitError, LitelensError, PresetError, QuantizationError, RunError) as error:
         sys.exit(str(error))
 
 

@@ -84,9 +84,11 @@ def _split(images: NDArray[np.uint8], classes: NDArray[np.integer]) -> Split:
 
 def _check(name: str, split: Split, preset: Preset) -> None:
     labels = preset.label_names()
-    if split.images.dtype != np.uint8 or split.images.ndim != 4 or split.images.shape[-1] != 3:
+    size = (preset.preprocessing.height, preset.preprocessing.width, 3)
+    if split.images.dtype != np.uint8 or split.images.shape[1:] != size:
         raise DatasetError(
-            f"the {name} images must be uint8 (n, height, width, 3), not {split.images.dtype} {split.images.shape}"
+            f"the {name} images must be uint8 of shape (n, {size[0]}, {size[1]}, 3), "
+            f"not {split.images.dtype} of shape {split.images.shape}"
         )
     if len(split.images) != len(split.classes):
         raise DatasetError(f"there are {len(split.images)} {name} images but {len(split.classes)} classes")

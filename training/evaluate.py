@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -28,7 +27,8 @@ class Answers:
 
     def right(self, classes: NDArray[np.int64], within: int = 1) -> NDArray[np.bool_]:
         """Whether each image's class is among its best few."""
-        return (self.best[:, :within] == classes[:, np.newaxis]).any(axis=1)
+        right: NDArray[np.bool_] = (self.best[:, :within] == classes[:, np.newaxis]).any(axis=1)
+        return right
 
 
 def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Metrics:
@@ -96,7 +96,7 @@ def _best_of(network: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.in
 def _unpublished_bundle(run: Run) -> Bundle:
     preset = run.preset
     return Bundle(
-        folder=Path(run.folder),
+        folder=run.folder,
         manifest={},
         name=preset.name,
         version=preset.version,

@@ -3,17 +3,25 @@
 import math
 import os
 import platform
+import shutil
 import sys
 import time
+from pathlib import Path
 
 import keras
+import numpy as np
 from keras import layers
+from numpy.typing import NDArray
 
 from litelens.preprocessing import Preprocessing
 from training.dataset import Dataset
 from training.network import resnet50
 from training.preset import Preset, Recipe
 from training.run import FitFacts, Run
+
+
+class FitError(Exception):
+    """The network could not be fitted; the message says what to change."""
 
 
 def build_network(preset: Preset, precision: str = "float32") -> keras.Model:
@@ -24,14 +32,18 @@ def build_network(preset: Preset, precision: str = "float32") -> keras.Model:
 
 
 def fit(run: Run, dataset: Dataset) -> FitFacts:
-    """Train from scratch, or go on after the last whole epoch of a fit that was interrupted; writes the weights."""
+    """Train from scratch, or go on after the last whole epoch of a fit that was interrupted; writes the weights.
+
+    Raises FitError when the loss stops being a number.
+    """
     preset, recipe = run.preset, run.preset.recipe
+    backup = run.folder / "backup"
     keras.utils.set_random_seed(recipe.seed)
     network = build_network(preset, recipe.precision)
     trainable = keras.Sequential(
         [
             keras.Input(dataset.train.images.shape[1:], dtype="uint8"),
-            _normalize(preset.preprocessing),
+            normalization(preset.preprocessing),
             *_augment(recipe),
             keras.Model(network.input, network.output["logits"]),
         ]
@@ -41,37 +53,52 @@ def fit(run: Run, dataset: Dataset) -> FitFacts:
         loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
         metrics=["accuracy"],
     )
-    backup = run.folder / "backup"
+    validation = (dataset.validation.images, _one_hot(dataset.validation.classes, preset))
     started = time.monotonic()
-    history = trainable.fit(
+    trainable.fit(
         dataset.train.images,
-        keras.utils.to_categorical(dataset.train.classes, len(preset.label_names())),
-        validation_data=(
-            dataset.validation.images,
-            keras.utils.to_categorical(dataset.validation.classes, len(preset.label_names())),
-        ),
+        _one_hot(dataset.train.classes, preset),
+        validation_data=validation,
         batch_size=recipe.batch_size,
         epochs=recipe.epochs,
         callbacks=[
-            keras.callbacks.BackupAndRestore(backup),
+            keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
             keras.callbacks.CSVLogger(run.history, append=backup.exists()),
             keras.callbacks.TerminateOnNaN(),
         ],
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    network.save_weights(run.weights)
+    seconds = round(time.monotonic() - started)
+    loss, accuracy = trainable.evaluate(*validation, batch_size=recipe.batch_size, verbose=0)
+    if not math.isfinite(loss):
+        shutil.rmtree(backup)
+        raise FitError("the loss stopped being a number; lower recipe.learning_rate")
+    _save_whole(network, run.weights)
+    shutil.rmtree(backup)
     return FitFacts(
         images=len(dataset.train),
         epochs=recipe.epochs,
-        seconds=round(time.monotonic() - started),
-        validation_accuracy=history.history["val_accuracy"][-1],
+        last_sitting_seconds=seconds,
+        validation_accuracy=accuracy,
         backend=keras.config.backend(),
         keras=keras.__version__,
         processor=f"{os.cpu_count()} cores, {platform.machine()}",
     )
 
 
-def _normalize(spec: Preprocessing) -> layers.Layer:
+def _one_hot(classes: NDArray[np.int64], preset: Preset) -> NDArray[np.float64]:
+    encoded: NDArray[np.float64] = keras.utils.to_categorical(classes, len(preset.label_names()))
+    return encoded
+
+
+def _save_whole(network: keras.Model, path: Path) -> None:
+    partial = path.with_name(f"partial.{path.name}")
+    network.save_weights(partial)
+    os.replace(partial, path)
+
+
+def normalization(spec: Preprocessing) -> layers.Layer:
+    """The layer that turns pixels, 0 to 255, into what `Preprocessing.values` gives for them."""
     return layers.Rescaling(
         scale=[1 / (255 * s) for s in spec.std],
         offset=[-m / s for m, s in zip(spec.mean, spec.std, strict=True)],

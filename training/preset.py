@@ -1,6 +1,8 @@
 """Presets: everything a training depends on, read from one TOML file into typed, checked values."""
 
 import dataclasses
+import math
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,11 @@ FOLDER = Path(__file__).parent / "presets"
 
 class PresetError(Exception):
     """A preset is missing or says something that cannot be; the message names the file and the field."""
+
+
+def _require(holds: bool, field: str, bound: str) -> None:
+    if not holds:
+        raise ValueError(f"{field} must be {bound}")
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,17 @@ class Recipe:
     flip: bool
     precision: Literal["float32", "mixed_bfloat16"]
 
+    def __post_init__(self) -> None:
+        _require(self.validation_images >= 1, "validation_images", "at least 1")
+        _require(self.batch_size >= 1, "batch_size", "at least 1")
+        _require(self.epochs >= 1, "epochs", "at least 1")
+        _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", "at least 0 and below epochs")
+        _require(0 < self.learning_rate < math.inf, "learning_rate", "above 0")
+        _require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
+        _require(0 <= self.weight_decay < math.inf, "weight_decay", "at least 0")
+        _require(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1")
+        _require(0 <= self.shift < 1, "shift", "at least 0 and below 1")
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -52,6 +70,11 @@ class Preset:
     preprocessing: Preprocessing
     recipe: Recipe
 
+    def __post_init__(self) -> None:
+        _require(re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name) is not None, "name", "of a-z, 0-9 and '-'")
+        _require(0 < self.answered_accuracy <= 1, "answered_accuracy", "above 0 and at most 1")
+        _require((FOLDER / self.labels).is_file(), "labels", f"a file in {FOLDER.name}/")
+
     def label_names(self) -> tuple[str, ...]:
         return tuple((FOLDER / self.labels).read_text(encoding="utf-8").split())
 
@@ -62,22 +85,33 @@ def load_preset(name: str) -> Preset:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
         raise PresetError(f"there is no preset '{name}'; the presets are: {known}")
-    return preset_from(tomllib.loads(path.read_text(encoding="utf-8")), source=path.name)
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PresetError(f"{path.name} is not valid TOML: {error}") from error
+    return preset_from(values, source=path.name)
 
 
 def preset_from(values: dict[str, Any], source: str) -> Preset:
     """A preset from plain values, as `dataclasses.asdict` or a TOML file gives them."""
-    return _build(Preset, values, source)
+    preset: Preset = _build(Preset, values, source)
+    return preset
 
 
-def _build(kind: Any, values: dict[str, Any], where: str) -> Any:
+def _build(kind: Any, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise PresetError(f"{where} must be a table of fields, not {values!r}")
     types = get_type_hints(kind)
     unknown = sorted(values.keys() - types.keys())
     missing = sorted(types.keys() - values.keys())
     if unknown or missing:
         complaints = [f"unknown field '{name}'" for name in unknown] + [f"missing field '{name}'" for name in missing]
         raise PresetError(f"{where}: {'; '.join(complaints)}")
-    return kind(**{name: _value(types[name], value, f"{where}: {name}") for name, value in values.items()})
+    fields = {name: _value(types[name], value, f"{where}: {name}") for name, value in values.items()}
+    try:
+        return kind(**fields)
+    except ValueError as error:
+        raise PresetError(f"{where}: {error}") from error
 
 
 def _value(kind: Any, value: Any, where: str) -> Any:

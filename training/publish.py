@@ -1,7 +1,6 @@
 """Publishing: from an evaluated run to a bundle that serves."""
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import tempfile
@@ -11,11 +10,11 @@ from typing import Any
 from litelens.bundle import MANIFEST, MODEL, load_bundle
 from litelens.classifier import Classifier
 from litelens.images import Limits
-from training.run import FitFacts, Metrics, Run
+from training.run import FitFacts, Metrics, Run, sha256
 
 
 def publish(run: Run, fitted: FitFacts, metrics: Metrics, models: Path) -> Path:
-    """Write the run's bundle to `models/NAME`, in place of one that is there, whole or not at all.
+    """Write the run's bundle to `models/NAME`, in place of one that is there, which stays when this fails.
 
     The bundle is loaded as serving would before it takes its place; raises BundleError when it cannot be served.
     """
@@ -30,7 +29,12 @@ def publish(run: Run, fitted: FitFacts, metrics: Metrics, models: Path) -> Path:
         published = models / run.preset.name
         if published.exists():
             published.rename(replaced)
-        bundle.rename(published)
+        try:
+            bundle.rename(published)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(published)
+            raise
     return published
 
 
@@ -44,7 +48,7 @@ def _manifest(run: Run, fitted: FitFacts, metrics: Metrics) -> dict[str, Any]:
         "threshold": metrics.threshold,
         "preprocessing": dataclasses.asdict(preset.preprocessing),
         "quantization": {"scheme": "int8", "weights": "per channel", "activations": "per tensor", "bias": "int32"},
-        "files": {MODEL: {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}},
+        "files": {MODEL: {"sha256": sha256(model), "bytes": len(model)}},
         "metrics": dataclasses.asdict(metrics),
         "training": {
             "dataset": preset.dataset,

@@ -1,6 +1,7 @@
 """A run's folder: the preset it was started with and what each step leaves there for the next one."""
 
 import dataclasses
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -17,11 +18,11 @@ class RunError(Exception):
 
 @dataclass(frozen=True)
 class FitFacts:
-    """What happened in `fit`. `seconds` is the time of the last sitting, when there were several."""
+    """What happened in `fit`, which may have taken several sittings."""
 
     images: int
     epochs: int
-    seconds: int
+    last_sitting_seconds: int
     validation_accuracy: float
     backend: str
     keras: str
@@ -79,18 +80,19 @@ class Run:
 
 def start_run(folder: Path, preset: Preset) -> Run:
     """A folder for this preset, made if need be; raises RunError when another preset's run is there."""
-    if _preset_file(folder).exists() and open_run(folder).preset != preset:
-        raise RunError(f"{folder} holds a run of another preset or of another version of it; choose another --run")
+    if _preset_file(folder).exists():
+        return open_run(folder, preset)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(_preset_file(folder), dataclasses.asdict(preset))
     return Run(folder, preset)
 
 
-def open_run(folder: Path) -> Run:
-    """The run in that folder; raises RunError when there is none."""
-    path = _preset_file(folder)
-    require(path, step="fit")
-    return Run(folder, preset_from(read_json(path), source=str(path)))
+def open_run(folder: Path, preset: Preset) -> Run:
+    """This preset's run in that folder; raises RunError when there is none or another one."""
+    path = require(_preset_file(folder), step="fit")
+    if preset_from(read_json(path), source=str(path)) != preset:
+        raise RunError(f"{folder} holds a run of another preset or of another version of it; choose another --run")
+    return Run(folder, preset)
 
 
 def require(path: Path, step: str) -> Path:
@@ -103,6 +105,16 @@ def require(path: Path, step: str) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return document
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def discard(*paths: Path) -> None:
+    """Remove what a step is about to make out of date."""
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:

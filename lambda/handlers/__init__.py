@@ -1,1 +1,1 @@
-"""One file per way in: parse, call one function, answer. No logic."""
+"""The ways in, one file each (parse, call one function, answer), and what they share: requests and problems."""

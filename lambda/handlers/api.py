@@ -22,8 +22,6 @@ from settings import Settings, read_settings
 
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
-METHODS = {"/v1/classify": "POST", "/v1/model": "GET", "/v1/health": "GET"}
-
 logger = Logger(service="litelens")
 metrics = Metrics(namespace="litelens", service="api")
 
@@ -40,7 +38,11 @@ def create_handler(settings: Settings) -> Handler:
     @metrics.log_metrics
     def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         metrics.add_metric("Requests", MetricUnit.Count, 1)
-        return app.resolve(event, context)
+        try:
+            return app.resolve(event, context)
+        except Exception as error:  # an event that is not API Gateway's breaks the resolver itself
+            answer = _fail(error, context.aws_request_id)
+            return {"statusCode": answer.status_code, "headers": answer.headers, "body": answer.body}
 
     return handle
 
@@ -50,22 +52,25 @@ def _create_app(classifier: Classifier, warm_up_ms: float) -> APIGatewayRestReso
     model = {"name": classifier.bundle.name, "version": classifier.bundle.version}
 
     def request_id() -> str:
-        return app.current_event.request_context.request_id or app.lambda_context.aws_request_id
+        return app.current_event.request_context.request_id
 
-    @app.post("/v1/classify")
     def classify() -> Response[str]:
         request = parse_classify(app.current_event)
         prediction = classifier.classify(request.image, request.top_k)
         _record(prediction, len(request.image), request_id())
         return _json({"model": model, **_answer(prediction), "request_id": request_id()})
 
-    @app.get("/v1/model")
     def describe_model() -> Response[str]:
         return _json(classifier.bundle.manifest)
 
-    @app.get("/v1/health")
     def tell_health() -> Response[str]:
         return _json({"status": "ok", "model": model, "warm_up_ms": warm_up_ms})
+
+    routes = {
+        "/v1/classify": ("POST", classify),
+        "/v1/model": ("GET", describe_model),
+        "/v1/health": ("GET", tell_health),
+    }
 
     def refuse(error: InputError | RequestError) -> Response[str]:
         kind = KINDS[type(error)]
@@ -74,22 +79,26 @@ def _create_app(classifier: Classifier, warm_up_ms: float) -> APIGatewayRestReso
         return problem(kind, str(error), request_id())
 
     def refuse_route(_: NotFoundError) -> Response[str]:
-        allowed = METHODS.get(app.current_event.path)
-        if allowed is None:
-            return refuse(UnknownPath(f"There is nothing at this path; there are {', '.join(METHODS)}."))
+        path = app.current_event.path.rstrip("/")
+        if path not in routes:
+            return refuse(UnknownPath(f"There is nothing at this path; there are {', '.join(routes)}."))
+        allowed, _function = routes[path]
         answer = refuse(MethodNotAllowed(f"This path takes {allowed} only."))
         answer.headers["Allow"] = allowed
         return answer
 
-    def fail(error: Exception) -> Response[str]:
-        logger.error("failed", request_id=request_id(), error=type(error).__name__, at=_call_chain(error))
-        metrics.add_metric("Failed", MetricUnit.Count, 1)
-        return problem(INTERNAL, "The request could not be completed; it may be sent again.", request_id())
-
+    for path, (method, function) in routes.items():
+        app.route(path, method=method)(function)
     app.not_found(refuse_route)
     app.exception_handler([InputError, RequestError])(refuse)
-    app.exception_handler(Exception)(fail)
+    app.exception_handler(Exception)(lambda error: _fail(error, request_id()))
     return app
+
+
+def _fail(error: Exception, request_id: str) -> Response[str]:
+    logger.error("failed", request_id=request_id, error=type(error).__name__, at=_call_chain(error))
+    metrics.add_metric("Failed", MetricUnit.Count, 1)
+    return problem(INTERNAL, "The request could not be completed; it may be sent again.", request_id)
 
 
 def _json(document: Mapping[str, Any]) -> Response[str]:

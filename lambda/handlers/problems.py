@@ -65,7 +65,7 @@ KINDS: dict[type[Exception], Kind] = {
 INTERNAL = Kind("internal_error", HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side")
 
 
-def problem(kind: Kind, detail: str, request_id: str, headers: dict[str, str] | None = None) -> Response[str]:
+def problem(kind: Kind, detail: str, request_id: str) -> Response[str]:
     """The answer for this problem."""
     document = {
         "type": f"urn:litelens:problem:{kind.code}",
@@ -79,5 +79,4 @@ def problem(kind: Kind, detail: str, request_id: str, headers: dict[str, str] | 
         status_code=kind.status,
         content_type="application/problem+json",
         body=json.dumps(document),
-        headers=dict(headers or {}),
     )

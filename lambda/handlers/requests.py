@@ -16,8 +16,11 @@ from litelens.errors import ImageMissing, InvalidOption
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
 JSON_FIELDS = ("image", "top_k")
 
-_DATA_URL = re.compile(r"data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
+_DATA_URL = re.compile(r"\s*data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
 _WHITESPACE = re.compile(r"\s+")
+
+# As much of what a caller sent as an answer repeats.
+_QUOTED = 40
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,12 @@ class ClassifyRequest:
 def parse_classify(event: APIGatewayProxyEvent) -> ClassifyRequest:
     """What a `POST /v1/classify` asks for; raises RequestError, ImageMissing or InvalidOption."""
     media_type = (event.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    top_k = _top_k_in_query(event)
     if media_type == "application/json":
-        return _from_json(_body(event))
+        return _from_json(_body(event), top_k)
     if media_type in IMAGE_TYPES:
-        return ClassifyRequest(_body(event), _top_k_in_query(event))
-    named = f"'{media_type}'" if media_type else "missing"
+        return ClassifyRequest(_body(event), top_k)
+    named = f"'{media_type[:_QUOTED]}'" if media_type else "missing"
     raise UnsupportedMediaType(
         f"The content type is {named}; send {', '.join(IMAGE_TYPES)} with the image's bytes, or application/json."
     )
@@ -41,10 +45,12 @@ def parse_classify(event: APIGatewayProxyEvent) -> ClassifyRequest:
 
 def _body(event: APIGatewayProxyEvent) -> bytes:
     body = event.body or ""
-    return base64.b64decode(body) if event.is_base64_encoded else body.encode()
+    if event.is_base64_encoded:
+        return _decode_base64(body, "The body")
+    return body.encode(errors="replace")
 
 
-def _from_json(body: bytes) -> ClassifyRequest:
+def _from_json(body: bytes, top_k: int) -> ClassifyRequest:
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -53,8 +59,8 @@ def _from_json(body: bytes) -> ClassifyRequest:
         raise InvalidRequest('The JSON must be an object such as {"image": "<base64>", "top_k": 5}.')
     unknown = sorted(document.keys() - set(JSON_FIELDS))
     if unknown:
-        raise InvalidRequest(f"There is no field {unknown[0][:40]!r}; the fields are {', '.join(JSON_FIELDS)}.")
-    return ClassifyRequest(_image_in_json(document.get("image")), _top_k(document.get("top_k", DEFAULT_TOP_K)))
+        raise InvalidRequest(f"There is no field {unknown[0][:_QUOTED]!r}; the fields are {', '.join(JSON_FIELDS)}.")
+    return ClassifyRequest(_image_in_json(document.get("image")), _top_k(document.get("top_k", top_k)))
 
 
 def _image_in_json(image: Any) -> bytes:
@@ -62,11 +68,15 @@ def _image_in_json(image: Any) -> bytes:
         raise ImageMissing("The field 'image' is missing or empty; put the image's bytes there in base64.")
     if not isinstance(image, str):
         raise InvalidRequest("The field 'image' must be a string: the image's bytes in base64, or a data URL.")
-    encoded = _WHITESPACE.sub("", _DATA_URL.sub("", image, count=1) if image.startswith("data:") else image)
+    data_url = _DATA_URL.match(image)
+    return _decode_base64(image[data_url.end() :] if data_url else image, "The field 'image'")
+
+
+def _decode_base64(text: str, where: str) -> bytes:
     try:
-        return base64.b64decode(encoded, validate=True)
+        return base64.b64decode(_WHITESPACE.sub("", text), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise InvalidBase64("The field 'image' is not valid base64.") from error
+        raise InvalidBase64(f"{where} is not valid base64.") from error
 
 
 def _top_k_in_query(event: APIGatewayProxyEvent) -> int:
@@ -74,7 +84,7 @@ def _top_k_in_query(event: APIGatewayProxyEvent) -> int:
     if text is None:
         return DEFAULT_TOP_K
     if not re.fullmatch(r"[0-9]{1,6}", text):
-        raise InvalidOption(f"top_k must be a whole number, not {text[:40]!r}.")
+        raise InvalidOption("top_k must be a whole number.")
     return int(text)
 
 

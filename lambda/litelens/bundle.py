@@ -2,14 +2,13 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from litelens.errors import BundleError
-from litelens.preprocessing import Interpolation, Preprocessing
+from litelens.preprocessing import Preprocessing
 
 MANIFEST = "manifest.json"
 MODEL = "model.tflite"
@@ -39,10 +38,10 @@ def load_bundle(folder: Path) -> Bundle:
     """
     manifest_path = folder / MANIFEST
     try:
-        manifest = json.loads(manifest_path.read_bytes())
+        manifest = json.loads(manifest_path.read_bytes(), parse_constant=_refuse_constant)
     except OSError as error:
         raise BundleError(f"{manifest_path} cannot be read: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{manifest_path} is not valid JSON: {error}") from error
     try:
         bundle = _from_manifest(folder, manifest)
@@ -56,35 +55,38 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def _from_manifest(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
-    labels = tuple(manifest["labels"])
-    if not labels or not all(isinstance(label, str) and label for label in labels):
+    labels = manifest["labels"]
+    if not isinstance(labels, list) or not labels or not all(_is_name(label) for label in labels):
         raise ValueError("labels must be a list of names")
     if len(set(labels)) != len(labels):
         raise ValueError("labels must be distinct")
+    for field in ("name", "version"):
+        if not _is_name(manifest[field]):
+            raise ValueError(f"{field} must be a name")
     threshold = manifest["threshold"]
-    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+    if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be between 0 and 1, not {threshold!r}")
     return Bundle(
         folder=folder,
         manifest=manifest,
-        name=str(manifest["name"]),
-        version=str(manifest["version"]),
-        labels=labels,
+        name=manifest["name"],
+        version=manifest["version"],
+        labels=tuple(labels),
         preprocessing=_preprocessing(manifest["preprocessing"]),
         threshold=float(threshold),
     )
 
 
 def _preprocessing(values: Mapping[str, Any]) -> Preprocessing:
-    spec = Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
-    numbers = (spec.height, spec.width, spec.crop, *spec.mean, *spec.std)
-    if len(spec.mean) != 3 or len(spec.std) != 3 or not all(math.isfinite(n) for n in numbers):
-        raise ValueError("preprocessing needs numbers, three of them for mean and std")
-    if min(spec.height, spec.width) < 1 or not 0 < spec.crop <= 1 or min(spec.std) <= 0:
-        raise ValueError("preprocessing needs a positive size and std, and a crop in (0, 1]")
-    if spec.interpolation not in get_args(Interpolation):
-        raise ValueError(f"preprocessing.interpolation must be one of {', '.join(get_args(Interpolation))}")
-    return spec
+    return Preprocessing(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _complaint(error: Exception) -> str:

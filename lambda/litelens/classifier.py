@@ -64,7 +64,7 @@ class Classifier:
     def classify(self, data: bytes, top_k: int = DEFAULT_TOP_K) -> Prediction:
         """What the image in these bytes shows; raises InputError."""
         if not 1 <= top_k <= len(self.bundle.labels):
-            raise InvalidOption(f"top_k must be a whole number from 1 to {len(self.bundle.labels)}, not {top_k}.")
+            raise InvalidOption(f"top_k must be a whole number from 1 to {len(self.bundle.labels)}.")
         started = time.perf_counter()
         image = decode(data, self._limits)
         pixels = self.bundle.preprocessing.pixels(image.rgb)

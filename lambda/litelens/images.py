@@ -8,20 +8,34 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
-from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, NotAnImage
+from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, InputError, NotAnImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
-# How each format's files begin; the dots of WebP and BMP stand for sizes.
+# How each format's files begin; what varies in WebP is its size, in BMP size, reserved bytes and the second header's.
 _BEGINNINGS = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF....WEBP|GIF8[79]a|BM....\0\0\0\0",
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP|GIF8[79]a|BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
     re.DOTALL,
 )
 
-# Limits.pixels stands in for Pillow's own limit, which is process-wide and only warns at first.
-Image.MAX_IMAGE_PIXELS = None
+# Each scan of a progressive JPEG goes over all its pixels again; ten scans are usual, but a file can hold thousands.
+_JPEG_SCAN = b"\xff\xda"
+_SCANS_TIMES_PIXELS = 1_000_000_000
+
+# Pillow decodes run-length encoded BMP in Python loops. These are BI_RLE8 and BI_RLE4.
+_BMP_RUN_LENGTHS = (1, 2)
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +57,7 @@ class DecodedImage:
 def decode(data: bytes, limits: Limits) -> DecodedImage:
     """The image in these bytes: upright, transparency flattened on white, the first frame of an animation.
 
-    Raises ImageMissing, ImageTooLarge, NotAnImage or CorruptImage.
+    Raises ImageMissing, ImageTooLarge, NotAnImage or CorruptImage. Not safe for concurrent use.
     """
     if not data:
         raise ImageMissing("The image is empty.")
@@ -51,43 +65,61 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
         raise ImageTooLarge(f"The image has {len(data):,} bytes; at most {limits.bytes:,} are accepted.")
     if not _BEGINNINGS.match(data):
         raise NotAnImage(f"The bytes are not an image that is read here; send one of {', '.join(FORMATS)}.")
-    with _decoding_errors():
+    with _pillow(limits):
         image = Image.open(BytesIO(data), formats=FORMATS)
-    if image.width * image.height > limits.pixels:
-        raise ImageTooLarge(
-            f"The image has {image.width} x {image.height} pixels; at most {limits.pixels:,} are accepted."
-        )
-    image_format = "JPEG" if image.format == "MPO" else str(image.format)
-    with _decoding_errors():
+        _refuse_endless_work(image, data)
         image.load()
+        image_format = "JPEG" if image.format == "MPO" else str(image.format)
         return DecodedImage(_to_rgb(_upright(image)), image_format)
 
 
 @contextmanager
-def _decoding_errors() -> Iterator[None]:
+def _pillow(limits: Limits) -> Iterator[None]:
+    """Pillow held to the limits, its errors made ours.
+
+    Its own pixel limit, which is process-wide, is the one that it checks before it allocates anything.
+    """
+    usual = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = limits.pixels
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ImageTooLarge(f"The image has more than {limits.pixels:,} pixels, which is the most accepted.") from error
+    except InputError:
+        raise
     except Exception as error:
         # Pillow's plugins raise whatever their parsers meet: OSError, SyntaxError, ValueError, struct.error and others.
         raise CorruptImage("The image is truncated or corrupt and cannot be decoded.") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = usual
+
+
+def _refuse_endless_work(image: Image.Image, data: bytes) -> None:
+    """Refuse what takes Pillow far longer than its size tells."""
+    if image.format in ("JPEG", "MPO") and data.count(_JPEG_SCAN) * image.width * image.height > _SCANS_TIMES_PIXELS:
+        raise ImageTooLarge("The JPEG has more scans than an image of its size can need.")
+    if image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTHS:
+        raise NotAnImage("Run-length encoded BMP is not read here; send the image as PNG.")
 
 
 def _upright(image: Image.Image) -> Image.Image:
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # damaged EXIF says nothing about the pixels
         return image
-    return ImageOps.exif_transpose(image) if turned else image
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I") or image.mode == "F":
-        # 16-bit grey: Pillow's own conversion clips at 255.
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257).round().astype(np.uint8))
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    if image.mode.startswith("I"):
+        # 16-bit grey, which Pillow's own conversion clips at 255. A transparent level of it is not looked for.
+        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    rgba = image.convert("RGBA")
+    white = Image.new("RGB", rgba.size, "white")
+    white.paste(rgba, mask=rgba)
+    return white

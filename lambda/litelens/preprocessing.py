@@ -1,7 +1,7 @@
 """From decoded RGB to what the model was trained on: the one specification, used by training and serving."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ class Preprocessing:
 
     The centre of the photo, of the input's aspect ratio and `crop` (0 to 1] of the largest such size, is resized
     to `height` x `width` pixels; then each channel becomes `(value / 255 - mean) / std`.
+    Raises ValueError when a field cannot be so.
     """
 
     height: int
@@ -24,6 +25,18 @@ class Preprocessing:
     interpolation: Interpolation
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not all(type(side) is int and 1 <= side <= 4096 for side in (self.height, self.width)):
+            raise ValueError("height and width must be whole numbers from 1 to 4096")
+        if not _is_number(self.crop) or not 0 < self.crop <= 1:
+            raise ValueError("crop must be above 0 and at most 1")
+        if self.interpolation not in get_args(Interpolation):
+            raise ValueError(f"interpolation must be one of {', '.join(get_args(Interpolation))}")
+        if len(self.mean) != 3 or not all(_is_number(mean) and abs(mean) <= 100 for mean in self.mean):
+            raise ValueError("mean must be three numbers from -100 to 100")
+        if len(self.std) != 3 or not all(_is_number(std) and 0.001 <= std <= 1000 for std in self.std):
+            raise ValueError("std must be three numbers from 0.001 to 1000")
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """The input's pixels, uint8 `(height, width, 3)`, from an RGB image of any size."""
@@ -44,3 +57,7 @@ class Preprocessing:
         left = (width - scale * self.width) / 2
         top = (height - scale * self.height) / 2
         return (left, top, left + scale * self.width, top + scale * self.height)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)

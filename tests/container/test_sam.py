@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from container.conftest import BASE_IMAGE, EXTRA_CA
-from support import ROCKET, ROOT, LambdaContext, answer_of, classify_bytes, free_port, recorded_event, running
+from support import ROCKET, ROOT, LambdaContext, answer_of, classify_bytes, free_port, recorded_event, require, running
 
 from handlers.api import handler
 
@@ -56,7 +56,7 @@ def api(built: str) -> Iterator[str]:
 
 
 def curl(*arguments: str) -> Any:
-    assert shutil.which("curl")
+    require(shutil.which("curl"), "there is no curl here")
     done = subprocess.run(["curl", "--silent", "--show-error", *arguments], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

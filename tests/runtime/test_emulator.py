@@ -11,11 +11,10 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-from support import BUNDLE, LambdaContext, answer_of, free_port, post_json, recorded_event, running
+from support import BUNDLE, ROOT, LambdaContext, answer_of, free_port, post_json, recorded_event, running
 
 from handlers.api import handler
 
-ROOT = Path(__file__).parent.parent.parent
 Invoke = Callable[[Any], Any]
 
 
@@ -63,7 +62,9 @@ def test_a_truncated_image_is_refused_and_the_next_one_classified(invoke: Invoke
 
 
 def test_an_event_that_is_not_from_api_gateway_does_not_end_the_process(invoke: Invoke) -> None:
-    assert invoke({"Records": []}).get("statusCode") != 200
+    answer = invoke({"Records": []})
+    assert answer_of(answer)["code"] == "internal_error"
+    assert "stackTrace" not in answer
     assert invoke(recorded_event("classify_jpeg"))["statusCode"] == 200
 
 

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.client
 import json
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,7 @@ from support import (
     LambdaContext,
     answer_of,
     classify_bytes,
-    recorded_event,
+    require,
 )
 
 from handlers.api import handler
@@ -89,27 +90,6 @@ def test_a_client_that_hangs_up_is_no_trouble(port: int) -> None:
     assert call(port, "GET", "/v1/health")[0].status == 200
 
 
-def test_events_have_the_fields_that_api_gateway_sends() -> None:
-    from local.gateway import to_event
-
-    scope = {
-        "method": "POST",
-        "path": "/v1/classify",
-        "query_string": b"top_k=1&top_k=2&x=",
-        "headers": [(b"content-type", b"image/png"), (b"accept", b"a"), (b"accept", b"b")],
-        "http_version": "1.1",
-        "client": ("127.0.0.1", 5),
-    }
-    event = to_event(scope, b"\x89PNG\xff", "the-id")
-    assert set(event) == set(recorded_event("health"))
-    assert base64.b64decode(event["body"]) == b"\x89PNG\xff"
-    assert event["isBase64Encoded"] is True
-    assert event["multiValueHeaders"]["accept"] == ["a", "b"]
-    assert event["queryStringParameters"] == {"top_k": "2", "x": ""}
-    assert event["multiValueQueryStringParameters"]["top_k"] == ["1", "2"]
-    assert event["requestContext"]["requestId"] == "the-id"
-
-
 def test_a_port_in_use_is_a_sentence(port: int) -> None:
     done = subprocess.run(serve(port), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
@@ -126,6 +106,7 @@ def test_a_bundle_that_is_not_there_is_a_sentence() -> None:
 
 
 def test_it_says_what_to_try_and_ends_quietly_on_ctrl_c() -> None:
+    require(shutil.which("curl"), "there is no curl here")
     with subprocess.Popen(
         serve(0), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

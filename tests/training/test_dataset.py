@@ -48,7 +48,11 @@ def test_the_split_depends_on_the_seed_alone(preset: Preset, tmp_path: Path) -> 
     ("changes", "complaint"),
     [
         ({"x_train": np.zeros((40, 32, 32, 3), np.float32)}, "the training images must be uint8 .*, not float32"),
-        ({"x_test": np.zeros((6, 32, 32), np.uint8)}, r"the test images must be uint8 .*, not uint8 \(6, 32, 32\)"),
+        (
+            {"x_test": np.zeros((6, 32, 32), np.uint8)},
+            r"the test images must be uint8 .*, not uint8 of shape \(6, 32, 32\)",
+        ),
+        ({"x_test": np.zeros((6, 64, 32, 3), np.uint8)}, r"of shape \(n, 32, 32, 3\), not uint8 of shape \(6, 64"),
         ({"y_test": np.zeros(5, np.int64)}, "there are 6 test images but 5 classes"),
         ({"y_train": np.full(40, 100)}, "the training classes go beyond the 100 labels of cifar100-labels.txt"),
         ({"y_train": np.full(40, -1)}, "the training classes go beyond"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from training.dataset import Dataset, Split
-from training.fit import fit
+from training.fit import FitError, fit, normalization
 from training.preset import Preset, load_preset
 from training.run import Run, start_run
 
@@ -71,6 +71,33 @@ def test_after_an_interruption_it_goes_on_with_the_next_epoch(
     assert not run.weights.exists()
     assert fit(run, colours).validation_accuracy > 0.9
     assert epochs_in(run) == ["0", "1", "2", "3"]
+
+
+def test_after_a_kill_before_the_weights_are_saved_nothing_is_fitted_twice(
+    run: Run, colours: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("training.fit._save_whole", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(run, colours)
+    assert fit(run, colours).validation_accuracy > 0.9
+    assert epochs_in(run) == ["0", "1", "2", "3"]
+
+
+def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_weights(run: Run, colours: Dataset) -> None:
+    wild = dataclasses.replace(run.preset.recipe, learning_rate=1e30)
+    with pytest.raises(FitError, match=r"lower recipe.learning_rate"):
+        fit(Run(run.folder, dataclasses.replace(run.preset, recipe=wild)), colours)
+    assert not run.weights.exists()
+
+
+def test_fitting_normalizes_as_serving_does(run: Run) -> None:
+    spec = dataclasses.replace(run.preset.preprocessing, mean=(0.1, 0.5, 0.9), std=(0.2, 0.5, 1.5))
+    levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None, None], 3, axis=3)
+    assert np.asarray(normalization(spec)(levels))[:, 0, 0] == pytest.approx(spec.values(), abs=1e-5)
 
 
 def test_fitting_again_starts_over(run: Run, colours: Dataset) -> None:

@@ -1,7 +1,10 @@
 """The whole way from images to a bundle that serves, on a few images and with the real network."""
 
 import dataclasses
+import hashlib
 import json
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +31,13 @@ def preset() -> Preset:
     return dataclasses.replace(preset, name="tiny", recipe=recipe)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def tiny_preset_by_name(preset: Preset) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.__main__.load_preset", lambda name: preset if name == "tiny" else load_preset(name))
+        yield
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = np.random.default_rng(3)
@@ -39,12 +49,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(preset: Preset, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tiny_preset_by_name: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every step was run from the command line; it holds the run and models/."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.__main__.load_preset", lambda name: preset)
-        step_by_step(folder, data, "fit", "quantize", "evaluate", "publish")
+    step_by_step(folder, data, "fit", "quantize", "evaluate", "publish")
     return folder
 
 
@@ -73,8 +81,8 @@ def test_the_history_has_a_line_for_each_epoch(folder: Path) -> None:
     assert len((folder / "run" / "history.csv").read_text().splitlines()) == 3
 
 
-def test_the_int8_model_follows_the_network(folder: Path, data: Path) -> None:
-    run = open_run(folder / "run")
+def test_the_int8_model_follows_the_network(folder: Path, data: Path, preset: Preset) -> None:
+    run = open_run(folder / "run", preset)
     network = build_network(run.preset)
     network.load_weights(run.weights)
     with np.load(data) as arrays:
@@ -93,18 +101,46 @@ def test_publishing_again_replaces_the_bundle_whole(folder: Path, data: Path) ->
     assert sorted(p.name for p in (folder / "models").iterdir()) == ["tiny"]
 
 
-def test_a_model_that_cannot_be_served_is_not_published(folder: Path, data: Path) -> None:
-    model = folder / "run" / "model.tflite"
-    good = model.read_bytes()
+def test_a_model_that_was_not_measured_or_cannot_be_served_is_not_published(folder: Path, tmp_path: Path) -> None:
+    def publish(run: Path) -> None:
+        main(["publish", "tiny", f"--run={run}", f"--models={folder / 'models'}"])
+
+    run = shutil.copytree(folder / "run", tmp_path / "run")
     published = (folder / "models" / "tiny" / "model.tflite").read_bytes()
-    try:
-        model.write_bytes(b"damaged")
-        with pytest.raises(SystemExit, match="not a model that can be run here"):
-            step_by_step(folder, data, "publish")
-    finally:
-        model.write_bytes(good)
+    (run / "model.tflite").write_bytes(b"damaged")
+    with pytest.raises(SystemExit, match=r"metrics.json is of another model than .*model.tflite"):
+        publish(run)
+    metrics = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps({**metrics, "model": hashlib.sha256(b"damaged").hexdigest()}))
+    with pytest.raises(SystemExit, match="not a model that can be run here"):
+        publish(run)
     assert (folder / "models" / "tiny" / "model.tflite").read_bytes() == published
     assert sorted(p.name for p in (folder / "models").iterdir()) == ["tiny"]
+
+
+def test_a_failure_at_the_last_moment_leaves_the_published_bundle(
+    folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rename = Path.rename
+
+    def full_disk(path: Path, target: Path) -> Path:
+        if path.name == "bundle":
+            raise OSError(28, "No space left on device")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            step_by_step(folder, data, "publish")
+    assert load_bundle(folder / "models" / "tiny").name == "tiny"
+    assert sorted(p.name for p in (folder / "models").iterdir()) == ["tiny"]
+
+
+def test_a_new_model_makes_the_old_measurements_void(folder: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    step_by_step(tmp_path, data, "quantize")
+    with pytest.raises(SystemExit, match=r"metrics.json is missing; .*: python -m training evaluate"):
+        step_by_step(tmp_path, data, "publish")
 
 
 @pytest.mark.parametrize("step", ["quantize", "evaluate", "publish"])

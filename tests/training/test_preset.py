@@ -1,4 +1,5 @@
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,20 @@ def test_an_unknown_preset_is_told_the_known_ones() -> None:
         (lambda v: v["recipe"].update(precision="int3"), "recipe: precision must be one of float32, mixed_bfloat16"),
         (lambda v: v.update(stem="plant"), "stem must be one of imagenet, cifar, cifar-stride2, not 'plant'"),
         (lambda v: v["preprocessing"].update(mean=[0.5]), "preprocessing: mean must be 3 values"),
+        (lambda v: v["preprocessing"].update(std=[0.5, 0.0, 0.5]), "preprocessing: std must be three numbers from"),
+        (lambda v: v.update(recipe=3), "x.toml: recipe must be a table of fields, not 3"),
+        (lambda v: v.update(name="../elsewhere"), "x.toml: name must be of a-z"),
+        (lambda v: v.update(labels="nothing.txt"), "x.toml: labels must be a file in presets/"),
+        (lambda v: v.update(answered_accuracy=95), "x.toml: answered_accuracy must be .* at most 1"),
+        (lambda v: v["recipe"].update(epochs=0), "recipe: epochs must be at least 1"),
+        (lambda v: v["recipe"].update(batch_size=-1), "recipe: batch_size must be at least 1"),
+        (lambda v: v["recipe"].update(validation_images=0), "recipe: validation_images must be at least 1"),
+        (lambda v: v["recipe"].update(warmup_epochs=6), "recipe: warmup_epochs must be at least 0 and below epochs"),
+        (lambda v: v["recipe"].update(learning_rate=float("nan")), "recipe: learning_rate must be above 0"),
+        (lambda v: v["recipe"].update(momentum=1), "recipe: momentum must be"),
+        (lambda v: v["recipe"].update(weight_decay=-1), "recipe: weight_decay must be"),
+        (lambda v: v["recipe"].update(label_smoothing=1), "recipe: label_smoothing must be"),
+        (lambda v: v["recipe"].update(shift=1), "recipe: shift must be"),
     ],
 )
 def test_a_field_that_cannot_be_is_named(change, complaint: str) -> None:
@@ -44,6 +59,13 @@ def test_a_field_that_cannot_be_is_named(change, complaint: str) -> None:
     change(changed)
     with pytest.raises(PresetError, match=complaint):
         preset_from(changed, "x.toml")
+
+
+def test_a_preset_that_is_not_toml_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "broken.toml").write_text("name = ")
+    monkeypatch.setattr("training.preset.FOLDER", tmp_path)
+    with pytest.raises(PresetError, match=r"broken.toml is not valid TOML"):
+        load_preset("broken")
 
 
 def test_whole_numbers_are_taken_where_fractions_may_stand() -> None:

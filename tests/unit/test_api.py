@@ -24,6 +24,8 @@ from support import (
 
 from handlers import api, problems
 from handlers.requests import IMAGE_TYPES
+from litelens.bundle import load_bundle
+from litelens.classifier import Classifier
 from litelens.images import Limits
 from settings import Settings
 
@@ -80,6 +82,7 @@ def test_every_way_to_send_the_same_image_gives_the_same_answer(handle: Handle) 
         classify_json({"image": PHOTO_BASE64}),
         classify_json({"image": lines}),
         classify_json({"image": f"data:image/jpeg;base64,{PHOTO_BASE64}"}),
+        classify_json({"image": f" DATA:image/jpeg;name=a.jpg;base64,\n{lines}"}),
         classify_json({"image": PHOTO_BASE64, "top_k": 5}),
         event("POST", "/v1/classify", json.dumps({"image": PHOTO_BASE64}).encode(), "application/json"),
     ]
@@ -104,6 +107,22 @@ def test_header_names_may_be_of_any_case(handle: Handle) -> None:
 def test_top_k_is_taken_from_the_query_or_the_json(handle: Handle) -> None:
     assert len(labels(handle(classify_bytes(PHOTO, top_k="3")))) == 3
     assert len(labels(handle(classify_json({"image": PHOTO_BASE64, "top_k": 100})))) == 100
+    both = event("POST", "/v1/classify", json.dumps({"image": PHOTO_BASE64, "top_k": 2}), "application/json")
+    assert len(labels(handle(both | {"queryStringParameters": {"top_k": "7"}}))) == 2
+    query_only = event("POST", "/v1/classify", json.dumps({"image": PHOTO_BASE64}), "application/json", {"top_k": "7"})
+    assert len(labels(handle(query_only))) == 7
+
+
+def test_the_answer_is_the_classifiers(handle: Handle) -> None:
+    prediction = Classifier(load_bundle(BUNDLE), Limits(), threads=1).classify(PHOTO)
+    expected = [(c.label, c.index, pytest.approx(c.confidence, abs=1e-6)) for c in prediction.candidates]
+    answered = answer_of(handle(classify_bytes(PHOTO)))["predictions"]
+    assert [(p["label"], p["index"], p["confidence"]) for p in answered] == expected
+
+
+def test_the_settings_limits_reach_the_decoder() -> None:
+    handler = api.create_handler(Settings(BUNDLE, Limits(pixels=100), threads=1))
+    assert answer_of(handler(classify_bytes(PHOTO), LambdaContext()))["code"] == "image_too_large"
 
 
 def test_the_model_route_gives_the_manifest(handle: Handle) -> None:
@@ -125,6 +144,11 @@ def test_start_up_fails_when_the_first_inference_does(monkeypatch: pytest.Monkey
         api.create_handler(Settings(BUNDLE, Limits(), threads=1))
 
 
+def with_type(content_type: str) -> dict[str, Any]:
+    made = event("POST", "/v1/classify", None, content_type)
+    return {name: made[name] for name in ("headers", "multiValueHeaders")}
+
+
 # What is sent, the status, and the code.
 BAD_REQUESTS = {
     "no JSON": (classify_json("{"), 400, "invalid_json"),
@@ -139,11 +163,21 @@ BAD_REQUESTS = {
     "an empty data URL": (classify_json({"image": "data:image/png;base64,"}), 400, "image_missing"),
     "no bytes": (event("POST", "/v1/classify", None, "image/png"), 400, "image_missing"),
     "bad base64": (classify_json({"image": "!!!!"}), 400, "invalid_base64"),
+    "a body that is not the base64 that it should be": (
+        event("POST", "/v1/classify", b"") | {"body": "abc"} | with_type("image/png"),
+        400,
+        "invalid_base64",
+    ),
     "cut base64": (classify_json({"image": PHOTO_BASE64[:-3]}), 400, "invalid_base64"),
     "base64 that is no ASCII": (classify_json({"image": "äöü"}), 400, "invalid_base64"),
     "a data URL without base64": (classify_json({"image": "data:image/png,abcd"}), 400, "invalid_base64"),
     "top_k 0": (classify_json({"image": PHOTO_BASE64, "top_k": 0}), 400, "invalid_option"),
     "top_k 101": (classify_bytes(PHOTO, top_k="101"), 400, "invalid_option"),
+    "top_k 101 beside JSON": (
+        event("POST", "/v1/classify", "{}", "application/json", {"top_k": "x"}),
+        400,
+        "invalid_option",
+    ),
     "top_k -1": (classify_bytes(PHOTO, top_k="-1"), 400, "invalid_option"),
     "top_k true": (classify_json({"image": PHOTO_BASE64, "top_k": True}), 400, "invalid_option"),
     "top_k 2.5": (classify_json({"image": PHOTO_BASE64, "top_k": 2.5}), 400, "invalid_option"),
@@ -158,6 +192,7 @@ BAD_REQUESTS = {
     "too many pixels": (classify_bytes(GIANT_PNG, "image/png"), 413, "image_too_large"),
     "another path": (event("GET", "/v1/classifier"), 404, "not_found"),
     "another method": (event("GET", "/v1/classify"), 405, "method_not_allowed"),
+    "another method and a slash": (event("POST", "/v1/health/"), 405, "method_not_allowed"),
 }
 
 
@@ -202,6 +237,28 @@ def test_an_error_of_ours_is_reported_without_its_insides(monkeypatch: pytest.Mo
     assert line["error"] == "KeyError"
     assert any(frame.startswith("litelens.classifier.classify:") for frame in line["at"])
     assert metrics["Failed"] == [1.0]
+
+
+@pytest.mark.parametrize("strange", [{}, {"Records": []}, {"httpMethod": "GET", "path": "/nothing"}])
+def test_an_event_that_is_not_api_gateways_is_reported_without_a_stack_trace(
+    handle: Handle, printed: Printed, strange: dict[str, Any]
+) -> None:
+    response = handle(strange)
+    assert (response["statusCode"], answer_of(response)["code"]) == (500, "internal_error")
+    assert answer_of(response)["request_id"] == LambdaContext.aws_request_id
+    assert "Traceback" not in response["body"] + printed()
+    assert ".py" not in response["body"] + printed()
+
+
+def test_an_answer_repeats_little_of_what_was_sent(handle: Handle) -> None:
+    long = "x" * 5000
+    for request in (
+        event("POST", "/v1/classify", "x", long),
+        classify_json({long: 1}),
+        classify_bytes(PHOTO, top_k="9" * 5000),
+        classify_json({"image": "", "top_k": 10**4000}),
+    ):
+        assert len(handle(request)["body"]) < 500
 
 
 def test_no_answer_and_no_log_line_leaks_what_was_sent(handle: Handle, printed: Printed) -> None:

@@ -53,8 +53,9 @@ def test_a_missing_file_is_named(bundle: Path, name: str) -> None:
         start(bundle)
 
 
-def test_a_manifest_that_is_not_json_is_named(bundle: Path) -> None:
-    (bundle / "manifest.json").write_text("{")
+@pytest.mark.parametrize("content", ["{", '{"threshold": NaN}', "[" * 100_000])
+def test_a_manifest_that_is_not_json_is_named(bundle: Path, content: str) -> None:
+    (bundle / "manifest.json").write_text(content)
     with pytest.raises(BundleError, match=r"manifest.json is not valid JSON"):
         start(bundle)
 
@@ -85,13 +86,20 @@ def test_a_changed_model_is_named(bundle: Path) -> None:
         (lambda m: m.update(threshold=1.5), "threshold must be between 0 and 1"),
         (lambda m: m.update(threshold="high"), "threshold must be between 0 and 1"),
         (lambda m: m["preprocessing"].pop("mean"), "it lacks 'mean'"),
-        (lambda m: m["preprocessing"].update(std=[0.5, 0.0, 0.5]), "positive size and std"),
-        (lambda m: m["preprocessing"].update(mean=[0.5]), "three of them"),
-        (lambda m: m["preprocessing"].update(crop=0), "crop in"),
-        (lambda m: m["preprocessing"].update(height=0), "positive size"),
-        (lambda m: m["preprocessing"].update(height="32"), "must be real number"),
+        (lambda m: m["preprocessing"].update(std=[0.5, 0.0, 0.5]), "std must be three numbers"),
+        (lambda m: m["preprocessing"].update(mean=[0.5]), "mean must be three numbers"),
+        (lambda m: m["preprocessing"].update(crop=0), "crop must be above 0"),
+        (lambda m: m["preprocessing"].update(height=0), "height and width"),
+        (lambda m: m["preprocessing"].update(height="32"), "height and width must be whole numbers"),
         (lambda m: m["preprocessing"].update(interpolation="magic"), "interpolation must be one of"),
         (lambda m: m["preprocessing"].update(blur=3), "blur"),
+        (lambda m: m["preprocessing"].update(width=32.0), "height and width"),
+        (lambda m: m["preprocessing"].update(height=10**400), "height and width"),
+        (lambda m: m["preprocessing"].update(mean=[0.5, None, 0.5]), "mean must be three numbers"),
+        (lambda m: m.update(labels="x" * 100), "labels must be a list of names"),
+        (lambda m: m.update(name=None), "name must be a name"),
+        (lambda m: m.update(version=""), "version must be a name"),
+        (lambda m: m.update(threshold=True), "threshold must be between 0 and 1"),
         (lambda m: m["files"].clear(), "it lacks 'model.tflite'"),
     ],
 )

@@ -3,11 +3,12 @@
 import json
 import re
 import subprocess
+from collections.abc import Callable
+from typing import Any
 
-from support import BUNDLE, ROOT
+from support import BUNDLE, ROOT, answer_of, event
 
 from handlers import problems
-from handlers.api import METHODS
 from handlers.requests import IMAGE_TYPES
 from litelens.images import FORMATS, Limits
 from settings import Settings
@@ -38,8 +39,10 @@ def test_the_readme_names_every_setting_and_its_default() -> None:
     assert len(variables) == len(Settings.__dataclass_fields__) + len(Limits.__dataclass_fields__) - 1
 
 
-def test_the_readme_names_every_route_and_image_type() -> None:
-    for text in (*METHODS, *IMAGE_TYPES):
+def test_the_readme_names_every_route_and_image_type(handle: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    known = re.findall(r"/v1/\w+", answer_of(handle(event("GET", "/nothing")))["detail"])
+    assert len(known) == 3
+    for text in (*known, *IMAGE_TYPES):
         assert text in README
 
 

@@ -1,13 +1,16 @@
 import contextlib
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support import ROCKET, encoded
+from support import DATA, ROCKET, ROOT, encoded, require
 
 from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, InputError, NotAnImage
 from litelens.images import FORMATS, DecodedImage, Limits, decode
@@ -79,8 +82,29 @@ def test_exif_orientation_is_honoured(
     assert red > 200 > blue
 
 
-def test_damaged_exif_does_not_lose_the_image() -> None:
-    assert decoded(encoded(left_red_right_blue(), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")).rgb.size == (40, 20)
+@pytest.mark.parametrize(
+    "exif",
+    [
+        pytest.param(b"MM\0*\xff\xff\xff\xff", id="points beyond its end"),
+        pytest.param(b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02A\0\0\0\0\0\0\0", id="orientation is text"),
+        pytest.param(b"nonsense", id="no TIFF"),
+    ],
+)
+def test_damaged_exif_does_not_lose_the_image(exif: bytes) -> None:
+    assert decoded(encoded(left_red_right_blue(), "JPEG", exif=b"Exif\0\0" + exif)).rgb.size == (40, 20)
+
+
+def test_odd_exif_beside_the_orientation_does_not_lose_the_image() -> None:
+    width_as_float = b"\x01\0\0\x0b\0\0\0\x01" + struct.pack(">f", 40)
+    orientation = b"\x01\x12\0\x03\0\0\0\x01\0\x06\0\0"
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x02" + width_as_float + orientation + b"\0\0\0\0"
+    assert decoded(encoded(left_red_right_blue(), "JPEG", exif=exif)).rgb.size == (20, 40)
+
+
+def test_a_phones_multi_picture_jpeg_is_a_jpeg() -> None:
+    pictures = encoded(left_red_right_blue(), "MPO", save_all=True, append_images=[Image.new("RGB", (40, 20))])
+    assert decoded(pictures).format == "JPEG"
+    assert colour(pictures)[0] > 200
 
 
 def test_transparency_is_flattened_on_white() -> None:
@@ -150,13 +174,78 @@ def test_truncated_images_are_corrupt(image_format: str, kept: float, noise: np.
 
 
 def test_pixels_are_limited_by_the_header_before_any_is_decoded() -> None:
-    with pytest.raises(ImageTooLarge, match="60000 x 60000"):
+    with pytest.raises(ImageTooLarge, match="more than 50,000,000 pixels"):
         decoded(png_header(60_000, 60_000))
     with pytest.raises(CorruptImage):
         decoded(png_header(5000, 5000))
     with pytest.raises(ImageTooLarge):
         decoded(encoded(left_red_right_blue(), "PNG"), pixels=799)
     assert decoded(encoded(left_red_right_blue(), "PNG"), pixels=800)
+
+
+def test_a_webps_pixels_are_limited_by_its_header() -> None:
+    canvas = b"VP8X" + struct.pack("<I", 10) + b"\0\0\0\0" + (59_999).to_bytes(3, "little") * 2
+    with pytest.raises(ImageTooLarge):
+        decoded(b"RIFF" + struct.pack("<I", len(canvas) + 4) + b"WEBP" + canvas)
+
+
+def test_a_jpeg_that_repeats_its_scans_is_refused() -> None:
+    data = encoded(Image.new("L", (4000, 4000)), "JPEG", progressive=True)
+    last_scan = data[data.rindex(b"\xff\xda") : -2]
+    assert decoded(data).rgb.size == (4000, 4000)
+    with pytest.raises(ImageTooLarge, match="more scans"):
+        decoded(data[:-2] + last_scan * 1000 + data[-2:])
+
+
+def test_run_length_encoded_bmp_is_refused() -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 1, 1, 8, 1, 2, 2835, 2835, 256, 0)
+    data = b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + 2, 0, 0, 14 + 40 + 1024) + header + bytes(1024) + b"\x00\x01"
+    with pytest.raises(NotAnImage, match="Run-length encoded BMP"):
+        decoded(data)
+
+
+def test_bmp_with_its_reserved_bytes_set_is_read() -> None:
+    data = bytearray(encoded(left_red_right_blue(), "BMP"))
+    data[6:10] = b"GIMP"
+    assert colour(bytes(data)) == RED
+
+
+def test_the_limits_of_one_image_are_not_those_of_the_process() -> None:
+    before = Image.MAX_IMAGE_PIXELS
+    decoded(encoded(left_red_right_blue(), "PNG"), pixels=800)
+    assert before == Image.MAX_IMAGE_PIXELS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is counted in kilobytes on Linux only")
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16"])
+def test_the_largest_images_fit_in_a_functions_memory(mode: str, tmp_path: Path) -> None:
+    path = tmp_path / "large.png"
+    image = Image.new(mode, (7070, 7070))
+    options = {"transparency": 0} if mode == "P" else {}
+    path.write_bytes(encoded(image, "PNG", compress_level=1, **options))
+    measure = (
+        "import resource, sys; from pathlib import Path; from litelens.images import Limits, decode;"
+        "decode(Path(sys.argv[1]).read_bytes(), Limits());"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    done = subprocess.run([sys.executable, "-c", measure, path], cwd=ROOT / "lambda", capture_output=True, check=True)
+    assert int(done.stdout) < 700_000
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "hostile").rglob("*.*")), ids=lambda path: path.name)
+def test_a_hostile_file_gives_an_image_or_an_input_error(path: Path) -> None:
+    with contextlib.suppress(InputError):
+        assert decoded(path.read_bytes()).rgb.mode == "RGB"
+
+
+def test_hostile_files_and_photos_are_at_hand() -> None:
+    require((DATA / "hostile").is_dir() and (DATA / "photos").is_dir(), f"there are no hostile files at {DATA}")
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "photos").rglob("*.jpg")), ids=lambda path: path.name)
+def test_a_real_photo_is_decoded(path: Path) -> None:
+    with Image.open(path) as photo:
+        assert decoded(path.read_bytes()).rgb.size in (photo.size, photo.size[::-1])
 
 
 def test_bytes_are_limited() -> None:

@@ -38,6 +38,16 @@ def test_an_input_that_is_not_square_is_filled_without_distortion() -> None:
     assert (wide.pixels(image)[2:-2] == (0, 0, 255)).all()
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_a_photo_is_resized_from_its_exact_centre(interpolation: str, noise: np.random.Generator) -> None:
+    photo = Image.fromarray(noise.integers(0, 256, (75, 101, 3), dtype=np.uint8))
+    spec = dataclasses.replace(SPEC, crop=0.9, interpolation=interpolation)
+    side = 0.9 * 75
+    box = ((101 - side) / 2, (75 - side) / 2, (101 + side) / 2, (75 + side) / 2)
+    expected = photo.resize((32, 32), Image.Resampling[interpolation.upper()], box)
+    assert np.array_equal(spec.pixels(photo), np.asarray(expected))
+
+
 def test_values_are_normalized_per_channel() -> None:
     spec = dataclasses.replace(SPEC, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
     values = spec.values()

@@ -1,0 +1,131 @@
+"""The local gateway as an ASGI application, with handlers made for each test."""
+
+import asyncio
+import base64
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support import recorded_event
+
+from local.gateway import MAX_PAYLOAD, create_app, to_event
+
+SCOPE = {
+    "method": "POST",
+    "path": "/v1/classify",
+    "query_string": b"top_k=1&top_k=2&x=",
+    "headers": [(b"content-type", b"image/png"), (b"accept", b"a"), (b"accept", b"b")],
+    "http_version": "1.1",
+    "client": ("127.0.0.1", 5),
+}
+Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
+
+
+async def exchange(handler: Handler, *received: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the application sends when it receives these messages."""
+    messages, sent = iter(received), []
+
+    async def receive() -> dict[str, Any]:
+        return next(messages)
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    await create_app(handler)(SCOPE, receive, send)
+    return sent
+
+
+def body(content: bytes, more: bool = False) -> dict[str, Any]:
+    return {"type": "http.request", "body": content, "more_body": more}
+
+
+def no_handler(*_: object) -> dict[str, Any]:
+    raise AssertionError("the handler must not be called")
+
+
+def test_events_have_what_api_gateway_sends() -> None:
+    event = to_event(SCOPE, b"\x89PNG\xff", "the-id")
+    recorded = recorded_event("health")
+    assert set(event) == set(recorded)
+    assert set(event["requestContext"]) <= set(recorded["requestContext"])
+    assert base64.b64decode(event["body"]) == b"\x89PNG\xff"
+    assert event["isBase64Encoded"] is True
+    assert (event["headers"]["accept"], event["multiValueHeaders"]["accept"]) == ("b", ["a", "b"])
+    assert event["queryStringParameters"] == {"top_k": "2", "x": ""}
+    assert event["multiValueQueryStringParameters"] == {"top_k": ["1", "2"], "x": [""]}
+    assert event["requestContext"]["requestId"] == "the-id"
+
+
+def test_text_travels_as_it_is() -> None:
+    event = to_event({**SCOPE, "headers": [(b"content-type", b"application/json")]}, "{ä".encode(), "the-id")
+    assert (event["body"], event["isBase64Encoded"]) == ("{ä", False)
+
+
+def test_a_body_in_pieces_reaches_the_handler_whole() -> None:
+    def echo(event: dict[str, Any], _: object) -> dict[str, Any]:
+        return {"statusCode": 200, "body": event["body"], "isBase64Encoded": True, "headers": {"X-One": "1"}}
+
+    start, content = asyncio.run(exchange(echo, body(b"ab", more=True), body(b"cd")))
+    assert (start["status"], content["body"]) == (200, b"abcd")
+    assert (b"x-one", b"1") in start["headers"]
+    assert (b"content-length", b"4") in start["headers"]
+
+
+def test_several_values_of_a_header_are_kept() -> None:
+    def answer(*_: object) -> dict[str, Any]:
+        return {"statusCode": 204, "multiValueHeaders": {"Vary": ["a", "b"]}}
+
+    start, _ = asyncio.run(exchange(answer, body(b"")))
+    assert (b"vary", b"a, b") in start["headers"]
+
+
+def test_a_handler_that_raises_is_a_bad_gateway() -> None:
+    def broken(*_: object) -> dict[str, Any]:
+        raise RuntimeError("secret")
+
+    start, content = asyncio.run(exchange(broken, body(b"")))
+    assert start["status"] == 502
+    assert b"secret" not in content["body"]
+
+
+def test_a_client_that_hangs_up_in_mid_body_is_not_handled() -> None:
+    assert asyncio.run(exchange(no_handler, body(b"ab", more=True), {"type": "http.disconnect"})) == []
+
+
+def test_the_limit_is_on_the_byte() -> None:
+    def accept(*_: object) -> dict[str, Any]:
+        return {"statusCode": 200}
+
+    (start, _) = asyncio.run(exchange(accept, body(b"\0" * MAX_PAYLOAD)))
+    assert start["status"] == 200
+    (start, _) = asyncio.run(exchange(no_handler, body(b"\0" * (MAX_PAYLOAD + 1), more=True)))
+    assert start["status"] == 413
+
+
+def test_events_are_handled_one_at_a_time() -> None:
+    meeting = threading.Barrier(2)
+
+    def meet(*_: object) -> dict[str, Any]:
+        with pytest.raises(threading.BrokenBarrierError):
+            meeting.wait(timeout=0.2)
+        return {"statusCode": 200}
+
+    app = create_app(meet)
+
+    async def one() -> int:
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return body(b"")
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await app(SCOPE, receive, send)
+        return int(sent[0]["status"])
+
+    async def two() -> list[int]:
+        return await asyncio.gather(one(), one())
+
+    assert asyncio.run(two()) == [200, 200]
