@@ -17,7 +17,7 @@ from training.dataset import DatasetError, load_dataset
 from training.evaluate import evaluate
 from training.fit import FitError, build_network, fit
 from training.preset import Preset, PresetError, load_preset
-from training.publish import publish
+from training.publish import GateError, publish
 from training.quantize import QuantizationError, model_inputs, quantize
 from training.run import (
     FitFacts,
@@ -72,11 +72,13 @@ def run_evaluate(options: Options) -> None:
     network = _fitted_network(run)
     dataset = load_dataset(run.preset, options.data)
     print("Evaluating on the test and validation images ...", flush=True)
-    metrics = evaluate(run, network, dataset)
-    write_json(run.metrics, {"model": sha256(model), **dataclasses.asdict(metrics)})
+    evaluation = evaluate(run, network, dataset)
+    write_json(run.metrics, {"model": sha256(model), **evaluation.document()})
+    metrics = evaluation.metrics
     print(
         f"Evaluated on {metrics.test_images} test images: top-1 {metrics.fp32_top1:.2%} in fp32, "
-        f"{metrics.int8_top1:.2%} in int8; they agree on {metrics.agreement:.2%}."
+        f"{metrics.int8_top1:.2%} in int8; they agree on {metrics.agreement:.2%}. Left out because they also occur in "
+        f"the training split: {metrics.test_duplicates}."
     )
 
 
@@ -85,9 +87,9 @@ def run_publish(options: Options) -> None:
     model = require(run.model, step="quantize").read_bytes()
     fitted = FitFacts(**read_json(require(run.fit_facts, step="fit")))
     measured = read_json(require(run.metrics, step="evaluate"))
-    if measured.pop("model") != sha256(model):
+    if measured["model"] != sha256(model):
         raise RunError(f"{run.metrics} is of another model than {run.model}; run: python -m training evaluate")
-    print(f"Published: {publish(run, fitted, Metrics(**measured), options.models)}")
+    print(f"Published: {publish(run, fitted, Metrics(**measured['metrics']), options.models)}")
 
 
 def run_all(options: Options) -> None:
@@ -121,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     folder = given.run or Path("runs") / given.preset
     try:
         STEPS[given.step](Options(load_preset(given.preset), given.data, folder, given.models))
-    except (DatasetError, FitError, LitelensError, PresetError, QuantizationError, RunError) as error:
+    except (DatasetError, FitError, GateError, LitelensError, PresetError, QuantizationError, RunError) as error:
         sys.exit(str(error))
 
 

@@ -1,7 +1,9 @@
 """Evaluation: how good the fp32 network and the int8 model are, the latter measured through the code that serves."""
 
+import dataclasses
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +14,16 @@ from litelens.bundle import Bundle
 from litelens.classifier import Classifier
 from litelens.images import Limits
 from training.dataset import Dataset, Split
+from training.metrics import (
+    ClassScore,
+    best_temperature,
+    calibration_error,
+    class_scores,
+    confusion_matrix,
+    coverage_curve,
+    reliability,
+)
+from training.preset import Preset
 from training.quantize import model_inputs
 from training.run import Metrics, Run
 
@@ -20,48 +32,111 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Answers:
-    """The best classes of each image, int64 `(n, 5)`, best first, and the best one's confidence, float64 `(n,)`."""
+    """Each image's classes, int64 `(n, classes)`, best first, and their confidences in that order, float64."""
 
-    best: NDArray[np.int64]
-    confidence: NDArray[np.float64]
+    ranking: NDArray[np.int64]
+    confidences: NDArray[np.float64]
 
-    def right(self, classes: NDArray[np.int64], within: int = 1) -> NDArray[np.bool_]:
-        """Whether each image's class is among its best few."""
-        right: NDArray[np.bool_] = (self.best[:, :within] == classes[:, np.newaxis]).any(axis=1)
+    @property
+    def best(self) -> NDArray[np.int64]:
+        """The best class of each image."""
+        best: NDArray[np.int64] = self.ranking[:, 0]
+        return best
+
+    @property
+    def confidence(self) -> NDArray[np.float64]:
+        """The confidence of the best class of each image."""
+        confidence: NDArray[np.float64] = self.confidences[:, 0]
+        return confidence
+
+    def right(self, truth: NDArray[np.int64], within: int = 1) -> NDArray[np.bool_]:
+        """Whether each image's true class is among its best few."""
+        right: NDArray[np.bool_] = (self.ranking[:, :within] == truth[:, np.newaxis]).any(axis=1)
         return right
 
+    def logits(self) -> NDArray[np.float64]:
+        """Scores by class index, of which the confidences are the softmax."""
+        scores = np.empty_like(self.confidences)
+        np.put_along_axis(scores, self.ranking, np.log(self.confidences.clip(1e-30)), axis=1)
+        return scores
 
-def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Metrics:
-    """Measure both on the test split, and choose the threshold on the validation split."""
-    classifier = Classifier(_unpublished_bundle(run), Limits(), threads=1)
-    served = serve(classifier, dataset.test)
-    fp32 = _best_of(network, model_inputs(dataset.test.images, run.preset.preprocessing))
-    validation = serve(classifier, dataset.validation)
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The figures, and what they are made of: per class, between classes, and by confidence, of the test split."""
+
+    metrics: Metrics
+    classes: tuple[ClassScore, ...]
+    confusion: NDArray[np.int64]
+    reliability: list[dict[str, float]]
+    reliability_uncalibrated: list[dict[str, float]]
+    coverage: list[dict[str, float]]
+
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return {**dataclasses.asdict(self), "confusion": self.confusion.tolist()}
+
+
+def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
+    """Measure both on the test split, and choose temperature and threshold on the validation split."""
+    test, duplicates = without_duplicates(dataset.test, dataset.train, dataset.validation)
+    bundle = _unpublished_bundle(run)
+    uncalibrated = Classifier(bundle, Limits(), threads=1)
+    temperature = best_temperature(serve(uncalibrated, dataset.validation).logits(), dataset.validation.classes)
+    calibrated = Classifier(dataclasses.replace(bundle, temperature=temperature), Limits(), threads=1)
+
+    validation = serve(calibrated, dataset.validation)
     validation_right = validation.right(dataset.validation.classes)
     threshold = threshold_for(validation.confidence, validation_right, run.preset.answered_accuracy)
     answered = validation.confidence >= threshold
-    classes = dataset.test.classes
-    return Metrics(
-        test_images=len(classes),
-        fp32_top1=float((fp32[:, 0] == classes).mean()),
-        fp32_top5=float((fp32 == classes[:, np.newaxis]).any(axis=1).mean()),
-        int8_top1=float(served.right(classes).mean()),
-        int8_top5=float(served.right(classes, within=TOP).mean()),
-        agreement=float((served.best[:, 0] == fp32[:, 0]).mean()),
+
+    truth = test.classes
+    fp32 = _ranking(network, model_inputs(test.images, run.preset.preprocessing))
+    before, after = serve(uncalibrated, test), serve(calibrated, test)
+    right = after.right(truth)
+    confusion = confusion_matrix(truth, after.best, len(bundle.labels))
+    metrics = Metrics(
+        test_images=len(test),
+        test_duplicates=duplicates,
+        fp32_top1=float((fp32[:, 0] == truth).mean()),
+        fp32_top5=float((fp32[:, :TOP] == truth[:, np.newaxis]).any(axis=1).mean()),
+        int8_top1=float(right.mean()),
+        int8_top5=float(after.right(truth, within=TOP).mean()),
+        int8_group_top1=_group_accuracy(run.preset, truth, after.best),
+        agreement=float((after.best == fp32[:, 0]).mean()),
+        calibration_error_uncalibrated=calibration_error(before.confidence, before.right(truth)),
+        calibration_error=calibration_error(after.confidence, right),
         validation_images=len(dataset.validation),
+        temperature=temperature,
         threshold=threshold,
         answered_share=float(answered.mean()),
         answered_accuracy=float(validation_right[answered].mean()),
+    )
+    return Evaluation(
+        metrics=metrics,
+        classes=class_scores(confusion, bundle.labels),
+        confusion=confusion,
+        reliability=reliability(after.confidence, right),
+        reliability_uncalibrated=reliability(before.confidence, before.right(truth)),
+        coverage=coverage_curve(after.confidence, right),
     )
 
 
 def serve(classifier: Classifier, split: Split) -> Answers:
     """What the classifier says of each image, sent as PNG bytes like a client's."""
-    predictions = [classifier.classify(png(image), TOP) for image in split.images]
+    everything = len(classifier.bundle.labels)
+    predictions = [classifier.classify(png(image), everything) for image in split.images]
     return Answers(
-        best=np.array([[c.index for c in p.candidates] for p in predictions]),
-        confidence=np.array([p.candidates[0].confidence for p in predictions]),
+        ranking=np.array([[c.index for c in p.candidates] for p in predictions]),
+        confidences=np.array([[c.confidence for c in p.candidates] for p in predictions]),
     )
+
+
+def without_duplicates(split: Split, *others: Split) -> tuple[Split, int]:
+    """The split without the images whose pixels also occur in the others, and how many those are."""
+    seen = {image.tobytes() for other in others for image in other.images}
+    kept = np.array([image.tobytes() not in seen for image in split.images], bool)
+    return Split(split.images[kept], split.classes[kept]), int((~kept).sum())
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
@@ -88,9 +163,18 @@ def threshold_for(confidence: NDArray[np.float64], right: NDArray[np.bool_], acc
     return float(confidence[order][good[-1]])
 
 
-def _best_of(network: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
+def _ranking(network: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
     logits = network.predict(inputs, batch_size=256, verbose=0)["logits"]
-    return np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
+    return np.argsort(-logits, axis=1, kind="stable")
+
+
+def _group_accuracy(preset: Preset, truth: NDArray[np.int64], best: NDArray[np.int64]) -> float | None:
+    """How often the best class is of the true class's coarse group."""
+    groups = preset.label_groups()
+    if not groups:
+        return None
+    group_of = np.array([groups[label] for label in preset.label_names()])
+    return float((group_of[truth] == group_of[best]).mean())
 
 
 def _unpublished_bundle(run: Run) -> Bundle:
@@ -102,5 +186,6 @@ def _unpublished_bundle(run: Run) -> Bundle:
         version=preset.version,
         labels=preset.label_names(),
         preprocessing=preset.preprocessing,
+        temperature=1.0,
         threshold=0.0,
     )

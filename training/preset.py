@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from litelens.preprocessing import Preprocessing
 from training.network import Stem
 
-FOLDER = Path(__file__).parent / "presets"
+PRESETS = Path(__file__).parent / "presets"
+LABELS = Path(__file__).parent / "labels"
 
 
 class PresetError(Exception):
@@ -58,13 +59,18 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Preset:
-    """One experiment. `answered_accuracy` is the accuracy wanted on the answers that are not marked uncertain."""
+    """One experiment.
+
+    `labels` names a file in labels/ with a class's name in each line, `groups` one with the coarse groups that they
+    fall into, or is empty where there are none. `answered_accuracy` is wanted of the answers not marked uncertain.
+    """
 
     name: str
     version: str
     description: str
     dataset: Literal["cifar100"]
     labels: str
+    groups: str
     stem: Stem
     answered_accuracy: float
     preprocessing: Preprocessing
@@ -73,17 +79,29 @@ class Preset:
     def __post_init__(self) -> None:
         _require(re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name) is not None, "name", "of a-z, 0-9 and '-'")
         _require(0 < self.answered_accuracy <= 1, "answered_accuracy", "above 0 and at most 1")
-        _require((FOLDER / self.labels).is_file(), "labels", f"a file in {FOLDER.name}/")
+        _require((LABELS / self.labels).is_file(), "labels", f"a file in {LABELS.name}/")
+        if self.groups:
+            _require((LABELS / self.groups).is_file(), "groups", f"a file in {LABELS.name}/, or empty")
+            _require(
+                set(self.label_groups()) == set(self.label_names()), "groups", "a file with a group for every label"
+            )
 
     def label_names(self) -> tuple[str, ...]:
-        return tuple((FOLDER / self.labels).read_text(encoding="utf-8").split())
+        return tuple((LABELS / self.labels).read_text(encoding="utf-8").split())
+
+    def label_groups(self) -> dict[str, str]:
+        """The coarse group of each label; empty where there are none."""
+        if not self.groups:
+            return {}
+        groups = tomllib.loads((LABELS / self.groups).read_text(encoding="utf-8"))
+        return {label: group for group, labels in groups.items() for label in labels}
 
 
 def load_preset(name: str) -> Preset:
     """The preset of that name; raises PresetError when there is none or it does not fit."""
-    path = FOLDER / f"{name}.toml"
+    path = PRESETS / f"{name}.toml"
     if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in FOLDER.glob("*.toml")))
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise PresetError(f"there is no preset '{name}'; the presets are: {known}")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -51,9 +51,12 @@ def quantize(network: keras.Model, calibration: NDArray[np.float32]) -> bytes:
 
 def check_integer_only(model: bytes) -> None:
     """Raise QuantizationError, naming a tensor, when a .tflite file holds any that is not int8 or an int32 bias."""
-    interpreter = Interpreter(
-        model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    )
+    try:
+        interpreter = Interpreter(
+            model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        )
+    except ValueError as error:
+        raise QuantizationError(f"this is not a TFLite model: {error}") from error
     for tensor in interpreter.get_tensor_details():
         if tensor["dtype"] not in INTEGER_TYPES:
             raise QuantizationError(f"tensor '{tensor['name']}' is {np.dtype(tensor['dtype'])}, not int8")

@@ -31,19 +31,26 @@ class FitFacts:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What `evaluate` measured, as shares from 0 to 1. Top-1, top-5 and agreement are of the test split.
+    """What `evaluate` measured; shares are from 0 to 1.
 
-    `threshold` was chosen on the validation split, where `answered_share` of the images reach it and
-    `answered_accuracy` of those are right.
+    Of the test split, from which `test_duplicates` images that also occur in the training split are left out: top-1
+    and top-5 of both models, the int8 one's top-1 on coarse groups (None without groups), how often the two agree,
+    and the int8 one's expected calibration error at temperature 1 and at `temperature`. Of the validation split:
+    `temperature`, `threshold`, and of the images that reach the threshold their share and how many of them are right.
     """
 
     test_images: int
+    test_duplicates: int
     fp32_top1: float
     fp32_top5: float
     int8_top1: float
     int8_top5: float
+    int8_group_top1: float | None
     agreement: float
+    calibration_error_uncalibrated: float
+    calibration_error: float
     validation_images: int
+    temperature: float
     threshold: float
     answered_share: float
     answered_accuracy: float
@@ -75,6 +82,7 @@ class Run:
 
     @property
     def metrics(self) -> Path:
+        """All that was measured, with the checksum of the model it was measured on; `evaluate` writes it."""
         return self.folder / "metrics.json"
 
 

@@ -16,7 +16,10 @@ MODEL = "model.tflite"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A verified bundle. `manifest` is the whole document; the other fields are what serving reads from it."""
+    """A verified bundle. `manifest` is the whole document; the other fields are what serving reads from it.
+
+    Confidences are the softmax of the logits divided by `temperature`; a best one below `threshold` is uncertain.
+    """
 
     folder: Path
     manifest: Mapping[str, Any]
@@ -24,6 +27,7 @@ class Bundle:
     version: str
     labels: tuple[str, ...]
     preprocessing: Preprocessing
+    temperature: float
     threshold: float
 
     @property
@@ -63,7 +67,9 @@ def _from_manifest(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
     for field in ("name", "version"):
         if not _is_name(manifest[field]):
             raise ValueError(f"{field} must be a name")
-    threshold = manifest["threshold"]
+    temperature, threshold = manifest["temperature"], manifest["threshold"]
+    if type(temperature) not in (int, float) or not 0.01 <= temperature <= 100:
+        raise ValueError(f"temperature must be between 0.01 and 100, not {temperature!r}")
     if type(threshold) not in (int, float) or not 0 <= threshold <= 1:
         raise ValueError(f"threshold must be between 0 and 1, not {threshold!r}")
     return Bundle(
@@ -73,6 +79,7 @@ def _from_manifest(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         version=manifest["version"],
         labels=tuple(labels),
         preprocessing=_preprocessing(manifest["preprocessing"]),
+        temperature=float(temperature),
         threshold=float(threshold),
     )
 

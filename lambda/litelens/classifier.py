@@ -16,7 +16,7 @@ DEFAULT_TOP_K = 5
 
 @dataclass(frozen=True)
 class Candidate:
-    """A label with its index in the model's output and its probability (0 to 1)."""
+    """A label with its index in the model's output and its calibrated probability (0 to 1)."""
 
     label: str
     index: int
@@ -69,7 +69,7 @@ class Classifier:
         image = decode(data, self._limits)
         pixels = self.bundle.preprocessing.pixels(image.rgb)
         decoded = time.perf_counter()
-        confidences = softmax(self.logits(pixels))
+        confidences = softmax(self.logits(pixels) / np.float32(self.bundle.temperature))
         inferred = time.perf_counter()
         timing = Timing(
             decode=_milliseconds(decoded - started),

@@ -54,7 +54,7 @@ def test_the_split_depends_on_the_seed_alone(preset: Preset, tmp_path: Path) -> 
         ),
         ({"x_test": np.zeros((6, 64, 32, 3), np.uint8)}, r"of shape \(n, 32, 32, 3\), not uint8 of shape \(6, 64"),
         ({"y_test": np.zeros(5, np.int64)}, "there are 6 test images but 5 classes"),
-        ({"y_train": np.full(40, 100)}, "the training classes go beyond the 100 labels of cifar100-labels.txt"),
+        ({"y_train": np.full(40, 100)}, "the training classes go beyond the 100 labels of cifar100.txt"),
         ({"y_train": np.full(40, -1)}, "the training classes go beyond"),
         ({"x_train": np.zeros((8, 32, 32, 3), np.uint8), "y_train": np.zeros(8, int)}, "8 training images cannot be"),
     ],

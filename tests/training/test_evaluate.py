@@ -9,10 +9,11 @@ from support import BUNDLE, LambdaContext, answer_of, classify_bytes
 
 from handlers.api import handler
 from litelens.bundle import load_bundle
-from litelens.classifier import Classifier
+from litelens.classifier import Classifier, softmax
 from litelens.images import Limits
 from training.dataset import Split
-from training.evaluate import png, serve, threshold_for
+from training.evaluate import Answers, png, serve, threshold_for, without_duplicates
+from training.metrics import calibration_error
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +29,9 @@ def test_split(cifar100: Path) -> Split:
 
 def assert_the_handler_answers_alike(classifier: Classifier, split: Split) -> None:
     evaluated = serve(classifier, split)
-    for image, best, confidence in zip(split.images, evaluated.best, evaluated.confidence, strict=True):
+    for image, ranking, confidence in zip(split.images, evaluated.ranking, evaluated.confidence, strict=True):
         answer = answer_of(handler(classify_bytes(png(image), "image/png"), LambdaContext()))
-        assert [p["index"] for p in answer["predictions"]] == best.tolist()
+        assert [p["index"] for p in answer["predictions"]] == ranking[:5].tolist()
         assert answer["predictions"][0]["confidence"] == pytest.approx(confidence, abs=1e-6)
 
 
@@ -50,9 +51,27 @@ def test_the_handler_answers_for_test_images_what_the_evaluation_does(
 def test_the_manifest_states_the_accuracy_that_serving_has(classifier: Classifier, test_split: Split) -> None:
     metrics = json.loads((BUNDLE / "manifest.json").read_text())["metrics"]
     served = serve(classifier, test_split)
-    assert metrics["test_images"] == len(test_split)
-    assert served.right(test_split.classes).mean() == pytest.approx(metrics["int8_top1"], abs=0.002)
-    assert served.right(test_split.classes, within=5).mean() == pytest.approx(metrics["int8_top5"], abs=0.002)
+    right = served.right(test_split.classes)
+    assert metrics["test_images"] + metrics["test_duplicates"] == len(test_split)
+    assert right.mean() == pytest.approx(metrics["int8_top1"], abs=0.003)
+    assert served.right(test_split.classes, within=5).mean() == pytest.approx(metrics["int8_top5"], abs=0.003)
+    assert calibration_error(served.confidence, right) == pytest.approx(metrics["calibration_error"], abs=0.003)
+
+
+def test_the_logits_of_answers_give_back_their_confidences(noise: np.random.Generator) -> None:
+    confidences = softmax(noise.normal(size=(5, 7)))
+    ranking = np.argsort(-confidences, axis=1)
+    answers = Answers(ranking, np.take_along_axis(confidences, ranking, axis=1))
+    assert softmax(answers.logits()) == pytest.approx(confidences, abs=1e-6)
+
+
+def test_test_images_that_occur_in_training_are_left_out_and_counted() -> None:
+    images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
+    split = Split(images, np.array([0, 1, 2, 3]))
+    left, duplicates = without_duplicates(split, Split(images[1:2], np.array([9])), Split(images[3:], np.array([9])))
+    assert duplicates == 2
+    assert left.classes.tolist() == [0, 2]
+    assert left.images[:, 0, 0, 0].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(

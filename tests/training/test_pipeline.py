@@ -77,6 +77,34 @@ def test_the_manifest_says_what_was_done_and_measured(folder: Path) -> None:
     assert list(manifest) == list(json.loads((BUNDLE / "manifest.json").read_text()))
 
 
+def test_the_measurements_hold_what_the_figures_are_made_of(folder: Path) -> None:
+    measured = json.loads((folder / "run" / "metrics.json").read_text())
+    assert measured["metrics"] == json.loads((folder / "models" / "tiny" / "manifest.json").read_text())["metrics"]
+    assert len(measured["classes"]) == 100
+    assert sum(map(sum, measured["confusion"])) == measured["metrics"]["test_images"]
+    assert sum(row["images"] for row in measured["reliability"]) == measured["metrics"]["test_images"]
+    assert measured["coverage"][-1]["accuracy"] == pytest.approx(measured["metrics"]["int8_top1"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"fp32_top1": 0.5060, "int8_top1": 0.5}, r"int8 loses 0.60% top-1 to fp32, more than the 0.50%"),
+        ({"test_images": 1000, "test_duplicates": 6}, r"0.60% of the test images also occur in the training split"),
+    ],
+)
+def test_a_model_that_is_not_good_enough_is_not_published(
+    folder: Path, tmp_path: Path, changes: dict[str, float], complaint: str
+) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    measured = json.loads((run / "metrics.json").read_text())
+    measured["metrics"] |= changes
+    (run / "metrics.json").write_text(json.dumps(measured))
+    with pytest.raises(SystemExit, match=complaint):
+        main(["publish", "tiny", f"--run={run}", f"--models={tmp_path / 'models'}"])
+    assert not (tmp_path / "models").exists()
+
+
 def test_the_history_has_a_line_for_each_epoch(folder: Path) -> None:
     assert len((folder / "run" / "history.csv").read_text().splitlines()) == 3
 
@@ -112,7 +140,7 @@ def test_a_model_that_was_not_measured_or_cannot_be_served_is_not_published(fold
         publish(run)
     metrics = json.loads((run / "metrics.json").read_text())
     (run / "metrics.json").write_text(json.dumps({**metrics, "model": hashlib.sha256(b"damaged").hexdigest()}))
-    with pytest.raises(SystemExit, match="not a model that can be run here"):
+    with pytest.raises(SystemExit, match="this is not a TFLite model"):
         publish(run)
     assert (folder / "models" / "tiny" / "model.tflite").read_bytes() == published
     assert sorted(p.name for p in (folder / "models").iterdir()) == ["tiny"]

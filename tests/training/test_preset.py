@@ -1,20 +1,27 @@
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from training.preset import FOLDER, PresetError, load_preset, preset_from
+from training.preset import PRESETS, PresetError, load_preset, preset_from
 
 
 def values() -> dict:
     return dataclasses.asdict(load_preset("cifar100-cpu"))
 
 
-@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_preset_is_valid_and_has_its_labels(path) -> None:
     preset = load_preset(path.stem)
     assert len(preset.label_names()) == 100
     assert len(set(preset.label_names())) == 100
+
+
+def test_cifar100_has_twenty_groups_of_five_labels() -> None:
+    groups = load_preset("cifar100-cpu").label_groups()
+    assert sorted(Counter(groups.values()).values()) == [5] * 20
+    assert groups["rocket"] == groups["tank"]
 
 
 def test_a_preset_survives_being_written_and_read() -> None:
@@ -41,7 +48,8 @@ def test_an_unknown_preset_is_told_the_known_ones() -> None:
         (lambda v: v["preprocessing"].update(std=[0.5, 0.0, 0.5]), "preprocessing: std must be three numbers from"),
         (lambda v: v.update(recipe=3), "x.toml: recipe must be a table of fields, not 3"),
         (lambda v: v.update(name="../elsewhere"), "x.toml: name must be of a-z"),
-        (lambda v: v.update(labels="nothing.txt"), "x.toml: labels must be a file in presets/"),
+        (lambda v: v.update(labels="nothing.txt"), "x.toml: labels must be a file in labels/"),
+        (lambda v: v.update(groups="nothing.toml"), "x.toml: groups must be a file in labels/, or empty"),
         (lambda v: v.update(answered_accuracy=95), "x.toml: answered_accuracy must be .* at most 1"),
         (lambda v: v["recipe"].update(epochs=0), "recipe: epochs must be at least 1"),
         (lambda v: v["recipe"].update(batch_size=-1), "recipe: batch_size must be at least 1"),
@@ -63,7 +71,7 @@ def test_a_field_that_cannot_be_is_named(change, complaint: str) -> None:
 
 def test_a_preset_that_is_not_toml_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "broken.toml").write_text("name = ")
-    monkeypatch.setattr("training.preset.FOLDER", tmp_path)
+    monkeypatch.setattr("training.preset.PRESETS", tmp_path)
     with pytest.raises(PresetError, match=r"broken.toml is not valid TOML"):
         load_preset("broken")
 

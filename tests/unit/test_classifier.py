@@ -2,6 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from PIL import Image
 from support import BUNDLE, ROCKET, encoded
 
 from litelens.bundle import load_bundle
@@ -43,11 +44,19 @@ def test_uncertain_means_below_the_threshold() -> None:
         assert classifier.classify(ROCKET.read_bytes()).uncertain is uncertain
 
 
+def test_confidences_are_the_softmax_of_the_logits_divided_by_the_temperature() -> None:
+    bundle = dataclasses.replace(load_bundle(BUNDLE), temperature=2.5)
+    classifier = Classifier(bundle, Limits(), threads=1)
+    with Image.open(ROCKET) as photo:
+        logits = classifier.logits(bundle.preprocessing.pixels(photo.convert("RGB")))
+    expected = softmax(logits / np.float32(2.5))
+    for candidate in classifier.classify(ROCKET.read_bytes(), top_k=100).candidates:
+        assert candidate.confidence == pytest.approx(expected[candidate.index], abs=1e-6)
+
+
 def test_the_same_pixels_give_the_same_answer_in_any_lossless_format(
     classifier: Classifier, noise: np.random.Generator
 ) -> None:
-    from PIL import Image
-
     image = Image.fromarray(noise.integers(0, 256, (32, 32, 3), dtype=np.uint8))
     answers = {
         classifier.classify(encoded(image, image_format, **options)).candidates
