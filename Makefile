@@ -5,7 +5,7 @@ PRESET ?= cifar100-cpu
 BUNDLE ?= models/cifar100-resnet50
 TESTS ?= tests
 
-export IMAGE
+override export IMAGE := $(value IMAGE)
 export LITELENS_BUNDLE := $(BUNDLE)
 
 RUN_ENV := .venv/.ready
@@ -21,7 +21,7 @@ run: $(RUN_ENV) ## serve the API on http://127.0.0.1:8080 (PORT=8081 for another
 
 classify: ## print the five best labels of a photo (IMAGE=photo.jpg)
 	@test -n "$$IMAGE" || { echo "Which photo? make classify IMAGE=photo.jpg" >&2; exit 2; }
-	@$(MAKE) --no-print-directory $(RUN_ENV)
+	@$(MAKE) --silent --no-print-directory $(RUN_ENV)
 	@.venv/bin/python -m client classify -- "$$IMAGE"
 
 test: $(DEV_ENV) ## run all tests (TESTS=tests/unit for some)

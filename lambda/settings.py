@@ -1,6 +1,7 @@
 """The environment, read once into one validated object."""
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,6 @@ def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name)
     if not text:
         return default
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+    if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < 1:
         raise SettingsError(f"{name} must be a whole number above 0, not '{text}'")
     return int(text)

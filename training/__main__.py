@@ -18,13 +18,14 @@ from training.evaluate import evaluate
 from training.fit import FitError, build_network, fit
 from training.preset import Preset, PresetError, load_preset
 from training.publish import GateError, publish
-from training.quantize import QuantizationError, model_inputs, quantize
+from training.quantize import QuantizationError, model_inputs, quantize, require_export_backend
 from training.run import (
     FitFacts,
     Metrics,
     Run,
     RunError,
     discard,
+    facts_from,
     open_run,
     read_json,
     require,
@@ -85,14 +86,16 @@ def run_evaluate(options: Options) -> None:
 def run_publish(options: Options) -> None:
     run = open_run(options.folder, options.preset)
     model = require(run.model, step="quantize").read_bytes()
-    fitted = FitFacts(**read_json(require(run.fit_facts, step="fit")))
+    fitted = facts_from(FitFacts, read_json(require(run.fit_facts, step="fit")), run.fit_facts, step="fit")
     measured = read_json(require(run.metrics, step="evaluate"))
-    if measured["model"] != sha256(model):
+    if measured.get("model") != sha256(model):
         raise RunError(f"{run.metrics} is of another model than {run.model}; run: python -m training evaluate")
-    print(f"Published: {publish(run, fitted, Metrics(**measured['metrics']), options.models)}")
+    metrics = facts_from(Metrics, measured.get("metrics"), run.metrics, step="evaluate")
+    print(f"Published: {publish(run, fitted, metrics, options.models)}")
 
 
 def run_all(options: Options) -> None:
+    require_export_backend()
     for step in (run_fit, run_quantize, run_evaluate, run_publish):
         step(options)
 
@@ -119,10 +122,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="an .npz file in Keras' layout, instead of a download")
     parser.add_argument("--run", type=Path, help="the run's folder (runs/PRESET)")
     parser.add_argument("--models", type=Path, default=Path("models"), help="where bundles are published (models)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="change a field of the preset, such as recipe.epochs=3; give the same to every step of a run",
+    )
     given = parser.parse_args(arguments)
     folder = given.run or Path("runs") / given.preset
     try:
-        STEPS[given.step](Options(load_preset(given.preset), given.data, folder, given.models))
+        STEPS[given.step](Options(load_preset(given.preset, given.set), given.data, folder, given.models))
     except (DatasetError, FitError, GateError, LitelensError, PresetError, QuantizationError, RunError) as error:
         sys.exit(str(error))
 

@@ -70,7 +70,7 @@ def fit(run: Run, dataset: Dataset) -> FitFacts:
     )
     seconds = round(time.monotonic() - started)
     loss, accuracy = trainable.evaluate(*validation, batch_size=recipe.batch_size, verbose=0)
-    if not math.isfinite(loss):
+    if trainable.stop_training or not math.isfinite(loss):
         shutil.rmtree(backup)
         raise FitError("the loss stopped being a number; lower recipe.learning_rate")
     _save_whole(network, run.weights)

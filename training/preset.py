@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -97,8 +98,11 @@ class Preset:
         return {label: group for group, labels in groups.items() for label in labels}
 
 
-def load_preset(name: str) -> Preset:
-    """The preset of that name; raises PresetError when there is none or it does not fit."""
+def load_preset(name: str, changes: Sequence[str] = ()) -> Preset:
+    """The preset of that name, with changes such as `recipe.epochs=3`.
+
+    Raises PresetError when there is none, a change is not of that form, or what comes out does not fit.
+    """
     path = PRESETS / f"{name}.toml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
@@ -107,6 +111,8 @@ def load_preset(name: str) -> Preset:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise PresetError(f"{path.name} is not valid TOML: {error}") from error
+    for change in changes:
+        _change(values, change)
     return preset_from(values, source=path.name)
 
 
@@ -114,6 +120,21 @@ def preset_from(values: dict[str, Any], source: str) -> Preset:
     """A preset from plain values, as `dataclasses.asdict` or a TOML file gives them."""
     preset: Preset = _build(Preset, values, source)
     return preset
+
+
+def _change(values: dict[str, Any], change: str) -> None:
+    field, equals, text = change.partition("=")
+    *tables, name = field.strip().split(".")
+    for table in tables:
+        values = values.get(table, {})
+        if not isinstance(values, dict):
+            raise PresetError(f"--set {change}: there are no fields in '{table}'")
+    if not equals or name not in values:
+        raise PresetError(f"--set {change}: give a field of the preset and a value, such as recipe.epochs=3")
+    try:
+        values[name] = tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        values[name] = text.strip()
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:

@@ -18,6 +18,12 @@ class QuantizationError(Exception):
     """The network could not be made into a model of integers only; the message says why."""
 
 
+def require_export_backend() -> None:
+    """Raise QuantizationError on a Keras backend that cannot export TFLite."""
+    if keras.config.backend() != "tensorflow":
+        raise QuantizationError("TFLite export needs Keras' tensorflow backend; unset KERAS_BACKEND, but for fit alone")
+
+
 def model_inputs(images: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.float32]:
     """The network's input for images, uint8 `(n, h, w, 3)`, made by the code that serves."""
     values = spec.values()
@@ -29,10 +35,9 @@ def quantize(network: keras.Model, calibration: NDArray[np.float32]) -> bytes:
     """A .tflite file of int8 activations and per-channel int8 weights, its outputs named as the network's.
 
     `calibration` holds inputs, float32 `(n, height, width, 3)`, from which the activations' ranges are taken.
-    Runs on Keras' tensorflow backend only; raises QuantizationError.
+    Raises QuantizationError.
     """
-    if keras.config.backend() != "tensorflow":
-        raise QuantizationError("TFLite export needs Keras' tensorflow backend; unset KERAS_BACKEND")
+    require_export_backend()
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from litelens.bundle import MODEL
 from training.preset import Preset, preset_from
@@ -56,6 +56,9 @@ class Metrics:
     answered_accuracy: float
 
 
+Facts = TypeVar("Facts", FitFacts, Metrics)
+
+
 @dataclass(frozen=True)
 class Run:
     folder: Path
@@ -98,7 +101,7 @@ def start_run(folder: Path, preset: Preset) -> Run:
 def open_run(folder: Path, preset: Preset) -> Run:
     """This preset's run in that folder; raises RunError when there is none or another one."""
     path = require(_preset_file(folder), step="fit")
-    if preset_from(read_json(path), source=str(path)) != preset:
+    if _what_fitting_depends_on(preset_from(read_json(path), source=str(path))) != _what_fitting_depends_on(preset):
         raise RunError(f"{folder} holds a run of another preset or of another version of it; choose another --run")
     return Run(folder, preset)
 
@@ -111,8 +114,22 @@ def require(path: Path, step: str) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    """The JSON object in that file; raises RunError when there is none."""
+    try:
+        document = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RunError(f"{path} is damaged ({error}); remove it and take the step that writes it again") from error
+    if not isinstance(document, dict):
+        raise RunError(f"{path} is damaged; remove it and take the step that writes it again")
     return document
+
+
+def facts_from(kind: type[Facts], values: Any, path: Path, step: str) -> Facts:
+    """What a step found, from what it wrote; raises RunError when that is of another version of it."""
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise RunError(f"{path} does not fit; the step that writes it is: python -m training {step}") from error
 
 
 def sha256(content: bytes) -> str:
@@ -134,6 +151,10 @@ def write_whole(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     os.replace(partial, path)
+
+
+def _what_fitting_depends_on(preset: Preset) -> Preset:
+    return dataclasses.replace(preset, version="", description="", answered_accuracy=1.0)
 
 
 def _preset_file(folder: Path) -> Path:

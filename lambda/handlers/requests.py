@@ -16,7 +16,7 @@ from litelens.errors import ImageMissing, InvalidOption
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
 JSON_FIELDS = ("image", "top_k")
 
-_DATA_URL = re.compile(r"\s*data:[\w.+/-]*(;[\w.+=-]+)*;base64,", re.IGNORECASE)
+_DATA_URL = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
 _WHITESPACE = re.compile(r"\s+")
 
 # As much of what a caller sent as an answer repeats.

@@ -1,5 +1,6 @@
 """Decoding: from bytes that anyone may have sent to an upright RGB image."""
 
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -20,9 +21,10 @@ _BEGINNINGS = re.compile(
     re.DOTALL,
 )
 
-# Each scan of a progressive JPEG goes over all its pixels again; ten scans are usual, but a file can hold thousands.
-_JPEG_SCAN = b"\xff\xda"
-_SCANS_TIMES_PIXELS = 1_000_000_000
+# Each scan of a progressive JPEG goes over all its 8x8 blocks again; ten are usual, but a file can hold thousands.
+_SCANNED_PIXELS = 1_000_000_000
+_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
 
 # Pillow decodes run-length encoded BMP in Python loops. These are BI_RLE8 and BI_RLE4.
 _BMP_RUN_LENGTHS = (1, 2)
@@ -66,11 +68,13 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
     if not _BEGINNINGS.match(data):
         raise NotAnImage(f"The bytes are not an image that is read here; send one of {', '.join(FORMATS)}.")
     with _pillow(limits):
-        image = Image.open(BytesIO(data), formats=FORMATS)
+        image: Image.Image = Image.open(BytesIO(data), formats=FORMATS)
         _refuse_endless_work(image, data)
         image.load()
+        turn = _turn(image)
         image_format = "JPEG" if image.format == "MPO" else str(image.format)
-        return DecodedImage(_to_rgb(_upright(image)), image_format)
+    image = _to_rgb(image)
+    return DecodedImage(image if turn is None else image.transpose(turn), image_format)
 
 
 @contextmanager
@@ -88,7 +92,7 @@ def _pillow(limits: Limits) -> Iterator[None]:
             yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageTooLarge(f"The image has more than {limits.pixels:,} pixels, which is the most accepted.") from error
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:
         # Pillow's plugins raise whatever their parsers meet: OSError, SyntaxError, ValueError, struct.error and others.
@@ -99,27 +103,41 @@ def _pillow(limits: Limits) -> Iterator[None]:
 
 def _refuse_endless_work(image: Image.Image, data: bytes) -> None:
     """Refuse what takes Pillow far longer than its size tells."""
-    if image.format in ("JPEG", "MPO") and data.count(_JPEG_SCAN) * image.width * image.height > _SCANS_TIMES_PIXELS:
+    blocks = math.ceil(image.width / 8) * math.ceil(image.height / 8)
+    if image.format in ("JPEG", "MPO") and _count_scans(data) * blocks * 64 > _SCANNED_PIXELS:
         raise ImageTooLarge("The JPEG has more scans than an image of its size can need.")
     if image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTHS:
         raise NotAnImage("Run-length encoded BMP is not read here; send the image as PNG.")
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _count_scans(jpeg: bytes) -> int:
+    """The scans of a JPEG's first image; what follows its end, such as a phone's video, is not looked at."""
+    scans, position = 0, 2
+    while found := _JPEG_MARKER.search(jpeg, position):
+        marker = found[1][0]
+        if marker == _JPEG_END:
+            break
+        scans += marker == _JPEG_SCAN
+        position = found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2])
+    return scans
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes the image upright, by its EXIF; nothing when that is damaged, which says nothing about the pixels."""
     try:
-        turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF says nothing about the pixels
-        return image
-    return image if turn is None else image.transpose(turn)
+        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:
+        return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):
         # 16-bit grey, which Pillow's own conversion clips at 255. A transparent level of it is not looked for.
         return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
+    # A conversion to the mode that an image has already is a copy, which for a large image is one too many.
     if not image.has_transparency_data:
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
     white = Image.new("RGB", rgba.size, "white")
     white.paste(rgba, mask=rgba)
     return white

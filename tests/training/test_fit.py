@@ -102,5 +102,8 @@ def test_fitting_normalizes_as_serving_does(run: Run) -> None:
 
 def test_fitting_again_starts_over(run: Run, colours: Dataset) -> None:
     fit(run, colours)
+    first = run.history.read_text()
+    run.history.write_text("of the first fit")
     fit(run, colours)
     assert epochs_in(run) == ["0", "1", "2", "3"]
+    assert run.history.read_text().splitlines()[0] == first.splitlines()[0]

@@ -34,7 +34,10 @@ def preset() -> Preset:
 @pytest.fixture(scope="module", autouse=True)
 def tiny_preset_by_name(preset: Preset) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("training.__main__.load_preset", lambda name: preset if name == "tiny" else load_preset(name))
+        patch.setattr(
+            "training.__main__.load_preset",
+            lambda name, changes: preset if name == "tiny" else load_preset(name, changes),
+        )
         yield
 
 
@@ -178,6 +181,28 @@ def test_a_step_without_the_one_before_it_says_which(step: str, preset: Preset, 
     start_run(tmp_path / "run", preset)
     with pytest.raises(SystemExit, match=r"is missing; the step that writes it is: python -m training (fit|quantize)"):
         step_by_step(tmp_path, data, step)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"images": 3}'])
+def test_facts_that_are_damaged_or_of_another_version_are_named(folder: Path, tmp_path: Path, content: str) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    (run / "fit.json").write_text(content)
+    with pytest.raises(SystemExit, match=r"fit.json (is damaged|does not fit)"):
+        main(["publish", "tiny", f"--run={run}", f"--models={tmp_path / 'models'}"])
+
+
+def test_a_new_version_of_a_preset_can_be_published_without_fitting_again(folder: Path, preset: Preset) -> None:
+    renewed = dataclasses.replace(preset, version="9.9.9", description="Another.")
+    assert open_run(folder / "run", renewed).preset.version == "9.9.9"
+
+
+def test_all_steps_are_not_begun_on_a_backend_that_cannot_take_the_last(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keras.config.backend", lambda: "torch")
+    with pytest.raises(SystemExit, match="needs Keras' tensorflow backend"):
+        step_by_step(tmp_path, data, "all")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_with_another_run_is_not_overwritten(folder: Path, data: Path) -> None:

@@ -14,8 +14,8 @@ def values() -> dict:
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_preset_is_valid_and_has_its_labels(path) -> None:
     preset = load_preset(path.stem)
-    assert len(preset.label_names()) == 100
-    assert len(set(preset.label_names())) == 100
+    assert len(preset.label_names()) == {"cifar100": 100}[preset.dataset]
+    assert len(set(preset.label_names())) == len(preset.label_names())
 
 
 def test_cifar100_has_twenty_groups_of_five_labels() -> None:
@@ -74,6 +74,35 @@ def test_a_preset_that_is_not_toml_is_named(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("training.preset.PRESETS", tmp_path)
     with pytest.raises(PresetError, match=r"broken.toml is not valid TOML"):
         load_preset("broken")
+
+
+def test_every_field_can_be_changed_on_the_command_line() -> None:
+    changes = [
+        "recipe.epochs=3",
+        "recipe.flip=false",
+        "stem=cifar",
+        "preprocessing.mean=[0.1, 0.2, 0.3]",
+        'version="2"',
+    ]
+    preset = load_preset("cifar100-cpu", changes)
+    assert (preset.recipe.epochs, preset.recipe.flip, preset.stem) == (3, False, "cifar")
+    assert (preset.preprocessing.mean, preset.version) == ((0.1, 0.2, 0.3), "2")
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("recipe.epochs", "--set recipe.epochs: give a field of the preset and a value"),
+        ("recipe.epoch=3", "--set recipe.epoch=3: give a field of the preset and a value"),
+        ("receipt.epochs=3", "--set receipt.epochs=3: give a field"),
+        ("name.first=a", "--set name.first=a: there are no fields in 'name'"),
+        ("=3", "give a field of the preset"),
+        ("recipe.epochs=many", "recipe: epochs must be of type int, not 'many'"),
+    ],
+)
+def test_a_change_that_cannot_be_is_named(change: str, complaint: str) -> None:
+    with pytest.raises(PresetError, match=complaint):
+        load_preset("cifar100-cpu", [change])
 
 
 def test_whole_numbers_are_taken_where_fractions_may_stand() -> None:

@@ -82,7 +82,7 @@ def test_every_way_to_send_the_same_image_gives_the_same_answer(handle: Handle) 
         classify_json({"image": PHOTO_BASE64}),
         classify_json({"image": lines}),
         classify_json({"image": f"data:image/jpeg;base64,{PHOTO_BASE64}"}),
-        classify_json({"image": f" DATA:image/jpeg;name=a.jpg;base64,\n{lines}"}),
+        classify_json({"image": f' DATA:image/jpeg;name="a b.jpg";base64,\n{lines}'}),
         classify_json({"image": PHOTO_BASE64, "top_k": 5}),
         event("POST", "/v1/classify", json.dumps({"image": PHOTO_BASE64}).encode(), "application/json"),
     ]

@@ -2,6 +2,7 @@ import contextlib
 import struct
 import subprocess
 import sys
+import warnings
 import zlib
 from pathlib import Path
 
@@ -86,12 +87,17 @@ def test_exif_orientation_is_honoured(
     "exif",
     [
         pytest.param(b"MM\0*\xff\xff\xff\xff", id="points beyond its end"),
+        pytest.param(b"MM\0*\0\0\0\x08\xff\xff", id="ends before its entries"),
         pytest.param(b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02A\0\0\0\0\0\0\0", id="orientation is text"),
         pytest.param(b"nonsense", id="no TIFF"),
     ],
 )
-def test_damaged_exif_does_not_lose_the_image(exif: bytes) -> None:
-    assert decoded(encoded(left_red_right_blue(), "JPEG", exif=b"Exif\0\0" + exif)).rgb.size == (40, 20)
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP"])
+def test_damaged_exif_does_not_lose_the_image(image_format: str, exif: bytes) -> None:
+    prefix = b"Exif\0\0" if image_format == "JPEG" else b""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert decoded(encoded(left_red_right_blue(), image_format, exif=prefix + exif)).rgb.size == (40, 20)
 
 
 def test_odd_exif_beside_the_orientation_does_not_lose_the_image() -> None:
@@ -189,19 +195,51 @@ def test_a_webps_pixels_are_limited_by_its_header() -> None:
         decoded(b"RIFF" + struct.pack("<I", len(canvas) + 4) + b"WEBP" + canvas)
 
 
-def test_a_jpeg_that_repeats_its_scans_is_refused() -> None:
-    data = encoded(Image.new("L", (4000, 4000)), "JPEG", progressive=True)
-    last_scan = data[data.rindex(b"\xff\xda") : -2]
-    assert decoded(data).rgb.size == (4000, 4000)
+@pytest.mark.parametrize("size", [(4000, 4000), (1, 60_000)])
+@pytest.mark.parametrize("image_format", ["JPEG", "MPO"])
+def test_a_jpeg_that_repeats_its_scans_is_refused(size: tuple[int, int], image_format: str) -> None:
+    options = {"save_all": True, "append_images": [Image.new("L", (8, 8))]} if image_format == "MPO" else {}
+    data = encoded(Image.new("L", size), image_format, progressive=True, **options)
+    end = data.index(b"\xff\xd9")
+    last_scan = data[data.rindex(b"\xff\xda", 0, end) : end]
+    assert decoded(data).rgb.size == size
     with pytest.raises(ImageTooLarge, match="more scans"):
-        decoded(data[:-2] + last_scan * 1000 + data[-2:])
+        decoded(data[:end] + last_scan * 4000 + data[end:])
 
 
-def test_run_length_encoded_bmp_is_refused() -> None:
-    header = struct.pack("<IiiHHIIiiII", 40, 8, 1, 1, 8, 1, 2, 2835, 2835, 256, 0)
-    data = b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + 2, 0, 0, 14 + 40 + 1024) + header + bytes(1024) + b"\x00\x01"
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_phones_photo_with_a_video_behind_it_is_decoded(progressive: bool, noise: np.random.Generator) -> None:
+    photo = encoded(Image.new("RGB", (8000, 6000)), "JPEG", progressive=progressive)
+    video = noise.integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
+    assert video.count(b"\xff\xda") > 20
+    assert decoded(photo + video).rgb.size == (8000, 6000)
+
+
+@pytest.mark.parametrize(("compression", "bits"), [(1, 8), (2, 4)])
+def test_run_length_encoded_bmp_is_refused(compression: int, bits: int) -> None:
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 1, 1, bits, compression, 2, 2835, 2835, 16, 0)
+    data = b"BM" + struct.pack("<IHHI", 14 + 40 + 64 + 2, 0, 0, 14 + 40 + 64) + header + bytes(64) + b"\x00\x01"
     with pytest.raises(NotAnImage, match="Run-length encoded BMP"):
         decoded(data)
+
+
+@pytest.mark.parametrize("header_size", [12, 40, 52, 56, 64, 108, 124])
+def test_bmp_of_every_version_is_read(header_size: int) -> None:
+    if header_size == 12:
+        header = struct.pack("<IHHHH", 12, 1, 1, 1, 24)
+    else:
+        header = struct.pack("<IiiHHIIiiII", header_size, 1, 1, 1, 24, 0, 4, 0, 0, 0, 0).ljust(header_size, b"\0")
+    data = b"BM" + struct.pack("<IHHI", 14 + header_size + 4, 0, 0, 14 + header_size) + header + b"\0\0\xff\0"
+    assert colour(data) == RED
+
+
+def test_an_error_of_ours_is_not_taken_for_a_corrupt_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Image.Image) -> Image.Image:
+        raise AttributeError("a bug of ours")
+
+    monkeypatch.setattr("litelens.images._to_rgb", broken)
+    with pytest.raises(AttributeError):
+        decoded(encoded(left_red_right_blue(), "PNG"))
 
 
 def test_bmp_with_its_reserved_bytes_set_is_read() -> None:
@@ -217,19 +255,34 @@ def test_the_limits_of_one_image_are_not_those_of_the_process() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own peak of memory")
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16"])
-def test_the_largest_images_fit_in_a_functions_memory(mode: str, tmp_path: Path) -> None:
-    path = tmp_path / "large.png"
-    image = Image.new(mode, (7070, 7070))
+@pytest.mark.parametrize(
+    ("mode", "image_format", "megabytes"),
+    [
+        ("RGB", "PNG", 600),
+        ("RGBA", "PNG", 700),
+        ("LA", "PNG", 700),
+        ("P", "PNG", 700),
+        ("I;16", "PNG", 600),
+        ("RGB", "WEBP", 900),
+        ("RGBA", "WEBP", 1100),
+    ],
+)
+def test_the_largest_images_fit_in_a_functions_memory(
+    mode: str, image_format: str, megabytes: int, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
     options = {"transparency": 0} if mode == "P" else {}
-    path.write_bytes(encoded(image, "PNG", compress_level=1, **options))
+    options |= {"compress_level": 1} if image_format == "PNG" else {"lossless": mode == "RGBA", "method": 0}
+    path = tmp_path / "large"
+    path.write_bytes(encoded(Image.new(mode, (7070, 7070)), image_format, exif=exif, **options))
     measure = (
         "import re, sys; from pathlib import Path; from litelens.images import Limits, decode;"
         "decode(Path(sys.argv[1]).read_bytes(), Limits());"
         "print(*re.findall(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text()))"
     )
     done = subprocess.run([sys.executable, "-c", measure, path], cwd=ROOT / "lambda", capture_output=True, check=True)
-    assert int(done.stdout) < 700_000
+    assert int(done.stdout) < megabytes * 1000
 
 
 @pytest.mark.parametrize("path", sorted((DATA / "hostile").rglob("*.*")), ids=lambda path: path.name)

@@ -27,7 +27,7 @@ def test_a_missing_bundle_is_named(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("name", ["LITELENS_MAX_BYTES", "LITELENS_MAX_PIXELS", "LITELENS_THREADS"])
-@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", " 7", "²"])
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", " 7", "²", "9" * 16])
 def test_a_value_that_cannot_be_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name} must be a whole number above 0, not '{value}'"):
         read_settings({"LITELENS_BUNDLE": "b", name: value})
