@@ -32,8 +32,8 @@ lint: $(DEV_ENV) ## check style and types
 	.venv-dev/bin/ruff format --check .
 	.venv-dev/bin/mypy
 
-train: $(DEV_ENV) ## train, quantize, evaluate and publish a bundle (PRESET=cifar100-cpu)
-	.venv-dev/bin/python -m training all $(PRESET)
+train: $(DEV_ENV) ## train, quantize, evaluate and publish a bundle (PRESET=cifar100-cpu, DATA=images.npz)
+	.venv-dev/bin/python -m training all $(PRESET) $(if $(DATA),--data "$(DATA)")
 
 lock: $(DEV_ENV) ## resolve pyproject.toml into the hash-locked requirements files
 	.venv-dev/bin/uv pip compile $(LOCK) --all-extras --output-file requirements-dev.txt

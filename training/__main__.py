@@ -47,8 +47,8 @@ class Options:
 
 
 def run_fit(options: Options) -> None:
+    dataset = load_dataset(options.preset, options.data)
     run = start_run(options.folder, options.preset)
-    dataset = load_dataset(run.preset, options.data)
     discard(run.fit_facts, run.weights, run.model, run.metrics)
     facts = fit(run, dataset)
     write_json(run.fit_facts, dataclasses.asdict(facts))

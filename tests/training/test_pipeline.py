@@ -207,7 +207,8 @@ def test_all_steps_are_not_begun_on_a_backend_that_cannot_take_the_last(
 
 def test_a_folder_with_another_run_is_not_overwritten(folder: Path, data: Path) -> None:
     with pytest.raises(SystemExit, match="holds a run of another preset"):
-        main(["fit", "cifar100-cpu", f"--data={data}", f"--run={folder / 'run'}"])
+        main(["fit", "cifar100-cpu", "--set=recipe.validation_images=16", f"--data={data}", f"--run={folder / 'run'}"])
+    assert (folder / "run" / "metrics.json").is_file()
 
 
 def test_an_unknown_preset_is_a_sentence() -> None:
