@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from litelens.bundle import Bundle
-from litelens.classifier import Classifier
+from litelens.classifier import Classifier, softmax
 from litelens.images import Limits
 from training.dataset import Dataset, Split
 from training.metrics import (
@@ -92,20 +92,21 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
 
     truth = test.classes
     fp32 = _ranking(network, model_inputs(test.images, run.preset.preprocessing))
-    before, after = serve(uncalibrated, test), serve(calibrated, test)
-    right = after.right(truth)
-    confusion = confusion_matrix(truth, after.best, len(bundle.labels))
+    served = serve(calibrated, test)
+    right = served.right(truth)
+    uncalibrated_confidence = softmax((served.logits() * temperature).astype(np.float32)).max(axis=1)
+    confusion = confusion_matrix(truth, served.best, len(bundle.labels))
     metrics = Metrics(
         test_images=len(test),
         test_duplicates=duplicates,
         fp32_top1=float((fp32[:, 0] == truth).mean()),
         fp32_top5=float((fp32[:, :TOP] == truth[:, np.newaxis]).any(axis=1).mean()),
         int8_top1=float(right.mean()),
-        int8_top5=float(after.right(truth, within=TOP).mean()),
-        int8_group_top1=_group_accuracy(run.preset, truth, after.best),
-        agreement=float((after.best == fp32[:, 0]).mean()),
-        calibration_error_uncalibrated=calibration_error(before.confidence, before.right(truth)),
-        calibration_error=calibration_error(after.confidence, right),
+        int8_top5=float(served.right(truth, within=TOP).mean()),
+        int8_group_top1=_group_accuracy(run.preset, truth, served.best),
+        agreement=float((served.best == fp32[:, 0]).mean()),
+        calibration_error_uncalibrated=calibration_error(uncalibrated_confidence, right),
+        calibration_error=calibration_error(served.confidence, right),
         validation_images=len(dataset.validation),
         temperature=temperature,
         threshold=threshold,
@@ -116,9 +117,9 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
         metrics=metrics,
         classes=class_scores(confusion, bundle.labels),
         confusion=confusion,
-        reliability=reliability(after.confidence, right),
-        reliability_uncalibrated=reliability(before.confidence, before.right(truth)),
-        coverage=coverage_curve(after.confidence, right),
+        reliability=reliability(served.confidence, right),
+        reliability_uncalibrated=reliability(uncalibrated_confidence, right),
+        coverage=coverage_curve(served.confidence, right),
     )
 
 

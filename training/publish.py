@@ -1,7 +1,6 @@
 """Publishing: from an evaluated run to a bundle that serves."""
 
 import dataclasses
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -11,7 +10,7 @@ from litelens.bundle import MANIFEST, MODEL, load_bundle
 from litelens.classifier import Classifier
 from litelens.images import Limits
 from training.quantize import check_integer_only
-from training.run import FitFacts, Metrics, Run, sha256
+from training.run import FitFacts, Metrics, Run, sha256, write_json
 
 MOST_LOST = 0.005
 MOST_DUPLICATES = 0.005
@@ -47,8 +46,7 @@ def publish(run: Run, fitted: FitFacts, metrics: Metrics, models: Path) -> Path:
         bundle, replaced = Path(workspace) / "bundle", Path(workspace) / "replaced"
         bundle.mkdir()
         shutil.copyfile(run.model, bundle / MODEL)
-        document = json.dumps(_manifest(run, fitted, metrics), indent=2, ensure_ascii=False) + "\n"
-        (bundle / MANIFEST).write_text(document, encoding="utf-8")
+        write_json(bundle / MANIFEST, _manifest(run, fitted, metrics))
         Classifier(load_bundle(bundle), Limits(), threads=1).warm_up()
         published = models / run.preset.name
         if published.exists():

@@ -143,7 +143,7 @@ def discard(*paths: Path) -> None:
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def write_whole(path: Path, content: bytes) -> None:
