@@ -1,96 +1,228 @@
-"""Labelled images in memory: fetched from their official place or read from a file, and split."""
+"""Labelled images, in memory or in files: fetched from their official place or one's own, and split."""
 
 import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from training.errors import DatasetError
+from training.photos import ClassFolders, Unreadable, digest, read_class_folders, read_photos
 from training.preset import Preset
 
+Indices = Sequence[int] | NDArray[np.int64]
 
-class DatasetError(Exception):
-    """The data cannot be had or does not fit the preset; the message says what to do."""
+# https://www.microsoft.com/en-us/download/details.aspx?id=54765
+_CATS_VS_DOGS = (
+    "https://download.microsoft.com/download/3/E/1/3E1C3F21-ECDB-4869-8368-6DEBA77B919F/kagglecatsanddogs_5340.zip",
+    "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
+)
+_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+class Images(Protocol):
+    """Images by index."""
+
+    @property
+    def digests(self) -> Sequence[bytes]:
+        """Equal for images that are the same to the network."""
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: Indices) -> "Images": ...
+
+    def pixels(self, indices: Indices) -> NDArray[np.uint8]:
+        """What the network takes of these images, uint8 `(n, height, width, 3)`."""
+
+    def encoded(self, index: int) -> bytes:
+        """The image as a file, as a client would send it."""
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """Images in memory, uint8 `(n, height, width, 3)`, of the network's size."""
+
+    array: NDArray[np.uint8]
+
+    @property
+    def digests(self) -> Sequence[bytes]:
+        return [digest(image) for image in self.array]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def take(self, indices: Indices) -> "Pixels":
+        return Pixels(self.array[indices])
+
+    def pixels(self, indices: Indices) -> NDArray[np.uint8]:
+        return self.array[indices]
+
+    def encoded(self, index: int) -> bytes:
+        file = BytesIO()
+        Image.fromarray(self.array[index]).save(file, "PNG", compress_level=1)
+        return file.getvalue()
 
 
 @dataclass(frozen=True)
 class Split:
-    """Images, uint8 `(n, height, width, 3)`, and their class indices, int64 `(n,)`."""
+    """Images and their class indices, int64 `(n,)`."""
 
-    images: NDArray[np.uint8]
+    images: Images
     classes: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, indices: Indices) -> "Split":
+        return Split(self.images.take(indices), self.classes[indices])
+
 
 @dataclass(frozen=True)
 class Dataset:
+    """`labels` name the classes. Not `labelled`, the images' classes are unknown and all 0."""
+
+    labels: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
+    unreadable: tuple[Unreadable, ...] = ()
+    labelled: bool = True
 
 
-def load_dataset(preset: Preset, data: Path | None) -> Dataset:
-    """The preset's data set, from `data` (Keras' npz layout: x_train, y_train, x_test, y_test) or its official place.
+def load_dataset(preset: Preset, data: Path | None, calibration: Path | None = None) -> Dataset:
+    """The preset's data set, from `data` or its official place.
 
-    Validation images are drawn from the training split by the recipe's seed. Raises DatasetError.
+    `data` is a folder of class folders or a file in Keras' npz layout (x_train, y_train, x_test, y_test).
+    `calibration`, a folder of photos whose classes need not be known, takes the training images' place; alone, half
+    of its photos are held out to check the quantized model. Raises DatasetError.
     """
-    train, test = _read_npz(data) if data else _download(preset.dataset)
-    for name, split in (("training", train), ("test", test)):
-        _check(name, split, preset)
-    order = np.random.default_rng(preset.recipe.seed).permutation(len(train))
-    held_out, kept = np.split(order, [preset.recipe.validation_images])
-    if not len(kept) or not len(held_out):
-        raise DatasetError(
-            f"{len(train)} training images cannot be split into {preset.recipe.validation_images} for validation and "
-            "the rest for training; change recipe.validation_images"
-        )
-    return Dataset(
-        train=Split(train.images[kept], train.classes[kept]),
-        validation=Split(train.images[held_out], train.classes[held_out]),
-        test=test,
-    )
+    if calibration is not None and data is None:
+        return _unlabelled(preset, calibration)
+    dataset = _labelled(preset, data)
+    if calibration is None:
+        return dataset
+    photos, unreadable = read_photos(calibration, preset.preprocessing)
+    train = Split(photos, np.zeros(len(photos), np.int64))
+    return Dataset(dataset.labels, train, dataset.validation, dataset.test, dataset.unreadable + unreadable)
 
 
-def _read_npz(path: Path) -> tuple[Split, Split]:
+def hold_out(classes: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of that share of each class, drawn by the seed, and of the rest, both ascending."""
+    generator = np.random.default_rng(seed)
+    members = [generator.permutation(np.flatnonzero(classes == index)) for index in np.unique(classes)]
+    held_out = np.sort(np.concatenate([indices[: round(share * len(indices))] for indices in members]))
+    return held_out, np.setdiff1d(np.arange(len(classes)), held_out)
+
+
+def _labelled(preset: Preset, data: Path | None) -> Dataset:
+    if data is None:
+        return _downloaded(preset)
+    if data.is_dir():
+        return _from_folders(preset, read_class_folders(data, preset.preprocessing, preset.label_names()))
+    return _from_arrays(preset, _read_npz(data))
+
+
+def _unlabelled(preset: Preset, folder: Path) -> Dataset:
+    labels = preset.label_names()
+    if not labels:
+        raise DatasetError("without class folders the labels must be given: --labels FILE, a class's name in each line")
+    photos, unreadable = read_photos(folder, preset.preprocessing)
+    held_out, kept = hold_out(np.zeros(len(photos), np.int64), 0.5, preset.recipe.seed)
+    if not len(held_out) or not len(kept):
+        raise DatasetError(f"{folder} holds a single photo that can be read; give some hundred like those to classify")
+    everything = Split(photos, np.zeros(len(photos), np.int64))
+    check = everything.take(held_out)
+    return Dataset(labels, everything.take(kept), check, check, unreadable, labelled=False)
+
+
+def _from_folders(preset: Preset, folders: ClassFolders) -> Dataset:
+    splits = {name: Split(photos, classes) for name, (photos, classes) in folders.splits.items()}
+    return _split(preset, folders.labels, splits, folders.unreadable)
+
+
+def _from_arrays(preset: Preset, arrays: Mapping[str, NDArray[Any]]) -> Dataset:
+    labels = preset.label_names()
+    if not labels:
+        raise DatasetError("arrays do not name their classes; give --labels FILE, a class's name in each line")
+    splits = {}
+    for name, in_words in (("train", "training"), ("test", "test")):
+        images, classes = arrays[f"x_{name}"], arrays[f"y_{name}"].reshape(-1)
+        _check_arrays(in_words, images, classes, preset, labels)
+        splits[name] = Split(Pixels(images), classes.astype(np.int64))
+    return _split(preset, labels, splits, ())
+
+
+def _split(
+    preset: Preset, labels: tuple[str, ...], splits: dict[str, Split], unreadable: tuple[Unreadable, ...]
+) -> Dataset:
+    """What the data does not come with is drawn from its training images."""
+    seed, test_share, validation_share = preset.recipe.seed, preset.test_share, preset.validation_share
+    if "test" not in splits:
+        held_out, kept = hold_out(splits["train"].classes, test_share, seed)
+        splits = {**splits, "test": splits["train"].take(held_out), "train": splits["train"].take(kept)}
+        validation_share /= 1 - test_share
+    if "validation" not in splits:
+        held_out, kept = hold_out(splits["train"].classes, validation_share, seed)
+        splits = {**splits, "validation": splits["train"].take(held_out), "train": splits["train"].take(kept)}
+    for name in ("train", "validation", "test"):
+        if not len(splits[name]):
+            raise DatasetError(
+                f"there are too few images: none is left for the {name} split; give more, or change validation_share "
+                "and test_share"
+            )
+    return Dataset(labels, splits["train"], splits["validation"], splits["test"], unreadable)
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
-        raise DatasetError(f"there is no file {path}")
-    wanted = "an .npz file with x_train, y_train, x_test and y_test"
+        raise DatasetError(f"there is no file or folder {path}")
+    wanted = "a folder of class folders or an .npz file with x_train, y_train, x_test and y_test"
     if not zipfile.is_zipfile(path):
         raise DatasetError(f"{path} is not {wanted}")
     try:
         with np.load(path) as arrays:
-            return _split(arrays["x_train"], arrays["y_train"]), _split(arrays["x_test"], arrays["y_test"])
+            return {name: arrays[name] for name in _ARRAYS}
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DatasetError(f"{path} is not {wanted} ({error})") from error
 
 
-def _download(name: str) -> tuple[Split, Split]:
+def _downloaded(preset: Preset) -> Dataset:
+    """From the official place, the checksum verified by Keras."""
+    name = preset.dataset
+    if name == "folder":
+        raise DatasetError("this preset has no images of its own; give --data FOLDER, with a folder for each class")
     try:
+        if name == "cats-vs-dogs":
+            url, checksum = _CATS_VS_DOGS
+            folder = Path(keras.utils.get_file(origin=url, file_hash=checksum, extract=True)) / "PetImages"
+            return _from_folders(preset, read_class_folders(folder, preset.preprocessing))
         (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+    except DatasetError:
+        raise
     except Exception as error:  # Keras raises a bare Exception when a download fails
         raise DatasetError(
-            f"{name} could not be downloaded ({error}); give --data FILE.npz with x_train, y_train, x_test and y_test"
+            f"{name} could not be downloaded ({error}); give --data, an .npz file with x_train, y_train, x_test and "
+            "y_test or a folder with a folder for each class"
         ) from error
-    return _split(x_train, y_train), _split(x_test, y_test)
+    return _from_arrays(preset, dict(zip(_ARRAYS, (x_train, y_train, x_test, y_test), strict=True)))
 
 
-def _split(images: NDArray[np.uint8], classes: NDArray[np.integer]) -> Split:
-    return Split(images, classes.reshape(-1).astype(np.int64))
-
-
-def _check(name: str, split: Split, preset: Preset) -> None:
-    labels = preset.label_names()
+def _check_arrays(
+    name: str, images: NDArray[Any], classes: NDArray[Any], preset: Preset, labels: tuple[str, ...]
+) -> None:
     size = (preset.preprocessing.height, preset.preprocessing.width, 3)
-    if split.images.dtype != np.uint8 or split.images.shape[1:] != size:
+    if images.dtype != np.uint8 or images.shape[1:] != size:
         raise DatasetError(
             f"the {name} images must be uint8 of shape (n, {size[0]}, {size[1]}, 3), "
-            f"not {split.images.dtype} of shape {split.images.shape}"
+            f"not {images.dtype} of shape {images.shape}"
         )
-    if len(split.images) != len(split.classes):
-        raise DatasetError(f"there are {len(split.images)} {name} images but {len(split.classes)} classes")
-    if len(split) and (split.classes.min() < 0 or split.classes.max() >= len(labels)):
+    if len(images) != len(classes):
+        raise DatasetError(f"there are {len(images)} {name} images but {len(classes)} classes")
+    if len(classes) and (classes.min() < 0 or classes.max() >= len(labels)):
         raise DatasetError(f"the {name} classes go beyond the {len(labels)} labels of {preset.labels}")

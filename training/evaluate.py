@@ -2,17 +2,14 @@
 
 import dataclasses
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from litelens.bundle import Bundle
 from litelens.classifier import Classifier, softmax
-from litelens.images import Limits
 from training.dataset import Dataset, Split
 from training.metrics import (
     ClassScore,
@@ -23,11 +20,13 @@ from training.metrics import (
     coverage_curve,
     reliability,
 )
+from training.photos import LIMITS
 from training.preset import Preset
-from training.quantize import model_inputs
+from training.progress import progress
 from training.run import Metrics, Run
 
 TOP = 5
+_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -78,12 +77,17 @@ class Evaluation:
 
 
 def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
-    """Measure both on the test split, and choose temperature and threshold on the validation split."""
+    """Measure both on the test split, and choose temperature and threshold on the validation split.
+
+    Of images whose classes are unknown only the agreement of the two can be measured.
+    """
+    if not dataset.labelled:
+        return _agreement_alone(run, network, dataset)
     test, duplicates = without_duplicates(dataset.test, dataset.train, dataset.validation)
-    bundle = _unpublished_bundle(run)
-    uncalibrated = Classifier(bundle, Limits(), threads=1)
+    bundle = unpublished_bundle(run)
+    uncalibrated = Classifier(bundle, LIMITS, threads=1)
     temperature = best_temperature(serve(uncalibrated, dataset.validation).logits(), dataset.validation.classes)
-    calibrated = Classifier(dataclasses.replace(bundle, temperature=temperature), Limits(), threads=1)
+    calibrated = Classifier(dataclasses.replace(bundle, temperature=temperature), LIMITS, threads=1)
 
     validation = serve(calibrated, dataset.validation)
     validation_right = validation.right(dataset.validation.classes)
@@ -91,11 +95,11 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
     answered = validation.confidence >= threshold
 
     truth = test.classes
-    fp32 = _ranking(network, model_inputs(test.images, run.preset.preprocessing))
+    fp32 = _ranking(network, test, run.preset)
     served = serve(calibrated, test)
     right = served.right(truth)
     uncalibrated_confidence = softmax((served.logits() * temperature).astype(np.float32)).max(axis=1)
-    confusion = confusion_matrix(truth, served.best, len(bundle.labels))
+    confusion = confusion_matrix(truth, served.best, len(run.labels))
     metrics = Metrics(
         test_images=len(test),
         test_duplicates=duplicates,
@@ -103,7 +107,7 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
         fp32_top5=float((fp32[:, :TOP] == truth[:, np.newaxis]).any(axis=1).mean()),
         int8_top1=float(right.mean()),
         int8_top5=float(served.right(truth, within=TOP).mean()),
-        int8_group_top1=_group_accuracy(run.preset, truth, served.best),
+        int8_group_top1=_group_accuracy(run, truth, served.best),
         agreement=float((served.best == fp32[:, 0]).mean()),
         calibration_error_uncalibrated=calibration_error(uncalibrated_confidence, right),
         calibration_error=calibration_error(served.confidence, right),
@@ -115,7 +119,7 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
     )
     return Evaluation(
         metrics=metrics,
-        classes=class_scores(confusion, bundle.labels),
+        classes=class_scores(confusion, run.labels),
         confusion=confusion,
         reliability=reliability(served.confidence, right),
         reliability_uncalibrated=reliability(uncalibrated_confidence, right),
@@ -124,9 +128,12 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
 
 
 def serve(classifier: Classifier, split: Split) -> Answers:
-    """What the classifier says of each image, sent as PNG bytes like a client's."""
+    """What the classifier says of each image, sent as the file that a client would send."""
     everything = len(classifier.bundle.labels)
-    predictions = [classifier.classify(png(image), everything) for image in split.images]
+    files = (split.images.encoded(i) for i in range(len(split)))
+    predictions = [
+        classifier.classify(data, everything) for data in progress(files, len(split), "Classifying as serving does")
+    ]
     return Answers(
         ranking=np.array([[c.index for c in p.candidates] for p in predictions]),
         confidences=np.array([[c.confidence for c in p.candidates] for p in predictions]),
@@ -135,16 +142,23 @@ def serve(classifier: Classifier, split: Split) -> Answers:
 
 def without_duplicates(split: Split, *others: Split) -> tuple[Split, int]:
     """The split without the images whose pixels also occur in the others, and how many those are."""
-    seen = {image.tobytes() for other in others for image in other.images}
-    kept = np.array([image.tobytes() not in seen for image in split.images], bool)
-    return Split(split.images[kept], split.classes[kept]), int((~kept).sum())
+    seen = {digest for other in others for digest in other.images.digests}
+    kept = np.flatnonzero([digest not in seen for digest in split.images.digests])
+    return split.take(kept), len(split) - len(kept)
 
 
-def png(image: NDArray[np.uint8]) -> bytes:
-    """The image, uint8 `(height, width, 3)`, as a PNG file."""
-    file = BytesIO()
-    Image.fromarray(image).save(file, "PNG", compress_level=1)
-    return file.getvalue()
+def unpublished_bundle(run: Run, temperature: float = 1.0, threshold: float = 0.0) -> Bundle:
+    """The run's model as serving would load it, before there is a manifest."""
+    return Bundle(
+        folder=run.folder,
+        manifest={},
+        name=run.preset.name,
+        version=run.preset.version,
+        labels=run.labels,
+        preprocessing=run.preset.preprocessing,
+        temperature=temperature,
+        threshold=threshold,
+    )
 
 
 def threshold_for(confidence: NDArray[np.float64], right: NDArray[np.bool_], accuracy: float) -> float:
@@ -164,29 +178,45 @@ def threshold_for(confidence: NDArray[np.float64], right: NDArray[np.bool_], acc
     return float(confidence[order][good[-1]])
 
 
-def _ranking(network: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.int64]:
-    logits = network.predict(inputs, batch_size=256, verbose=0)["logits"]
-    return np.argsort(-logits, axis=1, kind="stable")
-
-
-def _group_accuracy(preset: Preset, truth: NDArray[np.int64], best: NDArray[np.int64]) -> float | None:
-    """How often the best class is of the true class's coarse group."""
-    groups = preset.label_groups()
-    if not groups:
-        return None
-    group_of = np.array([groups[label] for label in preset.label_names()])
-    return float((group_of[truth] == group_of[best]).mean())
-
-
-def _unpublished_bundle(run: Run) -> Bundle:
-    preset = run.preset
-    return Bundle(
-        folder=run.folder,
-        manifest={},
-        name=preset.name,
-        version=preset.version,
-        labels=preset.label_names(),
-        preprocessing=preset.preprocessing,
+def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
+    served = serve(Classifier(unpublished_bundle(run), LIMITS, threads=1), dataset.test)
+    fp32 = _ranking(network, dataset.test, run.preset)
+    metrics = Metrics(
+        test_images=len(dataset.test),
+        test_duplicates=0,
+        fp32_top1=None,
+        fp32_top5=None,
+        int8_top1=None,
+        int8_top5=None,
+        int8_group_top1=None,
+        agreement=float((served.best == fp32[:, 0]).mean()),
+        calibration_error_uncalibrated=None,
+        calibration_error=None,
+        validation_images=0,
         temperature=1.0,
         threshold=0.0,
+        answered_share=1.0,
+        answered_accuracy=None,
     )
+    nothing = np.zeros((0, 0), np.int64)
+    return Evaluation(metrics, classes=(), confusion=nothing, reliability=[], reliability_uncalibrated=[], coverage=[])
+
+
+def _ranking(network: keras.Model, split: Split, preset: Preset) -> NDArray[np.int64]:
+    """The network's classes for each image, best first, int64 `(n, classes)`."""
+    values = preset.preprocessing.values()
+    parts = []
+    starts = range(0, len(split), _AT_ONCE)
+    for start in progress(starts, len(starts), "Classifying in fp32, batches"):
+        pixels = split.images.pixels(range(start, min(start + _AT_ONCE, len(split))))
+        parts.append(network.predict_on_batch(values[pixels, np.arange(3)])["logits"])
+    return np.argsort(-np.concatenate(parts), axis=1, kind="stable")
+
+
+def _group_accuracy(run: Run, truth: NDArray[np.int64], best: NDArray[np.int64]) -> float | None:
+    """How often the best class is of the true class's coarse group."""
+    groups = run.preset.label_groups()
+    if not groups:
+        return None
+    group_of = np.array([groups[label] for label in run.labels])
+    return float((group_of[truth] == group_of[best]).mean())

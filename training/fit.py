@@ -1,140 +1,242 @@
 """Fitting: from a data set to the weights of the network, in a run's folder."""
 
+import csv
+import dataclasses
+import importlib.util
+import io
 import math
 import os
 import platform
-import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
 import numpy as np
-from keras import layers
-from numpy.typing import NDArray
 
-from litelens.preprocessing import Preprocessing
+from training.batches import Batches, all_batches, class_weights, training_batches
+from training.brought import load_brought
+from training.checkpoint import (
+    Epoch,
+    best_epoch,
+    checkpoint_in,
+    clear_checkpoint,
+    load_checkpoint,
+    restore,
+    save_checkpoint,
+)
 from training.dataset import Dataset
-from training.network import resnet50
-from training.preset import Preset, Recipe
-from training.run import FitFacts, Run
+from training.errors import FitError
+from training.network import BROUGHT, build, is_head
+from training.preset import Phase, Preset, Recipe
+from training.run import FitFacts, Run, write_whole
+from training.trainee import Trainee
 
 
-class FitError(Exception):
-    """The network could not be fitted; the message says what to change."""
+def build_network(preset: Preset, classes: int, precision: str = "float32", *, pretrained: bool = True) -> keras.Model:
+    """The preset's network before fitting, for so many classes; raises NetworkError.
 
-
-def build_network(preset: Preset, precision: str = "float32") -> keras.Model:
-    """The preset's network, with fresh weights; `precision` is that of its arithmetic, weights are float32."""
-    keras.config.set_dtype_policy(precision)
-    spec = preset.preprocessing
-    return resnet50(spec.height, spec.width, len(preset.label_names()), preset.stem)
-
-
-def fit(run: Run, dataset: Dataset) -> FitFacts:
-    """Train from scratch, or go on after the last whole epoch of a fit that was interrupted; writes the weights.
-
-    Raises FitError when the loss stops being a number.
+    `precision` is that of its arithmetic, weights are float32. Not `pretrained`, its weights are still to be loaded.
     """
-    preset, recipe = run.preset, run.preset.recipe
-    backup = run.folder / "backup"
+    keras.config.set_dtype_policy(precision)
+    network, spec = preset.network, preset.preprocessing
+    if network.architecture == BROUGHT:
+        return load_brought(Path(network.weights), classes, spec)
+    return build(network, spec, classes, pretrained=pretrained)
+
+
+def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
+    """Fit the network, phase by phase, and write its weights.
+
+    With `resume` it goes on after the last whole epoch of a fit that was interrupted, as if it had not been.
+    Raises FitError when there is such a one and `resume` is not given, when its checkpoint is damaged, or when the
+    loss stops being a number.
+    """
+    recipe = run.preset.recipe
+    checkpoint = load_checkpoint(run.checkpoint)
+    history = checkpoint.history if checkpoint else ()
+    if history and not resume:
+        raise FitError(
+            f"{run.folder} holds a fit that was interrupted after epoch {history[-1].epoch} of phase "
+            f"{history[-1].phase}: go on with --resume, or remove {run.checkpoint} to begin anew"
+        )
+    devices = _use_all_devices(recipe)
     keras.utils.set_random_seed(recipe.seed)
-    network = build_network(preset, recipe.precision)
-    trainable = keras.Sequential(
-        [
-            keras.Input(dataset.train.images.shape[1:], dtype="uint8"),
-            normalization(preset.preprocessing),
-            *_augment(recipe),
-            keras.Model(network.input, network.output["logits"]),
-        ]
-    )
-    trainable.compile(
-        optimizer=_optimizer(recipe, steps_per_epoch=math.ceil(len(dataset.train) / recipe.batch_size)),
-        loss=keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=recipe.label_smoothing),
-        metrics=["accuracy"],
-    )
-    validation = (dataset.validation.images, _one_hot(dataset.validation.classes, preset))
+    network = build_network(run.preset, len(dataset.labels), recipe.precision)
     started = time.monotonic()
-    trainable.fit(
-        dataset.train.images,
-        _one_hot(dataset.train.classes, preset),
-        validation_data=validation,
-        batch_size=recipe.batch_size,
-        epochs=recipe.epochs,
-        callbacks=[
-            keras.callbacks.BackupAndRestore(backup, delete_checkpoint=False),
-            keras.callbacks.CSVLogger(run.history, append=backup.exists()),
-            keras.callbacks.TerminateOnNaN(),
-        ],
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    first = history[-1].phase if history else 1
+    for number in range(first, len(recipe.phases) + 1):
+        trainee = _trainee(network, run.preset, number, dataset)
+        if checkpoint and number == first:
+            restore(trainee, checkpoint.last)
+        history = _fit_phase(run, trainee, number, dataset, history, devices)
+    if not history:
+        raise FitError("this preset has no phases: there is nothing to fit, its network is taken as it is")
     seconds = round(time.monotonic() - started)
-    loss, accuracy = trainable.evaluate(*validation, batch_size=recipe.batch_size, verbose=0)
-    if trainable.stop_training or not math.isfinite(loss):
-        shutil.rmtree(backup)
-        raise FitError("the loss stopped being a number; lower recipe.learning_rate")
     _save_whole(network, run.weights)
-    shutil.rmtree(backup)
+    clear_checkpoint(run.checkpoint)
+    kept = best_epoch(history) if recipe.patience else history[-1]
     return FitFacts(
         images=len(dataset.train),
-        epochs=recipe.epochs,
+        epochs=len(history),
         last_sitting_seconds=seconds,
-        validation_accuracy=accuracy,
+        validation_accuracy=kept.val_accuracy,
         backend=keras.config.backend(),
         keras=keras.__version__,
         processor=f"{os.cpu_count()} cores, {platform.machine()}",
     )
 
 
-def _one_hot(classes: NDArray[np.int64], preset: Preset) -> NDArray[np.float64]:
-    encoded: NDArray[np.float64] = keras.utils.to_categorical(classes, len(preset.label_names()))
-    return encoded
+def _fit_phase(
+    run: Run, trainee: Trainee, number: int, dataset: Dataset, history: tuple[Epoch, ...], devices: int
+) -> tuple[Epoch, ...]:
+    """Fit what is left of the phase; the network then has the weights of its last epoch, or with patience its best.
+
+    Gives the history with the phase's epochs.
+    """
+    recipe = run.preset.recipe
+    phase = recipe.phases[number - 1]
+    size, classes = _batch_size(recipe, dataset), len(dataset.labels)
+    validation = all_batches(dataset.validation, classes, size, devices)
+    done = sum(epoch.phase == number for epoch in history)
+    for epoch in range(done + 1, phase.epochs + 1):
+        if epoch > 1 and _has_stalled(history, recipe.patience):
+            break
+        seed = _seed(recipe.seed, number, epoch)
+        trainee.reseed(seed)
+        batches = training_batches(dataset.train, classes, size, seed)
+        history = (*history, _fit_epoch(run, trainee, number, epoch, batches, validation))
+        save_checkpoint(run.checkpoint, trainee, history)
+        _write_history(run, history)
+    if recipe.patience:
+        restore(trainee, checkpoint_in(run.checkpoint, history).best)
+    return history
+
+
+def _fit_epoch(run: Run, trainee: Trainee, number: int, epoch: int, batches: Batches, validation: Batches) -> Epoch:
+    phases = run.preset.recipe.phases
+    fitted = trainee.fit(
+        batches,
+        validation_data=validation,
+        initial_epoch=epoch - 1,
+        epochs=phases[number - 1].epochs,
+        callbacks=[_OneEpoch(), keras.callbacks.TerminateOnNaN()],
+        verbose=1 if sys.stdout.isatty() else 2,
+    )
+    logs = {name: float(values[-1]) for name, values in fitted.history.items()}
+    if not all(math.isfinite(value) for value in logs.values()):
+        clear_checkpoint(run.checkpoint)
+        raise FitError(f"the loss stopped being a number; lower recipe.phases.{number - 1}.learning_rate")
+    rate = float(keras.ops.convert_to_numpy(trainee.optimizer.learning_rate))
+    logs = {name: logs[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    return Epoch(phase=number, epoch=epoch, **logs, learning_rate=rate)
+
+
+class _OneEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends `fit` after an epoch, so that each begins from its own seed and is counted as one of all."""
+
+    def on_epoch_end(self, epoch: int, logs: object = None) -> None:
+        self.model.stop_training = True
+
+
+def _trainee(network: keras.Model, preset: Preset, number: int, dataset: Dataset) -> Trainee:
+    """The network made ready for a phase: frozen where the phase says so, compiled and built."""
+    recipe, phase = preset.recipe, preset.recipe.phases[number - 1]
+    for layer in _layers(network):
+        frozen_normalization = phase.freeze_normalization and isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = (phase.trains == "all" or is_head(layer)) and not frozen_normalization
+    classes = len(dataset.labels)
+    trainee = Trainee(
+        network,
+        preset.preprocessing,
+        recipe.augmentation,
+        seed=recipe.seed,
+        label_smoothing=recipe.label_smoothing,
+        class_weights=class_weights(dataset.train, classes) if recipe.class_weights else np.ones(classes, np.float32),
+    )
+    steps = len(training_batches(dataset.train, classes, _batch_size(recipe, dataset), seed=0))
+    trainee.compile(optimizer=_optimizer(recipe, phase, steps), steps_per_execution=recipe.steps_per_execution)
+    (example,) = all_batches(dataset.validation, classes, 1)[0]
+    trainee(example)
+    trainee.optimizer.build(trainee.trainable_variables)
+    return trainee
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _optimizer(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    warmup_steps = round(phase.warmup_epochs * steps_per_epoch)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup_steps else phase.learning_rate,
+        warmup_target=phase.learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+        decay_steps=phase.epochs * steps_per_epoch - warmup_steps,
+    )
+    if phase.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(schedule, weight_decay=phase.weight_decay or None)
+    else:
+        optimizer = keras.optimizers.SGD(
+            schedule, momentum=recipe.momentum, nesterov=recipe.momentum > 0, weight_decay=phase.weight_decay or None
+        )
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+def _use_all_devices(recipe: Recipe) -> int:
+    """Share each batch among all accelerators, where Keras can (https://keras.io/guides/distribution); how many."""
+    devices = keras.distribution.list_devices() if keras.config.backend() == "jax" else []
+    if len(devices) < 2:
+        return 1
+    if recipe.batch_size % len(devices):
+        raise FitError(f"recipe.batch_size must be a multiple of the {len(devices)} devices, not {recipe.batch_size}")
+    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
+    return len(devices)
+
+
+def _batch_size(recipe: Recipe, dataset: Dataset) -> int:
+    return min(recipe.batch_size, len(dataset.train))
+
+
+def _seed(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0]) & 0x7FFFFFFF
+
+
+def _has_stalled(history: tuple[Epoch, ...], patience: int) -> bool:
+    return patience > 0 and history[-1].epoch - best_epoch(history).epoch >= patience
+
+
+def read_history(run: Run) -> list[dict[str, float]]:
+    """The epochs that `fit` wrote, as plain numbers."""
+    with run.history.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _write_history(run: Run, history: tuple[Epoch, ...]) -> None:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Epoch)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dataclasses.asdict(epoch) for epoch in history)
+    write_whole(run.history, text.getvalue().encode())
+    if importlib.util.find_spec("tensorboard"):
+        _write_tensorboard(run, dataclasses.asdict(history[-1]), step=len(history))
+
+
+def _write_tensorboard(run: Run, values: dict[str, float], step: int) -> None:
+    import tensorflow as tf
+
+    with tf.summary.create_file_writer(str(run.folder / "tensorboard")).as_default(step=step):
+        for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+            tf.summary.scalar(name, values[name])
 
 
 def _save_whole(network: keras.Model, path: Path) -> None:
     partial = path.with_name(f"partial.{path.name}")
     network.save_weights(partial)
     os.replace(partial, path)
-
-
-def normalization(spec: Preprocessing) -> layers.Layer:
-    """The layer that turns pixels, 0 to 255, into what `Preprocessing.values` gives for them."""
-    return layers.Rescaling(
-        scale=[1 / (255 * s) for s in spec.std],
-        offset=[-m / s for m, s in zip(spec.mean, spec.std, strict=True)],
-        dtype="float32",
-    )
-
-
-def _augment(recipe: Recipe) -> list[layers.Layer]:
-    """Layers that act in training only. Shifts are by whole pixels, so that they do not blur."""
-    chosen: list[layers.Layer] = []
-    if recipe.flip:
-        chosen.append(layers.RandomFlip("horizontal", seed=recipe.seed, dtype="float32"))
-    if recipe.shift:
-        chosen.append(
-            layers.RandomTranslation(
-                recipe.shift,
-                recipe.shift,
-                fill_mode="constant",
-                interpolation="nearest",
-                seed=recipe.seed,
-                dtype="float32",
-            )
-        )
-    return chosen
-
-
-def _optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    warmup_steps = round(recipe.warmup_epochs * steps_per_epoch)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        warmup_target=recipe.learning_rate,
-        warmup_steps=warmup_steps,
-        decay_steps=recipe.epochs * steps_per_epoch - warmup_steps,
-    )
-    optimizer = keras.optimizers.SGD(
-        schedule, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
-    )
-    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
-    return optimizer

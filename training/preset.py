@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from litelens.preprocessing import Preprocessing
-from training.network import Stem
+from training.errors import PresetError
+from training.network import Network
+from training.quantize import Quantization
 
 PRESETS = Path(__file__).parent / "presets"
 LABELS = Path(__file__).parent / "labels"
-
-
-class PresetError(Exception):
-    """A preset is missing or says something that cannot be; the message names the file and the field."""
 
 
 def _require(holds: bool, field: str, bound: str) -> None:
@@ -26,80 +24,143 @@ def _require(holds: bool, field: str, bound: str) -> None:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the network is fitted: stochastic gradient descent with Nesterov momentum, warm-up and cosine decay.
+class Augmentation:
+    """What varies the training images, by Keras' layers of like names; all off unless a preset turns it on.
 
-    `weight_decay` is decoupled, as Keras has it: each step scales the convolutions' weights by
-    `1 - learning_rate * weight_decay`. `shift` is the largest translation, as a fraction of the image.
+    `crop_padding` is in pixels: the image is padded by so many on each side and cut back at random. `shift`, `zoom` and
+    `shear` are fractions of the image, `rotation` is in degrees, `randaugment` is the strength from 0 to 1 of two
+    operations drawn for each image. `mixup` and `cutmix` are the alpha of their beta distributions, of which the
+    papers use 0.2 and 1.0 (https://arxiv.org/abs/1710.09412, https://arxiv.org/abs/1905.04899); one of them at most.
     """
 
-    seed: int
-    validation_images: int
-    batch_size: int
-    epochs: int
-    warmup_epochs: float
-    learning_rate: float
-    momentum: float
-    weight_decay: float
-    label_smoothing: float
-    shift: float
-    flip: bool
-    precision: Literal["float32", "mixed_bfloat16"]
+    flip: bool = False
+    crop_padding: int = 0
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0
+    shear: float = 0.0
+    randaugment: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(self.validation_images >= 1, "validation_images", "at least 1")
-        _require(self.batch_size >= 1, "batch_size", "at least 1")
+        _require(self.crop_padding >= 0, "crop_padding", "at least 0")
+        _require(0 <= self.rotation <= 180, "rotation", "from 0 to 180 degrees")
+        _require(0 <= self.zoom < 1, "zoom", "at least 0 and below 1")
+        _require(0 <= self.shift < 1, "shift", "at least 0 and below 1")
+        _require(0 <= self.shear < 1, "shear", "at least 0 and below 1")
+        _require(0 <= self.randaugment <= 1, "randaugment", "from 0 to 1")
+        _require(0 <= self.mixup <= 1, "mixup", "from 0 to 1")
+        _require(0 <= self.cutmix <= 1, "cutmix", "from 0 to 1")
+        _require(not (self.mixup and self.cutmix), "mixup", "0 where cutmix is used")
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of training with one optimizer: warm-up from 0 to `learning_rate`, then cosine decay to 0.
+
+    `trains` is the whole network, or the head alone with the rest frozen. `freeze_normalization` keeps batch
+    normalization's statistics and scales as they are, which fine-tuning on few images wants. `weight_decay` is
+    decoupled, as Keras has it: each step scales the kernels by `1 - learning_rate * weight_decay`.
+    """
+
+    trains: Literal["all", "head"]
+    epochs: int
+    optimizer: Literal["sgd", "adam"]
+    learning_rate: float
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.0
+    freeze_normalization: bool = False
+
+    def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", "at least 1")
         _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", "at least 0 and below epochs")
         _require(0 < self.learning_rate < math.inf, "learning_rate", "above 0")
-        _require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
         _require(0 <= self.weight_decay < math.inf, "weight_decay", "at least 0")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the network is fitted; without phases it is taken as it is.
+
+    `momentum` is of SGD, with Nesterov's. `class_weights` makes rare classes count as much as frequent ones. With a
+    `patience` above 0 a phase ends after so many epochs without a lower validation loss, and the weights of the best
+    epoch are kept. `steps_per_execution` batches are handed to an accelerator at once.
+    """
+
+    seed: int
+    batch_size: int
+    phases: tuple[Phase, ...] = ()
+    augmentation: Augmentation = Augmentation()
+    momentum: float = 0.9
+    label_smoothing: float = 0.0
+    class_weights: bool = False
+    patience: int = 0
+    precision: Literal["float32", "mixed_bfloat16"] = "float32"
+    steps_per_execution: int = 1
+
+    def __post_init__(self) -> None:
+        _require(self.seed >= 0, "seed", "at least 0")
+        _require(self.batch_size >= 1, "batch_size", "at least 1")
+        _require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1")
-        _require(0 <= self.shift < 1, "shift", "at least 0 and below 1")
+        _require(self.patience >= 0, "patience", "at least 0")
+        _require(self.steps_per_execution >= 1, "steps_per_execution", "at least 1")
 
 
 @dataclass(frozen=True)
 class Preset:
     """One experiment.
 
-    `labels` names a file in labels/ with a class's name in each line, `groups` one with the coarse groups that they
-    fall into, or is empty where there are none. `answered_accuracy` is wanted of the answers not marked uncertain.
+    `labels` names a file with a class's name in each line, in labels/ or anywhere; empty, the classes are named by
+    the data's folders. `groups` names a file with the coarse groups that the labels fall into, or is empty.
+    `validation_share` and `test_share` are drawn from the training images of each class where the data does not
+    come with such a split. `answered_accuracy` is wanted of the answers that are not marked uncertain.
     """
 
     name: str
     version: str
     description: str
-    dataset: Literal["cifar100"]
-    labels: str
-    groups: str
-    stem: Stem
-    answered_accuracy: float
+    dataset: Literal["cifar100", "cifar10", "cats-vs-dogs", "folder"]
+    network: Network
     preprocessing: Preprocessing
     recipe: Recipe
+    quantization: Quantization
+    labels: str = ""
+    groups: str = ""
+    validation_share: float = 0.1
+    test_share: float = 0.1
+    answered_accuracy: float = 0.95
 
     def __post_init__(self) -> None:
         _require(re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name) is not None, "name", "of a-z, 0-9 and '-'")
+        _require(self.version != "", "version", "a name such as 1.0.0")
+        _require(0 < self.validation_share < 1, "validation_share", "above 0 and below 1")
+        _require(0 < self.test_share < 1, "test_share", "above 0 and below 1")
+        _require(self.validation_share + self.test_share < 1, "validation_share", "less than 1 with test_share")
         _require(0 < self.answered_accuracy <= 1, "answered_accuracy", "above 0 and at most 1")
-        _require((LABELS / self.labels).is_file(), "labels", f"a file in {LABELS.name}/")
-        if self.groups:
-            _require((LABELS / self.groups).is_file(), "groups", f"a file in {LABELS.name}/, or empty")
-            _require(
-                set(self.label_groups()) == set(self.label_names()), "groups", "a file with a group for every label"
-            )
+        names = self.label_names()
+        _require(len(set(names)) == len(names), "labels", "a file of distinct names")
+        groups = self.label_groups()
+        _require(not groups or set(groups) == set(names), "groups", "a file with a group for every label")
 
     def label_names(self) -> tuple[str, ...]:
-        return tuple((LABELS / self.labels).read_text(encoding="utf-8").split())
+        """The classes' names in the order of the network's outputs; empty where the data names them."""
+        if not self.labels:
+            return ()
+        lines = _read("labels", self.labels).splitlines()
+        return tuple(line.strip() for line in lines if line.strip())
 
     def label_groups(self) -> dict[str, str]:
         """The coarse group of each label; empty where there are none."""
         if not self.groups:
             return {}
-        groups = tomllib.loads((LABELS / self.groups).read_text(encoding="utf-8"))
+        groups = tomllib.loads(_read("groups", self.groups))
         return {label: group for group, labels in groups.items() for label in labels}
 
 
 def load_preset(name: str, changes: Sequence[str] = ()) -> Preset:
-    """The preset of that name, with changes such as `recipe.epochs=3`.
+    """The preset of that name, with changes such as `recipe.phases.0.epochs=3`.
 
     Raises PresetError when there is none, a change is not of that form, or what comes out does not fit.
     """
@@ -117,32 +178,53 @@ def load_preset(name: str, changes: Sequence[str] = ()) -> Preset:
 
 
 def preset_from(values: dict[str, Any], source: str) -> Preset:
-    """A preset from plain values, as `dataclasses.asdict` or a TOML file gives them."""
+    """A preset from plain values, as `dataclasses.asdict` or a TOML file gives them; raises PresetError."""
     preset: Preset = _build(Preset, values, source)
     return preset
 
 
+def _read(field: str, name: str) -> str:
+    """A file of that name in labels/, or of that path."""
+    for path in (LABELS / name, Path(name).expanduser()):
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise ValueError(f"{field} must be a file, in training/{LABELS.name}/ or of that path, not '{name}'")
+
+
 def _change(values: dict[str, Any], change: str) -> None:
-    field, equals, text = change.partition("=")
-    *tables, name = field.strip().split(".")
-    for table in tables:
-        values = values.get(table, {})
-        if not isinstance(values, dict):
-            raise PresetError(f"--set {change}: there are no fields in '{table}'")
-    if not equals or name not in values:
-        raise PresetError(f"--set {change}: give a field of the preset and a value, such as recipe.epochs=3")
+    path, equals, text = change.partition("=")
+    *tables, name = path.strip().split(".")
+    if not equals or not name:
+        raise PresetError(f"--set {change}: give a field and a value, such as recipe.batch_size=32")
+    table: Any = values
+    for step in tables:
+        table = _step_into(table, step, change)
+    if isinstance(table, list):
+        raise PresetError(f"--set {change}: '{name}' is no field; give one, such as recipe.phases.0.epochs=3")
     try:
-        values[name] = tomllib.loads(f"value = {text}")["value"]
+        table[name] = tomllib.loads(f"value = {text}")["value"]
     except ValueError:
-        values[name] = text.strip()
+        table[name] = text.strip()
+
+
+def _step_into(table: Any, step: str, change: str) -> Any:
+    if isinstance(table, list):
+        if not step.isdecimal() or int(step) >= len(table):
+            raise PresetError(f"--set {change}: there is no '{step}'; there are 0 to {len(table) - 1}")
+        return table[int(step)]
+    inner = table.setdefault(step, {})
+    if not isinstance(inner, dict | list):
+        raise PresetError(f"--set {change}: there are no fields in '{step}'")
+    return inner
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise PresetError(f"{where} must be a table of fields, not {values!r}")
     types = get_type_hints(kind)
+    needed = {field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING}
     unknown = sorted(values.keys() - types.keys())
-    missing = sorted(types.keys() - values.keys())
+    missing = sorted(needed - values.keys())
     if unknown or missing:
         complaints = [f"unknown field '{name}'" for name in unknown] + [f"missing field '{name}'" for name in missing]
         raise PresetError(f"{where}: {'; '.join(complaints)}")
@@ -157,16 +239,23 @@ def _value(kind: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build(kind, value, where)
     if get_origin(kind) is tuple:
-        inner = get_args(kind)
-        if not isinstance(value, list | tuple) or len(value) != len(inner):
-            raise PresetError(f"{where} must be {len(inner)} values, not {value!r}")
-        return tuple(_value(k, v, where) for k, v in zip(inner, value, strict=True))
+        return _values(get_args(kind), value, where)
     if get_origin(kind) is Literal:
-        if value not in get_args(kind):
-            raise PresetError(f"{where} must be one of {', '.join(get_args(kind))}, not {value!r}")
+        if value not in get_args(kind) or type(value) is bool:
+            raise PresetError(f"{where} must be one of {', '.join(map(str, get_args(kind)))}, not {value!r}")
         return value
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         raise PresetError(f"{where} must be of type {kind.__name__}, not {value!r}")
     return value
+
+
+def _values(kinds: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise PresetError(f"{where} must be a list, not {value!r}")
+    if kinds[-1] is Ellipsis:
+        return tuple(_value(kinds[0], v, f"{where}: {i}") for i, v in enumerate(value))
+    if len(value) != len(kinds):
+        raise PresetError(f"{where} must be {len(kinds)} values, not {value!r}")
+    return tuple(_value(k, v, where) for k, v in zip(kinds, value, strict=True))

@@ -6,24 +6,24 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from litelens.bundle import MANIFEST, MODEL, load_bundle
+from litelens.bundle import MANIFEST, METRICS, MODEL, REPORT, load_bundle
 from litelens.classifier import Classifier
 from litelens.images import Limits
+from training.errors import GateError
+from training.preset import Preset
 from training.quantize import check_integer_only
 from training.run import FitFacts, Metrics, Run, sha256, write_json
 
 MOST_LOST = 0.005
 MOST_DUPLICATES = 0.005
-
-
-class GateError(Exception):
-    """The model is not fit to be published; the message says why."""
+LEAST_AGREEMENT = 0.9
 
 
 def check_fit_to_publish(metrics: Metrics, model: bytes) -> None:
     """Raise GateError or QuantizationError when the model must not be published."""
-    lost = metrics.fp32_top1 - metrics.int8_top1
-    if lost > MOST_LOST:
+    if metrics.fp32_top1 is None or metrics.int8_top1 is None:
+        _check_agreement(metrics.agreement)
+    elif (lost := metrics.fp32_top1 - metrics.int8_top1) > MOST_LOST:
         raise GateError(f"int8 loses {lost:.2%} top-1 to fp32, more than the {MOST_LOST:.2%} that are let pass")
     share = metrics.test_duplicates / (metrics.test_images + metrics.test_duplicates)
     if share > MOST_DUPLICATES:
@@ -34,8 +34,26 @@ def check_fit_to_publish(metrics: Metrics, model: bytes) -> None:
     check_integer_only(model)
 
 
-def publish(run: Run, fitted: FitFacts, metrics: Metrics, models: Path) -> Path:
+def network_facts(preset: Preset) -> dict[str, str]:
+    """The network for the manifest, which says a file's name but not where it lay."""
+    return dataclasses.asdict(preset.network) | {"weights": Path(preset.network.weights).name}
+
+
+def _check_agreement(agreement: float) -> None:
+    """What is asked where accuracies are unknown for want of labelled images."""
+    if agreement < LEAST_AGREEMENT:
+        raise GateError(
+            f"int8 agrees with fp32 on {agreement:.2%} of the images only, less than the {LEAST_AGREEMENT:.0%} that "
+            "are asked where no labelled images tell the accuracy; give more and likelier photos to --calibration"
+        )
+
+
+def publish(
+    run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: list[dict[str, Any]], models: Path
+) -> Path:
     """Write the run's bundle to `models/NAME`, in place of one that is there, which stays when this fails.
+
+    `fitted` is None for a network that was taken as it was; `candidates` are what `quantize` compared.
 
     The bundle is loaded as serving would before it takes its place. Raises GateError or QuantizationError when the
     model is not good enough, BundleError when it cannot be served.
@@ -45,8 +63,9 @@ def publish(run: Run, fitted: FitFacts, metrics: Metrics, models: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=models, prefix=".publish-") as workspace:
         bundle, replaced = Path(workspace) / "bundle", Path(workspace) / "replaced"
         bundle.mkdir()
-        shutil.copyfile(run.model, bundle / MODEL)
-        write_json(bundle / MANIFEST, _manifest(run, fitted, metrics))
+        for source, name in ((run.model, MODEL), (run.metrics, METRICS), (run.report, REPORT)):
+            shutil.copyfile(source, bundle / name)
+        write_json(bundle / MANIFEST, _manifest(run, fitted, metrics, candidates))
         Classifier(load_bundle(bundle), Limits(), threads=1).warm_up()
         published = models / run.preset.name
         if published.exists():
@@ -60,8 +79,9 @@ def publish(run: Run, fitted: FitFacts, metrics: Metrics, models: Path) -> Path:
     return published
 
 
-def _manifest(run: Run, fitted: FitFacts, metrics: Metrics) -> dict[str, Any]:
+def _manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: list[dict[str, Any]]) -> dict[str, Any]:
     preset = run.preset
+    chosen = next((candidate for candidate in candidates if candidate["chosen"]), {})
     model = run.model.read_bytes()
     return {
         "name": preset.name,
@@ -70,14 +90,21 @@ def _manifest(run: Run, fitted: FitFacts, metrics: Metrics) -> dict[str, Any]:
         "temperature": metrics.temperature,
         "threshold": metrics.threshold,
         "preprocessing": dataclasses.asdict(preset.preprocessing),
-        "quantization": {"scheme": "int8", "weights": "per channel", "activations": "per tensor", "bias": "int32"},
+        "quantization": {
+            "scheme": "int8",
+            "weights": "per channel",
+            "activations": "per tensor",
+            "bias": "int32",
+            **{name: chosen.get(name) for name in ("converter", "weight_bits", "calibration_images")},
+        },
         "files": {MODEL: {"sha256": sha256(model), "bytes": len(model)}},
         "metrics": dataclasses.asdict(metrics),
         "training": {
             "dataset": preset.dataset,
-            "network": f"ResNet-50, {preset.stem} stem",
-            **dataclasses.asdict(fitted),
+            "network": network_facts(preset),
+            "fit": dataclasses.asdict(fitted) if fitted else None,
             "recipe": dataclasses.asdict(preset.recipe),
         },
-        "labels": list(preset.label_names()),
+        "groups": preset.label_groups(),
+        "labels": list(run.labels),
     }

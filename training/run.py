@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from litelens.bundle import MODEL
+from litelens.bundle import METRICS, MODEL, REPORT
+from training.errors import RunError
 from training.preset import Preset, preset_from
-
-
-class RunError(Exception):
-    """A run's folder does not hold what a step needs; the message names the step to take first."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +34,27 @@ class Metrics:
     and top-5 of both models, the int8 one's top-1 on coarse groups (None without groups), how often the two agree,
     and the int8 one's expected calibration error at temperature 1 and at `temperature`. Of the validation split:
     `temperature`, `threshold`, and of the images that reach the threshold their share and how many of them are right.
+    Where the images' classes are unknown, so is all but the agreement.
     """
 
     test_images: int
     test_duplicates: int
-    fp32_top1: float
-    fp32_top5: float
-    int8_top1: float
-    int8_top5: float
+    fp32_top1: float | None
+    fp32_top5: float | None
+    int8_top1: float | None
+    int8_top5: float | None
     int8_group_top1: float | None
     agreement: float
-    calibration_error_uncalibrated: float
-    calibration_error: float
+    calibration_error_uncalibrated: float | None
+    calibration_error: float | None
     validation_images: int
     temperature: float
     threshold: float
     answered_share: float
-    answered_accuracy: float
+    answered_accuracy: float | None
 
+
+_PRESET, _LABELS = "preset.json", "labels.json"
 
 Facts = TypeVar("Facts", FitFacts, Metrics)
 
@@ -63,6 +63,12 @@ Facts = TypeVar("Facts", FitFacts, Metrics)
 class Run:
     folder: Path
     preset: Preset
+    labels: tuple[str, ...]
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where `fit` keeps what it needs to go on after an interruption."""
+        return self.folder / "checkpoint"
 
     @property
     def weights(self) -> Path:
@@ -84,26 +90,43 @@ class Run:
         return self.folder / "fit.json"
 
     @property
+    def candidates(self) -> Path:
+        """How the candidates for the int8 model compare; `quantize` writes it."""
+        return self.folder / "candidates.json"
+
+    @property
     def metrics(self) -> Path:
         """All that was measured, with the checksum of the model it was measured on; `evaluate` writes it."""
-        return self.folder / "metrics.json"
+        return self.folder / METRICS
+
+    @property
+    def report(self) -> Path:
+        """The same as a page to read; `report` writes it."""
+        return self.folder / REPORT
 
 
-def start_run(folder: Path, preset: Preset) -> Run:
+def start_run(folder: Path, preset: Preset, labels: tuple[str, ...]) -> Run:
     """A folder for this preset, made if need be; raises RunError when another preset's run is there."""
-    if _preset_file(folder).exists():
-        return open_run(folder, preset)
+    if (folder / _PRESET).exists():
+        return open_run(folder, preset, labels)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(_preset_file(folder), dataclasses.asdict(preset))
-    return Run(folder, preset)
+    write_json(folder / _LABELS, {"labels": labels})
+    write_json(folder / _PRESET, dataclasses.asdict(preset))
+    return Run(folder, preset, labels)
 
 
-def open_run(folder: Path, preset: Preset) -> Run:
-    """This preset's run in that folder; raises RunError when there is none or another one."""
-    path = require(_preset_file(folder), step="fit")
+def open_run(folder: Path, preset: Preset, labels: tuple[str, ...] | None = None) -> Run:
+    """This preset's run in that folder; raises RunError when there is none or another one, or one of other labels."""
+    path = require(folder / _PRESET, step="fit")
     if _what_fitting_depends_on(preset_from(read_json(path), source=str(path))) != _what_fitting_depends_on(preset):
         raise RunError(f"{folder} holds a run of another preset or of another version of it; choose another --run")
-    return Run(folder, preset)
+    known = tuple(read_json(require(folder / _LABELS, step="fit")).get("labels", ()))
+    if labels is not None and labels != known:
+        raise RunError(
+            f"{folder} was begun with {len(known)} labels, {_few(known)}, but the data has {len(labels)}, "
+            f"{_few(labels)}; give the same data, or choose another --run"
+        )
+    return Run(folder, preset, known)
 
 
 def require(path: Path, step: str) -> Path:
@@ -154,8 +177,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _what_fitting_depends_on(preset: Preset) -> Preset:
-    return dataclasses.replace(preset, version="", description="", answered_accuracy=1.0)
+    return dataclasses.replace(preset, version="0", description="", answered_accuracy=1.0)
 
 
-def _preset_file(folder: Path) -> Path:
-    return folder / "preset.json"
+def _few(labels: tuple[str, ...]) -> str:
+    return ", ".join(f"'{label}'" for label in labels[:3]) + (" ..." if len(labels) > 3 else "")

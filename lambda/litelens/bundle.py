@@ -1,4 +1,7 @@
-"""A model on disk: a folder with model.tflite and the manifest.json that says what it is."""
+"""A model on disk: a folder with model.tflite and the manifest.json that says what it is.
+
+Bundles that training publishes also hold metrics.json, all that was measured, and report.html, the same to read.
+"""
 
 import hashlib
 import json
@@ -12,6 +15,8 @@ from litelens.preprocessing import Preprocessing
 
 MANIFEST = "manifest.json"
 MODEL = "model.tflite"
+METRICS = "metrics.json"
+REPORT = "report.html"
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from litelens.images import DecodedImage, Limits, decode
 
 DEFAULT_TOP_K = 5
 
+# The model's outputs; the second is not there in models whose head has no such map.
+LOGITS, MAP = "logits", "class_activation_map"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -79,10 +82,27 @@ class Classifier:
         return self._prediction(image, confidences, top_k, timing)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The class scores, float32 `(classes,)`, of the input's pixels, uint8 `(height, width, 3)`."""
-        values = self._input_levels[pixels, np.arange(3)]
-        scores: NDArray[np.float32] = self._engine.run(values[np.newaxis])["logits"][0]
+        """The class scores, float32 `(classes,)`, of the input's pixels, uint8 `(height, width, 3)`.
+
+        They are the mean of the class activation map where the model has one: the `logits` output is the same, but
+        rounded to int8 once more, which makes ties of near scores.
+        """
+        outputs = self._run(pixels)
+        maps = outputs.get(MAP)
+        scores: NDArray[np.float32] = outputs[LOGITS][0] if maps is None else maps[0].mean(axis=(0, 1))
         return scores
+
+    def heat_map(self, pixels: NDArray[np.uint8], index: int) -> NDArray[np.float32] | None:
+        """Where in the input a class scores, float32 `(h, w)` on a coarser grid, whose mean is the class's score.
+
+        None when the model has no class activation map.
+        """
+        maps = self._run(pixels).get(MAP)
+        return None if maps is None else maps[0, :, :, index]
+
+    def _run(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        values = self._input_levels[pixels, np.arange(3)]
+        return self._engine.run(values[np.newaxis])
 
     def _prediction(
         self, image: DecodedImage, confidences: NDArray[np.float32], top_k: int, timing: Timing
@@ -116,9 +136,12 @@ def _load_engine(bundle: Bundle, threads: int) -> LiteRT:
     expected_input = (1, spec.height, spec.width, 3)
     if engine.input_shape != expected_input:
         raise BundleError(f"{bundle.model} takes input {engine.input_shape}, but the manifest says {expected_input}")
-    logits = engine.output_shapes.get("logits")
+    logits = engine.output_shapes.get(LOGITS)
     if logits != (1, len(bundle.labels)):
         raise BundleError(f"{bundle.model} gives logits {logits}, but the manifest has {len(bundle.labels)} labels")
+    maps = engine.output_shapes.get(MAP)
+    if maps is not None and (len(maps) != 4 or maps[3] != len(bundle.labels)):
+        raise BundleError(f"{bundle.model} gives maps {maps}, but the manifest has {len(bundle.labels)} labels")
     return engine
 
 

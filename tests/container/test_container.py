@@ -54,7 +54,12 @@ def test_it_holds_the_handler_the_model_and_their_dependencies_only(docker: str,
     held = set(inside(docker, image, "ls $LAMBDA_TASK_ROOT").split())
     assert {"handlers", "litelens", "settings.py", "model", "ai_edge_litert", "aws_lambda_powertools"} <= held
     assert not held & {"tensorflow", "keras", "training", "tests", "uvicorn", "requirements.txt", "models"}
-    assert set(inside(docker, image, "ls $LITELENS_BUNDLE").split()) == {"manifest.json", "model.tflite"}
+    assert set(inside(docker, image, "ls $LITELENS_BUNDLE").split()) == {
+        "manifest.json",
+        "metrics.json",
+        "model.tflite",
+        "report.html",
+    }
 
 
 def test_any_user_can_read_everything_and_nothing_is_left_to_compile(docker: str, image: str) -> None:

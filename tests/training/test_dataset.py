@@ -1,17 +1,18 @@
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training.dataset import DatasetError, load_dataset
+from training.dataset import hold_out, load_dataset
+from training.errors import DatasetError
 from training.preset import Preset, load_preset
 
 
 @pytest.fixture
 def preset() -> Preset:
-    preset = load_preset("cifar100-cpu")
-    return dataclasses.replace(preset, recipe=dataclasses.replace(preset.recipe, validation_images=10))
+    return dataclasses.replace(load_preset("cifar100-cpu"), validation_share=0.5)
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -29,19 +30,27 @@ def saved(folder: Path, **changes: np.ndarray) -> Path:
 
 def test_validation_images_come_out_of_the_training_split(preset: Preset, tmp_path: Path) -> None:
     dataset = load_dataset(preset, saved(tmp_path))
-    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (30, 10, 6)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (20, 20, 6)
     for split in (dataset.train, dataset.validation, dataset.test):
-        assert (split.images[:, 0, 0, 0] == split.classes).all()
+        assert (split.images.pixels(range(len(split)))[:, 0, 0, 0] == split.classes).all()
     together = np.concatenate([dataset.train.classes, dataset.validation.classes])
     assert sorted(together) == sorted(arrays()["y_train"][:, 0])
 
 
 def test_the_split_depends_on_the_seed_alone(preset: Preset, tmp_path: Path) -> None:
-    path = saved(tmp_path)
+    images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    path = saved(tmp_path, x_train=images)
     first, again = load_dataset(preset, path), load_dataset(preset, path)
     other_seed = dataclasses.replace(preset, recipe=dataclasses.replace(preset.recipe, seed=99))
-    assert np.array_equal(first.validation.classes, again.validation.classes)
-    assert not np.array_equal(first.validation.classes, load_dataset(other_seed, path).validation.classes)
+    assert first.validation.images.digests == again.validation.images.digests
+    assert first.validation.images.digests != load_dataset(other_seed, path).validation.images.digests
+
+
+def test_the_same_share_of_every_class_is_held_out() -> None:
+    classes = np.repeat([0, 1, 2], [10, 20, 40])
+    held_out, kept = hold_out(classes, 0.1, seed=1)
+    assert Counter(classes[held_out].tolist()) == {0: 1, 1: 2, 2: 4}
+    assert sorted([*held_out, *kept]) == list(range(70))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +65,8 @@ def test_the_split_depends_on_the_seed_alone(preset: Preset, tmp_path: Path) -> 
         ({"y_test": np.zeros(5, np.int64)}, "there are 6 test images but 5 classes"),
         ({"y_train": np.full(40, 100)}, "the training classes go beyond the 100 labels of cifar100.txt"),
         ({"y_train": np.full(40, -1)}, "the training classes go beyond"),
-        ({"x_train": np.zeros((8, 32, 32, 3), np.uint8), "y_train": np.zeros(8, int)}, "8 training images cannot be"),
+        ({"x_train": np.zeros((1, 32, 32, 3), np.uint8), "y_train": np.zeros(1, int)}, "none is left for the valid"),
+        ({"x_test": np.zeros((0, 32, 32, 3), np.uint8), "y_test": np.zeros(0, int)}, "none is left for the test"),
     ],
 )
 def test_data_that_does_not_fit_is_named(
@@ -70,7 +80,7 @@ def test_a_file_that_is_no_npz_is_named(preset: Preset, tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     for content in (b"", b"hello"):
         path.write_bytes(content)
-        with pytest.raises(DatasetError, match=r"data.npz is not an .npz file with x_train"):
+        with pytest.raises(DatasetError, match=r"data.npz is not a folder of class folders or an .npz file with"):
             load_dataset(preset, path)
     np.savez(path, x_train=np.zeros(1))
     with pytest.raises(DatasetError, match="y_train"):
@@ -84,5 +94,24 @@ def test_a_failed_download_says_what_to_give_instead(preset: Preset, monkeypatch
         raise Exception("URL fetch failure: no route to host")
 
     monkeypatch.setattr("keras.datasets.cifar100.load_data", offline)
-    with pytest.raises(DatasetError, match=r"cifar100 could not be downloaded .*; give --data FILE.npz"):
+    with pytest.raises(DatasetError, match=r"cifar100 could not be downloaded .*; give --data, an .npz"):
         load_dataset(preset, None)
+
+
+def test_a_failed_download_of_the_cats_and_dogs_says_what_to_give_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(**_: object) -> None:
+        raise Exception("URL fetch failure: no route to host")
+
+    monkeypatch.setattr("keras.utils.get_file", offline)
+    with pytest.raises(DatasetError, match=r"cats-vs-dogs could not be downloaded .*; give --data"):
+        load_dataset(load_preset("cats-vs-dogs"), None)
+
+
+def test_the_preset_for_ones_own_photos_asks_for_them() -> None:
+    with pytest.raises(DatasetError, match="give --data FOLDER, with a folder for each class"):
+        load_dataset(load_preset("folder"), None)
+
+
+def test_arrays_need_labels(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match="give --labels FILE"):
+        load_dataset(load_preset("folder"), saved(tmp_path))

@@ -11,8 +11,8 @@ from handlers.api import handler
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier, softmax
 from litelens.images import Limits
-from training.dataset import Split
-from training.evaluate import Answers, png, serve, threshold_for, without_duplicates
+from training.dataset import Pixels, Split
+from training.evaluate import Answers, serve, threshold_for, without_duplicates
 from training.metrics import calibration_error
 
 
@@ -24,13 +24,14 @@ def classifier() -> Classifier:
 @pytest.fixture(scope="module")
 def test_split(cifar100: Path) -> Split:
     with np.load(cifar100) as arrays:
-        return Split(arrays["x_test"], arrays["y_test"])
+        return Split(Pixels(arrays["x_test"]), arrays["y_test"].reshape(-1))
 
 
 def assert_the_handler_answers_alike(classifier: Classifier, split: Split) -> None:
     evaluated = serve(classifier, split)
-    for image, ranking, confidence in zip(split.images, evaluated.ranking, evaluated.confidence, strict=True):
-        answer = answer_of(handler(classify_bytes(png(image), "image/png"), LambdaContext()))
+    files = [split.images.encoded(index) for index in range(len(split))]
+    for file, ranking, confidence in zip(files, evaluated.ranking, evaluated.confidence, strict=True):
+        answer = answer_of(handler(classify_bytes(file, "image/png"), LambdaContext()))
         assert [p["index"] for p in answer["predictions"]] == ranking[:5].tolist()
         assert answer["predictions"][0]["confidence"] == pytest.approx(confidence, abs=1e-6)
 
@@ -39,13 +40,13 @@ def test_the_handler_answers_for_an_image_what_the_evaluation_does(
     classifier: Classifier, noise: np.random.Generator
 ) -> None:
     images = noise.integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
-    assert_the_handler_answers_alike(classifier, Split(images, np.zeros(4, np.int64)))
+    assert_the_handler_answers_alike(classifier, Split(Pixels(images), np.zeros(4, np.int64)))
 
 
 def test_the_handler_answers_for_test_images_what_the_evaluation_does(
     classifier: Classifier, test_split: Split
 ) -> None:
-    assert_the_handler_answers_alike(classifier, Split(test_split.images[:50], test_split.classes[:50]))
+    assert_the_handler_answers_alike(classifier, test_split.take(range(50)))
 
 
 def test_the_manifest_states_the_accuracy_that_serving_has(classifier: Classifier, test_split: Split) -> None:
@@ -67,11 +68,11 @@ def test_the_logits_of_answers_give_back_their_confidences(noise: np.random.Gene
 
 def test_test_images_that_occur_in_training_are_left_out_and_counted() -> None:
     images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
-    split = Split(images, np.array([0, 1, 2, 3]))
-    left, duplicates = without_duplicates(split, Split(images[1:2], np.array([9])), Split(images[3:], np.array([9])))
+    split = Split(Pixels(images), np.array([0, 1, 2, 3]))
+    left, duplicates = without_duplicates(split, split.take([1]), split.take([3]))
     assert duplicates == 2
     assert left.classes.tolist() == [0, 2]
-    assert left.images[:, 0, 0, 0].tolist() == [0, 2]
+    assert left.images.pixels([0, 1])[:, 0, 0, 0].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize(

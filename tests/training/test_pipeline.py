@@ -1,92 +1,125 @@
-"""The whole way from images to a bundle that serves, on a few images and with the real network."""
+"""The whole way from images to a bundle that serves, on a few images and small networks, by the command line."""
 
+import csv
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
-from support import BUNDLE, ROCKET
+from PIL import Image
+from support import BUNDLE, DATA, ROCKET, ROOT, encoded, require
 
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier
 from litelens.images import Limits
 from training.__main__ import main
+from training.errors import QuantizationError
 from training.fit import build_network
-from training.preset import Preset, load_preset
-from training.quantize import QuantizationError, check_integer_only, model_inputs
+from training.preset import load_preset
+from training.quantize import check_integer_only, model_inputs
 from training.run import open_run, start_run
 
-
-@pytest.fixture(scope="module")
-def preset() -> Preset:
-    preset = load_preset("cifar100-cpu")
-    recipe = dataclasses.replace(
-        preset.recipe, validation_images=16, batch_size=16, epochs=2, precision="float32", learning_rate=0.01
-    )
-    return dataclasses.replace(preset, name="tiny", recipe=recipe)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def tiny_preset_by_name(preset: Preset) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "training.__main__.load_preset",
-            lambda name, changes: preset if name == "tiny" else load_preset(name, changes),
-        )
-        yield
+STEPS = ("fit", "quantize", "evaluate", "report", "publish")
+SMALL = (
+    "--set=name=small",
+    "--set=network.architecture=cnn",
+    "--set=validation_share=0.25",
+    "--set=recipe.batch_size=16",
+    "--set=recipe.precision=float32",
+    "--set=recipe.steps_per_execution=1",
+    "--set=recipe.phases.0.epochs=2",
+    "--set=recipe.phases.0.warmup_epochs=0",
+    "--set=recipe.phases.0.learning_rate=0.01",
+    "--set=quantization.converters=['TFLiteConverter']",
+    "--set=quantization.weight_bits=[8]",
+    "--set=quantization.calibration_images=[20]",
+)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Arrays of cifar10's shape: ten shades that can be told apart, with noise."""
     generator = np.random.default_rng(3)
-    path = tmp_path_factory.mktemp("data") / "tiny.npz"
-    images = generator.integers(0, 256, (72, 32, 32, 3), dtype=np.uint8)
-    classes = generator.integers(0, 100, 72)
-    np.savez(path, x_train=images[:48], y_train=classes[:48], x_test=images[48:], y_test=classes[48:])
+    path = tmp_path_factory.mktemp("data") / "small.npz"
+    classes = np.arange(160) % 10
+    noise = generator.integers(0, 20, (160, 32, 32, 3))
+    images = (classes[:, None, None, None] * 23 + noise).astype(np.uint8)
+    np.savez(path, x_train=images[:120], y_train=classes[:120], x_test=images[120:], y_test=classes[120:])
     return path
 
 
 @pytest.fixture(scope="module")
-def folder(tiny_preset_by_name: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which every step was run from the command line; it holds the run and models/."""
     folder = tmp_path_factory.mktemp("trained")
-    step_by_step(folder, data, "fit", "quantize", "evaluate", "publish")
+    step_by_step(folder, data, *STEPS)
     return folder
 
 
-def step_by_step(folder: Path, data: Path, *steps: str) -> None:
+def step_by_step(folder: Path, data: Path, *steps: str, more: tuple[str, ...] = SMALL) -> None:
     for step in steps:
-        main([step, "tiny", f"--data={data}", f"--run={folder / 'run'}", f"--models={folder / 'models'}"])
+        main([step, "cifar10", f"--data={data}", f"--run={folder / 'run'}", f"--models={folder / 'models'}", *more])
+
+
+def document(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 def test_the_published_bundle_serves(folder: Path) -> None:
-    classifier = Classifier(load_bundle(folder / "models" / "tiny"), Limits(), threads=1)
+    classifier = Classifier(load_bundle(folder / "models" / "small"), Limits(), threads=1)
     assert len(classifier.classify(ROCKET.read_bytes()).candidates) == 5
 
 
+def test_the_bundle_holds_model_manifest_measurements_and_report(folder: Path) -> None:
+    bundle = folder / "models" / "small"
+    assert sorted(p.name for p in bundle.iterdir()) == ["manifest.json", "metrics.json", "model.tflite", "report.html"]
+    metrics = document(bundle / "metrics.json")
+    assert metrics["metrics"] == document(bundle / "manifest.json")["metrics"]
+    assert f"{metrics['metrics']['int8_top1']:.1%}" in (bundle / "report.html").read_text()
+
+
 def test_the_manifest_says_what_was_done_and_measured(folder: Path) -> None:
-    manifest = json.loads((folder / "models" / "tiny" / "manifest.json").read_text())
-    assert manifest["training"]["images"] == 32
-    assert manifest["training"]["epochs"] == 2
-    assert manifest["training"]["backend"] == "tensorflow"
-    assert manifest["metrics"]["test_images"] == 24
+    manifest = document(folder / "models" / "small" / "manifest.json")
+    assert manifest["training"]["fit"]["images"] == 90
+    assert manifest["training"]["fit"]["epochs"] == 2
+    assert manifest["training"]["fit"]["backend"] == "tensorflow"
+    assert manifest["metrics"]["test_images"] == 40
     assert 0 <= manifest["metrics"]["int8_top1"] <= manifest["metrics"]["int8_top5"] <= 1
     assert manifest["threshold"] == manifest["metrics"]["threshold"]
-    assert list(manifest) == list(json.loads((BUNDLE / "manifest.json").read_text()))
+    assert manifest["quantization"]["converter"] == "TFLiteConverter"
+    assert list(manifest) == list(document(BUNDLE / "manifest.json"))
 
 
 def test_the_measurements_hold_what_the_figures_are_made_of(folder: Path) -> None:
-    measured = json.loads((folder / "run" / "metrics.json").read_text())
-    assert measured["metrics"] == json.loads((folder / "models" / "tiny" / "manifest.json").read_text())["metrics"]
-    assert len(measured["classes"]) == 100
+    measured = document(folder / "run" / "metrics.json")
+    assert [row["label"] for row in measured["classes"]] == list(load_preset("cifar10").label_names())
     assert sum(map(sum, measured["confusion"])) == measured["metrics"]["test_images"]
     assert sum(row["images"] for row in measured["reliability"]) == measured["metrics"]["test_images"]
     assert measured["coverage"][-1]["accuracy"] == pytest.approx(measured["metrics"]["int8_top1"])
+    assert {name: sum(counts) for name, counts in measured["distribution"].items()} == {
+        "train": 90,
+        "validation": 30,
+        "test": 40,
+    }
+    assert [candidate["chosen"] for candidate in measured["candidates"]] == [True]
+
+
+def test_the_command_in_the_measurements_repeats_the_run(folder: Path, data: Path, tmp_path: Path) -> None:
+    command = document(folder / "run" / "metrics.json")["command"]
+    assert command.startswith(f"python -m training all cifar10 --data {data} --set name=small --set ")
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'lambda'}"}
+    repeated = command.replace("python", sys.executable, 1)
+    subprocess.run(repeated, shell=True, check=True, cwd=tmp_path, env=environment, capture_output=True)
+    again = document(tmp_path / "models" / "small" / "metrics.json")
+    assert again["metrics"] == document(folder / "run" / "metrics.json")["metrics"]
 
 
 @pytest.mark.parametrize(
@@ -94,77 +127,105 @@ def test_the_measurements_hold_what_the_figures_are_made_of(folder: Path) -> Non
     [
         ({"fp32_top1": 0.5060, "int8_top1": 0.5}, r"int8 loses 0.60% top-1 to fp32, more than the 0.50%"),
         ({"test_images": 1000, "test_duplicates": 6}, r"0.60% of the test images also occur in the training split"),
+        ({"fp32_top1": None, "agreement": 0.89}, r"int8 agrees with fp32 on 89.00% of the images only"),
     ],
 )
 def test_a_model_that_is_not_good_enough_is_not_published(
     folder: Path, tmp_path: Path, changes: dict[str, float], complaint: str
 ) -> None:
     run = shutil.copytree(folder / "run", tmp_path / "run")
-    measured = json.loads((run / "metrics.json").read_text())
+    measured = document(run / "metrics.json")
     measured["metrics"] |= changes
     (run / "metrics.json").write_text(json.dumps(measured))
     with pytest.raises(SystemExit, match=complaint):
-        main(["publish", "tiny", f"--run={run}", f"--models={tmp_path / 'models'}"])
+        step_by_step(tmp_path, tmp_path, "publish")
     assert not (tmp_path / "models").exists()
 
 
-def test_the_history_has_a_line_for_each_epoch(folder: Path) -> None:
-    assert len((folder / "run" / "history.csv").read_text().splitlines()) == 3
+def test_labels_that_do_not_fit_the_models_outputs_are_not_published(folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    (run / "labels.json").write_text(json.dumps({"labels": ["cat", "dog"]}))
+    with pytest.raises(SystemExit, match=r"gives logits \(1, 10\), but the manifest has 2 labels"):
+        step_by_step(tmp_path, tmp_path, "publish")
+    assert list((tmp_path / "models").iterdir()) == []
 
 
-def test_the_int8_model_follows_the_network(folder: Path, data: Path, preset: Preset) -> None:
+def test_data_of_other_labels_are_refused_by_every_step(folder: Path, data: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    (run / "labels.json").write_text(json.dumps({"labels": ["cat", "dog"]}))
+    for step in ("fit", "quantize", "evaluate", "report"):
+        with pytest.raises(SystemExit, match="was begun with 2 labels, 'cat', 'dog', but the data has 10, 'airplane'"):
+            step_by_step(tmp_path, data, step)
+
+
+def test_the_int8_model_follows_the_network(folder: Path, data: Path) -> None:
+    preset = load_preset("cifar10", [change.removeprefix("--set=") for change in SMALL])
     run = open_run(folder / "run", preset)
-    network = build_network(run.preset)
+    network = build_network(run.preset, len(run.labels))
     network.load_weights(run.weights)
     with np.load(data) as arrays:
         images = arrays["x_test"]
     expected = network.predict(model_inputs(images, run.preset.preprocessing), verbose=0)["logits"]
-    classifier = Classifier(load_bundle(folder / "models" / "tiny"), Limits(), threads=1)
+    classifier = Classifier(load_bundle(folder / "models" / "small"), Limits(), threads=1)
     found = np.stack([classifier.logits(image) for image in images])
     assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.95
 
 
 def test_publishing_again_replaces_the_bundle_whole(folder: Path, data: Path) -> None:
-    stale = folder / "models" / "tiny" / "stale"
+    stale = folder / "models" / "small" / "stale"
     stale.write_text("left over")
     step_by_step(folder, data, "publish")
     assert not stale.exists()
-    assert sorted(p.name for p in (folder / "models").iterdir()) == ["tiny"]
+    assert sorted(p.name for p in (folder / "models").iterdir()) == ["small"]
 
 
 def test_a_model_that_was_not_measured_or_cannot_be_served_is_not_published(folder: Path, tmp_path: Path) -> None:
     def publish(run: Path) -> None:
-        main(["publish", "tiny", f"--run={run}", f"--models={folder / 'models'}"])
+        main(["publish", "cifar10", f"--run={run}", f"--models={folder / 'models'}", *SMALL])
 
     run = shutil.copytree(folder / "run", tmp_path / "run")
-    published = (folder / "models" / "tiny" / "model.tflite").read_bytes()
+    published = (folder / "models" / "small" / "model.tflite").read_bytes()
     (run / "model.tflite").write_bytes(b"damaged")
     with pytest.raises(SystemExit, match=r"metrics.json is of another model than .*model.tflite"):
         publish(run)
-    metrics = json.loads((run / "metrics.json").read_text())
+    metrics = document(run / "metrics.json")
     (run / "metrics.json").write_text(json.dumps({**metrics, "model": hashlib.sha256(b"damaged").hexdigest()}))
     with pytest.raises(SystemExit, match="this is not a TFLite model"):
         publish(run)
-    assert (folder / "models" / "tiny" / "model.tflite").read_bytes() == published
-    assert sorted(p.name for p in (folder / "models").iterdir()) == ["tiny"]
+    assert (folder / "models" / "small" / "model.tflite").read_bytes() == published
+    assert sorted(p.name for p in (folder / "models").iterdir()) == ["small"]
 
 
-def test_a_failure_at_the_last_moment_leaves_the_published_bundle(
+def test_a_full_disk_at_the_last_moment_is_a_sentence_and_leaves_the_published_bundle(
     folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rename = Path.rename
 
     def full_disk(path: Path, target: Path) -> Path:
         if path.name == "bundle":
-            raise OSError(28, "No space left on device")
+            raise OSError(28, "No space left on device", str(target))
         return rename(path, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(SystemExit, match=r"models/small: No space left on device. Nothing was published"):
             step_by_step(folder, data, "publish")
-    assert load_bundle(folder / "models" / "tiny").name == "tiny"
-    assert sorted(p.name for p in (folder / "models").iterdir()) == ["tiny"]
+    assert load_bundle(folder / "models" / "small").name == "small"
+    assert sorted(p.name for p in (folder / "models").iterdir()) == ["small"]
+
+
+def test_a_disk_that_takes_no_checkpoint_is_a_sentence(data: Path, tmp_path: Path) -> None:
+    """The process may write files of 300 kB at most, which a checkpoint exceeds."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
+    call = "from training.__main__ import main; main(sys.argv[1:])"
+    arguments = ["fit", "cifar10", f"--data={data}", f"--run={tmp_path / 'run'}", *SMALL]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'lambda'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", limited + call, *arguments], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("mend that and give the same command again, with --resume.")
 
 
 def test_a_new_model_makes_the_old_measurements_void(folder: Path, data: Path, tmp_path: Path) -> None:
@@ -174,12 +235,20 @@ def test_a_new_model_makes_the_old_measurements_void(folder: Path, data: Path, t
         step_by_step(tmp_path, data, "publish")
 
 
-@pytest.mark.parametrize("step", ["quantize", "evaluate", "publish"])
-def test_a_step_without_the_one_before_it_says_which(step: str, preset: Preset, tmp_path: Path, data: Path) -> None:
+def test_new_measurements_make_the_old_report_void(folder: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "run", tmp_path / "run")
+    step_by_step(tmp_path, data, "evaluate")
+    with pytest.raises(SystemExit, match=r"report.html is missing; .*: python -m training report"):
+        step_by_step(tmp_path, data, "publish")
+
+
+@pytest.mark.parametrize("step", ["quantize", "evaluate", "report", "publish"])
+def test_a_step_without_the_one_before_it_says_which(step: str, tmp_path: Path, data: Path) -> None:
     with pytest.raises(SystemExit, match=r"preset.json is missing; .*: python -m training fit"):
         step_by_step(tmp_path, data, step)
-    start_run(tmp_path / "run", preset)
-    with pytest.raises(SystemExit, match=r"is missing; the step that writes it is: python -m training (fit|quantize)"):
+    preset = load_preset("cifar10", [change.removeprefix("--set=") for change in SMALL])
+    start_run(tmp_path / "run", preset, preset.label_names())
+    with pytest.raises(SystemExit, match=r"is missing; the step that writes it is: python -m training \w+"):
         step_by_step(tmp_path, data, step)
 
 
@@ -188,10 +257,28 @@ def test_facts_that_are_damaged_or_of_another_version_are_named(folder: Path, tm
     run = shutil.copytree(folder / "run", tmp_path / "run")
     (run / "fit.json").write_text(content)
     with pytest.raises(SystemExit, match=r"fit.json (is damaged|does not fit)"):
-        main(["publish", "tiny", f"--run={run}", f"--models={tmp_path / 'models'}"])
+        step_by_step(tmp_path, tmp_path, "publish")
 
 
-def test_a_new_version_of_a_preset_can_be_published_without_fitting_again(folder: Path, preset: Preset) -> None:
+def test_damaged_weights_are_named(folder: Path, data: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    (run / "network.weights.h5").write_bytes(b"damaged")
+    with pytest.raises(SystemExit, match=r"network.weights.h5 is damaged; .*: python -m training fit"):
+        step_by_step(tmp_path, data, "quantize")
+
+
+def test_a_fit_that_is_done_is_not_done_again_when_it_is_resumed(
+    folder: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    before = (run / "network.weights.h5").read_bytes()
+    step_by_step(tmp_path, data, "fit", more=(*SMALL, "--resume"))
+    assert "Fitted already" in capsys.readouterr().out
+    assert (run / "network.weights.h5").read_bytes() == before
+
+
+def test_a_new_version_of_a_preset_can_be_published_without_fitting_again(folder: Path) -> None:
+    preset = load_preset("cifar10", [change.removeprefix("--set=") for change in SMALL])
     renewed = dataclasses.replace(preset, version="9.9.9", description="Another.")
     assert open_run(folder / "run", renewed).preset.version == "9.9.9"
 
@@ -207,13 +294,87 @@ def test_all_steps_are_not_begun_on_a_backend_that_cannot_take_the_last(
 
 def test_a_folder_with_another_run_is_not_overwritten(folder: Path, data: Path) -> None:
     with pytest.raises(SystemExit, match="holds a run of another preset"):
-        main(["fit", "cifar100-cpu", "--set=recipe.validation_images=16", f"--data={data}", f"--run={folder / 'run'}"])
+        step_by_step(folder, data, "fit", more=(*SMALL, "--set=recipe.seed=9"))
     assert (folder / "run" / "metrics.json").is_file()
 
 
-def test_an_unknown_preset_is_a_sentence() -> None:
+def test_an_unknown_preset_and_none_at_all_are_sentences() -> None:
     with pytest.raises(SystemExit, match="there is no preset 'nothing'"):
         main(["fit", "nothing"])
+    with pytest.raises(SystemExit, match=r"Which preset\?"):
+        main(["fit"])
+
+
+def test_the_accelerators_recipe_runs_for_a_step(data: Path, tmp_path: Path) -> None:
+    """The preset `cifar100` as it is, real network and precision, but for one epoch of one batch of eight images."""
+    with np.load(data) as arrays:
+        few = {name: array[:12] for name, array in arrays.items()}
+    np.savez(tmp_path / "few.npz", **few)
+    changes = ["--set=validation_share=0.3", "--set=recipe.batch_size=8", "--set=recipe.phases.0.epochs=1"]
+    changes += ["--set=recipe.phases.0.warmup_epochs=0"]
+    main(["fit", "cifar100", f"--data={tmp_path / 'few.npz'}", f"--run={tmp_path / 'run'}", *changes])
+    with (tmp_path / "run" / "history.csv").open() as file:
+        (epoch,) = csv.DictReader(file)
+    assert 0 < float(epoch["loss"]) < 20
+
+
+PHOTOS = (
+    "--set=network.architecture=cnn",
+    "--set=network.weights=none",
+    "--set=preprocessing.height=32",
+    "--set=preprocessing.width=32",
+    "--set=recipe.phases.0.epochs=1",
+    "--set=recipe.phases.1.epochs=1",
+    "--set=quantization.calibration_images=[20]",
+)
+
+
+def photos(folder: Path, count: int = 20) -> Path:
+    """Class folders of bright and dark images, one of which cannot be read."""
+    generator = np.random.default_rng(4)
+    for name, least in (("bright", 150), ("dark", 0)):
+        (folder / name).mkdir(parents=True)
+        for index in range(count):
+            pixels = generator.integers(least, least + 100, (40, 50, 3), dtype=np.uint8)
+            (folder / name / f"{index}.jpg").write_bytes(encoded(Image.fromarray(pixels), "JPEG"))
+    (folder / "dark" / "broken.jpg").write_bytes((folder / "dark" / "0.jpg").read_bytes()[:200])
+    return folder
+
+
+def test_a_folder_of_photos_becomes_a_bundle_that_serves_by_one_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = photos(tmp_path / "photos")
+    where = [f"--data={data}", f"--run={tmp_path / 'run'}", f"--models={tmp_path / 'models'}"]
+    main(["all", "folder", "--name=mine", *where, *PHOTOS, "--set=recipe.phases.1.learning_rate=0.01"])
+    assert "dark/broken.jpg: The image is truncated" in capsys.readouterr().out
+    bundle = load_bundle(tmp_path / "models" / "mine")
+    assert bundle.labels == ("bright", "dark")
+    report = (bundle.folder / "report.html").read_text()
+    assert "dark/broken.jpg" in report
+    assert "data:image/png;base64," in report
+    assert document(bundle.folder / "metrics.json")["skipped"]["images"] == 1
+
+
+def test_the_report_leaves_test_images_out_when_it_is_told_to(folder: Path, data: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    with_examples = (run / "report.html").read_text()
+    step_by_step(tmp_path, data, "report", more=(*SMALL, "--no-examples"))
+    assert len((run / "report.html").read_text()) < len(with_examples)
+
+
+def test_cats_vs_dogs_runs_through_on_real_photos(tmp_path: Path) -> None:
+    require((DATA / "dogs-vs-cats").is_dir(), f"the photos of cats and dogs are not at {DATA}")
+    for split, count in (("train", 40), ("test", 15)):
+        for name in ("cat", "dog"):
+            (tmp_path / "few" / split / name).mkdir(parents=True)
+            for photo in sorted((DATA / "dogs-vs-cats" / split / name).iterdir())[:count]:
+                shutil.copy(photo, tmp_path / "few" / split / name)
+    where = [f"--data={tmp_path / 'few'}", f"--run={tmp_path / 'run'}", f"--models={tmp_path / 'models'}"]
+    main(["all", "cats-vs-dogs", *where, *PHOTOS])
+    metrics = document(tmp_path / "models" / "cats-vs-dogs" / "manifest.json")["metrics"]
+    assert metrics["test_images"] + metrics["test_duplicates"] == 30
+    assert (tmp_path / "models" / "cats-vs-dogs" / "report.html").read_text().count("data:image/png;base64,") > 2
 
 
 def test_the_bundled_model_is_integers_only() -> None:

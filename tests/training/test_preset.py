@@ -1,10 +1,13 @@
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from training.preset import PRESETS, PresetError, load_preset, preset_from
+from training.errors import PresetError
+from training.preset import PRESETS, load_preset, preset_from
 
 
 def values() -> dict:
@@ -14,8 +17,23 @@ def values() -> dict:
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_preset_is_valid_and_has_its_labels(path) -> None:
     preset = load_preset(path.stem)
-    assert len(preset.label_names()) == {"cifar100": 100}[preset.dataset]
-    assert len(set(preset.label_names())) == len(preset.label_names())
+    classes = {"cifar100": 100, "cifar100-cpu": 100, "cifar10": 10, "imagenet": 1000}
+    assert len(preset.label_names()) == classes.get(path.stem, 0)
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_preset_begins_with_the_command_that_runs_it(path) -> None:
+    command = path.read_text().splitlines()[0]
+    assert re.fullmatch(rf"# (KERAS_BACKEND=\w+ )?python -m training (all|fit) .*\b({path.stem}|--model)\b.*", command)
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_presets_pixels_fit_its_weights(path) -> None:
+    preset = load_preset(path.stem)
+    if preset.network.weights == "imagenet":
+        assert preset.network.architecture == "ResNet50"
+        levels = preset.preprocessing.values()[[0, 255]]
+        assert levels == pytest.approx(np.array([[-123.68, -116.779, -103.939], [131.32, 138.221, 151.061]]), abs=1e-4)
 
 
 def test_cifar100_has_twenty_groups_of_five_labels() -> None:
@@ -34,32 +52,56 @@ def test_an_unknown_preset_is_told_the_known_ones() -> None:
         load_preset("cifar1000")
 
 
+def phase(values: dict) -> dict:
+    return values["recipe"]["phases"][0]
+
+
+def augmentation(values: dict) -> dict:
+    return values["recipe"]["augmentation"]
+
+
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
         (lambda v: v.update(colour="red"), "x.toml: unknown field 'colour'"),
-        (lambda v: v.pop("stem"), "x.toml: missing field 'stem'"),
+        (lambda v: v.pop("network"), "x.toml: missing field 'network'"),
         (lambda v: v["recipe"].update(epoch=3), "x.toml: recipe: unknown field 'epoch'"),
-        (lambda v: v["recipe"].update(epochs="3"), "x.toml: recipe: epochs must be of type int, not '3'"),
-        (lambda v: v["recipe"].update(flip=1), "x.toml: recipe: flip must be of type bool, not 1"),
+        (lambda v: phase(v).update(epochs="3"), "x.toml: recipe: phases: 0: epochs must be of type int, not '3'"),
+        (lambda v: phase(v).update(epochs=0), "recipe: phases: 0: epochs must be at least 1"),
+        (lambda v: phase(v).update(trains="tail"), "trains must be one of all, head, not 'tail'"),
+        (lambda v: phase(v).update(optimizer="lion"), "optimizer must be one of sgd, adam, not 'lion'"),
+        (lambda v: phase(v).update(warmup_epochs=9), "warmup_epochs must be at least 0 and below epochs"),
+        (lambda v: phase(v).update(learning_rate=float("nan")), "learning_rate must be above 0"),
+        (lambda v: phase(v).update(weight_decay=-1), "weight_decay must be"),
+        (lambda v: v["recipe"].update(phases=3), "recipe: phases must be a list, not 3"),
+        (lambda v: v["recipe"].update(phases=[3]), "recipe: phases: 0 must be a table of fields, not 3"),
         (lambda v: v["recipe"].update(precision="int3"), "recipe: precision must be one of float32, mixed_bfloat16"),
-        (lambda v: v.update(stem="plant"), "stem must be one of imagenet, cifar, cifar-stride2, not 'plant'"),
+        (lambda v: v["recipe"].update(batch_size=-1), "recipe: batch_size must be at least 1"),
+        (lambda v: v["recipe"].update(momentum=1), "recipe: momentum must be"),
+        (lambda v: v["recipe"].update(label_smoothing=1), "recipe: label_smoothing must be"),
+        (lambda v: v["recipe"].update(patience=-1), "recipe: patience must be at least 0"),
+        (lambda v: v["recipe"].update(steps_per_execution=0), "recipe: steps_per_execution must be"),
+        (lambda v: augmentation(v).update(flip=1), "recipe: augmentation: flip must be of type bool, not 1"),
+        (lambda v: augmentation(v).update(shift=1), "augmentation: shift must be"),
+        (lambda v: augmentation(v).update(rotation=181), "augmentation: rotation must be from 0 to 180 degrees"),
+        (lambda v: augmentation(v).update(mixup=0.2, cutmix=1.0), "mixup must be 0 where cutmix is used"),
+        (lambda v: v["network"].update(architecture="ResNet51"), "network: architecture: .* did you mean ResNet50"),
+        (lambda v: v["quantization"].update(weight_bits=[6]), "weight_bits: 0 must be one of 8, 7, not 6"),
+        (lambda v: v["quantization"].update(converters=[]), "quantization: converters must be"),
         (lambda v: v["preprocessing"].update(mean=[0.5]), "preprocessing: mean must be 3 values"),
         (lambda v: v["preprocessing"].update(std=[0.5, 0.0, 0.5]), "preprocessing: std must be three numbers from"),
         (lambda v: v.update(recipe=3), "x.toml: recipe must be a table of fields, not 3"),
         (lambda v: v.update(name="../elsewhere"), "x.toml: name must be of a-z"),
-        (lambda v: v.update(labels="nothing.txt"), "x.toml: labels must be a file in labels/"),
-        (lambda v: v.update(groups="nothing.toml"), "x.toml: groups must be a file in labels/, or empty"),
+        (lambda v: v.update(version=""), "x.toml: version must be"),
+        (
+            lambda v: v.update(labels="nothing.txt"),
+            "x.toml: labels must be a file, in training/labels/ or",
+        ),
+        (lambda v: v.update(groups="nothing.toml"), "x.toml: groups must be a file"),
+        (lambda v: v.update(labels="cifar10.txt"), "x.toml: groups must be a file with a group for every label"),
+        (lambda v: v.update(validation_share=0), "x.toml: validation_share must be above 0"),
+        (lambda v: v.update(validation_share=0.5, test_share=0.5), "validation_share must be less than 1 with test"),
         (lambda v: v.update(answered_accuracy=95), "x.toml: answered_accuracy must be .* at most 1"),
-        (lambda v: v["recipe"].update(epochs=0), "recipe: epochs must be at least 1"),
-        (lambda v: v["recipe"].update(batch_size=-1), "recipe: batch_size must be at least 1"),
-        (lambda v: v["recipe"].update(validation_images=0), "recipe: validation_images must be at least 1"),
-        (lambda v: v["recipe"].update(warmup_epochs=6), "recipe: warmup_epochs must be at least 0 and below epochs"),
-        (lambda v: v["recipe"].update(learning_rate=float("nan")), "recipe: learning_rate must be above 0"),
-        (lambda v: v["recipe"].update(momentum=1), "recipe: momentum must be"),
-        (lambda v: v["recipe"].update(weight_decay=-1), "recipe: weight_decay must be"),
-        (lambda v: v["recipe"].update(label_smoothing=1), "recipe: label_smoothing must be"),
-        (lambda v: v["recipe"].update(shift=1), "recipe: shift must be"),
     ],
 )
 def test_a_field_that_cannot_be_is_named(change, complaint: str) -> None:
@@ -78,26 +120,43 @@ def test_a_preset_that_is_not_toml_is_named(tmp_path: Path, monkeypatch: pytest.
 
 def test_every_field_can_be_changed_on_the_command_line() -> None:
     changes = [
-        "recipe.epochs=3",
-        "recipe.flip=false",
-        "stem=cifar",
+        "recipe.phases.0.epochs=3",
+        "recipe.augmentation.flip=false",
+        "recipe.augmentation.zoom=0.2",
+        "network.architecture=cnn",
         "preprocessing.mean=[0.1, 0.2, 0.3]",
         'version="2"',
+        "quantization.weight_bits=[7]",
     ]
     preset = load_preset("cifar100-cpu", changes)
-    assert (preset.recipe.epochs, preset.recipe.flip, preset.stem) == (3, False, "cifar")
-    assert (preset.preprocessing.mean, preset.version) == ((0.1, 0.2, 0.3), "2")
+    assert preset.recipe.phases[0].epochs == 3
+    assert (preset.recipe.augmentation.flip, preset.recipe.augmentation.zoom) == (False, 0.2)
+    assert (preset.network.architecture, preset.preprocessing.mean, preset.version) == ("cnn", (0.1, 0.2, 0.3), "2")
+    assert preset.quantization.weight_bits == (7,)
+
+
+def test_labels_may_be_in_a_file_of_ones_own_with_spaces_in_their_names(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("guinea pig\n\n  cat \n", encoding="utf-8")
+    assert load_preset("folder", [f"labels={tmp_path / 'mine.txt'}"]).label_names() == ("guinea pig", "cat")
+
+
+def test_a_label_that_occurs_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("cat\ncat\n", encoding="utf-8")
+    with pytest.raises(PresetError, match="labels must be a file of distinct names"):
+        load_preset("folder", [f"labels={tmp_path / 'mine.txt'}"])
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ("recipe.epochs", "--set recipe.epochs: give a field of the preset and a value"),
-        ("recipe.epoch=3", "--set recipe.epoch=3: give a field of the preset and a value"),
-        ("receipt.epochs=3", "--set receipt.epochs=3: give a field"),
+        ("recipe.epochs", "--set recipe.epochs: give a field and a value"),
+        ("recipe.epoch=3", "cifar100-cpu.toml: recipe: unknown field 'epoch'"),
+        ("receipt.epochs=3", "cifar100-cpu.toml: unknown field 'receipt'"),
         ("name.first=a", "--set name.first=a: there are no fields in 'name'"),
-        ("=3", "give a field of the preset"),
-        ("recipe.epochs=many", "recipe: epochs must be of type int, not 'many'"),
+        ("recipe.phases.1.epochs=3", "--set recipe.phases.1.epochs=3: there is no '1'; there are 0 to 0"),
+        ("recipe.phases.0=3", "'0' is no field"),
+        ("=3", "give a field and a value"),
+        ("recipe.batch_size=many", "recipe: batch_size must be of type int, not 'many'"),
     ],
 )
 def test_a_change_that_cannot_be_is_named(change: str, complaint: str) -> None:
@@ -107,5 +166,5 @@ def test_a_change_that_cannot_be_is_named(change: str, complaint: str) -> None:
 
 def test_whole_numbers_are_taken_where_fractions_may_stand() -> None:
     changed = values()
-    changed["recipe"]["learning_rate"] = 1
-    assert preset_from(changed, "x.toml").recipe.learning_rate == 1.0
+    phase(changed)["learning_rate"] = 1
+    assert preset_from(changed, "x.toml").recipe.phases[0].learning_rate == 1.0

@@ -1,0 +1,167 @@
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import ROCKET, encoded
+
+from litelens.images import decode
+from training.dataset import load_dataset
+from training.errors import DatasetError
+from training.photos import LIMITS, read_class_folders, read_photos
+from training.preset import Preset, load_preset
+
+
+@pytest.fixture
+def preset() -> Preset:
+    preset = load_preset("folder", ["preprocessing.height=32", "preprocessing.width=32"])
+    return dataclasses.replace(preset, validation_share=0.2, test_share=0.2)
+
+
+def fill(folder: Path, count: int, first: int = 0) -> None:
+    """Plain images, each of another grey."""
+    folder.mkdir(parents=True)
+    for grey in range(first, first + count):
+        Image.new("RGB", (40, 36), (grey, grey, grey)).save(folder / f"{grey}.png")
+
+
+def test_folders_are_the_classes_and_are_split_by_the_seed(preset: Preset, tmp_path: Path) -> None:
+    fill(tmp_path / "cat", 10)
+    fill(tmp_path / "guinea pig", 20, first=100)
+    dataset = load_dataset(preset, tmp_path)
+    assert dataset.labels == ("cat", "guinea pig")
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (18, 6, 6)
+    for split in (dataset.train, dataset.validation, dataset.test):
+        greys = split.images.pixels(range(len(split)))[:, 0, 0, 0]
+        assert ((greys >= 100) == (split.classes == 1)).all()
+    digests = [*dataset.train.images.digests, *dataset.validation.images.digests, *dataset.test.images.digests]
+    assert len(set(digests)) == 30
+
+
+@pytest.mark.parametrize("validation", ["validation", "val", "Val"])
+def test_a_split_that_is_given_is_taken(preset: Preset, tmp_path: Path, validation: str) -> None:
+    for split, count in (("train", 8), (validation, 3), ("test", 2)):
+        fill(tmp_path / split / "cat", count)
+        fill(tmp_path / split / "dog", count)
+    dataset = load_dataset(preset, tmp_path)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (16, 6, 4)
+
+
+def test_what_is_not_given_is_drawn_from_the_training_photos(preset: Preset, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name, 10)
+        fill(tmp_path / "test" / name, 3)
+    dataset = load_dataset(preset, tmp_path)
+    assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (16, 4, 6)
+
+
+def test_a_class_may_be_called_train(preset: Preset, tmp_path: Path) -> None:
+    fill(tmp_path / "train", 10)
+    fill(tmp_path / "bus", 10)
+    assert load_dataset(preset, tmp_path).labels == ("bus", "train")
+
+
+def test_photos_are_what_serving_makes_of_them(preset: Preset, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "rocket.jpg").write_bytes(ROCKET.read_bytes())
+    photos, _ = read_class_folders(tmp_path, preset.preprocessing).splits["train"]
+    expected = preset.preprocessing.pixels(decode(ROCKET.read_bytes(), LIMITS).rgb)
+    assert np.array_equal(photos.pixels([0])[0], expected)
+    assert photos.encoded(0) == ROCKET.read_bytes()
+    assert photos.digests[0] == photos.digests[1]
+
+
+def test_what_cannot_be_read_is_listed_with_the_reason_and_left_out(preset: Preset, tmp_path: Path) -> None:
+    fill(tmp_path / "cat", 10)
+    fill(tmp_path / "dog", 10)
+    (tmp_path / "cat" / "truncated.jpg").write_bytes(ROCKET.read_bytes()[:2000])
+    (tmp_path / "dog" / "notes.txt").write_text("hello")
+    (tmp_path / "dog" / "empty.jpg").write_bytes(b"")
+    (tmp_path / "dog" / ".DS_Store").write_bytes(b"of no interest")
+    dataset = load_dataset(preset, tmp_path)
+    reasons = {file.file: file.reason for file in dataset.unreadable}
+    assert reasons == {
+        "cat/truncated.jpg": "The image is truncated or corrupt and cannot be decoded.",
+        "dog/empty.jpg": "The image is empty.",
+        "dog/notes.txt": reasons["dog/notes.txt"],
+    }
+    assert reasons["dog/notes.txt"].startswith("The bytes are not an image")
+    assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 20
+
+
+def test_many_photos_are_read_by_several_processes_in_order(
+    preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.photos._FEW", 10)
+    fill(tmp_path / "cat", 40)
+    fill(tmp_path / "dog", 40, first=100)
+    (tmp_path / "cat" / "broken.png").write_bytes(encoded(Image.new("RGB", (9, 9)), "PNG")[:40])
+    folders = read_class_folders(tmp_path, preset.preprocessing)
+    photos, _ = folders.splits["train"]
+    assert photos.in_parallel
+    assert [file.file for file in folders.unreadable] == ["cat/broken.png"]
+    greys = [int(path.stem) for path in photos.paths]
+    assert photos.pixels(range(80))[:, 0, 0, 0].tolist() == greys
+
+
+def test_a_photo_that_vanishes_meanwhile_is_named(preset: Preset, tmp_path: Path) -> None:
+    fill(tmp_path / "cat", 2)
+    photos, _ = read_photos(tmp_path, preset.preprocessing)
+    os.remove(tmp_path / "cat" / "1.png")
+    with pytest.raises(DatasetError, match=r"1.png could be read before, but no more"):
+        photos.pixels([0, 1])
+
+
+def test_folders_that_make_no_classifier_are_named(preset: Preset, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"there is no file or folder .*nowhere"):
+        load_dataset(preset, tmp_path / "nowhere")
+    with pytest.raises(DatasetError, match="has no class folders; put the photos of each class into a folder"):
+        load_dataset(preset, tmp_path)
+    fill(tmp_path / "cat", 10)
+    with pytest.raises(DatasetError, match="has a single class, 'cat'; a classifier needs two or more"):
+        load_dataset(preset, tmp_path)
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "dog" / "broken.jpg").write_bytes(b"broken")
+    with pytest.raises(DatasetError, match=r"the class folder .*dog holds no photo that can be read"):
+        load_dataset(preset, tmp_path)
+    fill(tmp_path / "few" / "cat", 1)
+    fill(tmp_path / "few" / "dog", 1)
+    with pytest.raises(DatasetError, match=r"too few images: none is left for the (test|validation) split"):
+        load_dataset(preset, tmp_path / "few")
+
+
+def test_a_class_that_training_lacks_is_named(preset: Preset, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name, 5)
+    fill(tmp_path / "test" / "bird", 5)
+    with pytest.raises(DatasetError, match=r"test has the class 'bird', which .*train lacks"):
+        load_dataset(preset, tmp_path)
+
+
+def test_a_folder_that_is_none_of_the_given_labels_is_named(preset: Preset, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    fill(tmp_path / "data" / "cat", 5)
+    fill(tmp_path / "data" / "bird", 5)
+    with pytest.raises(DatasetError, match="has the class folder 'bird', which is none of the labels"):
+        load_dataset(dataclasses.replace(preset, labels=str(tmp_path / "labels.txt")), tmp_path / "data")
+
+
+def test_unlabelled_photos_are_shared_between_calibration_and_check(preset: Preset, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\ndog\n")
+    fill(tmp_path / "photos", 9)
+    dataset = load_dataset(dataclasses.replace(preset, labels=str(tmp_path / "labels.txt")), None, tmp_path / "photos")
+    assert not dataset.labelled
+    assert (dataset.labels, len(dataset.train), len(dataset.test)) == (("cat", "dog"), 5, 4)
+    with pytest.raises(DatasetError, match="the labels must be given: --labels FILE"):
+        load_dataset(preset, None, tmp_path / "photos")
+
+
+def test_calibration_photos_take_the_place_of_the_training_ones(preset: Preset, tmp_path: Path) -> None:
+    fill(tmp_path / "photos", 3)
+    for name in ("cat", "dog"):
+        fill(tmp_path / "data" / name, 10)
+    dataset = load_dataset(preset, tmp_path / "data", tmp_path / "photos")
+    assert (len(dataset.train), len(dataset.test), dataset.labelled) == (3, 4, True)

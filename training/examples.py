@@ -1,0 +1,57 @@
+"""Test images to look at in the report: some that the model gets right, some wrong, some that it is uncertain of."""
+
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from litelens.classifier import Classifier, Prediction
+from training.dataset import Dataset
+from training.evaluate import unpublished_bundle
+from training.photos import LIMITS
+from training.report import Example, Kind
+from training.run import Metrics, Run
+
+_OF_EACH = 6
+_LOOKED_AT = 400
+_ANSWERS = 3
+
+
+def choose_examples(run: Run, metrics: Metrics, dataset: Dataset) -> tuple[Example, ...]:
+    """Up to six of each kind among test images that the recipe's seed draws, so that none is picked for its looks."""
+    bundle = unpublished_bundle(run, metrics.temperature, metrics.threshold)
+    classifier = Classifier(bundle, LIMITS, threads=1)
+    order = np.random.default_rng(run.preset.recipe.seed).permutation(len(dataset.test))[:_LOOKED_AT]
+    chosen: dict[Kind, list[Example]] = {"right": [], "wrong": [], "uncertain": []}
+    for index in order:
+        prediction = classifier.classify(dataset.test.images.encoded(index), min(_ANSWERS, len(run.labels)))
+        truth = run.labels[dataset.test.classes[index]]
+        kind = _kind(prediction, truth)
+        if len(chosen[kind]) < _OF_EACH:
+            pixels = dataset.test.images.pixels([index])[0]
+            heat_map = classifier.heat_map(pixels, prediction.candidates[0].index)
+            chosen[kind].append(_example(kind, pixels, heat_map, truth, prediction))
+        if all(len(examples) == _OF_EACH for examples in chosen.values()):
+            break
+    return tuple(example for examples in chosen.values() for example in examples)
+
+
+def _kind(prediction: Prediction, truth: str) -> Kind:
+    if prediction.uncertain:
+        return "uncertain"
+    return "right" if prediction.candidates[0].label == truth else "wrong"
+
+
+def _example(
+    kind: Kind, pixels: NDArray[np.uint8], heat_map: NDArray[np.float32] | None, truth: str, prediction: Prediction
+) -> Example:
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return Example(
+        kind=kind,
+        image=file.getvalue(),
+        heat_map=None if heat_map is None else heat_map.astype(np.float64),
+        truth=truth,
+        answers=tuple((candidate.label, candidate.confidence) for candidate in prediction.candidates),
+    )

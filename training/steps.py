@@ -1,0 +1,274 @@
+"""The steps from images to a published bundle, each from what the step before it left in the run's folder."""
+
+import dataclasses
+import importlib.metadata
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from training.dataset import Dataset, Split, load_dataset
+from training.errors import RunError
+from training.evaluate import Evaluation, evaluate
+from training.examples import choose_examples
+from training.fit import build_network, fit, read_history
+from training.preset import Preset
+from training.publish import network_facts, publish
+from training.quantize import quantize, require_export_backend
+from training.report import render
+from training.run import (
+    FitFacts,
+    Metrics,
+    Run,
+    discard,
+    facts_from,
+    open_run,
+    read_json,
+    require,
+    sha256,
+    start_run,
+    write_json,
+    write_whole,
+)
+
+_CHECKED = 1000
+_LISTED = 20
+_PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says. `command` is what would do it all again."""
+
+    preset: Preset
+    data: Path | None
+    calibration: Path | None
+    folder: Path
+    models: Path
+    resume: bool
+    examples: bool
+    command: str
+
+
+@dataclass(frozen=True)
+class Work:
+    """A run with its images."""
+
+    options: Options
+    run: Run
+    dataset: Dataset
+
+
+def run_all(options: Options) -> None:
+    require_export_backend()
+    work = _begin(options)
+    if options.preset.recipe.phases:
+        _fit(work)
+    _quantize(work)
+    _evaluate(work)
+    _report(work)
+    run_publish(options)
+
+
+def run_fit(options: Options) -> None:
+    work = _begin(options)
+    if not options.preset.recipe.phases:
+        print("There is nothing to fit: this preset has no phases, its network is taken as it is.")
+        return
+    _fit(work)
+
+
+def run_quantize(options: Options) -> None:
+    _quantize(_begin(options) if not options.preset.recipe.phases else _go_on(options))
+
+
+def run_evaluate(options: Options) -> None:
+    require(open_run(options.folder, options.preset).model, step="quantize")
+    _evaluate(_go_on(options))
+
+
+def run_report(options: Options) -> None:
+    require(open_run(options.folder, options.preset).metrics, step="evaluate")
+    _report(_go_on(options))
+
+
+def run_publish(options: Options) -> None:
+    run = open_run(options.folder, options.preset)
+    document = _measured(run)
+    require(run.report, step="report")
+    metrics = facts_from(Metrics, document.get("metrics"), run.metrics, step="evaluate")
+    published = publish(run, _fit_facts(run), metrics, document.get("candidates", []), options.models)
+    print(f"Published: {published}")
+
+
+STEPS: dict[str, Callable[[Options], None]] = {
+    "all": run_all,
+    "fit": run_fit,
+    "quantize": run_quantize,
+    "evaluate": run_evaluate,
+    "report": run_report,
+    "publish": run_publish,
+}
+
+
+def _begin(options: Options) -> Work:
+    dataset = _load(options)
+    return Work(options, start_run(options.folder, options.preset, dataset.labels), dataset)
+
+
+def _go_on(options: Options) -> Work:
+    open_run(options.folder, options.preset)
+    dataset = _load(options)
+    return Work(options, open_run(options.folder, options.preset, dataset.labels), dataset)
+
+
+def _load(options: Options) -> Dataset:
+    dataset = load_dataset(options.preset, options.data, options.calibration)
+    sizes = (
+        f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, {len(dataset.test):,} test images"
+    )
+    print(f"Data: {len(dataset.labels)} classes; {sizes}.")
+    if dataset.unreadable:
+        print(f"{len(dataset.unreadable)} files cannot be read and are left out:")
+        for file in dataset.unreadable[:_LISTED]:
+            print(f"  {file.file}: {file.reason}")
+        if len(dataset.unreadable) > _LISTED:
+            print(f"  and {len(dataset.unreadable) - _LISTED} more")
+    return dataset
+
+
+def _fit(work: Work) -> None:
+    run = work.run
+    if work.options.resume and run.fit_facts.exists() and run.weights.exists():
+        print(f"Fitted already: {run.weights}")
+        return
+    discard(run.fit_facts, run.weights, run.model, run.candidates, run.metrics, run.report)
+    facts = fit(run, work.dataset, resume=work.options.resume)
+    write_json(run.fit_facts, dataclasses.asdict(facts))
+    print(f"Fitted: {facts.validation_accuracy:.2%} of the validation images are right. Weights: {run.weights}")
+
+
+def _quantize(work: Work) -> None:
+    run, dataset, quantization = work.run, work.dataset, work.run.preset.quantization
+    require_export_backend()
+    network = _network(run)
+    discard(run.model, run.candidates, run.metrics, run.report)
+    seed, spec = run.preset.recipe.seed, run.preset.preprocessing
+    calibration = _drawn(dataset.train, max(quantization.calibration_images), seed)
+    check = _drawn(dataset.validation, _CHECKED, seed)
+    model, scores = quantize(
+        network,
+        quantization.candidates(),
+        spec.values()[calibration.images.pixels(range(len(calibration))), np.arange(3)],
+        check.images.pixels(range(len(check))),
+        spec,
+        check.classes if dataset.labelled else None,
+    )
+    write_json(run.candidates, {"candidates": [dataclasses.asdict(score) for score in scores]})
+    write_whole(run.model, model)
+    print(f"Quantized: {len(model) / 1e6:.1f} MB, integers only: {run.model}")
+
+
+def _evaluate(work: Work) -> None:
+    run = work.run
+    print("Evaluating ...", flush=True)
+    evaluation = evaluate(run, _network(run), work.dataset)
+    discard(run.report)
+    write_json(run.metrics, _document(work, evaluation))
+    print(_summary(evaluation.metrics))
+
+
+def _report(work: Work) -> None:
+    run = work.run
+    document = _measured(run)
+    metrics = facts_from(Metrics, document.get("metrics"), run.metrics, step="evaluate")
+    examples = choose_examples(run, metrics, work.dataset) if work.options.examples and work.dataset.labelled else ()
+    write_whole(run.report, render(document, examples).encode())
+    print(f"Report: {run.report}")
+
+
+def _network(run: Run) -> keras.Model:
+    """The fitted network, or where there is nothing to fit the one that the preset names."""
+    if not run.preset.recipe.phases:
+        return build_network(run.preset, len(run.labels))
+    weights = require(run.weights, step="fit")
+    network = build_network(run.preset, len(run.labels), pretrained=False)
+    try:
+        network.load_weights(weights)
+    except Exception as error:  # h5py and Keras raise OSError, KeyError, ValueError and others
+        raise RunError(f"{weights} is damaged; the step that writes it is: python -m training fit") from error
+    return network
+
+
+def _drawn(split: Split, images: int, seed: int) -> Split:
+    return split.take(np.random.default_rng(seed).permutation(len(split))[:images])
+
+
+def _measured(run: Run) -> dict[str, Any]:
+    """What `evaluate` wrote of the model that is there; raises RunError when it is of another one."""
+    model = require(run.model, step="quantize").read_bytes()
+    document = read_json(require(run.metrics, step="evaluate"))
+    if document.get("model") != sha256(model):
+        raise RunError(f"{run.metrics} is of another model than {run.model}; run: python -m training evaluate")
+    return document
+
+
+def _fit_facts(run: Run) -> FitFacts | None:
+    if not run.preset.recipe.phases:
+        return None
+    return facts_from(FitFacts, read_json(require(run.fit_facts, step="fit")), run.fit_facts, step="fit")
+
+
+def _document(work: Work, evaluation: Evaluation) -> dict[str, Any]:
+    """All that is known of the run, for metrics.json and the report."""
+    run, preset, dataset = work.run, work.run.preset, work.dataset
+    fitted = _fit_facts(run)
+    model = run.model.read_bytes()
+    return {
+        "model": sha256(model),
+        "model_bytes": len(model),
+        "name": preset.name,
+        "version": preset.version,
+        "description": preset.description,
+        "command": work.options.command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
+        "dataset": preset.dataset,
+        "network": network_facts(preset),
+        "preprocessing": dataclasses.asdict(preset.preprocessing),
+        "recipe": dataclasses.asdict(preset.recipe),
+        "fit": dataclasses.asdict(fitted) if fitted else None,
+        "history": read_history(run) if fitted else [],
+        **evaluation.document(),
+        "groups": preset.label_groups(),
+        "distribution": _distribution(dataset) if dataset.labelled else {},
+        "candidates": read_json(require(run.candidates, step="quantize"))["candidates"],
+        "skipped": {
+            "images": len(dataset.unreadable),
+            "listed": [dataclasses.asdict(file) for file in dataset.unreadable[:_LISTED]],
+        },
+    }
+
+
+def _distribution(dataset: Dataset) -> dict[str, list[int]]:
+    """How many images of each class there are in each split."""
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    return {name: np.bincount(s.classes, minlength=len(dataset.labels)).tolist() for name, s in splits.items()}
+
+
+def _summary(metrics: Metrics) -> str:
+    if metrics.int8_top1 is None:
+        return (
+            f"Evaluated on {metrics.test_images} images: int8 agrees with fp32 on {metrics.agreement:.2%}. Its "
+            "accuracy is unknown without labelled images; to measure it, give --data FOLDER."
+        )
+    return (
+        f"Evaluated on {metrics.test_images} test images: top-1 {metrics.fp32_top1:.2%} in fp32, "
+        f"{metrics.int8_top1:.2%} in int8; they agree on {metrics.agreement:.2%}. Left out because they also occur in "
+        f"the training split: {metrics.test_duplicates}."
+    )
