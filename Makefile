@@ -1,7 +1,7 @@
 # Every verb, with its line of help; `make` alone lists them.
 PYTHON ?= python3
 PORT ?= 8080
-PRESET ?= cifar100-cpu
+PRESET ?= folder
 BUNDLE ?= models/cifar100-resnet50
 TESTS ?= tests
 
@@ -32,8 +32,8 @@ lint: $(DEV_ENV) ## check style and types
 	.venv-dev/bin/ruff format --check .
 	.venv-dev/bin/mypy
 
-train: $(DEV_ENV) ## train, quantize, evaluate and publish a bundle (PRESET=cifar100-cpu, DATA=images.npz)
-	.venv-dev/bin/python -m training all $(PRESET) $(if $(DATA),--data "$(DATA)")
+train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PRESET=cifar100 for another recipe)
+	@.venv-dev/bin/python -m training all $(PRESET) $(if $(DATA),--data "$(DATA)") $(if $(NAME),--name "$(NAME)") $(ARGS)
 
 lock: $(DEV_ENV) ## resolve pyproject.toml into the hash-locked requirements files
 	.venv-dev/bin/uv pip compile $(LOCK) --all-extras --output-file requirements-dev.txt

@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> None:
     from training.steps import STEPS, Options
 
     name, changes = _preset_and_changes(given)
-    folder = given.run or Path("runs") / name
+    folder = given.run or Path("runs") / (given.name or name)
     try:
         preset = load_preset(name, changes)
         STEPS[given.step](
@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("step", choices=STEPS)
     parser.add_argument("preset", nargs="?", help="the name of a file in training/presets; not needed with --model")
     parser.add_argument("--data", type=Path, help="a folder of class folders, or an .npz file in Keras' layout")
-    parser.add_argument("--run", type=Path, help="the run's folder (runs/PRESET)")
+    parser.add_argument("--run", type=Path, help="the run's folder (runs/NAME, or runs/PRESET)")
     parser.add_argument("--models", type=Path, default=Path("models"), help="where bundles are published (models)")
     parser.add_argument("--resume", action="store_true", help="go on with a fit that was interrupted")
     parser.add_argument("--no-examples", action="store_true", help="leave test images out of the report")

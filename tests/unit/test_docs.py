@@ -14,6 +14,7 @@ from litelens.images import FORMATS, Limits
 from settings import Settings
 
 README = (ROOT / "README.md").read_text()
+PRESETS_TABLE = README.partition("| preset |")[2].partition("\n\n")[0]
 TEMPLATE = (ROOT / "template.yaml").read_text()
 
 
@@ -28,6 +29,11 @@ def test_the_readme_states_the_bundled_models_accuracy() -> None:
     assert f"{metrics['int8_top1']:.1%} top-1" in README
     assert f"{metrics['fp32_top1']:.1%} in fp32" in README
     assert f"agree on {metrics['agreement']:.1%}" in README
+
+
+def test_the_readme_lists_every_preset() -> None:
+    listed = re.findall(r"`([a-z0-9-]+)`", "".join(re.findall(r"^(\| `.+?) \|.*$", PRESETS_TABLE, re.MULTILINE)))
+    assert sorted(listed) == sorted(path.stem for path in (ROOT / "training" / "presets").glob("*.toml"))
 
 
 def test_the_readme_names_every_setting_and_its_default() -> None:
