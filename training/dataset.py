@@ -43,6 +43,9 @@ class Images(Protocol):
     def encoded(self, index: int) -> bytes:
         """The image as a file, as a client would send it."""
 
+    def name(self, index: int) -> str:
+        """What tells people which image it is."""
+
 
 @dataclass(frozen=True)
 class Pixels:
@@ -67,6 +70,9 @@ class Pixels:
         file = BytesIO()
         Image.fromarray(self.array[index]).save(file, "PNG", compress_level=1)
         return file.getvalue()
+
+    def name(self, index: int) -> str:
+        return f"number {index}"
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,13 @@ class Answers:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures, and what they are made of: per class, between classes, and by confidence, of the test split."""
+    """The figures, and what they are made of: per class, between classes, and by confidence, of the test split.
+
+    `duplicates` names the test images that were left out because they also occur in the training split.
+    """
 
     metrics: Metrics
+    duplicates: tuple[str, ...]
     classes: tuple[ClassScore, ...]
     confusion: NDArray[np.int64]
     reliability: list[dict[str, float]]
@@ -102,7 +106,7 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
     confusion = confusion_matrix(truth, served.best, len(run.labels))
     metrics = Metrics(
         test_images=len(test),
-        test_duplicates=duplicates,
+        test_duplicates=len(duplicates),
         fp32_top1=float((fp32[:, 0] == truth).mean()),
         fp32_top5=float((fp32[:, :TOP] == truth[:, np.newaxis]).any(axis=1).mean()),
         int8_top1=float(right.mean()),
@@ -119,6 +123,7 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
     )
     return Evaluation(
         metrics=metrics,
+        duplicates=duplicates,
         classes=class_scores(confusion, run.labels),
         confusion=confusion,
         reliability=reliability(served.confidence, right),
@@ -140,11 +145,13 @@ def serve(classifier: Classifier, split: Split) -> Answers:
     )
 
 
-def without_duplicates(split: Split, *others: Split) -> tuple[Split, int]:
-    """The split without the images whose pixels also occur in the others, and how many those are."""
+def without_duplicates(split: Split, *others: Split) -> tuple[Split, tuple[str, ...]]:
+    """The split without the images whose pixels also occur in the others, and the names of those."""
     seen = {digest for other in others for digest in other.images.digests}
-    kept = np.flatnonzero([digest not in seen for digest in split.images.digests])
-    return split.take(kept), len(split) - len(kept)
+    repeated = np.array([digest in seen for digest in split.images.digests], bool)
+    return split.take(np.flatnonzero(~repeated)), tuple(
+        split.images.name(index) for index in np.flatnonzero(repeated).tolist()
+    )
 
 
 def unpublished_bundle(run: Run, temperature: float = 1.0, threshold: float = 0.0) -> Bundle:
@@ -198,8 +205,15 @@ def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evalua
         answered_share=1.0,
         answered_accuracy=None,
     )
-    nothing = np.zeros((0, 0), np.int64)
-    return Evaluation(metrics, classes=(), confusion=nothing, reliability=[], reliability_uncalibrated=[], coverage=[])
+    return Evaluation(
+        metrics=metrics,
+        duplicates=(),
+        classes=(),
+        confusion=np.zeros((0, 0), np.int64),
+        reliability=[],
+        reliability_uncalibrated=[],
+        coverage=[],
+    )
 
 
 def _ranking(network: keras.Model, split: Split, preset: Preset) -> NDArray[np.int64]:

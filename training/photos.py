@@ -69,6 +69,10 @@ class Photos:
         """The file, as a client would send it."""
         return self.paths[index].read_bytes()
 
+    def name(self, index: int) -> str:
+        """The file's name and its folder's, but not where they lie on this disk."""
+        return "/".join(self.paths[index].parts[-2:])
+
 
 @dataclass(frozen=True)
 class ClassFolders:

@@ -153,7 +153,7 @@ def _download(architecture: str, network: keras.Model, spec: Preprocessing, top:
     except Exception as error:
         raise NetworkError(
             f"the ImageNet weights of {architecture} could not be downloaded ({reason(error)}); give "
-            "network.weights=FILE with Keras' published weights, or network.weights=none"
+            "--set network.weights=FILE with Keras' published weights, or --set network.weights=none"
         ) from error
     try:
         copy_weights(published, network)

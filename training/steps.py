@@ -161,9 +161,11 @@ def _quantize(work: Work) -> None:
     seed, spec = run.preset.recipe.seed, run.preset.preprocessing
     calibration = _drawn(dataset.train, max(quantization.calibration_images), seed)
     check = _drawn(dataset.validation, _CHECKED, seed)
+    candidates = quantization.candidates()
+    print(f"Quantizing: {len(candidates)} candidates, measured on {len(check)} validation images ...", flush=True)
     model, scores = quantize(
         network,
-        quantization.candidates(),
+        candidates,
         spec.values()[calibration.images.pixels(range(len(calibration))), np.arange(3)],
         check.images.pixels(range(len(check))),
         spec,

@@ -70,7 +70,7 @@ def test_test_images_that_occur_in_training_are_left_out_and_counted() -> None:
     images = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 3), np.uint8)
     split = Split(Pixels(images), np.array([0, 1, 2, 3]))
     left, duplicates = without_duplicates(split, split.take([1]), split.take([3]))
-    assert duplicates == 2
+    assert duplicates == ("number 1", "number 3")
     assert left.classes.tolist() == [0, 2]
     assert left.images.pixels([0, 1])[:, 0, 0, 0].tolist() == [0, 2]
 

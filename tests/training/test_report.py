@@ -103,6 +103,7 @@ def document(classes: int = 3, test_images: int = 30) -> dict[str, Any]:
             "answered_share": 0.403,
             "answered_accuracy": 0.951,
         },
+        "duplicates": [f"cat/{n}.jpg" for n in range(7)],
         "classes": [
             {"label": label, "images": each, "precision": 0.9, "recall": 0.8, "f1": 0.85 - n / 10_000}
             for n, label in enumerate(labels)
@@ -335,6 +336,7 @@ def test_the_chosen_candidate_is_marked_and_a_failed_one_says_why() -> None:
 def test_what_was_left_out_of_the_data_is_told() -> None:
     words = Page(render(document(), [])).words
     assert "7 test images that also occur in the training or validation split are left out" in words
+    assert "cat/0.jpg, cat/1.jpg" in words
     assert "3 images could not be read and were skipped; 1 of them are listed." in words
     assert "cat/1.jpg The image is truncated." in words
 
