@@ -212,12 +212,6 @@ def _has_stalled(history: tuple[Epoch, ...], patience: int) -> bool:
     return patience > 0 and history[-1].epoch - best_epoch(history).epoch >= patience
 
 
-def read_history(run: Run) -> list[dict[str, float]]:
-    """The epochs that `fit` wrote, as plain numbers."""
-    with run.history.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
 def _write_history(run: Run, history: tuple[Epoch, ...]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Epoch)], lineterminator="\n")

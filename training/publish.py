@@ -1,6 +1,5 @@
 """Publishing: from an evaluated run to a bundle that serves."""
 
-import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -9,10 +8,10 @@ from typing import Any
 from litelens.bundle import MANIFEST, METRICS, MODEL, REPORT, load_bundle
 from litelens.classifier import Classifier
 from litelens.images import Limits
+from training.documents import manifest
 from training.errors import GateError
-from training.preset import Preset
 from training.quantize import check_integer_only
-from training.run import FitFacts, Metrics, Run, sha256, write_json
+from training.run import FitFacts, Metrics, Run, write_json
 
 MOST_LOST = 0.005
 MOST_DUPLICATES = 0.005
@@ -32,11 +31,6 @@ def check_fit_to_publish(metrics: Metrics, model: bytes) -> None:
             "that are let pass: its accuracy would say little"
         )
     check_integer_only(model)
-
-
-def network_facts(preset: Preset) -> dict[str, str]:
-    """The network for the manifest, which says a file's name but not where it lay."""
-    return dataclasses.asdict(preset.network) | {"weights": Path(preset.network.weights).name}
 
 
 def _check_agreement(agreement: float) -> None:
@@ -65,7 +59,7 @@ def publish(
         bundle.mkdir()
         for source, name in ((run.model, MODEL), (run.metrics, METRICS), (run.report, REPORT)):
             shutil.copyfile(source, bundle / name)
-        write_json(bundle / MANIFEST, _manifest(run, fitted, metrics, candidates))
+        write_json(bundle / MANIFEST, manifest(run, fitted, metrics, candidates))
         Classifier(load_bundle(bundle), Limits(), threads=1).warm_up()
         published = models / run.preset.name
         if published.exists():
@@ -77,34 +71,3 @@ def publish(
                 replaced.rename(published)
             raise
     return published
-
-
-def _manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: list[dict[str, Any]]) -> dict[str, Any]:
-    preset = run.preset
-    chosen = next((candidate for candidate in candidates if candidate["chosen"]), {})
-    model = run.model.read_bytes()
-    return {
-        "name": preset.name,
-        "version": preset.version,
-        "description": preset.description,
-        "temperature": metrics.temperature,
-        "threshold": metrics.threshold,
-        "preprocessing": dataclasses.asdict(preset.preprocessing),
-        "quantization": {
-            "scheme": "int8",
-            "weights": "per channel",
-            "activations": "per tensor",
-            "bias": "int32",
-            **{name: chosen.get(name) for name in ("converter", "weight_bits", "calibration_images")},
-        },
-        "files": {MODEL: {"sha256": sha256(model), "bytes": len(model)}},
-        "metrics": dataclasses.asdict(metrics),
-        "training": {
-            "dataset": preset.dataset,
-            "network": network_facts(preset),
-            "fit": dataclasses.asdict(fitted) if fitted else None,
-            "recipe": dataclasses.asdict(preset.recipe),
-        },
-        "groups": preset.label_groups(),
-        "labels": list(run.labels),
-    }

@@ -1,11 +1,8 @@
 """The steps from images to a published bundle, each from what the step before it left in the run's folder."""
 
 import dataclasses
-import importlib.metadata
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,13 @@ import keras
 import numpy as np
 
 from training.dataset import Dataset, Split, load_dataset
+from training.documents import LISTED, measurements
 from training.errors import RunError
-from training.evaluate import Evaluation, evaluate
+from training.evaluate import evaluate
 from training.examples import choose_examples
-from training.fit import build_network, fit, read_history
+from training.fit import build_network, fit
 from training.preset import Preset
-from training.publish import network_facts, publish
+from training.publish import publish
 from training.quantize import quantize, require_export_backend
 from training.report import render
 from training.run import (
@@ -37,8 +35,6 @@ from training.run import (
 )
 
 _CHECKED = 1000
-_LISTED = 20
-_PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -135,10 +131,10 @@ def _load(options: Options) -> Dataset:
     print(f"Data: {len(dataset.labels)} classes; {sizes}.")
     if dataset.unreadable:
         print(f"{len(dataset.unreadable)} files cannot be read and are left out:")
-        for file in dataset.unreadable[:_LISTED]:
+        for file in dataset.unreadable[:LISTED]:
             print(f"  {file.file}: {file.reason}")
-        if len(dataset.unreadable) > _LISTED:
-            print(f"  and {len(dataset.unreadable) - _LISTED} more")
+        if len(dataset.unreadable) > LISTED:
+            print(f"  and {len(dataset.unreadable) - LISTED} more")
     return dataset
 
 
@@ -181,7 +177,10 @@ def _evaluate(work: Work) -> None:
     print("Evaluating ...", flush=True)
     evaluation = evaluate(run, _network(run), work.dataset)
     discard(run.report)
-    write_json(run.metrics, _document(work, evaluation))
+    candidates = read_json(require(run.candidates, step="quantize"))["candidates"]
+    write_json(
+        run.metrics, measurements(run, work.dataset, evaluation, _fit_facts(run), candidates, work.options.command)
+    )
     print(_summary(evaluation.metrics))
 
 
@@ -224,43 +223,6 @@ def _fit_facts(run: Run) -> FitFacts | None:
     if not run.preset.recipe.phases:
         return None
     return facts_from(FitFacts, read_json(require(run.fit_facts, step="fit")), run.fit_facts, step="fit")
-
-
-def _document(work: Work, evaluation: Evaluation) -> dict[str, Any]:
-    """All that is known of the run, for metrics.json and the report."""
-    run, preset, dataset = work.run, work.run.preset, work.dataset
-    fitted = _fit_facts(run)
-    model = run.model.read_bytes()
-    return {
-        "model": sha256(model),
-        "model_bytes": len(model),
-        "name": preset.name,
-        "version": preset.version,
-        "description": preset.description,
-        "command": work.options.command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
-        "dataset": preset.dataset,
-        "network": network_facts(preset),
-        "preprocessing": dataclasses.asdict(preset.preprocessing),
-        "recipe": dataclasses.asdict(preset.recipe),
-        "fit": dataclasses.asdict(fitted) if fitted else None,
-        "history": read_history(run) if fitted else [],
-        **evaluation.document(),
-        "groups": preset.label_groups(),
-        "distribution": _distribution(dataset) if dataset.labelled else {},
-        "candidates": read_json(require(run.candidates, step="quantize"))["candidates"],
-        "skipped": {
-            "images": len(dataset.unreadable),
-            "listed": [dataclasses.asdict(file) for file in dataset.unreadable[:_LISTED]],
-        },
-    }
-
-
-def _distribution(dataset: Dataset) -> dict[str, list[int]]:
-    """How many images of each class there are in each split."""
-    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
-    return {name: np.bincount(s.classes, minlength=len(dataset.labels)).tolist() for name, s in splits.items()}
 
 
 def _summary(metrics: Metrics) -> str:

@@ -20,8 +20,9 @@ import training.fit
 from training.batches import Batches, all_batches, class_weights, training_batches
 from training.checkpoint import Epoch, load_checkpoint
 from training.dataset import Dataset, Pixels, Split
+from training.documents import read_history
 from training.errors import FitError
-from training.fit import fit, read_history
+from training.fit import fit
 from training.preset import Augmentation, Phase, Preset, Recipe, load_preset
 from training.run import Run, start_run
 from training.trainee import Trainee, augmentation_layers, normalization

@@ -1,0 +1,108 @@
+"""What is written down of a run: the measurements, which metrics.json and the report hold, and the manifest."""
+
+import csv
+import dataclasses
+import importlib.metadata
+import platform
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from litelens.bundle import MODEL
+from training.dataset import Dataset
+from training.evaluate import Evaluation
+from training.preset import Preset
+from training.run import FitFacts, Metrics, Run, sha256
+
+LISTED = 20
+_PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "numpy", "pillow")
+
+
+def measurements(
+    run: Run,
+    dataset: Dataset,
+    evaluation: Evaluation,
+    fitted: FitFacts | None,
+    candidates: list[dict[str, Any]],
+    command: str,
+) -> dict[str, Any]:
+    """All that is known of the run as JSON values, of which `render` makes the report.
+
+    `fitted` is None for a network that was taken as it was, `candidates` are what `quantize` compared, `command` is
+    what would do it all again.
+    """
+    preset, model = run.preset, run.model.read_bytes()
+    return {
+        "model": sha256(model),
+        "model_bytes": len(model),
+        "name": preset.name,
+        "version": preset.version,
+        "description": preset.description,
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
+        "dataset": preset.dataset,
+        "network": _network(preset),
+        "preprocessing": dataclasses.asdict(preset.preprocessing),
+        "recipe": dataclasses.asdict(preset.recipe),
+        "fit": dataclasses.asdict(fitted) if fitted else None,
+        "history": read_history(run) if fitted else [],
+        **evaluation.document(),
+        "groups": preset.label_groups(),
+        "distribution": _distribution(dataset) if dataset.labelled else {},
+        "candidates": candidates,
+        "skipped": {
+            "images": len(dataset.unreadable),
+            "listed": [dataclasses.asdict(file) for file in dataset.unreadable[:LISTED]],
+        },
+    }
+
+
+def manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: list[dict[str, Any]]) -> dict[str, Any]:
+    """What serving reads of the bundle, with the main figures and where they come from, as JSON values."""
+    preset, model = run.preset, run.model.read_bytes()
+    chosen = next((candidate for candidate in candidates if candidate["chosen"]), {})
+    return {
+        "name": preset.name,
+        "version": preset.version,
+        "description": preset.description,
+        "temperature": metrics.temperature,
+        "threshold": metrics.threshold,
+        "preprocessing": dataclasses.asdict(preset.preprocessing),
+        "quantization": {
+            "scheme": "int8",
+            "weights": "per channel",
+            "activations": "per tensor",
+            "bias": "int32",
+            **{name: chosen.get(name) for name in ("converter", "weight_bits", "calibration_images")},
+        },
+        "files": {MODEL: {"sha256": sha256(model), "bytes": len(model)}},
+        "metrics": dataclasses.asdict(metrics),
+        "training": {
+            "dataset": preset.dataset,
+            "network": _network(preset),
+            "fit": dataclasses.asdict(fitted) if fitted else None,
+            "recipe": dataclasses.asdict(preset.recipe),
+        },
+        "groups": preset.label_groups(),
+        "labels": list(run.labels),
+    }
+
+
+def read_history(run: Run) -> list[dict[str, float]]:
+    """The epochs that `fit` wrote, as plain numbers."""
+    with run.history.open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _network(preset: Preset) -> dict[str, str]:
+    """The network, with a file's name but not where it lay."""
+    return dataclasses.asdict(preset.network) | {"weights": Path(preset.network.weights).name}
+
+
+def _distribution(dataset: Dataset) -> dict[str, list[int]]:
+    """How many images of each class there are in each split."""
+    splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
+    return {name: np.bincount(s.classes, minlength=len(dataset.labels)).tolist() for name, s in splits.items()}
