@@ -6,6 +6,8 @@ BUNDLE ?= models/cifar100-resnet50
 TESTS ?= tests
 
 override export IMAGE := $(value IMAGE)
+override export DATA := $(value DATA)
+override export NAME := $(value NAME)
 export LITELENS_BUNDLE := $(BUNDLE)
 
 RUN_ENV := .venv/.ready
@@ -33,7 +35,7 @@ lint: $(DEV_ENV) ## check style and types
 	.venv-dev/bin/mypy
 
 train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PRESET=cifar100 for another recipe)
-	@.venv-dev/bin/python -m training all $(PRESET) $(if $(DATA),--data "$(DATA)") $(if $(NAME),--name "$(NAME)") $(ARGS)
+	@.venv-dev/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)
 
 lock: $(DEV_ENV) ## resolve pyproject.toml into the hash-locked requirements files
 	.venv-dev/bin/uv pip compile $(LOCK) --all-extras --output-file requirements-dev.txt

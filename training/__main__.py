@@ -1,6 +1,7 @@
 """`python -m training STEP PRESET`: from images to a published bundle, all at once or step by step."""
 
 import argparse
+import json
 import os
 import shlex
 import sys
@@ -33,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
                 models=given.models,
                 resume=given.resume,
                 examples=not given.no_examples,
-                command=_command(given, name, changes),
+                command=_command(given),
             )
         )
     except (LitelensError, TrainingError) as error:
@@ -72,18 +73,25 @@ def _preset_and_changes(given: argparse.Namespace) -> tuple[str, list[str]]:
     """The preset's name and all changes to it, those of the shorter options included."""
     if not given.preset and not given.model:
         sys.exit("Which preset? Name one of training/presets, or give --model FILE.keras to bring a model of your own.")
-    short = [f"{field}={value!r}" for field, value in (("name", given.name), ("labels", given.labels)) if value]
+    short = [f"{field}={_toml(value)}" for field, value in (("name", given.name), ("labels", given.labels)) if value]
     if given.model:
-        short += ["network.architecture='file'", f"network.weights={given.model!r}"]
+        short += ['network.architecture="file"', f"network.weights={_toml(given.model)}"]
     return given.preset or BROUGHT, short + given.set
 
 
-def _command(given: argparse.Namespace, name: str, changes: list[str]) -> str:
-    parts = ["python", "-m", "training", "all", name]
-    for option in ("data", "calibration"):
-        if getattr(given, option):
-            parts += [f"--{option}", str(getattr(given, option))]
-    for change in changes:
+def _toml(text: str) -> str:
+    """The text as a string of TOML, which JSON's strings are as well."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _command(given: argparse.Namespace) -> str:
+    """What would do it all again, in the folder that holds the files: where they lie is nobody else's business."""
+    parts = ["python", "-m", "training", "all", *([given.preset] if given.preset else [])]
+    for option in ("data", "calibration", "model", "labels", "name"):
+        value = getattr(given, option)
+        if value:
+            parts += [f"--{option}", value if option == "name" else Path(value).name]
+    for change in given.set:
         parts += ["--set", change]
     return shlex.join(parts)
 

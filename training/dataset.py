@@ -1,6 +1,9 @@
 """Labelled images, in memory or in files: fetched from their official place or one's own, and split."""
 
+import dataclasses
+import hashlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -24,6 +27,7 @@ _CATS_VS_DOGS = (
     "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
 )
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+_FEWEST = 4
 
 
 class Images(Protocol):
@@ -91,22 +95,35 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`labels` name the classes. Not `labelled`, the images' classes are unknown and all 0."""
+    """`labels` name the classes; `calibration` images show quantization which values occur, whatever their classes.
+
+    Not `labelled`, the classes of all images are unknown, and given as 0.
+    """
 
     labels: tuple[str, ...]
     train: Split
     validation: Split
     test: Split
+    calibration: Split
     unreadable: tuple[Unreadable, ...] = ()
     labelled: bool = True
+
+    def digest(self) -> str:
+        """Changes when an image or its class does, in any split."""
+        whole = hashlib.blake2b(digest_size=16)
+        for split in (self.train, self.validation, self.test, self.calibration):
+            for image in split.images.digests:
+                whole.update(image)
+            whole.update(split.classes.tobytes())
+        return whole.hexdigest()
 
 
 def load_dataset(preset: Preset, data: Path | None, calibration: Path | None = None) -> Dataset:
     """The preset's data set, from `data` or its official place.
 
     `data` is a folder of class folders or a file in Keras' npz layout (x_train, y_train, x_test, y_test).
-    `calibration`, a folder of photos whose classes need not be known, takes the training images' place; alone, half
-    of its photos are held out to check the quantized model. Raises DatasetError.
+    `calibration`, a folder of photos whose classes need not be known, is for quantization, instead of the training
+    images; alone, parts of it are held out to choose the quantized model and to measure it. Raises DatasetError.
     """
     if calibration is not None and data is None:
         return _unlabelled(preset, calibration)
@@ -114,8 +131,9 @@ def load_dataset(preset: Preset, data: Path | None, calibration: Path | None = N
     if calibration is None:
         return dataset
     photos, unreadable = read_photos(calibration, preset.preprocessing)
-    train = Split(photos, np.zeros(len(photos), np.int64))
-    return Dataset(dataset.labels, train, dataset.validation, dataset.test, dataset.unreadable + unreadable)
+    return dataclasses.replace(
+        dataset, calibration=_without_classes(photos), unreadable=dataset.unreadable + unreadable
+    )
 
 
 def hold_out(classes: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -138,18 +156,30 @@ def _unlabelled(preset: Preset, folder: Path) -> Dataset:
     labels = preset.label_names()
     if not labels:
         raise DatasetError("without class folders the labels must be given: --labels FILE, a class's name in each line")
+    if preset.recipe.phases:
+        raise DatasetError("images without classes cannot be fitted on: give --data FOLDER, a folder for each class")
     photos, unreadable = read_photos(folder, preset.preprocessing)
-    held_out, kept = hold_out(np.zeros(len(photos), np.int64), 0.5, preset.recipe.seed)
-    if not len(held_out) or not len(kept):
-        raise DatasetError(f"{folder} holds a single photo that can be read; give some hundred like those to classify")
-    everything = Split(photos, np.zeros(len(photos), np.int64))
-    check = everything.take(held_out)
-    return Dataset(labels, everything.take(kept), check, check, unreadable, labelled=False)
+    if len(photos) < _FEWEST:
+        raise DatasetError(
+            f"{folder} holds {len(photos)} photos that can be read; give some hundred like those to classify"
+        )
+    order = np.random.default_rng(preset.recipe.seed).permutation(len(photos))
+    check, test, rest = np.split(order, [len(order) // 4, len(order) // 2])
+    calibration, validation, tested = (_without_classes(photos.take(np.sort(part))) for part in (rest, check, test))
+    return Dataset(labels, calibration, validation, tested, calibration, unreadable, labelled=False)
+
+
+def _without_classes(images: Images) -> Split:
+    return Split(images, np.zeros(len(images), np.int64))
 
 
 def _from_folders(preset: Preset, folders: ClassFolders) -> Dataset:
     splits = {name: Split(photos, classes) for name, (photos, classes) in folders.splits.items()}
-    return _split(preset, folders.labels, splits, folders.unreadable)
+    dataset = _split(preset, folders.labels, splits, folders.unreadable)
+    missing = np.flatnonzero(np.bincount(dataset.train.classes, minlength=len(dataset.labels)) == 0)
+    if preset.recipe.phases and len(missing):
+        raise DatasetError(f"there is no photo to train on of the class '{dataset.labels[missing[0]]}'; give some")
+    return dataset
 
 
 def _from_arrays(preset: Preset, arrays: Mapping[str, NDArray[Any]]) -> Dataset:
@@ -168,21 +198,33 @@ def _split(
     preset: Preset, labels: tuple[str, ...], splits: dict[str, Split], unreadable: tuple[Unreadable, ...]
 ) -> Dataset:
     """What the data does not come with is drawn from its training images."""
-    seed, test_share, validation_share = preset.recipe.seed, preset.test_share, preset.validation_share
+    if len(labels) < 2:
+        raise DatasetError(f"there is a single label, '{labels[0]}'; a classifier needs two or more")
+    for name, split in splits.items():
+        if not len(split):
+            raise DatasetError(f"the data comes with a {name} split that has no image; fill it, or remove it")
+    train, validation_share = splits["train"], preset.validation_share
     if "test" not in splits:
-        held_out, kept = hold_out(splits["train"].classes, test_share, seed)
-        splits = {**splits, "test": splits["train"].take(held_out), "train": splits["train"].take(kept)}
-        validation_share /= 1 - test_share
+        splits["test"], train = _drawn(train, preset.test_share, preset.recipe.seed)
+        validation_share /= 1 - preset.test_share
     if "validation" not in splits:
-        held_out, kept = hold_out(splits["train"].classes, validation_share, seed)
-        splits = {**splits, "validation": splits["train"].take(held_out), "train": splits["train"].take(kept)}
-    for name in ("train", "validation", "test"):
-        if not len(splits[name]):
+        splits["validation"], train = _drawn(train, validation_share, preset.recipe.seed)
+    for name, split in (("training", train), ("validation", splits["validation"]), ("test", splits["test"])):
+        if not len(split):
             raise DatasetError(
                 f"there are too few images: none is left for the {name} split; give more, or change validation_share "
                 "and test_share"
             )
-    return Dataset(labels, splits["train"], splits["validation"], splits["test"], unreadable)
+    return Dataset(labels, train, splits["validation"], splits["test"], calibration=train, unreadable=unreadable)
+
+
+def _drawn(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """That share of each class, and the rest, to which copies of its images go too."""
+    held_out, kept = hold_out(split.classes, share, seed)
+    digests = split.images.digests
+    rest = {digests[index] for index in kept}
+    is_copy = np.array([digests[index] in rest for index in held_out], bool)
+    return split.take(held_out[~is_copy]), split.take(np.sort(np.concatenate([kept, held_out[is_copy]])))
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
@@ -194,7 +236,7 @@ def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path) as arrays:
             return {name: arrays[name] for name in _ARRAYS}
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise DatasetError(f"{path} is not {wanted} ({error})") from error
 
 
@@ -228,6 +270,8 @@ def _check_arrays(
             f"the {name} images must be uint8 of shape (n, {size[0]}, {size[1]}, 3), "
             f"not {images.dtype} of shape {images.shape}"
         )
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise DatasetError(f"the {name} classes must be whole numbers, not {classes.dtype}")
     if len(images) != len(classes):
         raise DatasetError(f"there are {len(images)} {name} images but {len(classes)} classes")
     if len(classes) and (classes.min() < 0 or classes.max() >= len(labels)):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from litelens.bundle import Bundle
 from litelens.classifier import Classifier, softmax
 from training.dataset import Dataset, Split
+from training.errors import DatasetError
 from training.metrics import (
     ClassScore,
     best_temperature,
@@ -64,7 +65,7 @@ class Answers:
 class Evaluation:
     """The figures, and what they are made of: per class, between classes, and by confidence, of the test split.
 
-    `duplicates` names the test images that were left out because they also occur in the training split.
+    `duplicates` names the test images that were left out because they also occur for training or validation.
     """
 
     metrics: Metrics
@@ -88,6 +89,8 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
     if not dataset.labelled:
         return _agreement_alone(run, network, dataset)
     test, duplicates = without_duplicates(dataset.test, dataset.train, dataset.validation)
+    if not len(test):
+        raise DatasetError("every test image also occurs for training or validation; give others to test on")
     bundle = unpublished_bundle(run)
     uncalibrated = Classifier(bundle, LIMITS, threads=1)
     temperature = best_temperature(serve(uncalibrated, dataset.validation).logits(), dataset.validation.classes)
@@ -136,13 +139,12 @@ def serve(classifier: Classifier, split: Split) -> Answers:
     """What the classifier says of each image, sent as the file that a client would send."""
     everything = len(classifier.bundle.labels)
     files = (split.images.encoded(i) for i in range(len(split)))
-    predictions = [
-        classifier.classify(data, everything) for data in progress(files, len(split), "Classifying as serving does")
-    ]
-    return Answers(
-        ranking=np.array([[c.index for c in p.candidates] for p in predictions]),
-        confidences=np.array([[c.confidence for c in p.candidates] for p in predictions]),
-    )
+    answers = Answers(np.zeros((len(split), everything), np.int64), np.zeros((len(split), everything)))
+    for row, data in enumerate(progress(files, len(split), "Classifying as serving does")):
+        candidates = classifier.classify(data, everything).candidates
+        answers.ranking[row] = [candidate.index for candidate in candidates]
+        answers.confidences[row] = [candidate.confidence for candidate in candidates]
+    return answers
 
 
 def without_duplicates(split: Split, *others: Split) -> tuple[Split, tuple[str, ...]]:
@@ -202,7 +204,7 @@ def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evalua
         validation_images=0,
         temperature=1.0,
         threshold=0.0,
-        answered_share=1.0,
+        answered_share=None,
         answered_accuracy=None,
     )
     return Evaluation(

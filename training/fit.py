@@ -30,7 +30,7 @@ from training.dataset import Dataset
 from training.errors import FitError
 from training.network import BROUGHT, build, is_head
 from training.preset import Phase, Preset, Recipe
-from training.run import FitFacts, Run, write_whole
+from training.run import FitFacts, Run, write_json, write_whole
 from training.trainee import Trainee
 
 
@@ -47,7 +47,7 @@ def build_network(preset: Preset, classes: int, precision: str = "float32", *, p
 
 
 def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
-    """Fit the network, phase by phase, and write its weights.
+    """Fit the network, phase by phase, and write its weights and what happened.
 
     With `resume` it goes on after the last whole epoch of a fit that was interrupted, as if it had not been.
     Raises FitError when there is such a one and `resume` is not given, when its checkpoint is damaged, or when the
@@ -61,7 +61,9 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
             f"{run.folder} holds a fit that was interrupted after epoch {history[-1].epoch} of phase "
             f"{history[-1].phase}: go on with --resume, or remove {run.checkpoint} to begin anew"
         )
-    devices = _use_all_devices(recipe)
+    if history:
+        _write_csv(run, history)
+    devices = _use_all_devices(_batch_size(recipe, dataset))
     keras.utils.set_random_seed(recipe.seed)
     network = build_network(run.preset, len(dataset.labels), recipe.precision)
     started = time.monotonic()
@@ -75,9 +77,8 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
         raise FitError("this preset has no phases: there is nothing to fit, its network is taken as it is")
     seconds = round(time.monotonic() - started)
     _save_whole(network, run.weights)
-    clear_checkpoint(run.checkpoint)
     kept = best_epoch(history) if recipe.patience else history[-1]
-    return FitFacts(
+    facts = FitFacts(
         images=len(dataset.train),
         epochs=len(history),
         last_sitting_seconds=seconds,
@@ -86,6 +87,9 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
         keras=keras.__version__,
         processor=f"{os.cpu_count()} cores, {platform.machine()}",
     )
+    write_json(run.fit_facts, dataclasses.asdict(facts))
+    clear_checkpoint(run.checkpoint)
+    return facts
 
 
 def _fit_phase(
@@ -108,7 +112,8 @@ def _fit_phase(
         batches = training_batches(dataset.train, classes, size, seed)
         history = (*history, _fit_epoch(run, trainee, number, epoch, batches, validation))
         save_checkpoint(run.checkpoint, trainee, history)
-        _write_history(run, history)
+        _write_csv(run, history)
+        _write_tensorboard(run, history)
     if recipe.patience:
         restore(trainee, checkpoint_in(run.checkpoint, history).best)
     return history
@@ -126,8 +131,10 @@ def _fit_epoch(run: Run, trainee: Trainee, number: int, epoch: int, batches: Bat
     )
     logs = {name: float(values[-1]) for name, values in fitted.history.items()}
     if not all(math.isfinite(value) for value in logs.values()):
-        clear_checkpoint(run.checkpoint)
-        raise FitError(f"the loss stopped being a number; lower recipe.phases.{number - 1}.learning_rate")
+        raise FitError(
+            f"the loss stopped being a number in epoch {epoch} of phase {number}; lower "
+            f"recipe.phases.{number - 1}.learning_rate and fit anew, with another --run"
+        )
     rate = float(keras.ops.convert_to_numpy(trainee.optimizer.learning_rate))
     logs = {name: logs[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
     return Epoch(phase=number, epoch=epoch, **logs, learning_rate=rate)
@@ -159,6 +166,8 @@ def _trainee(network: keras.Model, preset: Preset, number: int, dataset: Dataset
     trainee.compile(optimizer=_optimizer(recipe, phase, steps), steps_per_execution=recipe.steps_per_execution)
     (example,) = all_batches(dataset.validation, classes, 1)[0]
     trainee(example)
+    if not trainee.trainable_variables:
+        raise FitError(f"phase {number} trains the head alone, but the network has none of its own; train all of it")
     trainee.optimizer.build(trainee.trainable_variables)
     return trainee
 
@@ -189,13 +198,13 @@ def _optimizer(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.opti
     return optimizer
 
 
-def _use_all_devices(recipe: Recipe) -> int:
+def _use_all_devices(batch_size: int) -> int:
     """Share each batch among all accelerators, where Keras can (https://keras.io/guides/distribution); how many."""
     devices = keras.distribution.list_devices() if keras.config.backend() == "jax" else []
     if len(devices) < 2:
         return 1
-    if recipe.batch_size % len(devices):
-        raise FitError(f"recipe.batch_size must be a multiple of the {len(devices)} devices, not {recipe.batch_size}")
+    if batch_size % len(devices):
+        raise FitError(f"a batch must be a multiple of the {len(devices)} devices, not of {batch_size} images")
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
     return len(devices)
 
@@ -212,19 +221,24 @@ def _has_stalled(history: tuple[Epoch, ...], patience: int) -> bool:
     return patience > 0 and history[-1].epoch - best_epoch(history).epoch >= patience
 
 
-def _write_history(run: Run, history: tuple[Epoch, ...]) -> None:
+def _write_csv(run: Run, history: tuple[Epoch, ...]) -> None:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Epoch)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(dataclasses.asdict(epoch) for epoch in history)
     write_whole(run.history, text.getvalue().encode())
-    if importlib.util.find_spec("tensorboard"):
-        _write_tensorboard(run, dataclasses.asdict(history[-1]), step=len(history))
 
 
-def _write_tensorboard(run: Run, values: dict[str, float], step: int) -> None:
+def _write_tensorboard(run: Run, history: tuple[Epoch, ...]) -> None:
+    """Log the last epoch where TensorBoard is installed, which writes by TensorFlow."""
+    if not importlib.util.find_spec("tensorboard"):
+        return
     import tensorflow as tf
 
+    if keras.config.backend() != "tensorflow":
+        # The accelerator's memory is the other backend's.
+        tf.config.set_visible_devices([], "GPU")
+    values, step = dataclasses.asdict(history[-1]), len(history)
     with tf.summary.create_file_writer(str(run.folder / "tensorboard")).as_default(step=step):
         for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
             tf.summary.scalar(name, values[name])

@@ -4,8 +4,10 @@ import functools
 import hashlib
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -71,7 +73,7 @@ class Photos:
 
     def name(self, index: int) -> str:
         """The file's name and its folder's, but not where they lie on this disk."""
-        return "/".join(self.paths[index].parts[-2:])
+        return _readable("/".join(self.paths[index].parts[-2:]))
 
 
 @dataclass(frozen=True)
@@ -128,12 +130,28 @@ def _split_folders(root: Path) -> dict[str, Path]:
         raise DatasetError(f"there is no folder {root}")
     present = {folder.name.lower(): folder for folder in _folders(root)}
     found = {split: present[name] for split, names in _SPLIT_NAMES.items() for name in names if name in present}
-    is_split = "train" in found and len(found) == len(present) and _folders(found["train"])
-    return found if is_split else {"train": root}
+    if "train" not in found or not _folders(found["train"]):
+        return {"train": root}
+    strange = sorted(folder.name for folder in present.values() if folder not in found.values())
+    if strange:
+        raise DatasetError(
+            f"{root} has '{strange[0]}' beside '{found['train'].name}', which holds the classes; put a class there, "
+            "and anything else elsewhere"
+        )
+    return found
 
 
 def _class_names(folder: Path) -> tuple[str, ...]:
-    return tuple(sorted(inner.name for inner in _folders(folder)))
+    names = sorted(inner.name for inner in _folders(folder))
+    for name in names:
+        if _readable(name) != name:
+            raise DatasetError(f"{folder} has a folder '{_readable(name)}' whose name is not UTF-8; rename it")
+    return tuple(names)
+
+
+def _readable(name: str) -> str:
+    """A file's name with what is not UTF-8 in it replaced."""
+    return os.fsencode(name).decode(errors="replace")
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -181,7 +199,7 @@ def _scan(root: Path, paths: list[Path], spec: Preprocessing) -> tuple[dict[Path
         if isinstance(result, bytes):
             digests[path] = result
         else:
-            unreadable.append(Unreadable(str(path.relative_to(root)), result))
+            unreadable.append(Unreadable(_readable(str(path.relative_to(root))), result))
     return digests, tuple(unreadable)
 
 
@@ -211,10 +229,20 @@ def _decode(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
 
 
 def _map(function: Callable[[Path], Result], paths: list[Path], in_parallel: bool) -> Iterator[Result]:
-    return _processes().map(function, paths, chunksize=_AT_ONCE) if in_parallel else map(function, paths)
+    if not in_parallel:
+        yield from map(function, paths)
+        return
+    shares = max(1, min(_AT_ONCE, len(paths) // (os.cpu_count() or 1)))
+    try:
+        yield from _processes().map(function, paths, chunksize=shares)
+    except BrokenProcessPool as error:
+        raise DatasetError("a process that reads photos was ended by the system, perhaps for want of memory") from error
 
 
 @functools.cache
 def _processes() -> ProcessPoolExecutor:
     """Decoding is not safe in threads, and the frameworks' threads do not survive a fork."""
-    return ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    # On Ctrl-C the main process says what there is to say.
+    ignore = (signal.SIGINT, signal.SIG_IGN)
+    return ProcessPoolExecutor(os.cpu_count(), context, initializer=signal.signal, initargs=ignore)

@@ -29,7 +29,7 @@ class Augmentation:
 
     `crop_padding` is in pixels: the image is padded by so many on each side and cut back at random. `shift`, `zoom` and
     `shear` are fractions of the image, `rotation` is in degrees, `randaugment` is the strength from 0 to 1 of two
-    operations drawn for each image. `mixup` and `cutmix` are the alpha of their beta distributions, of which the
+    operations drawn for each batch. `mixup` and `cutmix` are the alpha of their beta distributions, of which the
     papers use 0.2 and 1.0 (https://arxiv.org/abs/1710.09412, https://arxiv.org/abs/1905.04899); one of them at most.
     """
 
@@ -100,7 +100,7 @@ class Recipe:
     steps_per_execution: int = 1
 
     def __post_init__(self) -> None:
-        _require(self.seed >= 0, "seed", "at least 0")
+        _require(0 <= self.seed < 2**31, "seed", "at least 0 and below 2147483648")
         _require(self.batch_size >= 1, "batch_size", "at least 1")
         _require(0 <= self.momentum < 1, "momentum", "at least 0 and below 1")
         _require(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1")
@@ -135,6 +135,11 @@ class Preset:
     def __post_init__(self) -> None:
         _require(re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name) is not None, "name", "of a-z, 0-9 and '-'")
         _require(self.version != "", "version", "a name such as 1.0.0")
+        _require(
+            bool(self.recipe.phases) or self.network.weights != "none",
+            "recipe.phases",
+            "given where network.weights is 'none': nothing would be fitted",
+        )
         _require(0 < self.validation_share < 1, "validation_share", "above 0 and below 1")
         _require(0 < self.test_share < 1, "test_share", "above 0 and below 1")
         _require(self.validation_share + self.test_share < 1, "validation_share", "less than 1 with test_share")
@@ -187,8 +192,15 @@ def _read(field: str, name: str) -> str:
     """A file of that name in labels/, or of that path."""
     for path in (LABELS / name, Path(name).expanduser()):
         if path.is_file():
-            return path.read_text(encoding="utf-8")
+            return _text(field, path)
     raise ValueError(f"{field} must be a file, in training/{LABELS.name}/ or of that path, not '{name}'")
+
+
+def _text(field: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{field} must be a file in UTF-8, which {path} is not") from error
 
 
 def _change(values: dict[str, Any], change: str) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,27 @@ from training.run import FitFacts, Metrics, Run, write_json
 MOST_LOST = 0.005
 MOST_DUPLICATES = 0.005
 LEAST_AGREEMENT = 0.9
+_NAMED = 10
 
 
-def check_fit_to_publish(metrics: Metrics, model: bytes) -> None:
-    """Raise GateError or QuantizationError when the model must not be published."""
+def check_fit_to_publish(metrics: Metrics, duplicates: Sequence[str], model: bytes) -> None:
+    """Raise GateError or QuantizationError when the model must not be published.
+
+    `duplicates` names the test images that were left out because they also occur in training.
+    """
     if metrics.fp32_top1 is None or metrics.int8_top1 is None:
         _check_agreement(metrics.agreement)
     elif (lost := metrics.fp32_top1 - metrics.int8_top1) > MOST_LOST:
-        raise GateError(f"int8 loses {lost:.2%} top-1 to fp32, more than the {MOST_LOST:.2%} that are let pass")
+        raise GateError(
+            f"int8 loses {lost:.2%} top-1 to fp32 on {metrics.test_images} test images, more than the "
+            f"{MOST_LOST:.2%} that are let pass; more calibration_images may help, and more test images tell more"
+        )
     share = metrics.test_duplicates / (metrics.test_images + metrics.test_duplicates)
     if share > MOST_DUPLICATES:
         raise GateError(
-            f"{share:.2%} of the test images also occur in the training split, more than the {MOST_DUPLICATES:.2%} "
-            "that are let pass: its accuracy would say little"
+            f"{share:.2%} of the test images also occur among those for training or validation, more than the "
+            f"{MOST_DUPLICATES:.2%} that are let pass: the accuracy would say little; remove them from one of the two "
+            f"({', '.join(duplicates[:_NAMED])}{' ...' if len(duplicates) > _NAMED else ''})"
         )
     check_integer_only(model)
 
@@ -42,31 +51,35 @@ def _check_agreement(agreement: float) -> None:
         )
 
 
-def publish(
-    run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: list[dict[str, Any]], models: Path
-) -> Path:
+def _check_is_a_bundle(folder: Path) -> None:
+    if not (folder / MANIFEST).is_file():
+        raise GateError(f"{folder} is there but is no bundle, and is left as it is; choose another --name or --models")
+
+
+def publish(run: Run, fitted: FitFacts | None, metrics: Metrics, document: Mapping[str, Any], models: Path) -> Path:
     """Write the run's bundle to `models/NAME`, in place of one that is there, which stays when this fails.
 
-    `fitted` is None for a network that was taken as it was; `candidates` are what `quantize` compared.
+    `fitted` is None for a network that was taken as it was; `document` is what `evaluate` wrote, `metrics` among it.
 
     The bundle is loaded as serving would before it takes its place. Raises GateError or QuantizationError when the
     model is not good enough, BundleError when it cannot be served.
     """
-    check_fit_to_publish(metrics, run.model.read_bytes())
+    check_fit_to_publish(metrics, document.get("duplicates", []), run.model.read_bytes())
     models.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=models, prefix=".publish-") as workspace:
         bundle, replaced = Path(workspace) / "bundle", Path(workspace) / "replaced"
         bundle.mkdir()
         for source, name in ((run.model, MODEL), (run.metrics, METRICS), (run.report, REPORT)):
             shutil.copyfile(source, bundle / name)
-        write_json(bundle / MANIFEST, manifest(run, fitted, metrics, candidates))
+        write_json(bundle / MANIFEST, manifest(run, fitted, metrics, document.get("candidates", [])))
         Classifier(load_bundle(bundle), Limits(), threads=1).warm_up()
         published = models / run.preset.name
         if published.exists():
+            _check_is_a_bundle(published)
             published.rename(replaced)
         try:
             bundle.rename(published)
-        except OSError:
+        except BaseException:
             if replaced.exists():
                 replaced.rename(published)
             raise

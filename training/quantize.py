@@ -4,7 +4,8 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
@@ -125,7 +126,7 @@ def quantize(
     examiner = _Examiner(network, pixels, spec, truth)
     models: dict[Score, bytes] = {}
     scores: list[Score] = []
-    with opened_workshop(network, calibration) as workshop:
+    with _workshop(network, calibration) as workshop:
         for candidate in possible:
             try:
                 model = _made(workshop, candidate, set(network.output))
@@ -227,6 +228,17 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return result
+
+
+@contextmanager
+def _workshop(network: keras.Model, calibration: NDArray[np.float32]) -> Iterator[Workshop]:
+    with ExitStack() as stack:
+        try:
+            workshop = stack.enter_context(opened_workshop(network, calibration))
+        # A full disk, say, is an error of TensorFlow's own here.
+        except Exception as error:
+            raise QuantizationError(f"the network cannot be exported: {_first_line(error)}") from error
+        yield workshop
 
 
 def _made(workshop: Workshop, candidate: Candidate, outputs: set[str]) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from litelens.bundle import METRICS, MODEL, REPORT
 from training.errors import RunError
 from training.preset import Preset, preset_from
+from training.quantize import Quantization
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class FitFacts:
 class Metrics:
     """What `evaluate` measured; shares are from 0 to 1.
 
-    Of the test split, from which `test_duplicates` images that also occur in the training split are left out: top-1
+    Of the test split, less `test_duplicates` images that also occur for training or validation: top-1
     and top-5 of both models, the int8 one's top-1 on coarse groups (None without groups), how often the two agree,
     and the int8 one's expected calibration error at temperature 1 and at `temperature`. Of the validation split:
     `temperature`, `threshold`, and of the images that reach the threshold their share and how many of them are right.
@@ -50,11 +51,11 @@ class Metrics:
     validation_images: int
     temperature: float
     threshold: float
-    answered_share: float
+    answered_share: float | None
     answered_accuracy: float | None
 
 
-_PRESET, _LABELS = "preset.json", "labels.json"
+_PRESET, _DATA = "preset.json", "data.json"
 
 Facts = TypeVar("Facts", FitFacts, Metrics)
 
@@ -105,28 +106,43 @@ class Run:
         return self.folder / REPORT
 
 
-def start_run(folder: Path, preset: Preset, labels: tuple[str, ...]) -> Run:
-    """A folder for this preset, made if need be; raises RunError when another preset's run is there."""
+@dataclass(frozen=True)
+class DataFacts:
+    """What a run was begun with: the labels, and a digest of all images of each split, by which changes are seen."""
+
+    labels: tuple[str, ...]
+    digest: str
+
+
+def start_run(folder: Path, preset: Preset, data: DataFacts) -> Run:
+    """A folder for this preset and data, made if need be; raises RunError when another run is there."""
     if (folder / _PRESET).exists():
-        return open_run(folder, preset, labels)
+        return open_run(folder, preset, data)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / _LABELS, {"labels": labels})
+    write_json(folder / _DATA, dataclasses.asdict(data))
     write_json(folder / _PRESET, dataclasses.asdict(preset))
-    return Run(folder, preset, labels)
+    return Run(folder, preset, data.labels)
 
 
-def open_run(folder: Path, preset: Preset, labels: tuple[str, ...] | None = None) -> Run:
-    """This preset's run in that folder; raises RunError when there is none or another one, or one of other labels."""
+def open_run(folder: Path, preset: Preset, data: DataFacts | None = None) -> Run:
+    """This preset's run in that folder; raises RunError when there is none or another one, or one of other data."""
     path = require(folder / _PRESET, step="fit")
     if _what_fitting_depends_on(preset_from(read_json(path), source=str(path))) != _what_fitting_depends_on(preset):
         raise RunError(f"{folder} holds a run of another preset or of another version of it; choose another --run")
-    known = tuple(read_json(require(folder / _LABELS, step="fit")).get("labels", ()))
-    if labels is not None and labels != known:
+    path = require(folder / _DATA, step="fit")
+    found = read_json(path)
+    known = DataFacts(tuple(found.get("labels", ())), str(found.get("digest")))
+    if data and data.labels != known.labels:
         raise RunError(
-            f"{folder} was begun with {len(known)} labels, {_few(known)}, but the data has {len(labels)}, "
-            f"{_few(labels)}; give the same data, or choose another --run"
+            f"{folder} was begun with {len(known.labels)} labels, {_few(known.labels)}, but the data has "
+            f"{len(data.labels)}, {_few(data.labels)}; give the same data, or choose another --run"
         )
-    return Run(folder, preset, known)
+    if data and data.digest != known.digest:
+        raise RunError(
+            f"{folder} was begun with other images, so that test images may have been trained on; give the same data, "
+            "or choose another --run"
+        )
+    return Run(folder, preset, known.labels)
 
 
 def require(path: Path, step: str) -> Path:
@@ -177,7 +193,11 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def _what_fitting_depends_on(preset: Preset) -> Preset:
-    return dataclasses.replace(preset, version="0", description="", answered_accuracy=1.0)
+    """The preset without what may change after the fit."""
+    quantization = Quantization(("TFLiteConverter",), (8,), (1,))
+    return dataclasses.replace(
+        preset, name="any", version="any", description="", answered_accuracy=1.0, quantization=quantization
+    )
 
 
 def _few(labels: tuple[str, ...]) -> str:

@@ -20,6 +20,7 @@ from training.publish import publish
 from training.quantize import quantize, require_export_backend
 from training.report import render
 from training.run import (
+    DataFacts,
     FitFacts,
     Metrics,
     Run,
@@ -98,7 +99,8 @@ def run_publish(options: Options) -> None:
     document = _measured(run)
     require(run.report, step="report")
     metrics = facts_from(Metrics, document.get("metrics"), run.metrics, step="evaluate")
-    published = publish(run, _fit_facts(run), metrics, document.get("candidates", []), options.models)
+    _check_is_of(run, document)
+    published = publish(run, _fit_facts(run), metrics, document, options.models)
     print(f"Published: {published}")
 
 
@@ -114,13 +116,17 @@ STEPS: dict[str, Callable[[Options], None]] = {
 
 def _begin(options: Options) -> Work:
     dataset = _load(options)
-    return Work(options, start_run(options.folder, options.preset, dataset.labels), dataset)
+    return Work(options, start_run(options.folder, options.preset, _data_facts(dataset)), dataset)
 
 
 def _go_on(options: Options) -> Work:
     open_run(options.folder, options.preset)
     dataset = _load(options)
-    return Work(options, open_run(options.folder, options.preset, dataset.labels), dataset)
+    return Work(options, open_run(options.folder, options.preset, _data_facts(dataset)), dataset)
+
+
+def _data_facts(dataset: Dataset) -> DataFacts:
+    return DataFacts(dataset.labels, dataset.digest())
 
 
 def _load(options: Options) -> Dataset:
@@ -135,6 +141,10 @@ def _load(options: Options) -> Dataset:
             print(f"  {file.file}: {file.reason}")
         if len(dataset.unreadable) > LISTED:
             print(f"  and {len(dataset.unreadable) - LISTED} more")
+    untested = np.bincount(dataset.test.classes, minlength=len(dataset.labels)) == 0
+    if dataset.labelled and untested.any() and options.preset.recipe.phases:
+        names = ", ".join(f"'{dataset.labels[index]}'" for index in np.flatnonzero(untested)[:LISTED])
+        print(f"There is no test image of {names}: nothing will be known of how well such images are classified.")
     return dataset
 
 
@@ -145,7 +155,6 @@ def _fit(work: Work) -> None:
         return
     discard(run.fit_facts, run.weights, run.model, run.candidates, run.metrics, run.report)
     facts = fit(run, work.dataset, resume=work.options.resume)
-    write_json(run.fit_facts, dataclasses.asdict(facts))
     print(f"Fitted: {facts.validation_accuracy:.2%} of the validation images are right. Weights: {run.weights}")
 
 
@@ -155,7 +164,7 @@ def _quantize(work: Work) -> None:
     network = _network(run)
     discard(run.model, run.candidates, run.metrics, run.report)
     seed, spec = run.preset.recipe.seed, run.preset.preprocessing
-    calibration = _drawn(dataset.train, max(quantization.calibration_images), seed)
+    calibration = _drawn(dataset.calibration, max(quantization.calibration_images), seed)
     check = _drawn(dataset.validation, _CHECKED, seed)
     candidates = quantization.candidates()
     print(f"Quantizing: {len(candidates)} candidates, measured on {len(check)} validation images ...", flush=True)
@@ -219,6 +228,16 @@ def _measured(run: Run) -> dict[str, Any]:
     return document
 
 
+def _check_is_of(run: Run, document: dict[str, Any]) -> None:
+    """Raise RunError when the measurements, and so the report, name another bundle than the preset does now."""
+    for field in ("name", "version", "description"):
+        if document.get(field) != getattr(run.preset, field):
+            raise RunError(
+                f"{run.metrics} says {field} {document.get(field)!r}, but the preset {getattr(run.preset, field)!r}; "
+                "run: python -m training evaluate, then report"
+            )
+
+
 def _fit_facts(run: Run) -> FitFacts | None:
     if not run.preset.recipe.phases:
         return None
@@ -233,6 +252,6 @@ def _summary(metrics: Metrics) -> str:
         )
     return (
         f"Evaluated on {metrics.test_images} test images: top-1 {metrics.fp32_top1:.2%} in fp32, "
-        f"{metrics.int8_top1:.2%} in int8; they agree on {metrics.agreement:.2%}. Left out because they also occur in "
-        f"the training split: {metrics.test_duplicates}."
+        f"{metrics.int8_top1:.2%} in int8; they agree on {metrics.agreement:.2%}. Left out because they also occur "
+        f"for training or validation: {metrics.test_duplicates}."
     )

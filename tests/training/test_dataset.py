@@ -16,9 +16,11 @@ def preset() -> Preset:
 
 
 def arrays() -> dict[str, np.ndarray]:
-    """Images that can be told apart: each is filled with its class."""
+    """Images that can be told apart: their first channel is filled with the class, the second with their number."""
     classes = np.arange(40) % 20
-    images = np.broadcast_to(classes[:, None, None, None], (40, 32, 32, 3)).astype(np.uint8)
+    images = np.zeros((40, 32, 32, 3), np.uint8)
+    images[..., 0] = classes[:, None, None]
+    images[..., 1] = np.arange(40)[:, None, None]
     return {"x_train": images, "y_train": classes[:, None], "x_test": images[:6], "y_test": classes[:6]}
 
 
@@ -65,8 +67,12 @@ def test_the_same_share_of_every_class_is_held_out() -> None:
         ({"y_test": np.zeros(5, np.int64)}, "there are 6 test images but 5 classes"),
         ({"y_train": np.full(40, 100)}, "the training classes go beyond the 100 labels of cifar100.txt"),
         ({"y_train": np.full(40, -1)}, "the training classes go beyond"),
+        ({"y_train": np.full(40, 0.7)}, "the training classes must be whole numbers, not float64"),
         ({"x_train": np.zeros((1, 32, 32, 3), np.uint8), "y_train": np.zeros(1, int)}, "none is left for the valid"),
-        ({"x_test": np.zeros((0, 32, 32, 3), np.uint8), "y_test": np.zeros(0, int)}, "none is left for the test"),
+        (
+            {"x_test": np.zeros((0, 32, 32, 3), np.uint8), "y_test": np.zeros(0, int)},
+            "comes with a test split that has no image",
+        ),
     ],
 )
 def test_data_that_does_not_fit_is_named(
@@ -82,6 +88,12 @@ def test_a_file_that_is_no_npz_is_named(preset: Preset, tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=r"data.npz is not a folder of class folders or an .npz file with"):
             load_dataset(preset, path)
+    np.savez_compressed(path, **arrays())
+    content = bytearray(path.read_bytes())
+    content[200:260] = bytes(60)
+    path.write_bytes(content)
+    with pytest.raises(DatasetError, match=r"data.npz is not a folder"):
+        load_dataset(preset, path)
     np.savez(path, x_train=np.zeros(1))
     with pytest.raises(DatasetError, match="y_train"):
         load_dataset(preset, path)
@@ -110,6 +122,14 @@ def test_a_failed_download_of_the_cats_and_dogs_says_what_to_give_instead(monkey
 def test_the_preset_for_ones_own_photos_asks_for_them() -> None:
     with pytest.raises(DatasetError, match="give --data FOLDER, with a folder for each class"):
         load_dataset(load_preset("folder"), None)
+
+
+def test_a_single_label_makes_no_classifier(tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("cat\n")
+    preset = load_preset("cifar10", [f"labels={tmp_path / 'labels.txt'}"])
+    nothing = np.zeros(40, np.int64)
+    with pytest.raises(DatasetError, match="there is a single label, 'cat'; a classifier needs two or more"):
+        load_dataset(preset, saved(tmp_path, y_train=nothing, y_test=nothing[:6]))
 
 
 def test_arrays_need_labels(tmp_path: Path) -> None:

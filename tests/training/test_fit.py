@@ -24,7 +24,7 @@ from training.documents import read_history
 from training.errors import FitError
 from training.fit import fit
 from training.preset import Augmentation, Phase, Preset, Recipe, load_preset
-from training.run import Run, start_run
+from training.run import DataFacts, Run, start_run
 from training.trainee import Trainee, augmentation_layers, normalization
 
 LABELS = ("red", "green", "blue")
@@ -51,7 +51,7 @@ def start(tmp_path: Path) -> Callable[..., Run]:
     def started(folder: str = "run", **changes: Any) -> Run:
         preset = load_preset("folder", ["preprocessing.height=8", "preprocessing.width=8"])
         recipe = dataclasses.replace(Recipe(seed=1, batch_size=20, phases=(SGD,)), **changes)
-        return start_run(tmp_path / folder, dataclasses.replace(preset, recipe=recipe), LABELS)
+        return start_run(tmp_path / folder, dataclasses.replace(preset, recipe=recipe), DataFacts(LABELS, "digest"))
 
     return started
 
@@ -67,7 +67,7 @@ def coloured(counts: tuple[int, int, int]) -> Split:
 @pytest.fixture
 def colours() -> Dataset:
     split = coloured((40, 40, 40))
-    return Dataset(LABELS, train=split, validation=split, test=split)
+    return Dataset(LABELS, train=split, validation=split, test=split, calibration=split)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def noisy() -> Dataset:
     generator = np.random.default_rng(5)
     split = Split(Pixels(generator.integers(0, 256, (90, 8, 8, 3), dtype=np.uint8)), np.arange(90) % 3)
     other = Split(Pixels(generator.integers(0, 256, (33, 8, 8, 3), dtype=np.uint8)), np.arange(33) % 3)
-    return Dataset(LABELS, train=split, validation=other, test=other)
+    return Dataset(LABELS, train=split, validation=other, test=other, calibration=split)
 
 
 def interrupt(patch: pytest.MonkeyPatch, *, phase: int, epoch: int) -> None:
@@ -275,6 +275,55 @@ def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_weights(
     with pytest.raises(FitError, match=r"lower recipe.phases.0.learning_rate"):
         fit(run, colours)
     assert not run.weights.exists()
+
+
+def test_a_loss_that_is_no_number_leaves_the_epochs_before_it(
+    start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = start(phases=(SGD, dataclasses.replace(SGD, learning_rate=1e30)))
+    with pytest.raises(FitError, match=r"in epoch 1 of phase 2; lower recipe.phases.1.learning_rate"):
+        fit(run, noisy)
+    checkpoint = load_checkpoint(run.checkpoint)
+    assert checkpoint
+    assert [epoch.epoch for epoch in checkpoint.history] == [1, 2, 3, 4]
+
+
+def test_a_disk_that_is_full_when_the_fit_is_done_costs_no_epoch(
+    start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    run = start()
+    with monkeypatch.context() as patch:
+        patch.setattr("training.fit.write_json", full)
+        with pytest.raises(OSError, match="No space"):
+            fit(run, noisy)
+    monkeypatch.setattr("training.fit._fit_epoch", full)
+    assert fit(run, noisy, resume=True).epochs == 4
+
+
+def test_an_epoch_whose_line_was_not_written_is_in_the_history_all_the_same(
+    start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run = start(phases=(dataclasses.replace(SGD, epochs=1),))
+    with monkeypatch.context() as patch:
+        patch.setattr("training.fit._write_csv", killed)
+        with pytest.raises(KeyboardInterrupt):
+            fit(run, noisy)
+    fit(run, noisy, resume=True)
+    assert [row["epoch"] for row in read_history(run)] == [1]
+
+
+def test_a_phase_for_a_head_that_is_not_there_is_an_error(
+    start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.fit.is_head", lambda layer: False)
+    with pytest.raises(FitError, match="phase 1 trains the head alone, but the network has none of its own"):
+        fit(start(phases=(dataclasses.replace(SGD, trains="head"),)), noisy)
 
 
 def test_fewer_images_than_a_batch_make_a_batch(start: Callable[..., Run], colours: Dataset) -> None:

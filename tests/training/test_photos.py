@@ -1,5 +1,7 @@
 import dataclasses
 import os
+import shutil
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
@@ -50,16 +52,16 @@ def test_a_split_that_is_given_is_taken(preset: Preset, tmp_path: Path, validati
 
 
 def test_what_is_not_given_is_drawn_from_the_training_photos(preset: Preset, tmp_path: Path) -> None:
-    for name in ("cat", "dog"):
-        fill(tmp_path / "train" / name, 10)
-        fill(tmp_path / "test" / name, 3)
+    for name, grey in (("cat", 0), ("dog", 100)):
+        fill(tmp_path / "train" / name, 10, first=grey)
+        fill(tmp_path / "test" / name, 3, first=grey + 50)
     dataset = load_dataset(preset, tmp_path)
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (16, 4, 6)
 
 
 def test_a_class_may_be_called_train(preset: Preset, tmp_path: Path) -> None:
     fill(tmp_path / "train", 10)
-    fill(tmp_path / "bus", 10)
+    fill(tmp_path / "bus", 10, first=100)
     assert load_dataset(preset, tmp_path).labels == ("bus", "train")
 
 
@@ -76,7 +78,7 @@ def test_photos_are_what_serving_makes_of_them(preset: Preset, tmp_path: Path) -
 
 def test_what_cannot_be_read_is_listed_with_the_reason_and_left_out(preset: Preset, tmp_path: Path) -> None:
     fill(tmp_path / "cat", 10)
-    fill(tmp_path / "dog", 10)
+    fill(tmp_path / "dog", 10, first=100)
     (tmp_path / "cat" / "truncated.jpg").write_bytes(ROCKET.read_bytes()[:2000])
     (tmp_path / "dog" / "notes.txt").write_text("hello")
     (tmp_path / "dog" / "empty.jpg").write_bytes(b"")
@@ -133,6 +135,69 @@ def test_folders_that_make_no_classifier_are_named(preset: Preset, tmp_path: Pat
         load_dataset(preset, tmp_path / "few")
 
 
+def test_what_lies_beside_the_splits_is_not_taken_for_a_class(preset: Preset, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name, 5)
+    fill(tmp_path / "val" / "cat", 5)
+    fill(tmp_path / "__MACOSX", 1)
+    with pytest.raises(DatasetError, match="has '__MACOSX' beside 'train', which holds the classes"):
+        load_dataset(preset, tmp_path)
+
+
+def test_a_split_without_images_is_named(preset: Preset, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        fill(tmp_path / "train" / name, 10)
+    (tmp_path / "validation").mkdir()
+    with pytest.raises(DatasetError, match="comes with a validation split that has no image; fill it, or remove it"):
+        load_dataset(preset, tmp_path)
+
+
+def test_copies_of_a_photo_are_trained_on_together(preset: Preset, tmp_path: Path) -> None:
+    for name, grey in (("cat", 10), ("dog", 200)):
+        fill(tmp_path / name, 10, first=grey)
+        for index in range(30):
+            shutil.copy(tmp_path / name / f"{grey}.png", tmp_path / name / f"copy-{index}.png")
+    dataset = load_dataset(preset, tmp_path)
+    trained = set(dataset.train.images.digests)
+    assert not trained & set(dataset.validation.images.digests)
+    assert not trained & set(dataset.test.images.digests)
+    assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 80
+
+
+def test_names_that_are_not_utf8_are_named_and_do_no_harm(preset: Preset, tmp_path: Path) -> None:
+    for name, grey in (("cat", 0), ("dog", 100)):
+        fill(tmp_path / name, 10, first=grey)
+    with open(os.fsencode(tmp_path / "cat") + b"/\xff.jpg", "wb") as file:
+        file.write(b"broken")
+    (unreadable,) = load_dataset(preset, tmp_path).unreadable
+    assert unreadable.file == "cat/\ufffd.jpg"
+    os.mkdir(os.fsencode(tmp_path) + b"/\xff")
+    with pytest.raises(DatasetError, match="has a folder '\ufffd' whose name is not UTF-8; rename it"):
+        load_dataset(preset, tmp_path)
+
+
+def test_a_given_label_without_photos_cannot_be_fitted(preset: Preset, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_text("bird\ncat\ndog\n")
+    for name, grey in (("cat", 0), ("dog", 100)):
+        fill(tmp_path / "data" / name, 10, first=grey)
+    with pytest.raises(DatasetError, match="there is no photo to train on of the class 'bird'"):
+        load_dataset(dataclasses.replace(preset, labels=str(tmp_path / "labels.txt")), tmp_path / "data")
+
+
+def test_a_process_that_the_system_ends_is_a_sentence(
+    preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def map(self, *_: object, **__: object) -> None:
+            raise BrokenProcessPool
+
+    monkeypatch.setattr("training.photos._FEW", 1)
+    monkeypatch.setattr("training.photos._processes", Broken)
+    fill(tmp_path / "cat", 3)
+    with pytest.raises(DatasetError, match="was ended by the system, perhaps for want of memory"):
+        read_photos(tmp_path, preset.preprocessing)
+
+
 def test_a_class_that_training_lacks_is_named(preset: Preset, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         fill(tmp_path / "train" / name, 5)
@@ -152,16 +217,20 @@ def test_a_folder_that_is_none_of_the_given_labels_is_named(preset: Preset, tmp_
 def test_unlabelled_photos_are_shared_between_calibration_and_check(preset: Preset, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     fill(tmp_path / "photos", 9)
-    dataset = load_dataset(dataclasses.replace(preset, labels=str(tmp_path / "labels.txt")), None, tmp_path / "photos")
+    brought = load_preset("brought", [f"labels={tmp_path / 'labels.txt'}"])
+    dataset = load_dataset(brought, None, tmp_path / "photos")
     assert not dataset.labelled
-    assert (dataset.labels, len(dataset.train), len(dataset.test)) == (("cat", "dog"), 5, 4)
+    assert dataset.labels == ("cat", "dog")
+    assert (len(dataset.calibration), len(dataset.validation), len(dataset.test)) == (5, 2, 2)
     with pytest.raises(DatasetError, match="the labels must be given: --labels FILE"):
-        load_dataset(preset, None, tmp_path / "photos")
+        load_dataset(dataclasses.replace(brought, labels=""), None, tmp_path / "photos")
+    with pytest.raises(DatasetError, match="images without classes cannot be fitted on"):
+        load_dataset(dataclasses.replace(preset, labels=str(tmp_path / "labels.txt")), None, tmp_path / "photos")
 
 
-def test_calibration_photos_take_the_place_of_the_training_ones(preset: Preset, tmp_path: Path) -> None:
+def test_calibration_photos_do_not_take_part_in_training(preset: Preset, tmp_path: Path) -> None:
     fill(tmp_path / "photos", 3)
-    for name in ("cat", "dog"):
-        fill(tmp_path / "data" / name, 10)
+    for name, grey in (("cat", 0), ("dog", 100)):
+        fill(tmp_path / "data" / name, 10, first=grey)
     dataset = load_dataset(preset, tmp_path / "data", tmp_path / "photos")
-    assert (len(dataset.train), len(dataset.test), dataset.labelled) == (3, 4, True)
+    assert (len(dataset.calibration), len(dataset.train), len(dataset.test)) == (3, 12, 4)

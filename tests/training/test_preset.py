@@ -24,7 +24,7 @@ def test_every_preset_is_valid_and_has_its_labels(path) -> None:
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_preset_begins_with_the_command_that_runs_it(path) -> None:
     command = path.read_text().splitlines()[0]
-    assert re.fullmatch(rf"# (KERAS_BACKEND=\w+ )?python -m training (all|fit) .*\b({path.stem}|--model)\b.*", command)
+    assert re.fullmatch(rf"# (KERAS_BACKEND=\w+ )?python -m training (all|fit) .*({path.stem}|--model)\b.*", command)
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
@@ -79,6 +79,8 @@ def augmentation(values: dict) -> dict:
         (lambda v: v["recipe"].update(batch_size=-1), "recipe: batch_size must be at least 1"),
         (lambda v: v["recipe"].update(momentum=1), "recipe: momentum must be"),
         (lambda v: v["recipe"].update(label_smoothing=1), "recipe: label_smoothing must be"),
+        (lambda v: v["recipe"].update(seed=2**31), "recipe: seed must be at least 0 and below"),
+        (lambda v: v["recipe"].update(phases=[]), "recipe.phases must be given where network.weights is 'none'"),
         (lambda v: v["recipe"].update(patience=-1), "recipe: patience must be at least 0"),
         (lambda v: v["recipe"].update(steps_per_execution=0), "recipe: steps_per_execution must be"),
         (lambda v: augmentation(v).update(flip=1), "recipe: augmentation: flip must be of type bool, not 1"),
@@ -138,6 +140,14 @@ def test_every_field_can_be_changed_on_the_command_line() -> None:
 def test_labels_may_be_in_a_file_of_ones_own_with_spaces_in_their_names(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("guinea pig\n\n  cat \n", encoding="utf-8")
     assert load_preset("folder", [f"labels={tmp_path / 'mine.txt'}"]).label_names() == ("guinea pig", "cat")
+
+
+def test_a_mark_at_the_beginning_of_a_label_file_is_no_part_of_the_first_label(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_bytes(b"\xef\xbb\xbfcat\r\ndog\r\n")
+    assert load_preset("folder", [f"labels={tmp_path / 'mine.txt'}"]).label_names() == ("cat", "dog")
+    (tmp_path / "latin.txt").write_bytes(b"caf\xe9\nbar\n")
+    with pytest.raises(PresetError, match=r"labels must be a file in UTF-8, which .*latin.txt is not"):
+        load_preset("folder", [f"labels={tmp_path / 'latin.txt'}"])
 
 
 def test_a_label_that_occurs_twice_is_refused(tmp_path: Path) -> None:
