@@ -59,6 +59,11 @@ class Network:
         if self.weights not in ("none", "imagenet") and not self.weights.endswith(".h5"):
             raise ValueError(f"weights must be 'none', 'imagenet' or a file that ends in .h5, not '{self.weights}'")
 
+    @property
+    def of_a_run(self) -> bool:
+        """Whether the weights are those of a litelens run, head and all."""
+        return self.weights.endswith(_RUN_WEIGHTS)
+
 
 def build(settings: Network, spec: Preprocessing, classes: int, *, pretrained: bool = True) -> keras.Model:
     """The network, from float RGB to class scores, with the weights that `settings` says; not one that is brought.
@@ -82,17 +87,16 @@ def build(settings: Network, spec: Preprocessing, classes: int, *, pretrained: b
             f"the published head of {settings.architecture} has {PUBLISHED_CLASSES} classes, the labels are {classes}; "
             "set network.head=new, or give ImageNet's labels"
         )
-    of_a_run = settings.weights.endswith(_RUN_WEIGHTS)
     if settings.architecture in _OWN:
         image = keras.Input((spec.height, spec.width, 3), name="image", dtype="float32")
         body = keras.Model(image, _OWN[settings.architecture](image), name=settings.architecture)
         network = _with_new_head(body, classes)
     else:
-        published = settings.weights if pretrained and settings.weights != "none" and not of_a_run else None
+        published = settings.weights if pretrained and settings.weights != "none" and not settings.of_a_run else None
         top = settings.head == "published"
         body = published_network(settings.architecture, published, spec, top=top)
         network = with_class_activation_map(body) if top else _with_new_head(body, classes)
-    if pretrained and of_a_run:
+    if pretrained and settings.of_a_run:
         _load_run(network, settings)
     return network
 

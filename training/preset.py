@@ -140,6 +140,11 @@ class Preset:
             "recipe.phases",
             "given where network.weights is 'none': nothing would be fitted",
         )
+        _require(
+            bool(self.recipe.phases) or self.network.head == "published" or self.network.of_a_run,
+            "recipe.phases",
+            "given where network.head is 'new': it would never be fitted",
+        )
         _require(0 < self.validation_share < 1, "validation_share", "above 0 and below 1")
         _require(0 < self.test_share < 1, "test_share", "above 0 and below 1")
         _require(self.validation_share + self.test_share < 1, "validation_share", "less than 1 with test_share")

@@ -81,6 +81,10 @@ def augmentation(values: dict) -> dict:
         (lambda v: v["recipe"].update(label_smoothing=1), "recipe: label_smoothing must be"),
         (lambda v: v["recipe"].update(seed=2**31), "recipe: seed must be at least 0 and below"),
         (lambda v: v["recipe"].update(phases=[]), "recipe.phases must be given where network.weights is 'none'"),
+        (
+            lambda v: (v["recipe"].update(phases=[]), v["network"].update(architecture="ResNet50", weights="imagenet")),
+            "recipe.phases must be given where network.head is 'new'",
+        ),
         (lambda v: v["recipe"].update(patience=-1), "recipe: patience must be at least 0"),
         (lambda v: v["recipe"].update(steps_per_execution=0), "recipe: steps_per_execution must be"),
         (lambda v: augmentation(v).update(flip=1), "recipe: augmentation: flip must be of type bool, not 1"),
