@@ -94,7 +94,9 @@ def manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: li
 def read_history(run: Run) -> list[dict[str, float]]:
     """The epochs that `fit` wrote, as plain numbers."""
     with run.history.open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        rows = list(csv.DictReader(file))
+    counts = ("phase", "epoch")
+    return [{name: int(value) if name in counts else float(value) for name, value in row.items()} for row in rows]
 
 
 def _network(preset: Preset) -> dict[str, str]:

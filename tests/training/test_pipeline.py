@@ -110,6 +110,7 @@ def test_the_measurements_hold_what_the_figures_are_made_of(folder: Path) -> Non
         "validation": 30,
         "test": 40,
     }
+    assert [(str(row["phase"]), str(row["epoch"])) for row in measured["history"]] == [("1", "1"), ("1", "2")]
     assert [candidate["chosen"] for candidate in measured["candidates"]] == [True]
 
 
