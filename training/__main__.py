@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         sys.exit(_about(error, folder))
     except KeyboardInterrupt:
-        sys.exit(f"Stopped. `--resume` goes on with {folder} after its last whole epoch.")
+        sys.exit(f"Stopped. A fit in {folder} goes on after its last whole epoch with --resume.")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,7 +90,9 @@ def _command(given: argparse.Namespace) -> str:
     for option in ("data", "calibration", "model", "labels", "name"):
         value = getattr(given, option)
         if value:
-            parts += [f"--{option}", value if option == "name" else Path(value).name]
+            parts += [f"--{option}", value if option == "name" else Path(value).resolve().name]
+    if given.no_examples:
+        parts.append("--no-examples")
     for change in given.set:
         parts += ["--set", change]
     return shlex.join(parts)

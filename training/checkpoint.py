@@ -70,6 +70,8 @@ def restore(model: keras.Model, weights: Path) -> None:
 
 
 def clear_checkpoint(folder: Path) -> None:
+    """Remove it, beginning with what makes it one."""
+    (folder / _STATE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 

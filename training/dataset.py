@@ -109,9 +109,9 @@ class Dataset:
     labelled: bool = True
 
     def digest(self) -> str:
-        """Changes when an image or its class does, in any split."""
+        """Changes when an image or its class does, in any split; calibration is free to change."""
         whole = hashlib.blake2b(digest_size=16)
-        for split in (self.train, self.validation, self.test, self.calibration):
+        for split in (self.train, self.validation, self.test):
             for image in split.images.digests:
                 whole.update(image)
             whole.update(split.classes.tobytes())
@@ -140,7 +140,8 @@ def hold_out(classes: NDArray[np.int64], share: float, seed: int) -> tuple[NDArr
     """Indices of that share of each class, drawn by the seed, and of the rest, both ascending."""
     generator = np.random.default_rng(seed)
     members = [generator.permutation(np.flatnonzero(classes == index)) for index in np.unique(classes)]
-    held_out = np.sort(np.concatenate([indices[: round(share * len(indices))] for indices in members]))
+    drawn = [indices[: round(share * len(indices))] for indices in members]
+    held_out = np.sort(np.concatenate([np.zeros(0, np.int64), *drawn]))
     return held_out, np.setdiff1d(np.arange(len(classes)), held_out)
 
 
@@ -202,7 +203,7 @@ def _split(
         raise DatasetError(f"there is a single label, '{labels[0]}'; a classifier needs two or more")
     for name, split in splits.items():
         if not len(split):
-            raise DatasetError(f"the data comes with a {name} split that has no image; fill it, or remove it")
+            raise DatasetError(f"the data comes with a {name} split that has no image; fill it, or remove its folder")
     train, validation_share = splits["train"], preset.validation_share
     if "test" not in splits:
         splits["test"], train = _drawn(train, preset.test_share, preset.recipe.seed)

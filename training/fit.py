@@ -7,6 +7,7 @@ import io
 import math
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -30,7 +31,7 @@ from training.dataset import Dataset
 from training.errors import FitError
 from training.network import BROUGHT, build, is_head
 from training.preset import Phase, Preset, Recipe
-from training.run import FitFacts, Run, write_json, write_whole
+from training.run import FitFacts, Run, discard, write_json, write_whole
 from training.trainee import Trainee
 
 
@@ -47,7 +48,7 @@ def build_network(preset: Preset, classes: int, precision: str = "float32", *, p
 
 
 def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
-    """Fit the network, phase by phase, and write its weights and what happened.
+    """Fit the network, phase by phase, and write its weights and what happened; what later steps wrote is removed.
 
     With `resume` it goes on after the last whole epoch of a fit that was interrupted, as if it had not been.
     Raises FitError when there is such a one and `resume` is not given, when its checkpoint is damaged, or when the
@@ -61,8 +62,11 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
             f"{run.folder} holds a fit that was interrupted after epoch {history[-1].epoch} of phase "
             f"{history[-1].phase}: go on with --resume, or remove {run.checkpoint} to begin anew"
         )
+    discard(run.fit_facts, run.weights, run.model, run.candidates, run.metrics, run.report)
     if history:
         _write_csv(run, history)
+    else:
+        shutil.rmtree(run.tensorboard, ignore_errors=True)
     devices = _use_all_devices(_batch_size(recipe, dataset))
     keras.utils.set_random_seed(recipe.seed)
     network = build_network(run.preset, len(dataset.labels), recipe.precision)
@@ -121,14 +125,17 @@ def _fit_phase(
 
 def _fit_epoch(run: Run, trainee: Trainee, number: int, epoch: int, batches: Batches, validation: Batches) -> Epoch:
     phases = run.preset.recipe.phases
-    fitted = trainee.fit(
-        batches,
-        validation_data=validation,
-        initial_epoch=epoch - 1,
-        epochs=phases[number - 1].epochs,
-        callbacks=[_OneEpoch(), keras.callbacks.TerminateOnNaN()],
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
+    try:
+        fitted = trainee.fit(
+            batches,
+            validation_data=validation,
+            initial_epoch=epoch - 1,
+            epochs=phases[number - 1].epochs,
+            callbacks=[_OneEpoch(), keras.callbacks.TerminateOnNaN()],
+            verbose=1 if sys.stdout.isatty() else 2,
+        )
+    except Exception as error:
+        raise batches.error or validation.error or error from None
     logs = {name: float(values[-1]) for name, values in fitted.history.items()}
     if not all(math.isfinite(value) for value in logs.values()):
         raise FitError(
@@ -204,7 +211,7 @@ def _use_all_devices(batch_size: int) -> int:
     if len(devices) < 2:
         return 1
     if batch_size % len(devices):
-        raise FitError(f"a batch must be a multiple of the {len(devices)} devices, not of {batch_size} images")
+        raise FitError(f"a batch must be a multiple of the {len(devices)} devices, not {batch_size} images")
     keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
     return len(devices)
 
@@ -239,7 +246,7 @@ def _write_tensorboard(run: Run, history: tuple[Epoch, ...]) -> None:
         # The accelerator's memory is the other backend's.
         tf.config.set_visible_devices([], "GPU")
     values, step = dataclasses.asdict(history[-1]), len(history)
-    with tf.summary.create_file_writer(str(run.folder / "tensorboard")).as_default(step=step):
+    with tf.summary.create_file_writer(str(run.tensorboard)).as_default(step=step):
         for name in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
             tf.summary.scalar(name, values[name])
 

@@ -90,7 +90,7 @@ def read_class_folders(root: Path, spec: Preprocessing, labels: tuple[str, ...] 
 
     The folders' names are the labels, in alphabetical order, unless `labels` gives them; then every folder must be
     one of those. Each file is decoded once as serving would decode it, and left out when that fails. Raises
-    DatasetError when there are no two classes, or no photo of one.
+    DatasetError when there are no two classes, or no photo of one that a folder names.
     """
     folders = _split_folders(root)
     names = {split: _class_names(folder) for split, folder in folders.items()}
@@ -130,8 +130,11 @@ def _split_folders(root: Path) -> dict[str, Path]:
         raise DatasetError(f"there is no folder {root}")
     present = {folder.name.lower(): folder for folder in _folders(root)}
     found = {split: present[name] for split, names in _SPLIT_NAMES.items() for name in names if name in present}
-    if "train" not in found or not _folders(found["train"]):
+    found = {split: folder for split, folder in found.items() if split != "train" or _folders(folder)}
+    if not any(_folders(folder) for folder in found.values()):
         return {"train": root}
+    if "train" not in found:
+        raise DatasetError(f"{root} has a folder '{min(found)}' with classes in it, but no 'train' beside it")
     strange = sorted(folder.name for folder in present.values() if folder not in found.values())
     if strange:
         raise DatasetError(

@@ -23,7 +23,7 @@ _NAMED = 10
 def check_fit_to_publish(metrics: Metrics, duplicates: Sequence[str], model: bytes) -> None:
     """Raise GateError or QuantizationError when the model must not be published.
 
-    `duplicates` names the test images that were left out because they also occur in training.
+    `duplicates` names the test images that were left out because they also occur for training or validation.
     """
     if metrics.fp32_top1 is None or metrics.int8_top1 is None:
         _check_agreement(metrics.agreement)
@@ -53,7 +53,9 @@ def _check_agreement(agreement: float) -> None:
 
 def _check_is_a_bundle(folder: Path) -> None:
     if not (folder / MANIFEST).is_file():
-        raise GateError(f"{folder} is there but is no bundle, and is left as it is; choose another --name or --models")
+        raise GateError(
+            f"{folder} is there but is no bundle, and is left as it is; move it away, or choose another --models"
+        )
 
 
 def publish(run: Run, fitted: FitFacts | None, metrics: Metrics, document: Mapping[str, Any], models: Path) -> Path:
@@ -66,7 +68,7 @@ def publish(run: Run, fitted: FitFacts | None, metrics: Metrics, document: Mappi
     """
     check_fit_to_publish(metrics, document.get("duplicates", []), run.model.read_bytes())
     models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=models, prefix=".publish-") as workspace:
+    with tempfile.TemporaryDirectory(dir=models, prefix=".publish-", ignore_cleanup_errors=True) as workspace:
         bundle, replaced = Path(workspace) / "bundle", Path(workspace) / "replaced"
         bundle.mkdir()
         for source, name in ((run.model, MODEL), (run.metrics, METRICS), (run.report, REPORT)):
@@ -74,13 +76,13 @@ def publish(run: Run, fitted: FitFacts | None, metrics: Metrics, document: Mappi
         write_json(bundle / MANIFEST, manifest(run, fitted, metrics, document.get("candidates", [])))
         Classifier(load_bundle(bundle), Limits(), threads=1).warm_up()
         published = models / run.preset.name
-        if published.exists():
-            _check_is_a_bundle(published)
-            published.rename(replaced)
         try:
+            if published.exists():
+                _check_is_a_bundle(published)
+                published.rename(replaced)
             bundle.rename(published)
         except BaseException:
-            if replaced.exists():
+            if replaced.exists() and not published.exists():
                 replaced.rename(published)
             raise
     return published

@@ -35,7 +35,7 @@ class Quantization:
     """The candidates for the int8 model: every combination of what is listed. Raises ValueError.
 
     `weight_bits` 7 makes weights from -64 to 64, with which engines that lack AVX-512 VNNI or its like give the same
-    answers as others. `calibration_images` are training images, from which the activations' ranges are taken.
+    answers as others. `calibration_images` are so many images, from which the activations' ranges are taken.
     """
 
     converters: tuple[Converter, ...]

@@ -87,6 +87,11 @@ class Run:
         return self.folder / "history.csv"
 
     @property
+    def tensorboard(self) -> Path:
+        """The same for TensorBoard."""
+        return self.folder / "tensorboard"
+
+    @property
     def fit_facts(self) -> Path:
         return self.folder / "fit.json"
 
@@ -115,9 +120,12 @@ class DataFacts:
 
 
 def start_run(folder: Path, preset: Preset, data: DataFacts) -> Run:
-    """A folder for this preset and data, made if need be; raises RunError when another run is there."""
+    """A folder for this preset and data, made if need be; raises RunError when another run is there.
+
+    Where nothing is fitted the data may change from one beginning to the next.
+    """
     if (folder / _PRESET).exists():
-        return open_run(folder, preset, data)
+        open_run(folder, preset, data if preset.recipe.phases else None)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / _DATA, dataclasses.asdict(data))
     write_json(folder / _PRESET, dataclasses.asdict(preset))

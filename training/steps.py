@@ -153,7 +153,6 @@ def _fit(work: Work) -> None:
     if work.options.resume and run.fit_facts.exists() and run.weights.exists():
         print(f"Fitted already: {run.weights}")
         return
-    discard(run.fit_facts, run.weights, run.model, run.candidates, run.metrics, run.report)
     facts = fit(run, work.dataset, resume=work.options.resume)
     print(f"Fitted: {facts.validation_accuracy:.2%} of the validation images are right. Weights: {run.weights}")
 

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from support import ROOT
 
 import training.fit
@@ -21,8 +22,9 @@ from training.batches import Batches, all_batches, class_weights, training_batch
 from training.checkpoint import Epoch, load_checkpoint
 from training.dataset import Dataset, Pixels, Split
 from training.documents import read_history
-from training.errors import FitError
+from training.errors import DatasetError, FitError
 from training.fit import fit
+from training.photos import read_photos
 from training.preset import Augmentation, Phase, Preset, Recipe, load_preset
 from training.run import DataFacts, Run, start_run
 from training.trainee import Trainee, augmentation_layers, normalization
@@ -324,6 +326,19 @@ def test_a_phase_for_a_head_that_is_not_there_is_an_error(
     monkeypatch.setattr("training.fit.is_head", lambda layer: False)
     with pytest.raises(FitError, match="phase 1 trains the head alone, but the network has none of its own"):
         fit(start(phases=(dataclasses.replace(SGD, trains="head"),)), noisy)
+
+
+def test_a_photo_that_vanishes_during_a_fit_is_named(
+    start: Callable[..., Run], colours: Dataset, tmp_path: Path
+) -> None:
+    spec = dataclasses.replace(load_preset("folder").preprocessing, height=8, width=8)
+    for index in range(40):
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    photos, _ = read_photos(tmp_path, spec)
+    (tmp_path / "7.png").unlink()
+    vanishing = dataclasses.replace(colours, train=Split(photos, np.arange(40) % 3))
+    with pytest.raises(DatasetError, match=r"7.png could be read before, but no more"):
+        fit(start(), vanishing)
 
 
 def test_fewer_images_than_a_batch_make_a_batch(start: Callable[..., Run], colours: Dataset) -> None:

@@ -144,6 +144,20 @@ def test_what_lies_beside_the_splits_is_not_taken_for_a_class(preset: Preset, tm
         load_dataset(preset, tmp_path)
 
 
+def test_a_test_split_without_a_training_split_is_named(preset: Preset, tmp_path: Path) -> None:
+    for name in ("cat", "dog", "test/cat", "test/dog"):
+        fill(tmp_path / name, 3)
+    with pytest.raises(DatasetError, match="has a folder 'test' with classes in it, but no 'train' beside it"):
+        load_dataset(preset, tmp_path)
+
+
+def test_a_photo_of_each_class_is_too_few(preset: Preset, tmp_path: Path) -> None:
+    fill(tmp_path / "cat", 1)
+    fill(tmp_path / "dog", 1, first=100)
+    with pytest.raises(DatasetError, match="too few images: none is left for the training split"):
+        load_dataset(dataclasses.replace(preset, test_share=0.6), tmp_path)
+
+
 def test_a_split_without_images_is_named(preset: Preset, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         fill(tmp_path / "train" / name, 10)

@@ -94,6 +94,13 @@ def test_each_step_for_a_brought_model_runs_on_its_own(
     assert load_bundle(tmp_path / "models" / "shades").labels == LABELS
 
 
+def test_other_photos_can_be_quantized_with_at_the_next_beginning(work: Path, tmp_path: Path) -> None:
+    bring(work, tmp_path, "quantize", f"--calibration={work / 'photos'}")
+    bring(work, tmp_path, "quantize", f"--calibration={work / 'labelled'}", f"--data={work / 'labelled'}")
+    with pytest.raises(SystemExit, match="was begun with other images"):
+        bring(work, tmp_path, "evaluate", f"--calibration={work / 'photos'}")
+
+
 def test_a_brought_model_with_other_classes_than_labels_is_refused(work: Path, tmp_path: Path) -> None:
     (tmp_path / "two.txt").write_text("black\nwhite\n")
     with pytest.raises(SystemExit, match=r"3 .*2|2 .*3"):
