@@ -220,12 +220,11 @@ def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evalua
 
 def _ranking(network: keras.Model, split: Split, preset: Preset) -> NDArray[np.int64]:
     """The network's classes for each image, best first, int64 `(n, classes)`."""
-    values = preset.preprocessing.values()
     parts = []
     starts = range(0, len(split), _AT_ONCE)
     for start in progress(starts, len(starts), "Classifying in fp32, batches"):
         pixels = split.images.pixels(range(start, min(start + _AT_ONCE, len(split))))
-        parts.append(network.predict_on_batch(values[pixels, np.arange(3)])["logits"])
+        parts.append(network.predict_on_batch(preset.preprocessing.normalized(pixels))["logits"])
     return np.argsort(-np.concatenate(parts), axis=1, kind="stable")
 
 

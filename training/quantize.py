@@ -14,7 +14,6 @@ import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
-from PIL import Image
 
 from litelens.bundle import MODEL, Bundle
 from litelens.classifier import Classifier
@@ -85,11 +84,6 @@ def require_export_backend() -> None:
     """Raise QuantizationError on a Keras backend that cannot export TFLite."""
     if keras.config.backend() != "tensorflow":
         raise QuantizationError("TFLite export needs Keras' tensorflow backend; unset KERAS_BACKEND, but for fit alone")
-
-
-def model_inputs(images: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.float32]:
-    """The network's input for images, uint8 `(n, h, w, 3)`, made by the code that serves."""
-    return _inputs(np.stack([spec.pixels(Image.fromarray(image)) for image in images]), spec)
 
 
 def quantize(
@@ -182,7 +176,7 @@ class _Examiner:
         self._truth = truth
         self._expected = np.concatenate(
             [
-                network.predict(_inputs(some, spec), verbose=0)["logits"]
+                network.predict(spec.normalized(some), verbose=0)["logits"]
                 for some in np.split(pixels, range(_AT_ONCE, len(pixels), _AT_ONCE))
             ]
         )
@@ -274,10 +268,6 @@ def _interpreter(model: bytes) -> Interpreter:
         )
     except ValueError as error:
         raise QuantizationError(f"this is not a TFLite model: {error}") from error
-
-
-def _inputs(pixels: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.float32]:
-    return spec.values()[pixels, np.arange(3)]
 
 
 def _first_line(error: Exception) -> str:

@@ -170,7 +170,7 @@ def _quantize(work: Work) -> None:
     model, scores = quantize(
         network,
         candidates,
-        spec.values()[calibration.images.pixels(range(len(calibration))), np.arange(3)],
+        spec.normalized(calibration.images.pixels(range(len(calibration)))),
         check.images.pixels(range(len(check))),
         spec,
         check.classes if dataset.labelled else None,

@@ -52,6 +52,11 @@ class Preprocessing:
         values: NDArray[np.float32] = ((levels - np.array(self.mean)) / np.array(self.std)).astype(np.float32)
         return values
 
+    def normalized(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What a float network takes of pixels, uint8 `(..., 3)`: float32 of the same shape."""
+        values: NDArray[np.float32] = self.values()[pixels, np.arange(3)]
+        return values
+
     def _crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         scale = self.crop * min(width / self.width, height / self.height)
         left = (width - scale * self.width) / 2

@@ -229,7 +229,7 @@ def test_the_weights_are_those_of_the_best_epoch(start: Callable[..., Run], nois
     facts = fit(run, noisy)
     network = training.fit.build_network(run.preset, 3)
     network.load_weights(run.weights)
-    inputs = run.preset.preprocessing.values()[noisy.validation.images.pixels(range(33)), np.arange(3)]
+    inputs = run.preset.preprocessing.normalized(noisy.validation.images.pixels(range(33)))
     right = network.predict(inputs, verbose=0)["logits"].argmax(axis=1) == noisy.validation.classes
     assert right.mean() == pytest.approx(facts.validation_accuracy)
 
@@ -408,7 +408,7 @@ def test_augmentation_does_nothing_outside_training(colours: Dataset) -> None:
     (batch,) = all_batches(
         Split(Pixels(np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), np.uint8)), np.arange(3)), 3, 3
     )[0]
-    expected = spec.values()[batch["images"], np.arange(3)].reshape(3, -1)
+    expected = spec.normalized(batch["images"]).reshape(3, -1)
     assert np.asarray(trainee(batch, training=False)["logits"]) == pytest.approx(expected, abs=1e-2)
     assert np.abs(np.asarray(trainee(batch, training=True)["logits"]) - expected).max() > 1
 

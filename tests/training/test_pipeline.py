@@ -25,7 +25,7 @@ from training.dataset import load_dataset
 from training.errors import QuantizationError
 from training.fit import build_network
 from training.preset import load_preset
-from training.quantize import check_integer_only, model_inputs
+from training.quantize import check_integer_only
 from training.run import DataFacts, open_run, start_run
 
 STEPS = ("fit", "quantize", "evaluate", "report", "publish")
@@ -243,7 +243,7 @@ def test_the_int8_model_follows_the_network(folder: Path, data: Path) -> None:
     network.load_weights(run.weights)
     with np.load(data) as arrays:
         images = arrays["x_test"]
-    expected = network.predict(model_inputs(images, run.preset.preprocessing), verbose=0)["logits"]
+    expected = network.predict(run.preset.preprocessing.normalized(images), verbose=0)["logits"]
     classifier = Classifier(load_bundle(folder / "models" / "small"), Limits(), threads=1)
     found = np.stack([classifier.logits(image) for image in images])
     assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.95

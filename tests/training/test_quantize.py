@@ -17,7 +17,7 @@ from litelens.engines import LiteRT
 from litelens.preprocessing import Preprocessing
 from training.candidates import Candidate, Converter, float_tflite, opened_workshop, with_seven_bit_weights
 from training.errors import QuantizationError
-from training.quantize import Quantization, Score, best, check_integer_only, divergence, model_inputs, quantize
+from training.quantize import Quantization, Score, best, check_integer_only, divergence, quantize
 
 SIZE, CLASSES = 32, 5
 SPEC = Preprocessing(SIZE, SIZE, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -34,7 +34,7 @@ def images(count: int, seed: int) -> NDArray[np.uint8]:
 
 
 CHECK = images(64, seed=2)
-CALIBRATION = model_inputs(images(40, seed=1), SPEC)
+CALIBRATION = SPEC.normalized(images(40, seed=1))
 
 
 def network(activation: type[layers.Layer] = layers.ReLU, *, with_map: bool = True) -> keras.Model:
@@ -169,7 +169,7 @@ def test_a_bias_has_the_scale_of_the_input_times_that_of_the_weights(
 def test_the_answers_follow_the_float_network(
     fitted: keras.Model, models: dict[tuple[str, int], bytes], converter: Converter, tmp_path: Path
 ) -> None:
-    expected = fitted.predict(model_inputs(CHECK, SPEC), verbose=0)["logits"]
+    expected = fitted.predict(SPEC.normalized(CHECK), verbose=0)["logits"]
     eight, seven = (answers(models[converter, bits], tmp_path) for bits in (8, 7))
     spread = expected.std()
     assert np.abs(eight - expected).mean() < 0.03 * spread
@@ -180,8 +180,8 @@ def test_the_answers_follow_the_float_network(
 def test_the_candidate_that_agrees_most_is_returned_and_marked(
     fitted: keras.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dark_first = np.concatenate([model_inputs(np.zeros((1, SIZE, SIZE, 3), np.uint8), SPEC), CALIBRATION])
-    expected = fitted.predict(model_inputs(CHECK, SPEC), verbose=0)["logits"]
+    dark_first = np.concatenate([SPEC.normalized(np.zeros((1, SIZE, SIZE, 3), np.uint8)), CALIBRATION])
+    expected = fitted.predict(SPEC.normalized(CHECK), verbose=0)["logits"]
     truth = expected.argmax(axis=1)
     blind, seeing = Candidate("TFLiteConverter", 8, 1), Candidate("TFLiteConverter", 8, 41)
     model, (of_blind, of_seeing) = quantize(fitted, (blind, seeing), dark_first, CHECK, SPEC, truth)
