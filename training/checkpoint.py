@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 
 from training.errors import FitError
-from training.run import write_whole
+from training.run import write_json
 
 _STATE = "state.json"
 
@@ -36,17 +36,15 @@ class Checkpoint:
     best: Path
 
 
-def save_checkpoint(folder: Path, model: keras.Model, history: tuple[Epoch, ...]) -> Checkpoint:
+def save_checkpoint(folder: Path, model: keras.Model, history: tuple[Epoch, ...]) -> None:
     """Write the state after the history's last epoch; until that is done the one before it stands."""
     folder.mkdir(exist_ok=True)
     checkpoint = checkpoint_in(folder, history)
     model.save_weights(checkpoint.last)
-    state = {"history": [dataclasses.asdict(epoch) for epoch in history]}
-    write_whole(folder / _STATE, json.dumps(state, indent=2).encode())
+    write_json(folder / _STATE, {"history": [dataclasses.asdict(epoch) for epoch in history]})
     for path in folder.glob("*.weights.h5"):
         if path not in (checkpoint.last, checkpoint.best):
             path.unlink()
-    return checkpoint
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:

@@ -24,6 +24,7 @@ from training.metrics import (
 from training.photos import LIMITS
 from training.preset import Preset
 from training.progress import progress
+from training.quantize import unpublished_bundle
 from training.run import Metrics, Run
 
 TOP = 5
@@ -91,7 +92,7 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
     test, duplicates = without_duplicates(dataset.test, dataset.train, dataset.validation)
     if not len(test):
         raise DatasetError("every test image also occurs for training or validation; give others to test on")
-    bundle = unpublished_bundle(run)
+    bundle = bundle_of(run)
     uncalibrated = Classifier(bundle, LIMITS, threads=1)
     temperature = best_temperature(serve(uncalibrated, dataset.validation).logits(), dataset.validation.classes)
     calibrated = Classifier(dataclasses.replace(bundle, temperature=temperature), LIMITS, threads=1)
@@ -156,18 +157,10 @@ def without_duplicates(split: Split, *others: Split) -> tuple[Split, tuple[str, 
     )
 
 
-def unpublished_bundle(run: Run, temperature: float = 1.0, threshold: float = 0.0) -> Bundle:
+def bundle_of(run: Run, temperature: float = 1.0, threshold: float = 0.0) -> Bundle:
     """The run's model as serving would load it, before there is a manifest."""
-    return Bundle(
-        folder=run.folder,
-        manifest={},
-        name=run.preset.name,
-        version=run.preset.version,
-        labels=run.labels,
-        preprocessing=run.preset.preprocessing,
-        temperature=temperature,
-        threshold=threshold,
-    )
+    bundle = unpublished_bundle(run.folder, run.labels, run.preset.preprocessing)
+    return dataclasses.replace(bundle, temperature=temperature, threshold=threshold)
 
 
 def threshold_for(confidence: NDArray[np.float64], right: NDArray[np.bool_], accuracy: float) -> float:
@@ -188,7 +181,7 @@ def threshold_for(confidence: NDArray[np.float64], right: NDArray[np.bool_], acc
 
 
 def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
-    served = serve(Classifier(unpublished_bundle(run), LIMITS, threads=1), dataset.test)
+    served = serve(Classifier(bundle_of(run), LIMITS, threads=1), dataset.test)
     fp32 = _ranking(network, dataset.test, run.preset)
     metrics = Metrics(
         test_images=len(dataset.test),

@@ -8,7 +8,7 @@ from PIL import Image
 
 from litelens.classifier import Classifier, Prediction
 from training.dataset import Dataset
-from training.evaluate import unpublished_bundle
+from training.evaluate import bundle_of
 from training.photos import LIMITS
 from training.report import Example, Kind
 from training.run import Metrics, Run
@@ -20,7 +20,7 @@ _ANSWERS = 3
 
 def choose_examples(run: Run, metrics: Metrics, dataset: Dataset) -> tuple[Example, ...]:
     """Up to six of each kind among test images that the recipe's seed draws, so that none is picked for its looks."""
-    bundle = unpublished_bundle(run, metrics.temperature, metrics.threshold)
+    bundle = bundle_of(run, metrics.temperature, metrics.threshold)
     classifier = Classifier(bundle, LIMITS, threads=1)
     order = np.random.default_rng(run.preset.recipe.seed).permutation(len(dataset.test))[:_LOOKED_AT]
     chosen: dict[Kind, list[Example]] = {"right": [], "wrong": [], "uncertain": []}

@@ -161,6 +161,20 @@ def check_integer_only(model: bytes) -> None:
             raise QuantizationError(f"'{tensor['name']}' goes in or out as {np.dtype(tensor['dtype'])}, not int8")
 
 
+def unpublished_bundle(folder: Path, labels: tuple[str, ...], spec: Preprocessing) -> Bundle:
+    """The model in that folder as serving would load it, before it has a name, a temperature or a threshold."""
+    return Bundle(
+        folder=folder,
+        manifest={},
+        name="unpublished",
+        version="",
+        labels=labels,
+        preprocessing=spec,
+        temperature=1.0,
+        threshold=0.0,
+    )
+
+
 class _Examiner:
     """Compares models with the float network on the same images."""
 
@@ -196,16 +210,8 @@ class _Examiner:
     def _served(self, model: bytes, name: str) -> NDArray[np.float32]:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / MODEL).write_bytes(model)
-            bundle = Bundle(
-                folder=Path(folder),
-                manifest={},
-                name=name,
-                version="",
-                labels=tuple(str(label) for label in range(self._expected.shape[1])),
-                preprocessing=self._spec,
-                temperature=1.0,
-                threshold=0.0,
-            )
+            labels = tuple(str(label) for label in range(self._expected.shape[1]))
+            bundle = unpublished_bundle(Path(folder), labels, self._spec)
             classifier = Classifier(bundle, Limits(), threads=os.cpu_count() or 1)
             return np.stack([classifier.logits(image) for image in progress(self._pixels, len(self._pixels), name)])
 

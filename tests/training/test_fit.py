@@ -81,8 +81,8 @@ def noisy() -> Dataset:
     return Dataset(LABELS, train=split, validation=other, test=other, calibration=split)
 
 
-def interrupt(patch: pytest.MonkeyPatch, *, phase: int, epoch: int) -> None:
-    """Let fitting be stopped when that epoch begins."""
+def fit_until(run: Run, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, *, phase: int, epoch: int) -> None:
+    """A fit that is interrupted when that epoch begins."""
     fit_epoch = training.fit._fit_epoch
 
     def stop(run: Run, trainee: Trainee, number: int, current: int, *batches: Batches) -> Epoch:
@@ -90,7 +90,10 @@ def interrupt(patch: pytest.MonkeyPatch, *, phase: int, epoch: int) -> None:
             raise KeyboardInterrupt
         return fit_epoch(run, trainee, number, current, *batches)
 
-    patch.setattr("training.fit._fit_epoch", stop)
+    with monkeypatch.context() as patch:
+        patch.setattr("training.fit._fit_epoch", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit(run, dataset)
 
 
 def test_it_learns_and_says_so(start: Callable[..., Run], colours: Dataset) -> None:
@@ -135,10 +138,7 @@ def test_a_fit_that_was_interrupted_goes_on_exactly(
     changes = {"phases": phases, "augmentation": augmentation, "label_smoothing": 0.1}
     whole, interrupted = start("whole", **changes), start("interrupted", **changes)
     expected = fit(whole, noisy)
-    with monkeypatch.context() as patch:
-        interrupt(patch, phase=phase, epoch=epoch)
-        with pytest.raises(KeyboardInterrupt):
-            fit(interrupted, noisy)
+    fit_until(interrupted, noisy, monkeypatch, phase=phase, epoch=epoch)
     assert not interrupted.weights.exists()
     found = fit(interrupted, noisy, resume=True)
     assert dataclasses.replace(found, last_sitting_seconds=0) == dataclasses.replace(expected, last_sitting_seconds=0)
@@ -179,10 +179,7 @@ def test_an_unfinished_fit_is_not_begun_anew_by_mistake(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start()
-    with monkeypatch.context() as patch:
-        interrupt(patch, phase=1, epoch=2)
-        with pytest.raises(KeyboardInterrupt):
-            fit(run, noisy)
+    fit_until(run, noisy, monkeypatch, phase=1, epoch=2)
     with pytest.raises(FitError, match=r"interrupted after epoch 1 of phase 1: go on with --resume, or remove"):
         fit(run, noisy)
 
@@ -192,10 +189,7 @@ def test_a_damaged_checkpoint_is_named(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch, damaged: str
 ) -> None:
     run = start()
-    with monkeypatch.context() as patch:
-        interrupt(patch, phase=1, epoch=2)
-        with pytest.raises(KeyboardInterrupt):
-            fit(run, noisy)
+    fit_until(run, noisy, monkeypatch, phase=1, epoch=2)
     path = run.checkpoint / damaged
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(FitError, match=rf"the checkpoint .*{damaged} is damaged; remove the folder"):
@@ -206,10 +200,7 @@ def test_only_the_last_and_the_best_weights_are_kept(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start()
-    with monkeypatch.context() as patch:
-        interrupt(patch, phase=1, epoch=4)
-        with pytest.raises(KeyboardInterrupt):
-            fit(run, noisy)
+    fit_until(run, noisy, monkeypatch, phase=1, epoch=4)
     checkpoint = load_checkpoint(run.checkpoint)
     assert checkpoint
     assert set(run.checkpoint.glob("*.h5")) == {checkpoint.last, checkpoint.best}

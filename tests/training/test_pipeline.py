@@ -196,23 +196,6 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(folder: Path, tmp_path: Path
     assert (tmp_path / "models" / "small" / "thesis.txt").read_text() == "the only copy"
 
 
-def test_an_interruption_at_the_last_moment_leaves_the_published_bundle(
-    folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rename = Path.rename
-
-    def interrupted(path: Path, target: Path) -> Path:
-        if path.name == "bundle":
-            raise KeyboardInterrupt
-        return rename(path, target)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", interrupted)
-        with pytest.raises(SystemExit, match="Stopped"):
-            step_by_step(folder, data, "publish")
-    assert load_bundle(folder / "models" / "small").name == "small"
-
-
 def test_test_images_that_all_occur_in_training_are_refused(data: Path, tmp_path: Path) -> None:
     with np.load(data) as arrays:
         same = {**arrays, "x_test": arrays["x_train"][:40], "y_test": arrays["y_train"][:40]}
@@ -274,19 +257,30 @@ def test_a_model_that_was_not_measured_or_cannot_be_served_is_not_published(fold
     assert sorted(p.name for p in (folder / "models").iterdir()) == ["small"]
 
 
-def test_a_full_disk_at_the_last_moment_is_a_sentence_and_leaves_the_published_bundle(
-    folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("failure", "sentence"),
+    [
+        (
+            OSError(28, "No space left on device", "models/small"),
+            r"models/small: No space left on device. Nothing was published",
+        ),
+        (KeyboardInterrupt(), "Stopped"),
+    ],
+    ids=["full disk", "interruption"],
+)
+def test_a_failure_at_the_last_moment_is_a_sentence_and_leaves_the_published_bundle(
+    folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException, sentence: str
 ) -> None:
     rename = Path.rename
 
-    def full_disk(path: Path, target: Path) -> Path:
+    def fail(path: Path, target: Path) -> Path:
         if path.name == "bundle":
-            raise OSError(28, "No space left on device", str(target))
+            raise failure
         return rename(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", full_disk)
-        with pytest.raises(SystemExit, match=r"models/small: No space left on device. Nothing was published"):
+        patch.setattr(Path, "rename", fail)
+        with pytest.raises(SystemExit, match=sentence):
             step_by_step(folder, data, "publish")
     assert load_bundle(folder / "models" / "small").name == "small"
     assert sorted(p.name for p in (folder / "models").iterdir()) == ["small"]
