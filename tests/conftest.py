@@ -4,12 +4,13 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from aws import s3_at, serving_moto
 from support import BUNDLE, DATA, LambdaContext, require
 
 os.environ["LITELENS_BUNDLE"] = str(BUNDLE)
@@ -46,6 +47,13 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     program = Path(shutil.copy(shipped, tmp_path_factory.mktemp("emulator")))
     program.chmod(0o755)
     return program
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[str]:
+    """The base URL of moto's server, which boto3 takes for S3 until the session ends."""
+    with serving_moto() as url, s3_at(url):
+        yield url
 
 
 @pytest.fixture
