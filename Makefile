@@ -13,7 +13,7 @@ export LITELENS_BUNDLE := $(BUNDLE)
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
 
-.PHONY: help run classify test lint train lock clean
+.PHONY: help run classify test lint train openapi lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,9 @@ lint: $(DEV_ENV) ## check style and types
 
 train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PRESET=cifar100 for another recipe)
 	@.venv-dev/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)
+
+openapi: $(DEV_ENV) ## write the API's description to docs/openapi.json
+	@.venv-dev/bin/python -m handlers.openapi > docs/openapi.json
 
 lock: $(DEV_ENV) ## resolve pyproject.toml into the hash-locked requirements files
 	.venv-dev/bin/uv pip compile $(LOCK) --all-extras --output-file requirements-dev.txt
@@ -63,4 +66,6 @@ $(PYTHON) -m venv --clear $(1)
 $(1)/bin/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --requirement $(2) --quiet --progress-bar on
 $(1)/bin/python -c 'import pathlib, sysconfig; here = pathlib.Path.cwd(); \
 	pathlib.Path(sysconfig.get_path("purelib"), "litelens.pth").write_text(f"{here}\n{here}/lambda\n")'
+printf '#!%s/$(1)/bin/python\nimport sys\n\nfrom client.__main__ import main\n\nsys.exit(main())\n' "$(CURDIR)" > $(1)/bin/litelens
+chmod +x $(1)/bin/litelens
 endef

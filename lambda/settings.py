@@ -8,6 +8,8 @@ from pathlib import Path
 
 from litelens.images import Limits
 
+DEFAULT_MAX_UPLOAD_BYTES = 25_000_000
+
 
 class SettingsError(Exception):
     """An environment variable is missing or has a value that cannot be; the message names it."""
@@ -15,18 +17,25 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the bundle lies, what is accepted, and how many threads inference uses."""
+    """What is served, to whom, and within which limits.
+
+    `limits` holds for images inside a request, `max_upload_bytes` for those that lie in S3. Without `buckets`, without
+    an `upload_bucket` or without a `describe_model`, what needs them is off; without a `cors_origin` no other site's
+    page may call the API.
+    """
 
     bundle: Path
     limits: Limits
     threads: int
+    max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
+    buckets: frozenset[str] = frozenset()
+    upload_bucket: str | None = None
+    describe_model: str | None = None
+    cors_origin: str | None = None
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
-    """The settings in LITELENS_BUNDLE (required), LITELENS_MAX_BYTES, LITELENS_MAX_PIXELS and LITELENS_THREADS.
-
-    Raises SettingsError.
-    """
+    """The settings in the variables LITELENS_..., of which LITELENS_BUNDLE is required; raises SettingsError."""
     if not environment.get("LITELENS_BUNDLE"):
         raise SettingsError("LITELENS_BUNDLE is not set; give the folder of a bundle, such as models/cifar100-resnet50")
     defaults = Limits()
@@ -37,6 +46,11 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             pixels=_positive(environment, "LITELENS_MAX_PIXELS", defaults.pixels),
         ),
         threads=_positive(environment, "LITELENS_THREADS", os.cpu_count() or 1),
+        max_upload_bytes=_positive(environment, "LITELENS_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
+        buckets=frozenset(_names(environment.get("LITELENS_BUCKETS", ""))),
+        upload_bucket=environment.get("LITELENS_UPLOAD_BUCKET") or None,
+        describe_model=environment.get("LITELENS_DESCRIBE_MODEL") or None,
+        cors_origin=_origin(environment, "LITELENS_CORS_ORIGIN"),
     )
 
 
@@ -47,3 +61,14 @@ def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
     if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < 1:
         raise SettingsError(f"{name} must be a whole number above 0, not '{text}'")
     return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _origin(environment: Mapping[str, str], name: str) -> str | None:
+    text = environment.get(name)
+    if text and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?", text):
+        raise SettingsError(f"{name} must be an origin such as https://example.com, not '{text}'")
+    return text or None

@@ -1,7 +1,8 @@
 """API Gateway and Lambda on a laptop: HTTP requests become REST proxy events for the very handler that is deployed.
 
 Run with `make run`. One event is handled at a time, as in one Lambda execution environment. Neither Lambda's timeout
-nor its limit of 6 MB on an event is imposed.
+nor its limit of 6 MB on an event is imposed, nor what only a deployed API has: keys, throttling, compression, and the
+models that bound JSON before the handler sees it.
 """
 
 import argparse
@@ -16,20 +17,25 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
 import uvicorn
 
-from handlers.problems import KINDS, problem
-from handlers.requests import IMAGE_TYPES
-from litelens.errors import ImageTooLarge, LitelensError
+from handlers.problems import INTERNAL, KINDS, Kind, RequestTooLarge, problem
+from handlers.requests import BINARY_TYPES
+from litelens.errors import LitelensError
 from settings import SettingsError
 
 Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+# What API Gateway's ANY stands for.
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+FORBIDDEN = Kind("forbidden", HTTPStatus.FORBIDDEN, "The request is not allowed")
 
 MAX_PAYLOAD = 10_000_000
 TIMEOUT_MS = 29_000
@@ -56,21 +62,23 @@ def create_app(handler: Handler) -> Callable[[MutableMapping[str, Any], Receive,
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         request_id = str(uuid.uuid4())
+        if scope["method"] not in METHODS:
+            await _refuse(send, FORBIDDEN, "API Gateway knows no such path or method.", request_id)
+            return
         try:
             body = await _read_body(receive)
         except ConnectionResetError:
             return
-        except ImageTooLarge as error:
-            answer = problem(KINDS[ImageTooLarge], str(error), request_id)
-            await _send(send, answer.status_code, {"content-type": str(answer.content_type)}, str(answer.body).encode())
+        except RequestTooLarge as error:
+            await _refuse(send, KINDS[RequestTooLarge], str(error), request_id)
             return
         event = to_event(scope, body, request_id)
         loop = asyncio.get_running_loop()
         try:
             result = await loop.run_in_executor(one_at_a_time, handler, event, LocalContext(request_id))
         except Exception:
-            logging.exception("the handler raised, which API Gateway answers with 502")
-            await _send(send, 502, {"content-type": "application/json"}, b'{"message": "Internal server error"}')
+            logging.exception("the handler raised")
+            await _refuse(send, INTERNAL, "The request could not be completed; it may be sent again.", request_id)
             return
         await _send(send, result["statusCode"], _response_headers(result), _response_body(result))
 
@@ -86,7 +94,7 @@ def to_event(scope: MutableMapping[str, Any], body: bytes, request_id: str) -> d
     for key, text in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
         query.setdefault(key, []).append(text)
     media_type = headers.get("content-type", [""])[-1].partition(";")[0].strip().lower()
-    is_binary = bool(body) and media_type in IMAGE_TYPES
+    is_binary = bool(body) and media_type in BINARY_TYPES
     return {
         "resource": "/{proxy+}",
         "path": scope["path"],
@@ -120,7 +128,7 @@ def to_event(scope: MutableMapping[str, Any], body: bytes, request_id: str) -> d
 async def _read_body(receive: Receive) -> bytes:
     """The whole body.
 
-    Raises ImageTooLarge as soon as it is larger than API Gateway takes, ConnectionResetError when the client hangs up.
+    Raises RequestTooLarge once it is larger than API Gateway takes, ConnectionResetError when the client hangs up.
     """
     body = bytearray()
     while True:
@@ -129,7 +137,7 @@ async def _read_body(receive: Receive) -> bytes:
             raise ConnectionResetError
         body += message.get("body", b"")
         if len(body) > MAX_PAYLOAD:
-            raise ImageTooLarge(f"API Gateway takes at most {MAX_PAYLOAD:,} bytes in a request.")
+            raise RequestTooLarge(f"API Gateway takes at most {MAX_PAYLOAD:,} bytes in a request.")
         if not message.get("more_body"):
             return bytes(body)
 
@@ -142,6 +150,13 @@ def _response_headers(result: dict[str, Any]) -> dict[str, str]:
 def _response_body(result: dict[str, Any]) -> bytes:
     body = result.get("body") or ""
     return base64.b64decode(body) if result.get("isBase64Encoded") else body.encode()
+
+
+async def _refuse(send: Send, kind: Kind, detail: str, request_id: str) -> None:
+    """What the template makes API Gateway answer itself."""
+    answer = problem(kind, detail, request_id)
+    headers = {"content-type": str(answer.content_type), "x-request-id": request_id}
+    await _send(send, answer.status_code, headers, str(answer.body).encode())
 
 
 async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelens.bundle import Bundle
-from litelens.classifier import Classifier, softmax
+from litelens.classifier import Classifier, Options, softmax
 from training.dataset import Dataset, Split
 from training.errors import DatasetError
 from training.metrics import (
@@ -138,9 +138,10 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
 
 def serve(classifier: Classifier, split: Split) -> Answers:
     """What the classifier says of each image, sent as the file that a client would send."""
-    everything = len(classifier.bundle.labels)
+    everything = Options(top_k=len(classifier.bundle.labels))
     files = (split.images.encoded(i) for i in range(len(split)))
-    answers = Answers(np.zeros((len(split), everything), np.int64), np.zeros((len(split), everything)))
+    shape = (len(split), everything.top_k)
+    answers = Answers(np.zeros(shape, np.int64), np.zeros(shape))
     for row, data in enumerate(progress(files, len(split), "Classifying as serving does")):
         candidates = classifier.classify(data, everything).candidates
         answers.ranking[row] = [candidate.index for candidate in candidates]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from litelens.classifier import Classifier, Prediction
+from litelens.classifier import Classifier, Options, Prediction
 from training.dataset import Dataset
 from training.evaluate import bundle_of
 from training.photos import LIMITS
@@ -25,7 +25,9 @@ def choose_examples(run: Run, metrics: Metrics, dataset: Dataset) -> tuple[Examp
     order = np.random.default_rng(run.preset.recipe.seed).permutation(len(dataset.test))[:_LOOKED_AT]
     chosen: dict[Kind, list[Example]] = {"right": [], "wrong": [], "uncertain": []}
     for index in order:
-        prediction = classifier.classify(dataset.test.images.encoded(index), min(_ANSWERS, len(run.labels)))
+        prediction = classifier.classify(
+            dataset.test.images.encoded(index), Options(top_k=min(_ANSWERS, len(run.labels)))
+        )
         truth = run.labels[dataset.test.classes[index]]
         kind = _kind(prediction, truth)
         if len(chosen[kind]) < _OF_EACH:

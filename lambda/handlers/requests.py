@@ -1,46 +1,209 @@
-"""From an API Gateway event to the image and options in it."""
+"""From an API Gateway event to the images and options in it."""
 
 import base64
 import binascii
-import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
+import msgspec
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from adapters.objects import ObjectLocation
+from handlers.answers import Turn
+from handlers.forms import read_form
 from handlers.problems import InvalidBase64, InvalidJson, InvalidRequest, UnsupportedMediaType
-from litelens.classifier import DEFAULT_TOP_K
+from litelens.classifier import DEFAULT_TOP_K, Options
 from litelens.errors import ImageMissing, InvalidOption
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp")
-JSON_FIELDS = ("image", "top_k")
+JSON_TYPE = "application/json"
+FORM_TYPE = "multipart/form-data"
+BINARY_TYPES = (*IMAGE_TYPES, FORM_TYPE)
+
+MAX_IMAGES = 16
 
 _DATA_URL = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
 _WHITESPACE = re.compile(r"\s+")
+_S3_URI = re.compile(r"s3://([^/?#]+)/(.+)", re.DOTALL)
 
 # As much of what a caller sent as an answer repeats.
-_QUOTED = 40
+_QUOTED = 80
+
+ImageText = Annotated[
+    str,
+    Meta(
+        description="The image's bytes in base64, or a data URL.",
+        extra_json_schema={"minLength": 1, "contentEncoding": "base64", "format": "image"},
+    ),
+]
+S3Uri = Annotated[
+    str,
+    Meta(
+        description="An object in one of the allowed buckets.",
+        pattern="^s3://[^/?#]+/.",
+        examples=["s3://photos/cat.jpg"],
+    ),
+]
+Question = Annotated[
+    str,
+    Meta(
+        description="What to ask about the image; without it, a short description comes back.",
+        min_length=1,
+        max_length=2000,
+        examples=["What is in the background?"],
+    ),
+]
+
+
+class S3Object(Struct, frozen=True, forbid_unknown_fields=True):
+    """An object in one of the buckets that this deployment may read."""
+
+    bucket: Annotated[str, Meta(min_length=3, max_length=63, examples=["photos"])]
+    key: Annotated[str, Meta(min_length=1, max_length=1024, examples=["cat.jpg"])]
+    version_id: Annotated[str, Meta(min_length=1, max_length=1024)] | UnsetType = UNSET
+
+
+class ImageInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """One image, in one of three ways."""
+
+    image: ImageText | UnsetType = UNSET
+    s3: S3Object | UnsetType = UNSET
+    s3_uri: S3Uri | UnsetType = UNSET
+
+
+class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
+    """One image in one of three ways, or several as `images`; and options, which go before those in the query."""
+
+    images: Annotated[list[ImageInput], Meta(min_length=1, max_length=MAX_IMAGES)] | UnsetType = UNSET
+    top_k: Annotated[int, Meta(description="How many labels.", extra_json_schema={"minimum": 1})] | UnsetType = UNSET
+    threshold: (
+        Annotated[
+            float,
+            Meta(
+                description="Below this confidence an answer is uncertain; the model's own by default.",
+                extra_json_schema={"minimum": 0, "maximum": 1},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    heatmap: Annotated[bool, Meta(description="Whether to show where the label scores.")] | UnsetType = UNSET
+    heatmap_label: (
+        Annotated[str, Meta(description="The label to show; the best one by default.", examples=["rocket"])] | UnsetType
+    ) = UNSET
+
+
+class DescribeBody(ImageInput, frozen=True, forbid_unknown_fields=True):
+    """One image in one of three ways, the question, and what was said before."""
+
+    question: Question | UnsetType = UNSET
+    turns: Annotated[list[Turn], Meta(max_length=20)] = []
+
+
+class UploadBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """What will be uploaded."""
+
+    content_type: Literal["image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"]
 
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    image: bytes
-    top_k: int
+    """The images, as bytes or as what the JSON says of them, and what is asked of each."""
+
+    images: tuple[bytes | ImageInput, ...]
+    are_many: bool
+    options: Options
+
+
+@dataclass(frozen=True)
+class DescribeRequest:
+    image: bytes | ImageInput
+    question: str | None
+    turns: tuple[Turn, ...]
+
+
+Body = TypeVar("Body")
 
 
 def parse_classify(event: APIGatewayProxyEvent) -> ClassifyRequest:
     """What a `POST /v1/classify` asks for; raises RequestError, ImageMissing or InvalidOption."""
-    media_type = (event.headers.get("content-type") or "").partition(";")[0].strip().lower()
-    top_k = _top_k_in_query(event)
-    if media_type == "application/json":
-        return _from_json(_body(event), top_k)
-    if media_type in IMAGE_TYPES:
-        return ClassifyRequest(_body(event), top_k)
-    named = f"'{media_type[:_QUOTED]}'" if media_type else "missing"
-    raise UnsupportedMediaType(
-        f"The content type is {named}; send {', '.join(IMAGE_TYPES)} with the image's bytes, or application/json."
-    )
+    asked = _options_in_text(event.query_string_parameters)
+    media_type = _media_type(event)
+    if media_type == JSON_TYPE:
+        body = _json(event, ClassifyBody)
+        if body.images is not UNSET and _is_given(body):
+            raise InvalidRequest("The JSON must have one image or 'images', not both.")
+        images = (body,) if body.images is UNSET else tuple(body.images)
+        return ClassifyRequest(images, body.images is not UNSET, _options(asked | _options_in_json(body)))
+    if media_type == FORM_TYPE:
+        form = read_form(_body(event), event.headers["content-type"], images=MAX_IMAGES, fields=tuple(_IN_TEXT))
+        return ClassifyRequest(form.images, len(form.images) > 1, _options(asked | _options_in_text(form.fields)))
+    return ClassifyRequest((_raw(event, media_type),), False, _options(asked))
+
+
+def parse_describe(event: APIGatewayProxyEvent) -> DescribeRequest:
+    """What a `POST /v1/describe` asks for; raises RequestError or ImageMissing."""
+    media_type = _media_type(event)
+    if media_type == JSON_TYPE:
+        body = _json(event, DescribeBody)
+        return DescribeRequest(body, None if body.question is UNSET else body.question, tuple(body.turns))
+    if media_type == FORM_TYPE:
+        form = read_form(_body(event), event.headers["content-type"], images=1, fields=("question",))
+        return DescribeRequest(form.images[0], _question(form.fields), ())
+    return DescribeRequest(_raw(event, media_type), _question(event.query_string_parameters), ())
+
+
+def parse_upload(event: APIGatewayProxyEvent) -> UploadBody:
+    """What a `POST /v1/uploads` asks for; raises RequestError."""
+    media_type = _media_type(event)
+    if media_type != JSON_TYPE:
+        raise UnsupportedMediaType(f"The content type is {_quoted(media_type)}; send {JSON_TYPE}.")
+    return _json(event, UploadBody)
+
+
+def source_of(image: bytes | ImageInput) -> bytes | ObjectLocation:
+    """The image's bytes, or where in S3 they lie; raises RequestError or ImageMissing."""
+    if isinstance(image, bytes):
+        return image
+    given = [field for field in ("image", "s3", "s3_uri") if getattr(image, field) is not UNSET]
+    if len(given) > 1:
+        raise InvalidRequest(f"There are both '{given[0]}' and '{given[1]}'; send one of them for each image.")
+    if image.s3 is not UNSET:
+        version = None if image.s3.version_id is UNSET else image.s3.version_id
+        return ObjectLocation(image.s3.bucket, image.s3.key, version)
+    if image.s3_uri is not UNSET:
+        return parse_s3_uri(image.s3_uri)
+    if image.image is UNSET or image.image == "":
+        raise ImageMissing("The field 'image' is missing or empty; put the image's bytes there in base64.")
+    data_url = _DATA_URL.match(image.image)
+    return _decode_base64(image.image[data_url.end() :] if data_url else image.image, "The field 'image'")
+
+
+def parse_s3_uri(uri: str) -> ObjectLocation:
+    """The object that an `s3://bucket/key` names; raises InvalidRequest."""
+    found = _S3_URI.fullmatch(uri)
+    if not found:
+        raise InvalidRequest("An S3 URI is written s3://bucket/key.")
+    return ObjectLocation(found[1], found[2])
+
+
+def _is_given(body: ImageInput) -> bool:
+    return any(field is not UNSET for field in (body.image, body.s3, body.s3_uri))
+
+
+def _media_type(event: APIGatewayProxyEvent) -> str:
+    return (event.headers.get("content-type") or "").partition(";")[0].strip().lower()
+
+
+def _raw(event: APIGatewayProxyEvent, media_type: str) -> bytes:
+    if media_type not in IMAGE_TYPES:
+        raise UnsupportedMediaType(
+            f"The content type is {_quoted(media_type)}; send {', '.join(IMAGE_TYPES)} with the image's bytes, "
+            f"{FORM_TYPE} or {JSON_TYPE}."
+        )
+    return _body(event)
 
 
 def _body(event: APIGatewayProxyEvent) -> bytes:
@@ -50,26 +213,13 @@ def _body(event: APIGatewayProxyEvent) -> bytes:
     return body.encode(errors="replace")
 
 
-def _from_json(body: bytes, top_k: int) -> ClassifyRequest:
+def _json(event: APIGatewayProxyEvent, form: type[Body]) -> Body:
     try:
-        document = json.loads(body)
+        return msgspec.json.decode(_body(event), type=form)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"The JSON is not of the documented form: {str(error)[: 2 * _QUOTED]}.") from error
     except (ValueError, RecursionError) as error:
         raise InvalidJson("The body is not valid JSON.") from error
-    if not isinstance(document, dict):
-        raise InvalidRequest('The JSON must be an object such as {"image": "<base64>", "top_k": 5}.')
-    unknown = sorted(document.keys() - set(JSON_FIELDS))
-    if unknown:
-        raise InvalidRequest(f"There is no field {unknown[0][:_QUOTED]!r}; the fields are {', '.join(JSON_FIELDS)}.")
-    return ClassifyRequest(_image_in_json(document.get("image")), _top_k(document.get("top_k", top_k)))
-
-
-def _image_in_json(image: Any) -> bytes:
-    if image is None or image == "":
-        raise ImageMissing("The field 'image' is missing or empty; put the image's bytes there in base64.")
-    if not isinstance(image, str):
-        raise InvalidRequest("The field 'image' must be a string: the image's bytes in base64, or a data URL.")
-    data_url = _DATA_URL.match(image)
-    return _decode_base64(image[data_url.end() :] if data_url else image, "The field 'image'")
 
 
 def _decode_base64(text: str, where: str) -> bytes:
@@ -79,16 +229,55 @@ def _decode_base64(text: str, where: str) -> bytes:
         raise InvalidBase64(f"{where} is not valid base64.") from error
 
 
-def _top_k_in_query(event: APIGatewayProxyEvent) -> int:
-    text = event.query_string_parameters.get("top_k")
-    if text is None:
-        return DEFAULT_TOP_K
+def _options_in_json(body: ClassifyBody) -> dict[str, Any]:
+    values = {name: getattr(body, name) for name in _IN_TEXT}
+    return {name: value for name, value in values.items() if value is not UNSET}
+
+
+def _options_in_text(fields: Mapping[str, str]) -> dict[str, Any]:
+    return {name: read(name, fields[name]) for name, read in _IN_TEXT.items() if name in fields}
+
+
+def _options(asked: Mapping[str, Any]) -> Options:
+    return Options(
+        top_k=asked.get("top_k", DEFAULT_TOP_K),
+        threshold=asked.get("threshold"),
+        heat_map=asked.get("heatmap", "heatmap_label" in asked),
+        heat_map_label=asked.get("heatmap_label"),
+    )
+
+
+def _whole_number(name: str, text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,6}", text):
-        raise InvalidOption("top_k must be a whole number.")
+        raise InvalidOption(f"{name} must be a whole number.")
     return int(text)
 
 
-def _top_k(value: Any) -> int:
-    if type(value) is not int:
-        raise InvalidOption("top_k must be a whole number.")
-    return value
+def _number(name: str, text: str) -> float:
+    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{0,20})?", text):
+        raise InvalidOption(f"{name} must be a number such as 0.5.")
+    return float(text)
+
+
+def _truth(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise InvalidOption(f"{name} must be true or false.")
+    return text.lower() == "true"
+
+
+def _text(_: str, text: str) -> str:
+    return text
+
+
+_IN_TEXT = {"top_k": _whole_number, "threshold": _number, "heatmap": _truth, "heatmap_label": _text}
+
+
+def _question(fields: Mapping[str, str]) -> str | None:
+    question = fields.get("question")
+    if question is not None and not 1 <= len(question) <= 2000:
+        raise InvalidOption("question must have 1 to 2,000 characters.")
+    return question
+
+
+def _quoted(text: str) -> str:
+    return f"'{text[:_QUOTED]}'" if text else "missing"

@@ -24,6 +24,7 @@ class Bundle:
     """A verified bundle. `manifest` is the whole document; the other fields are what serving reads from it.
 
     Confidences are the softmax of the logits divided by `temperature`; a best one below `threshold` is uncertain.
+    `groups` gives the coarse group of each label; it is empty in bundles without groups.
     """
 
     folder: Path
@@ -31,6 +32,7 @@ class Bundle:
     name: str
     version: str
     labels: tuple[str, ...]
+    groups: Mapping[str, str]
     preprocessing: Preprocessing
     temperature: float
     threshold: float
@@ -72,6 +74,11 @@ def _from_manifest(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
     for field in ("name", "version"):
         if not _is_name(manifest[field]):
             raise ValueError(f"{field} must be a name")
+    groups = manifest.get("groups") or {}
+    if not isinstance(groups, dict) or not all(_is_name(group) for group in groups.values()):
+        raise ValueError("groups must be the name of a group for each label")
+    if groups and set(groups) != set(labels):
+        raise ValueError("groups must have a group for every label, and for nothing else")
     temperature, threshold = manifest["temperature"], manifest["threshold"]
     if type(temperature) not in (int, float) or not 0.01 <= temperature <= 100:
         raise ValueError(f"temperature must be between 0.01 and 100, not {temperature!r}")
@@ -83,6 +90,7 @@ def _from_manifest(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         name=manifest["name"],
         version=manifest["version"],
         labels=tuple(labels),
+        groups=groups,
         preprocessing=_preprocessing(manifest["preprocessing"]),
         temperature=float(temperature),
         threshold=float(threshold),

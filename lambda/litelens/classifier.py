@@ -18,12 +18,49 @@ LOGITS, MAP = "logits", "class_activation_map"
 
 
 @dataclass(frozen=True)
+class Options:
+    """What is asked of a prediction: how many labels, and whether with a heat map.
+
+    `threshold` (0 to 1) replaces the bundle's; the heat map is of the best label unless `heat_map_label` names one.
+    """
+
+    top_k: int = DEFAULT_TOP_K
+    threshold: float | None = None
+    heat_map: bool = False
+    heat_map_label: str | None = None
+
+
+_DEFAULTS = Options()
+
+
+@dataclass(frozen=True)
 class Candidate:
-    """A label with its index in the model's output and its calibrated probability (0 to 1)."""
+    """A label with its index in the model's output and its calibrated probability (0 to 1).
+
+    `group` is the coarse group that the label belongs to, where the bundle has groups.
+    """
 
     label: str
     index: int
     confidence: float
+    group: str | None = None
+
+
+@dataclass(frozen=True)
+class Group:
+    """A coarse group with the sum of its labels' probabilities."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Where a label scores: float32 `(h, w)`, and the box (left, top, right, bottom) that it covers in the photo."""
+
+    label: str
+    scores: NDArray[np.float32]
+    box: tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -37,14 +74,24 @@ class Timing:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest labels, best first; `uncertain` when the best is below the bundle's threshold."""
+    """The likeliest labels, best first; `uncertain` when the best is below the threshold."""
 
     candidates: tuple[Candidate, ...]
+    group: Group | None
     uncertain: bool
+    heat_map: HeatMap | None
     image_format: str
     width: int
     height: int
     timing: Timing
+
+
+@dataclass(frozen=True)
+class _Scores:
+    """The class scores, float32 `(classes,)`, and their maps, float32 `(h, w, classes)`, where the model has them."""
+
+    logits: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
 
 
 class Classifier:
@@ -64,22 +111,31 @@ class Classifier:
         self.logits(np.zeros((spec.height, spec.width, 3), np.uint8))
         return _milliseconds(time.perf_counter() - started)
 
-    def classify(self, data: bytes, top_k: int = DEFAULT_TOP_K) -> Prediction:
-        """What the image in these bytes shows; raises InputError."""
-        if not 1 <= top_k <= len(self.bundle.labels):
+    def check(self, options: Options) -> None:
+        """Raises InvalidOption when this model cannot do what is asked."""
+        if not 1 <= options.top_k <= len(self.bundle.labels):
             raise InvalidOption(f"top_k must be a whole number from 1 to {len(self.bundle.labels)}.")
+        if options.threshold is not None and not 0 <= options.threshold <= 1:
+            raise InvalidOption("threshold must be a number from 0 to 1.")
+        if options.heat_map and not self._engine.output_shapes.get(MAP):
+            raise InvalidOption("This model gives no heat maps.")
+        if options.heat_map_label is not None and options.heat_map_label not in self.bundle.labels:
+            raise InvalidOption("heatmap_label must be one of the model's labels, which GET /v1/model lists.")
+
+    def decode(self, data: bytes) -> DecodedImage:
+        """The image in these bytes, held to this classifier's limits; raises ImageError."""
+        return decode(data, self._limits)
+
+    def classify(self, data: bytes, options: Options = _DEFAULTS) -> Prediction:
+        """What the image in these bytes shows; raises InputError."""
+        self.check(options)
         started = time.perf_counter()
-        image = decode(data, self._limits)
-        pixels = self.bundle.preprocessing.pixels(image.rgb)
-        decoded = time.perf_counter()
-        confidences = softmax(self.logits(pixels) / np.float32(self.bundle.temperature))
-        inferred = time.perf_counter()
-        timing = Timing(
-            decode=_milliseconds(decoded - started),
-            inference=_milliseconds(inferred - decoded),
-            total=_milliseconds(inferred - started),
-        )
-        return self._prediction(image, confidences, top_k, timing)
+        return self._predict(self.decode(data), options, started)
+
+    def predict(self, image: DecodedImage, options: Options = _DEFAULTS) -> Prediction:
+        """What a decoded image shows; raises InvalidOption. The time that decoding took is not in the timing."""
+        self.check(options)
+        return self._predict(image, options, time.perf_counter())
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The class scores, float32 `(classes,)`, of the input's pixels, uint8 `(height, width, 3)`.
@@ -87,37 +143,68 @@ class Classifier:
         They are the mean of the class activation map where the model has one: the `logits` output is the same, but
         rounded to int8 once more, which makes ties of near scores.
         """
-        outputs = self._run(pixels)
-        maps = outputs.get(MAP)
-        scores: NDArray[np.float32] = outputs[LOGITS][0] if maps is None else maps[0].mean(axis=(0, 1))
-        return scores
+        return self._scores(pixels).logits
 
     def heat_map(self, pixels: NDArray[np.uint8], index: int) -> NDArray[np.float32] | None:
         """Where in the input a class scores, float32 `(h, w)` on a coarser grid, whose mean is the class's score.
 
         None when the model has no class activation map.
         """
-        maps = self._run(pixels).get(MAP)
-        return None if maps is None else maps[0, :, :, index]
+        maps = self._scores(pixels).maps
+        return None if maps is None else maps[:, :, index]
 
-    def _run(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    def _scores(self, pixels: NDArray[np.uint8]) -> _Scores:
         values = self._input_levels[pixels, np.arange(3)]
-        return self._engine.run(values[np.newaxis])
+        outputs = self._engine.run(values[np.newaxis])
+        if MAP not in outputs:
+            return _Scores(outputs[LOGITS][0], None)
+        maps = outputs[MAP][0]
+        return _Scores(maps.mean(axis=(0, 1)), maps)
 
-    def _prediction(
-        self, image: DecodedImage, confidences: NDArray[np.float32], top_k: int, timing: Timing
-    ) -> Prediction:
-        best_first = np.argsort(-confidences, kind="stable")[:top_k]
+    def _predict(self, image: DecodedImage, options: Options, started: float) -> Prediction:
+        pixels = self.bundle.preprocessing.pixels(image.rgb)
+        decoded = time.perf_counter()
+        scores = self._scores(pixels)
+        confidences = softmax(scores.logits / np.float32(self.bundle.temperature))
+        inferred = time.perf_counter()
+        best_first = np.argsort(-confidences, kind="stable")
+        best = float(confidences[best_first[0]])
+        threshold = self.bundle.threshold if options.threshold is None else options.threshold
         return Prediction(
-            candidates=tuple(
-                Candidate(self.bundle.labels[index], int(index), float(confidences[index])) for index in best_first
-            ),
-            uncertain=float(confidences[best_first[0]]) < self.bundle.threshold,
+            candidates=tuple(self._candidate(int(index), confidences) for index in best_first[: options.top_k]),
+            group=self._best_group(confidences),
+            uncertain=best < threshold,
+            heat_map=self._map_of(int(best_first[0]), scores, image, options),
             image_format=image.format,
             width=image.rgb.width,
             height=image.rgb.height,
-            timing=timing,
+            timing=Timing(
+                decode=_milliseconds(decoded - started),
+                inference=_milliseconds(inferred - decoded),
+                total=_milliseconds(inferred - started),
+            ),
         )
+
+    def _candidate(self, index: int, confidences: NDArray[np.float32]) -> Candidate:
+        label = self.bundle.labels[index]
+        return Candidate(label, index, float(confidences[index]), self.bundle.groups.get(label))
+
+    def _best_group(self, confidences: NDArray[np.float32]) -> Group | None:
+        if not self.bundle.groups:
+            return None
+        sums: dict[str, float] = {}
+        for label, confidence in zip(self.bundle.labels, confidences, strict=True):
+            group = self.bundle.groups[label]
+            sums[group] = sums.get(group, 0) + float(confidence)
+        best = max(sums, key=sums.__getitem__)
+        return Group(best, min(sums[best], 1))
+
+    def _map_of(self, best: int, scores: _Scores, image: DecodedImage, options: Options) -> HeatMap | None:
+        if not options.heat_map or scores.maps is None:
+            return None
+        label = options.heat_map_label or self.bundle.labels[best]
+        box = self.bundle.preprocessing.box(image.rgb.width, image.rgb.height)
+        return HeatMap(label, scores.maps[:, :, self.bundle.labels.index(label)], box)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

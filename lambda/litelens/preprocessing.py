@@ -41,7 +41,7 @@ class Preprocessing:
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """The input's pixels, uint8 `(height, width, 3)`, from an RGB image of any size."""
         size = (self.width, self.height)
-        box = self._crop_box(image.width, image.height)
+        box = self.box(image.width, image.height)
         if image.size != size or box != (0, 0, *size):
             image = image.resize(size, Image.Resampling[self.interpolation.upper()], box=box)
         return np.asarray(image)
@@ -57,7 +57,8 @@ class Preprocessing:
         values: NDArray[np.float32] = self.values()[pixels, np.arange(3)]
         return values
 
-    def _crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+    def box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """The part of a photo of this size that becomes the input: left, top, right and bottom, in its pixels."""
         scale = self.crop * min(width / self.width, height / self.height)
         left = (width - scale * self.width) / 2
         top = (height - scale * self.height) / 2

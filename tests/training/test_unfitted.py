@@ -12,7 +12,7 @@ from PIL import Image
 from test_network import published
 
 from litelens.bundle import load_bundle
-from litelens.classifier import Classifier
+from litelens.classifier import Classifier, Options
 from litelens.images import Limits
 from training.__main__ import main
 
@@ -68,7 +68,7 @@ def test_a_brought_model_becomes_a_bundle_with_photos_that_nobody_labelled(work:
     served = Classifier(bundle, Limits(), threads=1)
     for label in LABELS:
         photo = (work / "labelled" / label / f"{label}-3.png").read_bytes()
-        assert served.classify(photo, 3).candidates[0].label == label
+        assert served.classify(photo, Options(top_k=3)).candidates[0].label == label
     metrics = bundle.manifest["metrics"]
     assert metrics["int8_top1"] is None
     assert metrics["agreement"] > 0.9

@@ -2,14 +2,17 @@
 
 import asyncio
 import base64
+import json
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support import recorded_event
+from template import gateway_responses
 
-from local.gateway import MAX_PAYLOAD, create_app, to_event
+from handlers.requests import BINARY_TYPES
+from local.gateway import MAX_PAYLOAD, METHODS, create_app, to_event
 
 SCOPE = {
     "method": "POST",
@@ -22,7 +25,7 @@ SCOPE = {
 Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 
-async def exchange(handler: Handler, *received: dict[str, Any]) -> list[dict[str, Any]]:
+async def exchange(handler: Handler, *received: dict[str, Any], method: str = "POST") -> list[dict[str, Any]]:
     """What the application sends when it receives these messages."""
     messages, sent = iter(received), []
 
@@ -32,8 +35,22 @@ async def exchange(handler: Handler, *received: dict[str, Any]) -> list[dict[str
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    await create_app(handler)(SCOPE, receive, send)
+    await create_app(handler)({**SCOPE, "method": method}, receive, send)
     return sent
+
+
+def assert_answers_as(response_type: str, start: dict[str, Any], content: dict[str, Any]) -> None:
+    """That this is what the template makes API Gateway answer, down to the code and the title."""
+    deployed = gateway_responses()[response_type]
+    headers = dict(start["headers"])
+    problem = json.loads(content["body"])
+    assert start["status"] == deployed.status
+    assert [problem[field] for field in ("type", "title", "status", "code")] == [
+        deployed.body[field] for field in ("type", "title", "status", "code")
+    ]
+    assert problem["detail"]
+    assert f"'{headers[b'content-type'].decode()}'" == deployed.headers["Content-Type"]
+    assert headers[b"x-request-id"].decode() == problem["request_id"]
 
 
 def body(content: bytes, more: bool = False) -> dict[str, Any]:
@@ -62,6 +79,36 @@ def test_text_travels_as_it_is() -> None:
     assert (event["body"], event["isBase64Encoded"]) == ("{ä", False)
 
 
+@pytest.mark.parametrize("media_type", BINARY_TYPES)
+def test_binary_types_travel_as_base64(media_type: str) -> None:
+    headers = [(b"content-type", f"{media_type}; boundary=x".encode())]
+    event = to_event({**SCOPE, "headers": headers}, b"\xff\0", "the-id")
+    assert (base64.b64decode(event["body"]), event["isBase64Encoded"]) == (b"\xff\0", True)
+
+
+def test_a_request_id_of_the_clients_own_travels_as_it_is() -> None:
+    event = to_event({**SCOPE, "headers": [(b"x-request-id", b"mine")]}, b"", "the-id")
+    assert (event["headers"]["x-request-id"], event["requestContext"]["requestId"]) == ("mine", "the-id")
+
+
+def test_the_path_is_the_parameter_of_the_proxy_route() -> None:
+    event = to_event({**SCOPE, "path": "/v1/results/the-result"}, b"", "the-id")
+    assert (event["resource"], event["pathParameters"]) == ("/{proxy+}", {"proxy": "v1/results/the-result"})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_handler_answers_every_method_that_the_gateway_passes(method: str) -> None:
+    def answer(event: dict[str, Any], _: object) -> dict[str, Any]:
+        return {"statusCode": 200, "headers": {"x-method": event["httpMethod"]}}
+
+    (start, _) = asyncio.run(exchange(answer, body(b""), method=method))
+    assert (b"x-method", method.encode()) in start["headers"]
+
+
+def test_other_methods_do_not_reach_the_handler() -> None:
+    assert_answers_as("MISSING_AUTHENTICATION_TOKEN", *asyncio.run(exchange(no_handler, body(b""), method="TRACE")))
+
+
 def test_a_body_in_pieces_reaches_the_handler_whole() -> None:
     def echo(event: dict[str, Any], _: object) -> dict[str, Any]:
         return {"statusCode": 200, "body": event["body"], "isBase64Encoded": True, "headers": {"X-One": "1"}}
@@ -80,12 +127,12 @@ def test_several_values_of_a_header_are_kept() -> None:
     assert (b"vary", b"a, b") in start["headers"]
 
 
-def test_a_handler_that_raises_is_a_bad_gateway() -> None:
+def test_a_handler_that_raises_is_an_internal_error_without_its_message() -> None:
     def broken(*_: object) -> dict[str, Any]:
         raise RuntimeError("secret")
 
     start, content = asyncio.run(exchange(broken, body(b"")))
-    assert start["status"] == 502
+    assert_answers_as("DEFAULT_5XX", start, content)
     assert b"secret" not in content["body"]
 
 
@@ -99,8 +146,8 @@ def test_the_limit_is_on_the_byte() -> None:
 
     (start, _) = asyncio.run(exchange(accept, body(b"\0" * MAX_PAYLOAD)))
     assert start["status"] == 200
-    (start, _) = asyncio.run(exchange(no_handler, body(b"\0" * (MAX_PAYLOAD + 1), more=True)))
-    assert start["status"] == 413
+    beyond = asyncio.run(exchange(no_handler, body(b"\0" * (MAX_PAYLOAD + 1), more=True)))
+    assert_answers_as("REQUEST_TOO_LARGE", *beyond)
 
 
 def test_events_are_handled_one_at_a_time() -> None:

@@ -1,0 +1,195 @@
+"""What the API answers, as it is documented and as it is sent. Confidences are calibrated probabilities, 0 to 1."""
+
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from litelens.images import FORMATS
+
+Confidence = Annotated[float, Meta(description="A calibrated probability.", ge=0, le=1, examples=[0.785321])]
+Label = Annotated[str, Meta(examples=["rocket"])]
+Milliseconds = Annotated[float, Meta(ge=0, examples=[2.2])]
+RequestId = Annotated[
+    str, Meta(description="Finds the request in the logs.", examples=["9a00d317-3e73-4f23-aec5-3eb8269d6efd"])
+]
+
+
+class Model(Struct, frozen=True):
+    """Which model answered."""
+
+    name: Annotated[str, Meta(examples=["cifar100-resnet50"])]
+    version: Annotated[str, Meta(examples=["0.2.0"])]
+
+
+class LabelConfidence(Struct, frozen=True, omit_defaults=True):
+    """A label with its index among the model's classes and, where the model has such, its coarse group."""
+
+    label: Label
+    index: Annotated[int, Meta(ge=0, examples=[69])]
+    confidence: Confidence
+    group: Annotated[str, Meta(examples=["vehicles 2"])] | UnsetType = UNSET
+
+
+class GroupConfidence(Struct, frozen=True):
+    """The likeliest coarse group: its labels' confidences added up."""
+
+    label: Annotated[str, Meta(examples=["vehicles 2"])]
+    confidence: Confidence
+
+
+class Timing(Struct, frozen=True):
+    """Milliseconds spent on decoding, on inference, and on both."""
+
+    decode: Milliseconds
+    inference: Milliseconds
+    total: Milliseconds
+
+
+class Region(Struct, frozen=True):
+    """The part of the upright photo that the model saw, in the photo's pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class HeatMap(Struct, frozen=True):
+    """Where in the photo a label scores: draw `png` over `region`, or `grid` (rows, top first) your own way."""
+
+    label: Label
+    png: Annotated[
+        str,
+        Meta(
+            description="A PNG as data URL: red where the label scores most, transparent where least.",
+            pattern="^data:image/png;base64,",
+        ),
+    ]
+    grid: Annotated[
+        list[list[float]], Meta(description="The label's score in each cell; their mean is the label's logit.")
+    ]
+    region: Region
+
+
+class Photo(Struct, frozen=True):
+    """The image as it was sent: its format, and its size once upright."""
+
+    format: Annotated[str, Meta(extra_json_schema={"enum": list(FORMATS)})]
+    width: Annotated[int, Meta(ge=1, examples=[640])]
+    height: Annotated[int, Meta(ge=1, examples=[427])]
+
+
+class Classification(Struct, frozen=True, omit_defaults=True, tag_field="status", tag="done"):
+    """What one image shows, likeliest label first."""
+
+    image: Photo
+    predictions: Annotated[list[LabelConfidence], Meta(min_length=1)]
+    uncertain: Annotated[bool, Meta(description="Whether the best confidence is below the threshold.")]
+    timing_ms: Timing
+    group: GroupConfidence | UnsetType = UNSET
+    heatmap: HeatMap | UnsetType = UNSET
+
+
+class Problem(Struct, frozen=True):
+    """Why a request or an image got no answer (RFC 9457). Programs go by `code`, people by `detail`."""
+
+    type: Annotated[str, Meta(examples=["urn:litelens:problem:corrupt_image"])]
+    title: Annotated[str, Meta(examples=["The image cannot be decoded"])]
+    status: Annotated[int, Meta(ge=400, le=599, examples=[422])]
+    detail: Annotated[str, Meta(examples=["The image is truncated or corrupt and cannot be decoded."])]
+    code: Annotated[str, Meta(examples=["corrupt_image"])]
+    request_id: RequestId
+
+
+class Failure(Struct, frozen=True, tag_field="status", tag="failed"):
+    """An image that got no answer, and why."""
+
+    problem: Problem
+
+
+class Pending(Struct, frozen=True, tag_field="status", tag="pending"):
+    """An upload that has not arrived yet."""
+
+
+class ClassifyAnswer(Struct, frozen=True, omit_defaults=True):
+    """The answer for one image."""
+
+    model: Model
+    image: Photo
+    predictions: Annotated[list[LabelConfidence], Meta(min_length=1)]
+    uncertain: Annotated[bool, Meta(description="Whether the best confidence is below the threshold.")]
+    timing_ms: Timing
+    request_id: RequestId
+    group: GroupConfidence | UnsetType = UNSET
+    heatmap: HeatMap | UnsetType = UNSET
+
+
+class ClassifyManyAnswer(Struct, frozen=True):
+    """The answers for several images, in the order in which they were sent."""
+
+    model: Model
+    results: list[Classification | Failure]
+    request_id: RequestId
+
+
+class UploadAnswer(Struct, frozen=True):
+    """Where to send a large image: a form with `fields` first and the image as the last field, `file`."""
+
+    id: Annotated[str, Meta(description="GET /v1/results/{id} tells the result.")]
+    url: str
+    fields: dict[str, str]
+    expires_in: Annotated[int, Meta(description="Seconds for which the form is accepted.", ge=1)]
+    max_bytes: Annotated[int, Meta(ge=1)]
+    request_id: RequestId
+
+
+class ResultAnswer(Struct, frozen=True):
+    """How far the classification of an upload has come."""
+
+    id: str
+    model: Model
+    result: Classification | Failure | Pending
+    request_id: RequestId
+
+
+class Links(Struct, frozen=True, omit_defaults=True):
+    """Where more is told about the model, relative to the API's root."""
+
+    report: str | UnsetType = UNSET
+
+
+class ModelAnswer(Struct, frozen=True, omit_defaults=True):
+    """The model's manifest, and all that was measured of it where it was."""
+
+    manifest: dict[str, Any]
+    links: Links
+    metrics: dict[str, Any] | UnsetType = UNSET
+
+
+class HealthAnswer(Struct, frozen=True):
+    """That the model works: it has answered once before the first request."""
+
+    status: Literal["ok"]
+    model: Model
+    warm_up_ms: Milliseconds
+
+
+class Turn(Struct, frozen=True, forbid_unknown_fields=True):
+    """A question that was asked before and its answer."""
+
+    question: Annotated[str, Meta(min_length=1, max_length=2000, examples=["What is in the background?"])]
+    answer: Annotated[str, Meta(min_length=1, max_length=10_000, examples=["A launch tower."])]
+
+
+class DescribeAnswer(Struct, frozen=True):
+    """What the language model says of the image. To ask on, send `turns` back with the next question."""
+
+    model: Model
+    describe_model: str
+    answer: str
+    turns: list[Turn]
+    predictions: list[LabelConfidence]
+    uncertain: bool
+    input_tokens: int
+    output_tokens: int
+    request_id: RequestId

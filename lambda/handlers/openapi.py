@@ -1,0 +1,357 @@
+"""The API's description, OpenAPI 3.1, made from the types that requests are read into and answers are made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from adapters.errors import (
+    BucketNotAllowed,
+    DescribeRefused,
+    DescribeThrottled,
+    DescribeTimeout,
+    DescribeUnavailable,
+    ObjectAccessDenied,
+    ObjectNotFound,
+    ObjectVersionNotFound,
+    StorageTimeout,
+    StorageUnavailable,
+)
+from handlers import answers, problems, requests
+from litelens.classifier import DEFAULT_TOP_K
+from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, InvalidOption, NotAnImage
+
+VERSION = "1.0.0"
+
+_ABOUT = (
+    "Errors are problem documents (RFC 9457): programs go by `code`, people by `detail`. Images are JPEG, PNG, WebP, "
+    "GIF or BMP; EXIF orientation is honoured, transparency is flattened on white, an animation is its first frame."
+)
+_TAGS = {
+    "images": "What an image shows.",
+    "large images": "Images above what one request carries: a form to upload them, and the result.",
+    "service": "The model, and whether it works.",
+}
+
+_READING = (
+    problems.InvalidJson,
+    problems.InvalidMultipart,
+    problems.InvalidRequest,
+    problems.InvalidBase64,
+    InvalidOption,
+    ImageMissing,
+    problems.RequestTooLarge,
+    problems.UnsupportedMediaType,
+)
+_DECODING = (ImageTooLarge, NotAnImage, CorruptImage)
+_STORAGE = (StorageUnavailable, StorageTimeout)
+_OBJECTS = (BucketNotAllowed, ObjectAccessDenied, ObjectNotFound, ObjectVersionNotFound, *_STORAGE)
+_DESCRIBING = (DescribeRefused, DescribeUnavailable, DescribeThrottled, DescribeTimeout, problems.NotConfigured)
+
+_JSON, _PROBLEM = "application/json", "application/problem+json"
+_PREDICTION = {"label": "rocket", "index": 69, "confidence": 0.912345, "group": "vehicles 2"}
+_MODEL = {"name": "cifar100-resnet50", "version": "0.2.0"}
+_REQUEST_ID = "9a00d317-3e73-4f23-aec5-3eb8269d6efd"
+_UPLOAD_ID = "019a6f3e-8f2c-7c11-a9d3-4b6a2f0e91c7"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One route, as it is documented. `body` maps content types to schemas; answers are JSON unless said otherwise."""
+
+    method: str
+    path: str
+    tag: str
+    id: str
+    summary: str
+    answer: Mapping[str, Any]
+    problems: tuple[type[Exception], ...] = ()
+    body: Mapping[str, Any] | None = None
+    parameters: tuple[Mapping[str, Any], ...] = ()
+    status: int = 200
+    is_public: bool = False
+    is_cached: bool = False
+
+
+def describe_api(server: str) -> dict[str, Any]:
+    """The whole document, for the API whose root is this URL or path."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "litelens",
+            "version": VERSION,
+            "summary": "Image classification with calibrated confidences.",
+            "description": _ABOUT,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": server or "/"}],
+        "security": [{"apiKey": []}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": _paths(),
+        "components": {
+            "schemas": _schemas(),
+            "securitySchemes": {
+                "apiKey": {
+                    "type": "apiKey",
+                    "in": "header",
+                    "name": "x-api-key",
+                    "description": "A key of the deployment's usage plan; `make run` asks for none.",
+                }
+            },
+        },
+    }
+
+
+def _paths() -> dict[str, Any]:
+    paths: dict[str, Any] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation)
+    return paths
+
+
+def _described(operation: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {"operationId": operation.id, "tags": [operation.tag], "summary": operation.summary}
+    if operation.is_public:
+        described["security"] = []
+    if operation.parameters:
+        described["parameters"] = list(operation.parameters)
+    if operation.body is not None:
+        described["requestBody"] = {"required": True, "content": dict(operation.body)}
+    described["responses"] = _responses(operation)
+    return described
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    headers = dict(_HEADERS)
+    if operation.is_cached:
+        headers["ETag"] = {"schema": {"type": "string"}, "description": "Send it as If-None-Match to get 304."}
+    responses: dict[str, Any] = {
+        str(operation.status): {
+            "description": "What was asked for.",
+            "headers": headers,
+            "content": dict(operation.answer),
+        }
+    }
+    if operation.is_cached:
+        responses["304"] = {"description": "What the client has is still right.", "headers": headers}
+    by_status: dict[int, list[problems.Kind]] = {}
+    for error in operation.problems:
+        kind = problems.KINDS[error]
+        by_status.setdefault(kind.status.value, []).append(kind)
+    by_status.setdefault(problems.INTERNAL.status.value, []).append(problems.INTERNAL)
+    for status, kinds in sorted(by_status.items()):
+        responses[str(status)] = _problem_response(kinds)
+    if not operation.is_public:
+        responses["403"] = responses.get("403") or _response_of_the_gateway("The API key is missing or wrong.")
+    responses["429"] = _response_of_the_gateway("Too many requests, or the day's quota is used up.")
+    return responses
+
+
+def _problem_response(kinds: list[problems.Kind]) -> dict[str, Any]:
+    examples = {
+        kind.code: {"value": msgspec.to_builtins(problems.document(kind, f"{kind.title}.", _REQUEST_ID))}
+        for kind in kinds
+    }
+    return {
+        "description": "; ".join(f"`{kind.code}`: {kind.title}" for kind in kinds) + ".",
+        "headers": _HEADERS,
+        "content": {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}},
+    }
+
+
+def _response_of_the_gateway(description: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    _, schemas = msgspec.json.schema_components(
+        (
+            requests.ClassifyBody,
+            requests.DescribeBody,
+            requests.UploadBody,
+            answers.ClassifyAnswer,
+            answers.ClassifyManyAnswer,
+            answers.DescribeAnswer,
+            answers.UploadAnswer,
+            answers.ResultAnswer,
+            answers.ModelAnswer,
+            answers.HealthAnswer,
+            answers.Problem,
+        ),
+        ref_template="#/components/schemas/{name}",
+    )
+    one = [{"required": [field]} for field in ("image", "s3", "s3_uri")]
+    schemas["ImageInput"]["oneOf"] = one
+    schemas["DescribeBody"]["oneOf"] = one
+    schemas["ClassifyBody"]["oneOf"] = [*one, {"required": ["images"]}]
+    return schemas
+
+
+def _refers(name: str, **examples: Any) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+    if examples:
+        content["examples"] = {key.replace("_", " "): {"value": value} for key, value in examples.items()}
+    return content
+
+
+def _either(*names: str, **examples: Any) -> dict[str, Any]:
+    return _refers("", **examples) | {"schema": {"oneOf": [{"$ref": f"#/components/schemas/{n}"} for n in names]}}
+
+
+def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _form(many: bool, **fields: Any) -> dict[str, Any]:
+    image = {"type": "string", "contentMediaType": "application/octet-stream"}
+    images = {"oneOf": [image, {"type": "array", "items": image, "minItems": 1, "maxItems": requests.MAX_IMAGES}]}
+    return {
+        "schema": {
+            "type": "object",
+            "required": ["image"],
+            "properties": {"image": images if many else image, **fields},
+            "additionalProperties": False,
+        }
+    }
+
+
+_HEADERS = {
+    "X-Request-Id": {"schema": {"type": "string"}, "description": "Finds the request in the logs."},
+    "Litelens-Model": {"schema": {"type": "string"}, "description": "The model's name and version."},
+}
+_BYTES: dict[str, Any] = {media_type: {} for media_type in requests.IMAGE_TYPES}
+
+_TOP_K = {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K}
+_THRESHOLD = {"type": "number", "minimum": 0, "maximum": 1}
+_HEATMAP = {"type": "boolean", "default": False}
+_HEATMAP_LABEL = {"type": "string"}
+_QUESTION = {"type": "string", "minLength": 1, "maxLength": 2000}
+
+_OPTIONS = (
+    _query("top_k", "How many labels; at most as many as the model has.", **_TOP_K),
+    _query("threshold", "Below this confidence an answer is uncertain; the model's own by default.", **_THRESHOLD),
+    _query("heatmap", "Whether to show where in the image the best label scores.", **_HEATMAP),
+    _query("heatmap_label", "The label to show instead of the best.", **_HEATMAP_LABEL),
+)
+_CLASSIFY_FORM = _form(True, top_k=_TOP_K, threshold=_THRESHOLD, heatmap=_HEATMAP, heatmap_label=_HEATMAP_LABEL)
+
+_ONE = {
+    "model": _MODEL,
+    "image": {"format": "JPEG", "width": 640, "height": 427},
+    "predictions": [_PREDICTION],
+    "uncertain": False,
+    "timing_ms": {"decode": 2.2, "inference": 1.366, "total": 3.566},
+    "request_id": _REQUEST_ID,
+}
+_PENDING = {"id": _UPLOAD_ID, "model": _MODEL, "result": {"status": "pending"}, "request_id": _REQUEST_ID}
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/classify",
+        "images",
+        "classify",
+        "What an image shows, or several images",
+        answer={_JSON: _either("ClassifyAnswer", "ClassifyManyAnswer", one_image=_ONE)},
+        problems=(*_READING, *_DECODING, *_OBJECTS, problems.OutOfTime),
+        body={
+            **_BYTES,
+            _JSON: _refers(
+                "ClassifyBody",
+                base64={"image": "R0lGODlhAQABAAAAACw=", "top_k": 3},
+                in_S3={"s3_uri": "s3://photos/cat.jpg"},
+                several={"images": [{"image": "R0lGODlhAQABAAAAACw="}, {"s3_uri": "s3://photos/cat.jpg"}]},
+            ),
+            requests.FORM_TYPE: _CLASSIFY_FORM,
+        },
+        parameters=_OPTIONS,
+    ),
+    Operation(
+        "POST",
+        "/v1/uploads",
+        "large images",
+        "createUpload",
+        "A form to upload a large image with",
+        answer={_JSON: _refers("UploadAnswer")},
+        problems=(
+            problems.InvalidJson,
+            problems.InvalidRequest,
+            problems.InvalidBase64,
+            problems.UnsupportedMediaType,
+            problems.NotConfigured,
+            *_STORAGE,
+        ),
+        body={_JSON: _refers("UploadBody", a_photo={"content_type": "image/jpeg"})},
+        status=201,
+    ),
+    Operation(
+        "GET",
+        "/v1/results/{id}",
+        "large images",
+        "getResult",
+        "How far an upload has come",
+        answer={_JSON: _refers("ResultAnswer", not_there_yet=_PENDING)},
+        problems=(problems.UnknownPath, problems.UnknownResult, problems.NotConfigured, ObjectAccessDenied, *_STORAGE),
+        parameters=(
+            {
+                "name": "id",
+                "in": "path",
+                "required": True,
+                "description": "The id that POST /v1/uploads gave.",
+                "schema": {"type": "string", "format": "uuid"},
+                "example": _UPLOAD_ID,
+            },
+        ),
+    ),
+    Operation(
+        "POST",
+        "/v1/describe",
+        "images",
+        "describe",
+        "What a language model says about an image, where one is configured",
+        answer={_JSON: _refers("DescribeAnswer")},
+        problems=(*_READING, *_DECODING, *_OBJECTS, *_DESCRIBING),
+        body={
+            **_BYTES,
+            _JSON: _refers("DescribeBody", a_question={"s3_uri": "s3://photos/cat.jpg", "question": "Which breed?"}),
+            requests.FORM_TYPE: _form(False, question=_QUESTION),
+        },
+        parameters=(_query("question", "What to ask; a short description by default.", **_QUESTION),),
+    ),
+    Operation(
+        "GET",
+        "/v1/model",
+        "service",
+        "getModel",
+        "The model's manifest and all that was measured of it",
+        answer={_JSON: _refers("ModelAnswer")},
+        is_cached=True,
+    ),
+    Operation(
+        "GET",
+        "/v1/model/report",
+        "service",
+        "getReport",
+        "The model's report, to read",
+        answer={"text/html": {"schema": {"type": "string"}}},
+        problems=(problems.UnknownPath,),
+        is_cached=True,
+    ),
+    Operation(
+        "GET",
+        "/v1/health",
+        "service",
+        "getHealth",
+        "Whether the model works",
+        answer={_JSON: _refers("HealthAnswer")},
+        is_public=True,
+    ),
+)
+
+
+if __name__ == "__main__":
+    print(msgspec.json.format(msgspec.json.encode(describe_api(""))).decode())

@@ -1,0 +1,206 @@
+"""What each route does, from a parsed request to an answer. Errors are those that problems.KINDS lists."""
+
+import base64
+import dataclasses
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from adapters.deadline import Deadline
+from adapters.describer import USUAL_QUESTION, Describer, to_jpeg
+from adapters.describer import Turn as AskedTurn
+from adapters.objects import ObjectLocation, Objects
+from adapters.uploads import Uploads, is_upload_id
+from handlers import answers
+from handlers.problems import KINDS, NotConfigured, OutOfTime, RequestTooLarge, UnknownPath, UnknownResult, document
+from handlers.records import record_description, record_prediction, record_refusal
+from handlers.requests import ClassifyRequest, DescribeRequest, ImageInput, UploadBody, source_of
+from litelens.bundle import METRICS, REPORT, load_bundle
+from litelens.classifier import Classifier, HeatMap, Options, Prediction
+from litelens.errors import InputError
+from litelens.heatmaps import to_png
+from litelens.images import DecodedImage
+from settings import Settings
+
+REPORT_PATH = "/v1/model/report"
+_DIGITS = 6
+
+
+class Operations:
+    """The model, loaded and tried, and the adapters that this deployment has."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises BundleError when the bundle cannot be served."""
+        largest = max(settings.limits.bytes, settings.max_upload_bytes)
+        self._body_limit = settings.limits.bytes
+        self._bundle = load_bundle(settings.bundle)
+        self._classifier = Classifier(
+            self._bundle, dataclasses.replace(settings.limits, bytes=largest), settings.threads
+        )
+        self._warm_up_ms = self._classifier.warm_up()
+        self._objects = Objects(settings.buckets, largest)
+        self._uploads = Uploads(settings.upload_bucket, largest) if settings.upload_bucket else None
+        self._describer = Describer(settings.describe_model) if settings.describe_model else None
+        self.model = answers.Model(self._bundle.name, self._bundle.version)
+
+    def classify(
+        self, request: ClassifyRequest, deadline: Deadline, request_id: str
+    ) -> answers.ClassifyAnswer | answers.ClassifyManyAnswer:
+        self._classifier.check(request.options)
+        if request.are_many:
+            results = [self._result(image, request.options, deadline, request_id) for image in request.images]
+            return answers.ClassifyManyAnswer(self.model, results, request_id)
+        (image,) = request.images
+        found = self._classify(image, request.options, deadline, request_id)
+        return answers.ClassifyAnswer(model=self.model, request_id=request_id, **msgspec.structs.asdict(found))
+
+    def create_upload(self, body: UploadBody, request_id: str) -> answers.UploadAnswer:
+        upload = self._upload_road().create(body.content_type)
+        return answers.UploadAnswer(
+            upload.id, upload.url, dict(upload.fields), upload.expires_in, upload.max_bytes, request_id
+        )
+
+    def tell_result(self, upload_id: str, deadline: Deadline, request_id: str) -> answers.ResultAnswer:
+        """The saved result; without one, the upload is classified now, and the result saved."""
+        uploads = self._upload_road()
+        if not is_upload_id(upload_id):
+            raise UnknownResult("This is not an id that POST /v1/uploads gave.")
+        saved = uploads.result(upload_id, deadline)
+        if saved is not None:
+            found = msgspec.json.decode(saved, type=answers.ResultAnswer)
+            return msgspec.structs.replace(found, request_id=request_id)
+        image = uploads.image(upload_id, deadline)
+        if image is None and uploads.has_expired(upload_id):
+            raise UnknownResult("Nothing was uploaded under this id in time; ask for a new one at POST /v1/uploads.")
+        if image is None:
+            return answers.ResultAnswer(upload_id, self.model, answers.Pending(), request_id)
+        result = self._lasting_result(image, request_id)
+        answer = answers.ResultAnswer(upload_id, self.model, result, request_id)
+        uploads.save_result(upload_id, msgspec.json.encode(answer), deadline)
+        return answer
+
+    def describe(self, request: DescribeRequest, deadline: Deadline, request_id: str) -> answers.DescribeAnswer:
+        if self._describer is None:
+            raise NotConfigured("No language model is configured here; the operator can set DescribeModel.")
+        image = self._decode(request.image, deadline)
+        prediction = self._classifier.predict(image)
+        found = [(candidate.label, candidate.confidence) for candidate in prediction.candidates]
+        question = request.question or USUAL_QUESTION
+        turns = [AskedTurn(turn.question, turn.answer) for turn in request.turns]
+        description = self._describer.describe(to_jpeg(image.rgb), found, question, turns, deadline)
+        record_description(self._describer.model_id, description.input_tokens, description.output_tokens, request_id)
+        return answers.DescribeAnswer(
+            model=self.model,
+            describe_model=self._describer.model_id,
+            answer=description.answer,
+            turns=[*request.turns, answers.Turn(question, description.answer)],
+            predictions=_labels(prediction),
+            uncertain=prediction.uncertain,
+            input_tokens=description.input_tokens,
+            output_tokens=description.output_tokens,
+            request_id=request_id,
+        )
+
+    def tell_model(self) -> answers.ModelAnswer:
+        metrics = self._bundle.folder / METRICS
+        has_report = (self._bundle.folder / REPORT).is_file()
+        return answers.ModelAnswer(
+            manifest=dict(self._bundle.manifest),
+            links=answers.Links(report=REPORT_PATH if has_report else UNSET),
+            metrics=msgspec.json.decode(metrics.read_bytes()) if metrics.is_file() else UNSET,
+        )
+
+    def show_report(self) -> str:
+        report = self._bundle.folder / REPORT
+        if not report.is_file():
+            raise UnknownPath("This model has no report.")
+        return report.read_text()
+
+    def tell_health(self) -> answers.HealthAnswer:
+        return answers.HealthAnswer("ok", self.model, self._warm_up_ms)
+
+    def _result(
+        self, image: bytes | ImageInput, options: Options, deadline: Deadline, request_id: str
+    ) -> answers.Classification | answers.Failure:
+        try:
+            if deadline.remaining() <= 0:
+                raise OutOfTime("The images before this one took all the time; send it again in a smaller request.")
+            return self._classify(image, options, deadline, request_id)
+        except tuple(KINDS) as error:
+            return _failure(error, request_id)
+
+    def _lasting_result(self, image: bytes, request_id: str) -> answers.Classification | answers.Failure:
+        try:
+            return self._classification(image, Options(), request_id)
+        except InputError as error:
+            return _failure(error, request_id)
+
+    def _classify(
+        self, image: bytes | ImageInput, options: Options, deadline: Deadline, request_id: str
+    ) -> answers.Classification:
+        return self._classification(self._fetch(image, deadline), options, request_id)
+
+    def _classification(self, data: bytes, options: Options, request_id: str) -> answers.Classification:
+        prediction = self._classifier.classify(data, options)
+        record_prediction(prediction, len(data), request_id)
+        return _answer(prediction)
+
+    def _decode(self, image: bytes | ImageInput, deadline: Deadline) -> DecodedImage:
+        return self._classifier.decode(self._fetch(image, deadline))
+
+    def _fetch(self, image: bytes | ImageInput, deadline: Deadline) -> bytes:
+        source = source_of(image)
+        if isinstance(source, ObjectLocation):
+            return self._objects.read(source, deadline)
+        if len(source) > self._body_limit:
+            detail = f"The image has {len(source):,} bytes; at most {self._body_limit:,} are accepted in a request."
+            raise RequestTooLarge(f"{detail} Send it by POST /v1/uploads." if self._uploads else detail)
+        return source
+
+    def _upload_road(self) -> Uploads:
+        if self._uploads is None:
+            raise NotConfigured("No upload bucket is configured here; the operator can set LITELENS_UPLOAD_BUCKET.")
+        return self._uploads
+
+
+def _failure(error: Exception, request_id: str) -> answers.Failure:
+    kind = KINDS[type(error)]
+    record_refusal(kind, request_id)
+    return answers.Failure(document(kind, str(error), request_id))
+
+
+def _answer(prediction: Prediction) -> answers.Classification:
+    return answers.Classification(
+        image=answers.Photo(prediction.image_format, prediction.width, prediction.height),
+        predictions=_labels(prediction),
+        uncertain=prediction.uncertain,
+        timing_ms=answers.Timing(**dataclasses.asdict(prediction.timing)),
+        group=UNSET
+        if prediction.group is None
+        else answers.GroupConfidence(prediction.group.label, round(prediction.group.confidence, _DIGITS)),
+        heatmap=UNSET if prediction.heat_map is None else _heat_map(prediction.heat_map),
+    )
+
+
+def _labels(prediction: Prediction) -> list[answers.LabelConfidence]:
+    return [
+        answers.LabelConfidence(
+            candidate.label,
+            candidate.index,
+            round(candidate.confidence, _DIGITS),
+            UNSET if candidate.group is None else candidate.group,
+        )
+        for candidate in prediction.candidates
+    ]
+
+
+def _heat_map(heat_map: HeatMap) -> answers.HeatMap:
+    left, top, right, bottom = heat_map.box
+    png = base64.b64encode(to_png(heat_map.scores, (right - left) / (bottom - top))).decode()
+    return answers.HeatMap(
+        label=heat_map.label,
+        png=f"data:image/png;base64,{png}",
+        grid=[[round(float(score), 4) for score in row] for row in heat_map.scores],
+        region=answers.Region(left, top, right - left, bottom - top),
+    )

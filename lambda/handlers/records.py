@@ -1,0 +1,58 @@
+"""What is written down of each request: log lines and metrics, never bytes, keys or base64."""
+
+import dataclasses
+import traceback
+
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.metrics import MetricUnit
+
+from handlers.problems import Kind
+from litelens.classifier import Prediction
+
+logger = Logger(service="litelens")
+metrics = Metrics(namespace="litelens", service="api")
+
+
+def record_request() -> None:
+    metrics.add_metric("Requests", MetricUnit.Count, 1)
+
+
+def record_prediction(prediction: Prediction, size: int, request_id: str) -> None:
+    """`size` is the image's, in bytes as sent."""
+    best = prediction.candidates[0]
+    logger.info(
+        "classified",
+        request_id=request_id,
+        bytes=size,
+        format=prediction.image_format,
+        width=prediction.width,
+        height=prediction.height,
+        label=best.label,
+        confidence=round(best.confidence, 6),
+        uncertain=prediction.uncertain,
+        timing_ms=dataclasses.asdict(prediction.timing),
+    )
+    metrics.add_metric("Classified", MetricUnit.Count, 1)
+    metrics.add_metric("Decode", MetricUnit.Milliseconds, prediction.timing.decode)
+    metrics.add_metric("Inference", MetricUnit.Milliseconds, prediction.timing.inference)
+
+
+def record_description(model: str, input_tokens: int, output_tokens: int, request_id: str) -> None:
+    logger.info("described", request_id=request_id, by=model, input_tokens=input_tokens, output_tokens=output_tokens)
+    metrics.add_metric("Described", MetricUnit.Count, 1)
+
+
+def record_refusal(kind: Kind, request_id: str) -> None:
+    logger.info("refused", request_id=request_id, code=kind.code, status=kind.status.value)
+    metrics.add_metric("Refused", MetricUnit.Count, 1)
+
+
+def record_failure(error: Exception, request_id: str) -> None:
+    logger.error("failed", request_id=request_id, error=type(error).__name__, at=_call_chain(error))
+    metrics.add_metric("Failed", MetricUnit.Count, 1)
+
+
+def _call_chain(error: Exception) -> list[str]:
+    """Where the error came from, without the paths and source lines of a stack trace."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return [f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}:{line}" for frame, line in frames]

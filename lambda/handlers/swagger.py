@@ -1,0 +1,48 @@
+"""The API's documentation to read and to try: Swagger UI, as Powertools ships it, over /openapi.json."""
+
+from pathlib import Path
+
+import aws_lambda_powertools
+
+from handlers.problems import UnknownPath
+
+# The package around these files would import pydantic, which nothing else here needs.
+_ASSETS = Path(aws_lambda_powertools.__file__).parent / "event_handler" / "openapi" / "swagger_ui"
+
+_START = """
+const root = location.pathname.replace(/\\/docs\\/?$/, "");
+SwaggerUIBundle({
+  url: root + "/openapi.json", dom_id: "#docs", deepLinking: true,
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset],
+});
+"""
+_TYPES = {
+    "swagger-ui-bundle.min.js": "text/javascript; charset=utf-8",
+    "swagger-ui.min.css": "text/css; charset=utf-8",
+    "start.js": "text/javascript; charset=utf-8",
+}
+
+# Its references are relative, to work with a stage in the path and without one.
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>litelens API</title>
+<link rel="stylesheet" href="docs/swagger-ui.min.css">
+</head>
+<body>
+<div id="docs"></div>
+<script src="docs/swagger-ui-bundle.min.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+
+
+def read_asset(name: str) -> tuple[str, str]:
+    """A file that the page needs, and its content type; raises UnknownPath."""
+    if name not in _TYPES:
+        raise UnknownPath("There is no such file.")
+    text = _START if name == "start.js" else (_ASSETS / name).read_text()
+    return text, _TYPES[name]

@@ -1,0 +1,125 @@
+"""What CloudFormation makes of template.yaml: SAM's own transform, then its functions with these parameters."""
+
+import json
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from boto3 import Session
+from samcli.yamlhelper import yaml_parse
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+from support import ROOT
+
+PSEUDO_PARAMETERS = {
+    "AWS::AccountId": "123456789012",
+    "AWS::Partition": "aws",
+    "AWS::Region": "eu-central-1",
+    "AWS::URLSuffix": "amazonaws.com",
+}
+NOTHING = object()
+
+
+@dataclass(frozen=True)
+class GatewayResponse:
+    """An answer of API Gateway's own: headers as API Gateway's expressions, the body with its variables filled in."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: Any
+    variables: frozenset[str]
+
+
+def synthesize(**parameters: str) -> dict[str, Any]:
+    """The template's resources and outputs, with the defaults of all other parameters.
+
+    A resource's reference reads as its name, an attribute's as `Name.Attribute`.
+    """
+    document = _transformed(tuple(parameters.items()))
+    values = {name: parameters.get(name, parameter["Default"]) for name, parameter in document["Parameters"].items()}
+    for name, parameter in document["Parameters"].items():
+        if parameter["Type"] == "CommaDelimitedList":
+            values[name] = values[name].split(",")
+    evaluate = _Evaluator(document["Conditions"], values | PSEUDO_PARAMETERS)
+    return {name: evaluate(document[name]) for name in ("Resources", "Outputs")}
+
+
+def parameters() -> dict[str, dict[str, Any]]:
+    """The declaration of each parameter."""
+    return dict(_transformed(())["Parameters"])
+
+
+def gateway_responses(**parameters: str) -> dict[str, GatewayResponse]:
+    """API Gateway's own answers, by the name of the response's type."""
+    body = synthesize(**parameters)["Resources"]["Api"]["Properties"]["Body"]
+    return {name: _response(made) for name, made in body["x-amazon-apigateway-gateway-responses"].items()}
+
+
+def gateway_codes() -> dict[str, int]:
+    """The status of each problem that API Gateway answers itself, by the problem's code."""
+    return {response.body["code"]: response.status for response in gateway_responses().values()}
+
+
+def _response(made: dict[str, Any]) -> GatewayResponse:
+    ((content_type, template),) = made["responseTemplates"].items()
+    assert content_type == "application/json"
+    prefix = "gatewayresponse.header."
+    return GatewayResponse(
+        status=int(made["statusCode"]),
+        headers={name.removeprefix(prefix): value for name, value in made["responseParameters"].items()},
+        body=json.loads(re.sub(r"\$[\w.]+", "filled", template)),
+        variables=frozenset(re.findall(r"\$[\w.]+", template)),
+    )
+
+
+@cache
+def _transformed(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
+    document = yaml_parse((ROOT / "template.yaml").read_text())
+    # sam build puts the image that it built here, and the transform asks for one.
+    document["Resources"]["ApiFunction"]["Properties"]["ImageUri"] = "registry.example/litelens:latest"
+    logging.getLogger("samtranslator").setLevel(logging.ERROR)
+    translator = Translator({}, Parser(), boto_session=Session(region_name=PSEUDO_PARAMETERS["AWS::Region"]))
+    return dict(translator.translate(document, dict(parameters)))
+
+
+class _Evaluator:
+    """CloudFormation's functions, as far as the template uses them; a KeyError names any other."""
+
+    def __init__(self, conditions: dict[str, Any], values: dict[str, Any]) -> None:
+        self._conditions = conditions
+        self._values = values
+        self._functions = {
+            "Ref": self._reference,
+            "Fn::Equals": lambda pair: str(self(pair[0])) == str(self(pair[1])),
+            "Fn::Not": lambda items: not self(items[0]),
+            "Fn::If": self._choose,
+            "Fn::GetAtt": lambda path: ".".join(path),
+            "Fn::Sub": self._substitute,
+            "Fn::Join": lambda pair: pair[0].join(self(pair[1])),
+            "Fn::Split": lambda pair: self(pair[1]).split(pair[0]),
+            "Fn::Select": lambda pair: self(pair[1])[int(pair[0])],
+        }
+
+    def __call__(self, node: Any) -> Any:
+        """The node with its functions called; what they make nothing of is left out."""
+        if isinstance(node, list):
+            return [made for made in map(self, node) if made is not NOTHING]
+        if not isinstance(node, dict):
+            return node
+        if len(node) == 1 and ((name := next(iter(node))) == "Ref" or name.startswith("Fn::")):
+            return self._functions[name](node[name])
+        return {key: made for key, value in node.items() if (made := self(value)) is not NOTHING}
+
+    def _reference(self, name: str) -> Any:
+        return NOTHING if name == "AWS::NoValue" else self._values.get(name, name)
+
+    def _choose(self, branches: list[Any]) -> Any:
+        return self(branches[1] if self(self._conditions[branches[0]]) else branches[2])
+
+    def _substitute(self, argument: Any) -> str:
+        text, given = argument if isinstance(argument, list) else (argument, {})
+        own = {name: self(value) for name, value in given.items()}
+        return re.sub(r"\$\{([\w.:]+)\}", lambda found: str(own.get(found[1], self._reference(found[1]))), text)

@@ -1,0 +1,366 @@
+"""The stack that template.yaml makes: what it opens, allows and answers, with and without each optional part."""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from jsonschema import Draft4Validator
+from support import recorded_event
+from template import GatewayResponse, gateway_codes, gateway_responses, parameters, synthesize
+
+from handlers.answers import Problem
+from handlers.problems import INTERNAL, KINDS
+from handlers.requests import ClassifyBody, DescribeBody
+from settings import read_settings
+
+ORIGIN = "https://example.com"
+EVERYTHING = {
+    "CorsOrigin": ORIGIN,
+    "ImageBuckets": "photos,scans",
+    "DescribeModel": "us.amazon.nova-lite-v1:0",
+}
+PUBLIC = {
+    ("/v1/health", "get"),
+    ("/openapi.json", "get"),
+    ("/docs", "get"),
+    ("/docs/{file}", "get"),
+    ("/{proxy+}", "options"),
+}
+BEDROCK = "arn:aws:bedrock:eu-central-1"
+UPLOAD_STATEMENTS = [
+    {
+        "Sid": "ReadAndWriteUploads",
+        "Effect": "Allow",
+        "Action": ["s3:GetObject", "s3:PutObject"],
+        "Resource": ["UploadBucket.Arn/uploads/*", "UploadBucket.Arn/results/*"],
+    },
+    {"Sid": "ListUploads", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": "UploadBucket.Arn"},
+]
+
+
+def properties(name: str, **parameters: str) -> dict[str, Any]:
+    """A resource's properties."""
+    return dict(synthesize(**parameters)["Resources"][name]["Properties"])
+
+
+def definition(**parameters: str) -> dict[str, Any]:
+    """The API's OpenAPI definition."""
+    return dict(properties("Api", **parameters)["Body"])
+
+
+def statements(**parameters: str) -> list[dict[str, Any]]:
+    """What the function's role allows beyond writing logs."""
+    (policy,) = properties("ApiFunctionRole", **parameters)["Policies"]
+    return list(policy["PolicyDocument"]["Statement"])
+
+
+def model(path: str) -> Draft4Validator:
+    """What API Gateway holds the JSON of a POST to."""
+    document = definition()
+    operation = document["paths"][path]["post"]
+    validator = document["x-amazon-apigateway-request-validators"][operation["x-amazon-apigateway-request-validator"]]
+    assert validator["validateRequestBody"] is True
+    ((content_type, content),) = operation["requestBody"]["content"].items()
+    assert content_type == "application/json"
+    return Draft4Validator(document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]])
+
+
+def bounds(schema: Any, definitions: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """The largest lengths in a JSON schema, each with the path of its field."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    for keyword in ("maxLength", "maxItems"):
+        if keyword in schema:
+            yield keyword, schema[keyword]
+    for name, field in schema.get("properties", {}).items():
+        yield from ((f"{name}.{path}", bound) for path, bound in bounds(field, definitions))
+    if "items" in schema:
+        yield from ((f"*.{path}", bound) for path, bound in bounds(schema["items"], definitions))
+
+
+def test_everything_but_health_docs_and_preflights_needs_the_key() -> None:
+    document = definition()
+    security = {
+        (path, method): operation["security"]
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    assert {route for route, needed in security.items() if needed == []} == PUBLIC
+    guarded = {route: needed for route, needed in security.items() if route not in PUBLIC}
+    assert ("/{proxy+}", "x-amazon-apigateway-any-method") in guarded
+    assert all(needed == [{"api_key": []}] for needed in guarded.values())
+    assert document["components"]["securitySchemes"] == {
+        "api_key": {"type": "apiKey", "name": "x-api-key", "in": "header"}
+    }
+
+
+def test_there_is_one_stage_which_is_throttled() -> None:
+    resources = synthesize(RateLimit="3", BurstLimit="5")["Resources"]
+    (stage,) = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::ApiGateway::Stage"]
+    (deployment,) = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::ApiGateway::Deployment"]
+    assert stage["StageName"] == "live"
+    assert "StageName" not in deployment
+    assert stage["MethodSettings"] == [
+        {"ResourcePath": "/*", "HttpMethod": "*", "ThrottlingRateLimit": "3", "ThrottlingBurstLimit": "5"}
+    ]
+
+
+def test_the_key_is_held_to_its_rate_and_quota() -> None:
+    plan = properties("ApiUsagePlan", RateLimit="3", BurstLimit="5", DailyQuota="70")
+    assert plan["Throttle"] == {"RateLimit": "3", "BurstLimit": "5"}
+    assert plan["Quota"] == {"Limit": "70", "Period": "DAY"}
+    assert plan["ApiStages"] == [{"ApiId": "Api", "Stage": "ApiliveStage"}]
+    assert properties("ApiUsagePlanKey")["KeyId"] == synthesize()["Outputs"]["ApiKeyId"]["Value"] == "ApiApiKey"
+
+
+def test_the_gateway_compresses() -> None:
+    assert properties("Api")["MinimumCompressionSize"] == 1024
+
+
+@pytest.mark.parametrize(("name", "response"), gateway_responses().items())
+def test_the_gateways_own_errors_are_problems(name: str, response: GatewayResponse) -> None:
+    problem = msgspec.convert(response.body, Problem)
+    assert set(response.body) == set(Problem.__struct_fields__)
+    assert problem.type == f"urn:litelens:problem:{problem.code}"
+    assert problem.status == response.status
+    assert (400 <= problem.status < 500) == (name != "INTEGRATION_TIMEOUT" and name != "DEFAULT_5XX")
+    assert response.headers["Content-Type"] == "'application/problem+json'"
+    assert response.headers["x-request-id"] == "context.requestId"
+
+
+@pytest.mark.parametrize("response", gateway_responses().values(), ids=list(gateway_responses()))
+def test_the_gateways_own_errors_repeat_nothing_that_was_sent(response: GatewayResponse) -> None:
+    assert response.variables == {"$context.requestId"}
+
+
+def test_what_a_client_can_meet_at_the_gateway_has_its_code() -> None:
+    codes = {name: response.body["code"] for name, response in gateway_responses().items()}
+    assert codes == {
+        "INVALID_API_KEY": "forbidden",
+        "ACCESS_DENIED": "forbidden",
+        "MISSING_AUTHENTICATION_TOKEN": "forbidden",
+        "THROTTLED": "too_many_requests",
+        "QUOTA_EXCEEDED": "quota_exceeded",
+        "REQUEST_TOO_LARGE": "request_too_large",
+        "BAD_REQUEST_BODY": "invalid_request",
+        "UNSUPPORTED_MEDIA_TYPE": "unsupported_media_type",
+        "INTEGRATION_TIMEOUT": "timeout",
+        "DEFAULT_4XX": "invalid_request",
+        "DEFAULT_5XX": "internal_error",
+    }
+
+
+def test_a_code_means_the_same_at_the_gateway_and_in_the_function() -> None:
+    in_function = {kind.code: (kind.status.value, kind.title) for kind in (*KINDS.values(), INTERNAL)}
+    at_gateway = {(made.body["code"], made.status, made.body["title"]) for made in gateway_responses().values()}
+    assert len(at_gateway) == len(gateway_codes())
+    shared = {code: (status, title) for code, status, title in at_gateway if code in in_function}
+    assert shared == {code: in_function[code] for code in shared}
+    assert set(gateway_codes()) - set(shared) == {"forbidden", "too_many_requests", "quota_exceeded"}
+
+
+def test_who_is_throttled_is_told_when_to_come_back() -> None:
+    assert gateway_responses()["THROTTLED"].headers["Retry-After"] == "'1'"
+
+
+def test_no_origin_is_allowed_unless_one_is_configured() -> None:
+    resources = synthesize()["Resources"]
+    assert "access-control" not in json.dumps(resources).lower()
+    assert "CorsConfiguration" not in resources["UploadBucket"]["Properties"]
+    assert resources["ApiFunction"]["Properties"]["Environment"]["Variables"]["LITELENS_CORS_ORIGIN"] == ""
+
+
+def test_the_configured_origin_is_the_only_one_allowed() -> None:
+    allowed = {made.headers["Access-Control-Allow-Origin"] for made in gateway_responses(CorsOrigin=ORIGIN).values()}
+    assert allowed == {f"'{ORIGIN}'"}
+    assert properties("UploadBucket", CorsOrigin=ORIGIN)["CorsConfiguration"] == {
+        "CorsRules": [{"AllowedOrigins": [ORIGIN], "AllowedMethods": ["POST"]}]
+    }
+
+
+def test_the_api_is_deployed_anew_for_another_origin() -> None:
+    first, second = (properties("ApiliveStage", CorsOrigin=origin) for origin in (ORIGIN, f"{ORIGIN}:8443"))
+    assert first["DeploymentId"] != second["DeploymentId"]
+
+
+def test_without_optional_parts_the_function_may_use_its_uploads_only() -> None:
+    assert statements() == UPLOAD_STATEMENTS
+    role = properties("ApiFunctionRole")
+    assert role["ManagedPolicyArns"] == ["arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"]
+
+
+def test_the_function_may_read_the_image_buckets_and_nothing_else_of_them() -> None:
+    assert statements(ImageBuckets="photos,scans") == [
+        *UPLOAD_STATEMENTS,
+        {
+            "Sid": "ReadImages",
+            "Effect": "Allow",
+            "Action": ["s3:GetObject", "s3:GetObjectVersion"],
+            "Resource": ["arn:aws:s3:::photos/*", "arn:aws:s3:::scans/*"],
+        },
+        {
+            "Sid": "ListImages",
+            "Effect": "Allow",
+            "Action": "s3:ListBucket",
+            "Resource": ["arn:aws:s3:::photos", "arn:aws:s3:::scans"],
+        },
+    ]
+
+
+def test_the_function_may_invoke_the_one_model() -> None:
+    model = "amazon.nova-lite-v1:0"
+    assert statements(DescribeModel=model) == [
+        *UPLOAD_STATEMENTS,
+        {
+            "Sid": "Describe",
+            "Effect": "Allow",
+            "Action": "bedrock:InvokeModel",
+            "Resource": [
+                f"{BEDROCK}::foundation-model/{model}",
+                f"{BEDROCK}:123456789012:inference-profile/{model}",
+            ],
+        },
+    ]
+
+
+def test_the_function_may_invoke_a_profiles_model_through_the_profile_only() -> None:
+    *_, direct, through = statements(DescribeModel="us.amazon.nova-lite-v1:0")
+    profile = f"{BEDROCK}:123456789012:inference-profile/us.amazon.nova-lite-v1:0"
+    assert profile in direct["Resource"]
+    assert through == {
+        "Sid": "DescribeByProfile",
+        "Effect": "Allow",
+        "Action": "bedrock:InvokeModel",
+        "Resource": "arn:aws:bedrock:*::foundation-model/amazon.nova-lite-v1:0",
+        "Condition": {"StringEquals": {"bedrock:InferenceProfileArn": profile}},
+    }
+
+
+def test_nothing_is_allowed_on_everything() -> None:
+    resources = synthesize(**EVERYTHING)["Resources"]
+    allowed = statements(**EVERYTHING)
+    assert len(allowed) == 6
+    for statement in allowed:
+        actions, named = (
+            [made] if isinstance(made, str) else made for made in (statement["Action"], statement["Resource"])
+        )
+        assert not any("*" in action for action in actions)
+        assert all(re.search(r"(/|:::)[\w.-]+", arn) or arn.startswith("UploadBucket.Arn") for arn in named)
+    assert {made["Type"] for made in resources.values() if "Policy" in made["Type"]} == {"AWS::S3::BucketPolicy"}
+    permissions = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::Lambda::Permission"]
+    assert {(made["Principal"], made["Action"]) for made in permissions} == {
+        ("apigateway.amazonaws.com", "lambda:InvokeFunction")
+    }
+
+
+def test_the_upload_bucket_is_private_encrypted_and_emptied() -> None:
+    bucket = properties("UploadBucket", UploadDays="3")
+    assert bucket["PublicAccessBlockConfiguration"] == {
+        "BlockPublicAcls": True,
+        "BlockPublicPolicy": True,
+        "IgnorePublicAcls": True,
+        "RestrictPublicBuckets": True,
+    }
+    (encryption,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert encryption == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    assert bucket["LifecycleConfiguration"]["Rules"] == [{"Id": "Expire", "Status": "Enabled", "ExpirationInDays": "3"}]
+    assert synthesize()["Resources"]["UploadBucket"]["DeletionPolicy"] == "Retain"
+
+
+def test_the_upload_bucket_refuses_what_is_not_encrypted_on_its_way() -> None:
+    policy = properties("UploadBucketPolicy")
+    assert policy["Bucket"] == "UploadBucket"
+    assert policy["PolicyDocument"]["Statement"] == [
+        {
+            "Sid": "TlsOnly",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": ["UploadBucket.Arn", "UploadBucket.Arn/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": False}},
+        }
+    ]
+
+
+def test_the_function_reads_the_parameters_as_its_settings() -> None:
+    variables = properties("ApiFunction", **EVERYTHING, MaxUploadBytes="7")["Environment"]["Variables"]
+    settings = read_settings({"LITELENS_BUNDLE": "model", **{name: str(text) for name, text in variables.items()}})
+    assert settings.buckets == {"photos", "scans"}
+    assert settings.upload_bucket == "UploadBucket"
+    assert settings.max_upload_bytes == 7
+    assert settings.describe_model == "us.amazon.nova-lite-v1:0"
+    assert settings.cors_origin == ORIGIN
+    assert (settings.limits.bytes, settings.limits.pixels) == (6_000_000, 50_000_000)
+
+
+def test_without_optional_parts_the_settings_leave_them_out() -> None:
+    variables = properties("ApiFunction")["Environment"]["Variables"]
+    settings = read_settings({"LITELENS_BUNDLE": "model", **{name: str(text) for name, text in variables.items()}})
+    assert (settings.buckets, settings.describe_model, settings.cors_origin) == (frozenset(), None, None)
+
+
+@pytest.mark.parametrize(("path", "form"), [("/v1/classify", ClassifyBody), ("/v1/describe", DescribeBody)])
+def test_the_gateways_bounds_are_the_functions_and_lambdas(path: str, form: type[msgspec.Struct]) -> None:
+    schema = msgspec.json.schema(form)
+    in_function = dict(bounds(schema, schema["$defs"]))
+    at_gateway = dict(bounds(model(path).schema, {}))
+    images = {field: bound for field, bound in at_gateway.items() if field.endswith("image.maxLength")}
+    assert "image.maxLength" in images
+    assert set(images.values()) == {6 * 1024 * 1024}
+    others = at_gateway.keys() - images.keys()
+    assert others
+    assert {field: at_gateway[field] for field in others} == {field: in_function.get(field) for field in others}
+
+
+def test_the_gateway_passes_what_the_function_takes() -> None:
+    body = json.loads(recorded_event("classify_json")["body"])
+    assert model("/v1/classify").is_valid(body)
+    assert model("/v1/classify").is_valid({"images": [body, {"s3_uri": "s3://photos/cat.jpg"}], "heatmap": True})
+    turns = [{"question": "What is it?", "answer": "A rocket."}]
+    assert model("/v1/describe").is_valid({"s3": {"bucket": "photos", "key": "cat.jpg"}, "turns": turns})
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/classify", {"image": "A" * (6 * 1024 * 1024 + 1)}),
+        ("/v1/classify", {"images": [{"image": "A" * (6 * 1024 * 1024 + 1)}]}),
+        ("/v1/classify", {"images": [{}] * 17}),
+        ("/v1/describe", {"question": "?" * 2001}),
+        ("/v1/describe", {"turns": [{"question": "?", "answer": "!" * 10_001}]}),
+    ],
+    ids=["image", "an image of several", "images", "question", "answer"],
+)
+def test_the_gateway_refuses_what_is_too_large(path: str, body: dict[str, Any]) -> None:
+    assert not model(path).is_valid(body)
+
+
+def test_every_parameter_says_what_it_is_and_has_a_default() -> None:
+    assert parameters()
+    for name, parameter in parameters().items():
+        assert parameter["Description"], name
+        assert "Default" in parameter, name
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "accepted"),
+    [
+        ("CorsOrigin", "", True),
+        ("CorsOrigin", "https://example.com", True),
+        ("CorsOrigin", "http://127.0.0.1:8080", True),
+        ("CorsOrigin", "https://example.com/", False),
+        ("CorsOrigin", "*", False),
+        ("CorsOrigin", "https://*.example.com", False),
+        ("DescribeModel", "", True),
+        ("DescribeModel", "amazon.nova-lite-v1:0", True),
+        ("DescribeModel", "us-gov.anthropic.claude-3-haiku-20240307-v1:0", True),
+        ("DescribeModel", "*", False),
+        ("DescribeModel", "amazon.*", False),
+        ("DescribeModel", "global.provider.model-4.7", False),
+    ],
+)
+def test_a_parameter_takes_one_value_and_no_pattern(name: str, text: str, accepted: bool) -> None:
+    assert bool(re.fullmatch(parameters()[name]["AllowedPattern"], text)) is accepted
