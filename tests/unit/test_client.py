@@ -1,48 +1,213 @@
+"""The command: by the bundle on this machine, and by a server that answers as it is told."""
+
+import csv
 import json
+import threading
+from io import StringIO
 from pathlib import Path
 
 import pytest
-from support import ROCKET
+from aws import new_bucket, s3_at
+from fake_api import Request, Response, answering, in_turn, labelled, refused
+from support import ROCKET, free_port
 
-from client.__main__ import main, table
-from litelens.classifier import Candidate, Prediction, Timing
-
-
-def prediction(*, uncertain: bool) -> Prediction:
-    candidates = (Candidate("rocket", 69, 0.875), Candidate("pickup_truck", 58, 0.0625))
-    return Prediction(candidates, uncertain, "JPEG", 640, 427, Timing(1.0, 2.0, 3.0))
+from client.__main__ import main
+from litelens.classifier import DEFAULT_TOP_K
 
 
-def test_the_table_has_a_line_for_each_label() -> None:
-    assert table(prediction(uncertain=False)) == "rocket         87.5%\npickup_truck    6.2%"
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing from whoever runs the tests."""
+    monkeypatch.delenv("LITELENS_URL", raising=False)
+    monkeypatch.delenv("LITELENS_API_KEY", raising=False)
 
 
-def test_the_table_says_when_the_best_is_uncertain() -> None:
-    assert table(prediction(uncertain=True)).endswith("uncertain.")
+@pytest.fixture
+def photos(tmp_path: Path) -> str:
+    """A folder with two photos and a file that is none."""
+    for name in ("a.jpg", "c.jpg"):
+        (tmp_path / name).symlink_to(ROCKET)
+    (tmp_path / "b.jpg").write_text("hello")
+    return str(tmp_path)
+
+
+def refused_as_usage(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What the command says to arguments that are wrong."""
+    with pytest.raises(SystemExit) as raised:
+        main(["classify", *arguments])
+    assert raised.value.code == 2
+    return capsys.readouterr().err
 
 
 def test_a_photo_gets_five_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["classify", str(ROCKET)])
-    assert capsys.readouterr().out.count("%") == 5
+    assert main(["classify", "--", str(ROCKET)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["skyscraper", "rocket"]
+    assert sum(line.endswith("%") for line in lines) == DEFAULT_TOP_K == 5
 
 
-def test_json_is_for_scripts(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["classify", str(ROCKET), "--top-k", "2", "--json"])
-    assert len(json.loads(capsys.readouterr().out)["candidates"]) == 2
+def test_as_many_labels_come_as_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", str(ROCKET), "--top-k", "2", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["predictions"]) == 2
 
 
-def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"nothing.jpg cannot be read: No such file or directory"):
-        main(["classify", str(tmp_path / "nothing.jpg")])
+@pytest.mark.parametrize(("threshold", "uncertain"), [("0", False), ("1", True)])
+def test_the_threshold_decides_what_is_uncertain(
+    threshold: str, uncertain: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["classify", str(ROCKET), "--threshold", threshold, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["uncertain"] is uncertain
 
 
-def test_a_file_that_is_no_image_is_a_sentence(tmp_path: Path) -> None:
+def test_a_folder_gives_a_row_for_each_image_in_order(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", photos, "--csv"]) == 1
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(StringIO(captured.out)))
+    assert [row["image"] for row in rows] == [f"{photos}/{name}.jpg" for name in "abc"]
+    assert [row["label"] for row in rows] == ["skyscraper", "", "skyscraper"]
+    assert [row["error_code"] for row in rows] == ["", "not_an_image", ""]
+    assert captured.err.endswith("1 of 3 could not be classified.\n")
+
+
+def test_a_folder_gives_a_table(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", photos]) == 1
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["image", "label", "confidence", "uncertain"]
+    assert len(rows) == 3
+    assert "The bytes are not an image" in rows[1]
+
+
+def test_a_file_that_is_not_there_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", str(tmp_path / "nothing.jpg"), str(ROCKET), "--json"]) == 1
+    failed, done = map(json.loads, capsys.readouterr().out.splitlines())
+    assert failed["problem"]["detail"].endswith("nothing.jpg cannot be read: No such file or directory.")
+    assert done["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("text.jpg", "not an image"), ("", "There are no images in"), ("none", "No such file")]
+)
+def test_one_image_that_fails_is_a_sentence(
+    name: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "text.jpg").write_text("hello")
-    with pytest.raises(SystemExit, match="not an image"):
-        main(["classify", str(tmp_path / "text.jpg")])
+    (tmp_path / "folder").mkdir()
+    assert main(["classify", str(tmp_path / name if name else tmp_path / "folder")]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert sentence in captured.err
+
+
+def test_a_photo_may_be_larger_than_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELENS_MAX_BYTES", "1000")
+    assert main(["classify", str(ROCKET)]) == 0
 
 
 def test_a_missing_bundle_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LITELENS_BUNDLE")
     with pytest.raises(SystemExit, match="LITELENS_BUNDLE is not set"):
         main(["classify", str(ROCKET)])
+
+
+def test_a_damaged_bundle_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LITELENS_BUNDLE", str(tmp_path))
+    with pytest.raises(SystemExit, match=r"manifest\.json cannot be read"):
+        main(["classify", str(ROCKET)])
+
+
+def test_photos_in_s3_are_classified_on_this_machine(moto_server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from adapters.objects import s3_client
+
+    bucket = new_bucket()
+    s3_client().put_object(Bucket=bucket, Key="in/a ü.jpg", Body=ROCKET.read_bytes())
+    assert main(["classify", f"s3://{bucket}/in/", f"s3://{bucket}/none.jpg", "--json"]) == 1
+    done, failed = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (done["source"], done["predictions"][0]["label"]) == (f"s3://{bucket}/in/a ü.jpg", "skyscraper")
+    assert failed["problem"]["code"] == "object_not_found"
+
+
+def test_without_credentials_a_photo_in_s3_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with s3_at(f"http://127.0.0.1:{free_port()}"):
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            monkeypatch.delenv(variable)
+        assert main(["classify", "s3://photos/a.jpg"]) == 1
+    assert "There are no AWS credentials on this machine" in capsys.readouterr().err
+
+
+def test_an_api_is_asked_with_its_key_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(in_turn(labelled("cat", confidence=0.9))) as (url, requests):
+        monkeypatch.setenv("LITELENS_URL", url)
+        monkeypatch.setenv("LITELENS_API_KEY", "key-of-the-tests")
+        assert main(["classify", str(ROCKET), "--top-k", "1", "--threshold", "0.5"]) == 0
+    assert capsys.readouterr().out == "cat   90.0%\n"
+    assert requests[0].path == "/v1/classify?top_k=1&threshold=0.5"
+    assert requests[0].headers["x-api-key"] == "key-of-the-tests"
+
+
+def test_an_empty_url_is_this_machine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("LITELENS_URL", f"http://127.0.0.1:{free_port()}")
+    assert main(["classify", str(ROCKET), "--url", ""]) == 0
+    assert "skyscraper" in capsys.readouterr().out
+
+
+def test_an_api_is_asked_for_several_images_at_once_and_their_order_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / f"{name}.jpg" for name in "abcd"]
+    for path in paths:
+        path.write_text(path.stem)
+    # Nobody is answered before all have asked, and the last who asked is answered first.
+    all_ask = threading.Barrier(len(paths))
+    turns = {path.stem: threading.Event() for path in paths}
+
+    def last_first(request: Request) -> Response:
+        name = request.body.decode()
+        all_ask.wait(60)
+        if name != "d":
+            assert turns[chr(ord(name) + 1)].wait(60)
+        turns[name].set()
+        return labelled(name)
+
+    with answering(last_first) as (url, _):
+        assert main(["classify", *map(str, paths), "--url", url, "--parallel", "4", "--json"]) == 0
+    documents = map(json.loads, capsys.readouterr().out.splitlines())
+    assert [(d["source"], d["predictions"][0]["label"]) for d in documents] == [(str(p), p.stem) for p in paths]
+
+
+def test_an_api_reads_objects_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(in_turn(labelled("cat"))) as (url, requests):
+        assert main(["classify", "s3://photos/cat.jpg", "--url", url]) == 0
+    assert json.loads(requests[0].body) == {"s3_uri": "s3://photos/cat.jpg"}
+
+
+def test_an_apis_problem_names_the_request(capsys: pytest.CaptureFixture[str]) -> None:
+    with answering(in_turn(refused(500, "internal_error", "Something broke."))) as (url, _):
+        assert main(["classify", str(ROCKET), "--url", url]) == 1
+    assert capsys.readouterr().err == "Something broke. (request request-1)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "PATH_OR_S3"),
+        (["a.jpg", "--top-k", "0"], "whole number above 0"),
+        (["a.jpg", "--top-k", "many"], "whole number above 0"),
+        (["a.jpg", "--threshold", "1.5"], "number from 0 to 1"),
+        (["a.jpg", "--threshold", "nan"], "number from 0 to 1"),
+        (["a.jpg", "--json", "--csv"], "not allowed with"),
+        (["a.jpg", "--parallel", "2"], "--parallel is for --url"),
+        (["a.jpg", "--url", "host:8080"], "must be like https://example.com/stage"),
+    ],
+)
+def test_a_wrong_command_is_refused(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sentence in refused_as_usage(capsys, *arguments)
+
+
+def test_a_key_that_cannot_be_one_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    error = refused_as_usage(capsys, "a.jpg", "--url", "http://127.0.0.1", "--api-key", "secret\n")
+    assert "The API key has" in error
+    assert "secret" not in error

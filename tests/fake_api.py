@@ -1,0 +1,110 @@
+"""A server that answers as a test tells it to, over real HTTP."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+MODEL = {"name": "pets", "version": "1.0.0"}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the server got; the names of headers are in lower case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Response:
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+# None hangs up without a byte.
+Respond = Callable[[Request], Response | None]
+
+
+@contextmanager
+def answering(respond: Respond) -> Iterator[tuple[str, list[Request]]]:
+    """The server's URL, and the requests as it gets them."""
+    requests: list[Request] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            requests.append(Request(self.command, self.path, headers, body))
+            response = respond(requests[-1])
+            if response is None:
+                self.close_connection = True
+                return
+            self.send_response(response.status)
+            for name, value in {**response.headers, "Content-Length": str(len(response.body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(response.body)
+
+        do_GET = do_POST = answer  # noqa: N815
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """A client that is gone is part of some tests."""
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", requests
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def in_turn(*responses: Response | None) -> Respond:
+    """These responses, the last one again and again."""
+    left = list(responses)
+    return lambda _: left.pop(0) if len(left) > 1 else left[0]
+
+
+def sent(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(status, json.dumps(document).encode(), {"Content-Type": "application/json", **(headers or {})})
+
+
+def labelled(*labels: str, confidence: float = 0.9) -> Response:
+    """An answer with these labels, the first with that confidence."""
+    return sent({"model": MODEL, **classification(*labels, confidence=confidence), "request_id": "request-1"})
+
+
+def classification(*labels: str, confidence: float = 0.9) -> dict[str, Any]:
+    return {
+        "image": {"format": "JPEG", "width": 640, "height": 427},
+        "predictions": [
+            {"label": label, "index": index, "confidence": confidence / (index + 1)}
+            for index, label in enumerate(labels)
+        ],
+        "uncertain": False,
+        "timing_ms": {"decode": 1, "inference": 2, "total": 3},
+    }
+
+
+def problem(status: int, code: str, detail: str = "It cannot be done.") -> dict[str, Any]:
+    """The API's document for a problem."""
+    kind = f"urn:litelens:problem:{code}"
+    return {"type": kind, "title": code, "status": status, "detail": detail, "code": code, "request_id": "request-1"}
+
+
+def refused(status: int, code: str, detail: str = "It cannot be done.", **headers: str) -> Response:
+    return sent(problem(status, code, detail), status, headers)

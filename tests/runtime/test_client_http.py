@@ -1,0 +1,130 @@
+"""The command and the Python client against a running server, its buckets at moto's."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from aws import ENVIRONMENT as AWS
+from aws import new_bucket
+from PIL import Image
+from runtime.conftest import ENVIRONMENT, serve
+from support import ROCKET, ROOT, encoded, free_port, running
+
+from client.__main__ import main
+from client.api import LARGEST_BODY, ApiProblem, Client
+from client.local import LocalClassifier
+from client.results import ClassifyError
+from settings import read_settings
+
+
+@pytest.fixture(scope="module")
+def bucket(moto_server: str) -> str:
+    return new_bucket()
+
+
+@pytest.fixture(scope="module")
+def storing(moto_server: str, bucket: str) -> Iterator[str]:
+    """The URL of a server that takes uploads and reads objects."""
+    here = {"LITELENS_BUCKETS": bucket, "LITELENS_UPLOAD_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": moto_server}
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    with running(serve(port), ready=url, cwd=ROOT, env={**ENVIRONMENT, **AWS, **here}):
+        yield url
+
+
+def test_the_api_and_this_machine_answer_the_same(port: int) -> None:
+    photo = ROCKET.read_bytes()
+    by_api = Client(f"http://127.0.0.1:{port}").classify(photo, top_k=3, threshold=0.1)
+    here = LocalClassifier(read_settings()).classify(photo, top_k=3, threshold=0.1)
+    assert len(by_api.predictions) == 3
+    assert not by_api.uncertain
+    for part in ("model", "image", "predictions", "uncertain", "group"):
+        assert getattr(by_api, part) == getattr(here, part)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "WEBP", "GIF", "BMP"])
+def test_the_api_takes_every_format(image_format: str, port: int) -> None:
+    image = encoded(Image.new("RGB", (32, 32), "red"), image_format)
+    assert Client(f"http://127.0.0.1:{port}").classify(image).image.format == image_format
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "code"),
+    [
+        (b"hello", {}, "not_an_image"),
+        (b"", {}, "image_missing"),
+        (ROCKET.read_bytes()[:5000], {}, "corrupt_image"),
+        (ROCKET.read_bytes(), {"top_k": 101}, "invalid_option"),
+    ],
+)
+def test_the_api_and_this_machine_refuse_with_the_same_words(
+    image: bytes, options: dict[str, int], code: str, port: int
+) -> None:
+    with pytest.raises(ApiProblem) as by_api:
+        Client(f"http://127.0.0.1:{port}").classify(image, **options)
+    with pytest.raises(ClassifyError) as here:
+        LocalClassifier(read_settings()).classify(image, **options)
+    assert by_api.value.code == here.value.code == code
+    assert by_api.value.detail == here.value.detail
+    assert by_api.value.request_id
+    assert here.value.request_id is None
+
+
+def test_a_bucket_that_the_api_may_not_read_is_its_problem(port: int) -> None:
+    with pytest.raises(ApiProblem) as raised:
+        Client(f"http://127.0.0.1:{port}").classify("s3://photos/cat.jpg")
+    assert (raised.value.code, raised.value.status) == ("bucket_not_allowed", 403)
+
+
+def test_a_folder_goes_to_the_api_and_comes_back_in_order(
+    port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b", "d"):
+        (tmp_path / f"{name}.jpg").symlink_to(ROCKET)
+    (tmp_path / "c.jpg").write_text("hello")
+    assert main(["classify", str(tmp_path), "--url", f"http://127.0.0.1:{port}", "--json"]) == 1
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [os.path.basename(document["source"]) for document in documents] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
+    assert [document["status"] for document in documents] == ["done", "done", "failed", "done"]
+
+
+def test_a_large_image_takes_the_road_by_the_bucket(storing: str) -> None:
+    noise = np.random.default_rng(7).integers(0, 256, (1300, 1300, 3), np.uint8)
+    image = encoded(Image.fromarray(noise), "PNG")
+    assert len(image) > LARGEST_BODY
+    answer = Client(storing).classify(image, top_k=2)
+    assert (answer.image.width, answer.image.format) == (1300, "PNG")
+    assert len(answer.predictions) == 2
+
+
+def test_a_large_file_that_is_no_image_is_refused_after_its_upload(storing: str) -> None:
+    with pytest.raises(ApiProblem, match="not an image") as raised:
+        Client(storing).classify(bytes(LARGEST_BODY + 1))
+    assert raised.value.code == "not_an_image"
+
+
+def test_without_uploads_a_large_image_is_judged_by_the_api(port: int) -> None:
+    with pytest.raises(ApiProblem) as raised:
+        Client(f"http://127.0.0.1:{port}").classify(bytes(LARGEST_BODY + 1))
+    assert raised.value.code == "not_an_image"
+
+
+def test_a_prefix_is_listed_here_and_read_by_the_api(
+    storing: str, bucket: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from adapters.objects import s3_client
+
+    for name in ("a ü.jpg", "b.jpg"):
+        s3_client().put_object(Bucket=bucket, Key=f"photos/{name}", Body=ROCKET.read_bytes())
+    assert main(["classify", f"s3://{bucket}/photos/", "--url", storing, "--json"]) == 0
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [document["source"] for document in documents] == [f"s3://{bucket}/photos/{n}" for n in ("a ü.jpg", "b.jpg")]
+    assert {document["predictions"][0]["label"] for document in documents} == {"skyscraper"}
+
+
+def test_an_object_that_is_not_there_is_the_apis_problem(storing: str, bucket: str) -> None:
+    with pytest.raises(ApiProblem) as raised:
+        Client(storing).classify(f"s3://{bucket}/none.jpg")
+    assert raised.value.code == "object_not_found"

@@ -1,0 +1,303 @@
+"""The Python client against a server that answers as it is told."""
+
+import json
+import threading
+from collections.abc import Callable
+from email import message_from_bytes
+
+import pytest
+from fake_api import MODEL, Request, Response, answering, classification, in_turn, labelled, problem, refused, sent
+from PIL import Image
+from support import encoded, free_port
+
+from client import api
+from client.api import LARGEST_BODY, ApiProblem, ApiUnreachable, Client
+
+KEY = "key-of-the-tests"
+JPEG = b"\xff\xd8\xff" + bytes(10)
+LARGE = b"\x89PNG" + bytes(LARGEST_BODY)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked again as often as ever, but at once."""
+    monkeypatch.setattr(api, "_RETRIES", api._RETRIES.new(backoff_factor=0, backoff_jitter=0))
+    monkeypatch.setattr(api, "_POLL_SECONDS", 0)
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_an_image_is_sent_as_it_is_under_its_type(image_format: str) -> None:
+    image = encoded(Image.new("RGB", (2, 2)), image_format)
+    with answering(in_turn(labelled("cat"))) as (url, requests):
+        Client(url).classify(image)
+    (request,) = requests
+    assert (request.method, request.path) == ("POST", "/v1/classify")
+    assert request.headers["content-type"] == f"image/{image_format.lower()}"
+    assert request.body == image
+
+
+def test_an_answer_is_decoded() -> None:
+    with answering(in_turn(labelled("cat", "dog", confidence=0.9))) as (url, _):
+        answer = Client(url).classify(JPEG)
+    assert [(found.label, found.confidence) for found in answer.predictions] == [("cat", 0.9), ("dog", 0.45)]
+    assert answer.model.name == "pets"
+    assert answer.request_id == "request-1"
+
+
+def test_the_key_goes_in_its_header() -> None:
+    with answering(in_turn(labelled("cat"))) as (url, requests):
+        Client(url, KEY).classify(JPEG)
+        Client(url).classify(JPEG)
+    assert [request.headers.get("x-api-key") for request in requests] == [KEY, None]
+
+
+def test_options_go_in_the_query() -> None:
+    with answering(in_turn(labelled("cat"))) as (url, requests):
+        Client(f"{url}/live/").classify(JPEG, top_k=3, threshold=0.25)
+    assert requests[0].path == "/live/v1/classify?top_k=3&threshold=0.25"
+
+
+def test_an_object_in_s3_is_named_in_json() -> None:
+    with answering(in_turn(labelled("cat"))) as (url, requests):
+        Client(url).classify("s3://photos/a ü.jpg", top_k=1)
+    assert requests[0].headers["content-type"] == "application/json"
+    assert json.loads(requests[0].body) == {"s3_uri": "s3://photos/a ü.jpg"}
+    assert requests[0].path == "/v1/classify?top_k=1"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_busy_api_is_asked_again(status: int) -> None:
+    busy = refused(status, "busy", **{"Retry-After": "0"})
+    with answering(in_turn(busy, busy, labelled("cat"))) as (url, requests):
+        assert Client(url).classify(JPEG).predictions[0].label == "cat"
+    assert [request.body for request in requests] == [JPEG] * 3
+
+
+def test_an_api_that_stays_busy_says_so() -> None:
+    with (
+        answering(in_turn(refused(429, "too_many_requests", "Too fast."))) as (url, requests),
+        pytest.raises(ApiProblem, match=r"Too fast\.") as raised,
+    ):
+        Client(url).classify(JPEG)
+    assert (raised.value.code, raised.value.status) == ("too_many_requests", 429)
+    assert len(requests) == 6
+
+
+def test_a_connection_that_breaks_is_made_again() -> None:
+    with answering(in_turn(None, labelled("cat"))) as (url, requests):
+        assert Client(url).classify(JPEG).predictions[0].label == "cat"
+    assert len(requests) == 2
+
+
+def test_an_api_that_hangs_up_cannot_be_reached() -> None:
+    with (
+        answering(in_turn(None)) as (url, requests),
+        pytest.raises(ApiUnreachable, match=r"^127\.0\.0\.1:\d+ cannot be reached: the connection broke\.$"),
+    ):
+        Client(url).classify(JPEG)
+    assert len(requests) == 3
+
+
+def test_an_api_that_is_not_there_cannot_be_reached() -> None:
+    with pytest.raises(ApiUnreachable, match=r"nothing takes the connection\.$"):
+        Client(f"http://127.0.0.1:{free_port()}").classify(JPEG)
+
+
+def test_an_api_that_says_nothing_takes_too_long() -> None:
+    test_is_over = threading.Event()
+
+    def say_nothing(_: Request) -> None:
+        test_is_over.wait(60)
+
+    with answering(say_nothing) as (url, _):
+        with pytest.raises(ApiUnreachable, match=r"it took too long\.$"):
+            Client(url, timeout=0.05).classify(JPEG)
+        test_is_over.set()
+
+
+def test_a_server_without_tls_is_not_taken_for_one_with_it() -> None:
+    with (
+        answering(in_turn(labelled("cat"))) as (url, requests),
+        pytest.raises(ApiUnreachable, match="certificate is not valid, or it speaks no TLS"),
+    ):
+        Client(url.replace("http", "https"), KEY).classify(JPEG)
+    assert not requests
+
+
+def test_the_apis_own_problem_is_passed_on() -> None:
+    with (
+        answering(in_turn(refused(422, "corrupt_image", "It is damaged."))) as (url, _),
+        pytest.raises(ApiProblem, match=r"^It is damaged\.$") as raised,
+    ):
+        Client(url).classify(JPEG)
+    found = raised.value
+    assert (found.code, found.status, found.request_id) == ("corrupt_image", 422, "request-1")
+
+
+def test_a_wrong_key_is_a_sentence_that_does_not_show_it() -> None:
+    with (
+        answering(in_turn(sent({"message": "Forbidden"}, 403))) as (url, _),
+        pytest.raises(ApiProblem, match="403 Forbidden: the API key or the URL is wrong") as raised,
+    ):
+        Client(url, KEY).classify(JPEG)
+    assert raised.value.code == "forbidden"
+    assert KEY not in repr(raised.value)
+
+
+@pytest.mark.parametrize(("status", "sentence"), [(502, "502 Bad Gateway"), (404, "404 Not Found"), (599, "599")])
+def test_a_proxys_error_is_told_by_its_status(status: int, sentence: str) -> None:
+    with (
+        answering(in_turn(Response(status, b"<html>nginx</html>"))) as (url, _),
+        pytest.raises(ApiProblem, match=rf"^The API's server answered {sentence}\.$") as raised,
+    ):
+        Client(url).classify(JPEG)
+    assert raised.value.code == f"http_{status}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"<html>Log in to the hotel's network</html>",
+        b"",
+        b'{"status": "ok"}',
+        b'{"model": ' + b"[" * 100_000,
+        labelled("cat").body.replace(b"cat", b"\xff"),
+        labelled().body,
+    ],
+)
+def test_what_litelens_never_answers_is_not_an_answer(body: bytes) -> None:
+    with (
+        answering(in_turn(Response(200, body))) as (url, _),
+        pytest.raises(ApiProblem, match="did not answer as litelens does") as raised,
+    ):
+        Client(url).classify(JPEG)
+    assert raised.value.code == "unexpected_answer"
+
+
+def test_a_redirection_does_not_take_the_image_and_the_key_away() -> None:
+    with (
+        answering(in_turn(Response(302, headers={"Location": "/elsewhere"}))) as (url, requests),
+        pytest.raises(ApiProblem, match="answered 302 Found"),
+    ):
+        Client(url, KEY).classify(JPEG)
+    assert [request.path for request in requests] == ["/v1/classify"]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "127.0.0.1:8080", "ftp://host", "http://", "https://me:secret@host", "https://host/?a=b", "http://a b"]
+)
+def test_a_url_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match="The URL of the API must be like") as raised:
+        Client(url)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["two words", "line\n", "schlüssel"])
+def test_a_key_that_cannot_be_one_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="The API key has") as raised:
+        Client("http://127.0.0.1", key)
+    assert key.strip() not in str(raised.value)
+
+
+def uploading(*results: dict[str, object], storage: int = 204, max_bytes: int = 25_000_000) -> Callable[..., Response]:
+    """An API with uploads, whose storage is at /bucket, and which gives these results in turn."""
+    told = in_turn(
+        *(sent({"id": "u/1", "model": MODEL, "result": result, "request_id": "request-2"}) for result in results)
+    )
+
+    def respond(request: Request) -> Response:
+        if request.path == "/v1/uploads":
+            form = {"url": f"http://{request.headers['host']}/bucket", "fields": {"key": "uploads/1", "policy": "p"}}
+            upload = {"id": "u/1", **form, "expires_in": 900, "max_bytes": max_bytes, "request_id": "request-1"}
+            return sent(upload, 201)
+        if request.path == "/bucket":
+            return Response(storage)
+        response = told(request)
+        assert response
+        return response
+
+    return respond
+
+
+PENDING = {"status": "pending"}
+DONE = {"status": "done", **classification("cat", "dog", "fox")}
+
+
+def test_a_large_image_is_uploaded_and_its_result_awaited() -> None:
+    with answering(uploading(PENDING, PENDING, DONE)) as (url, requests):
+        answer = Client(url, KEY).classify(LARGE)
+    assert [found.label for found in answer.predictions] == ["cat", "dog", "fox"]
+    assert (answer.model.name, answer.request_id) == ("pets", "request-2")
+    paths = [(request.method, request.path) for request in requests]
+    assert paths == [("POST", "/v1/uploads"), ("POST", "/bucket"), *[("GET", "/v1/results/u%2F1")] * 3]
+    assert json.loads(requests[0].body) == {"content_type": "image/png"}
+
+
+def test_the_form_has_the_file_last_and_no_key() -> None:
+    with answering(uploading(DONE)) as (url, requests):
+        Client(url, KEY).classify(LARGE)
+    form = requests[1]
+    parts = message_from_bytes(f"Content-Type: {form.headers['content-type']}\n\n".encode() + form.body).get_payload()
+    fields = [(part.get_param("name", header="content-disposition"), part.get_content_type()) for part in parts]
+    assert fields == [("key", "text/plain"), ("policy", "text/plain"), ("file", "image/png")]
+    assert LARGE in form.body
+    assert "x-api-key" not in form.headers
+    assert requests[2].headers["x-api-key"] == KEY
+
+
+def test_an_image_of_the_largest_size_is_not_uploaded() -> None:
+    with answering(in_turn(labelled("cat"))) as (url, requests):
+        Client(url).classify(LARGE[:LARGEST_BODY])
+    assert [request.path for request in requests] == ["/v1/classify"]
+
+
+def test_options_hold_for_uploads_too() -> None:
+    with answering(uploading(DONE)) as (url, _):
+        answer = Client(url).classify(LARGE, top_k=2, threshold=0.95)
+    assert [found.label for found in answer.predictions] == ["cat", "dog"]
+    assert answer.uncertain
+
+
+def test_an_upload_that_is_no_image_has_the_apis_problem() -> None:
+    with (
+        answering(uploading({"status": "failed", "problem": problem(415, "not_an_image", "No image.")})) as (url, _),
+        pytest.raises(ApiProblem, match=r"^No image\.$") as raised,
+    ):
+        Client(url).classify(LARGE)
+    assert (raised.value.code, raised.value.status) == ("not_an_image", 415)
+
+
+def test_a_storage_that_refuses_the_upload_is_a_sentence() -> None:
+    with (
+        answering(uploading(PENDING, storage=403)) as (url, requests),
+        pytest.raises(ApiProblem, match=r"^The upload was refused with 403 Forbidden\.$") as raised,
+    ):
+        Client(url).classify(LARGE)
+    assert raised.value.code == "upload_refused"
+    assert len(requests) == 2
+
+
+def test_an_image_larger_than_uploads_may_be_is_not_sent() -> None:
+    with (
+        answering(uploading(DONE, max_bytes=4_400_000)) as (url, requests),
+        pytest.raises(ApiProblem, match="4,400,004 bytes; at most 4,400,000 are accepted") as raised,
+    ):
+        Client(url).classify(LARGE)
+    assert raised.value.code == "image_too_large"
+    assert len(requests) == 1
+
+
+def test_a_result_that_does_not_come_is_given_up() -> None:
+    with (
+        answering(uploading(PENDING)) as (url, _),
+        pytest.raises(ApiProblem, match="not classified within 0 seconds") as raised,
+    ):
+        Client(url, result_timeout=0).classify(LARGE)
+    assert raised.value.code == "result_late"
+
+
+def test_without_uploads_a_large_image_is_sent_as_it_is() -> None:
+    with answering(in_turn(refused(501, "not_configured"), labelled("cat"))) as (url, requests):
+        assert Client(url).classify(LARGE).predictions[0].label == "cat"
+    assert [request.path for request in requests] == ["/v1/uploads", "/v1/classify"]
+    assert requests[1].body == LARGE

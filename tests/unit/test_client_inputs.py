@@ -1,0 +1,191 @@
+"""What the command is given, made into a list of images."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aws import new_bucket, s3_at
+from fake_api import Request, Response, answering
+from support import ROOT, free_port, require
+
+from client.inputs import ImageFile, ImageObject, expand
+from client.results import Failed
+
+
+def made(folder: Path, *names: str) -> str:
+    """The folder, with these files in it."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"image")
+    return str(folder)
+
+
+def names(*arguments: str) -> list[str]:
+    return [item.name for item in expand(arguments)]
+
+
+def failure(argument: str) -> Failed:
+    (item,) = expand([argument])
+    assert isinstance(item, Failed)
+    return item
+
+
+@pytest.fixture
+def bucket(moto_server: str) -> str:
+    return new_bucket()
+
+
+def put(bucket: str, *keys: str) -> None:
+    from adapters.objects import s3_client
+
+    for key in keys:
+        s3_client().put_object(Bucket=bucket, Key=key, Body=b"image")
+
+
+def test_a_file_is_taken_whatever_it_is_called() -> None:
+    assert expand(["photo", "./.hidden.jpg", "missing.txt"]) == [
+        ImageFile("photo"),
+        ImageFile("./.hidden.jpg"),
+        ImageFile("missing.txt"),
+    ]
+
+
+def test_a_folder_gives_the_images_in_it_and_within_sorted(tmp_path: Path) -> None:
+    folder = made(tmp_path, "b.JPG", "a.png", "notes.txt", "sub/deep/c.webp", "sub/d.jpeg", "jpg")
+    assert names(folder) == [f"{folder}/{name}" for name in ("a.png", "b.JPG", "sub/d.jpeg", "sub/deep/c.webp")]
+
+
+def test_arguments_keep_their_order(tmp_path: Path) -> None:
+    folder = made(tmp_path, "a.jpg", "b.jpg")
+    assert names("z.jpg", folder, "y.jpg") == ["z.jpg", f"{folder}/a.jpg", f"{folder}/b.jpg", "y.jpg"]
+
+
+def test_what_is_hidden_in_a_folder_is_left_out(tmp_path: Path) -> None:
+    folder = made(tmp_path, "a.jpg", "._a.jpg", ".thumbnails/a.jpg")
+    assert names(folder) == [f"{folder}/a.jpg"]
+
+
+def test_links_that_go_round_in_a_circle_do_no_harm(tmp_path: Path) -> None:
+    folder = made(tmp_path, "sub/a.jpg")
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    (tmp_path / "self.jpg").symlink_to("self.jpg")
+    assert names(folder) == [f"{folder}/self.jpg", f"{folder}/sub/a.jpg"]
+
+
+def test_a_link_to_a_folder_is_followed_when_it_is_named(tmp_path: Path) -> None:
+    made(tmp_path, "sub/a.jpg")
+    (tmp_path / "link").symlink_to("sub")
+    assert names(f"{tmp_path}/link") == [f"{tmp_path}/link/a.jpg"]
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    folder = made(tmp_path, "a.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert names(folder) == [f"{folder}/a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["two\nlines.jpg", "写真.jpg", os.fsdecode(b"caf\xe9.jpg")])
+def test_every_name_of_a_file_can_be_read(name: str, tmp_path: Path) -> None:
+    (source,) = expand([made(tmp_path, name)])
+    assert isinstance(source, ImageFile)
+    assert source.read() == b"image"
+
+
+def test_a_folder_without_images_is_a_sentence(tmp_path: Path) -> None:
+    failed = failure(made(tmp_path, "notes.txt"))
+    assert failed.code == "no_images"
+    assert failed.detail.startswith(f"There are no images in {tmp_path};")
+
+
+def test_a_folder_that_cannot_be_listed_is_a_sentence_beside_the_others(tmp_path: Path) -> None:
+    require(os.geteuid() != 0, "root may list every folder")
+    folder = made(tmp_path, "a.jpg", "closed/b.jpg")
+    (tmp_path / "closed").chmod(0)
+    found, failed = expand([folder])
+    (tmp_path / "closed").chmod(0o755)
+    assert found.name == f"{folder}/a.jpg"
+    assert isinstance(failed, Failed)
+    assert failed.detail == f"{folder}/closed cannot be read: Permission denied."
+
+
+def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "lambda:.")
+    code = "from client.inputs import expand; print(expand(['-'])[0].read())"
+    done = subprocess.run([sys.executable, "-c", code], input=b"\xff\xd8", capture_output=True, cwd=ROOT, check=True)
+    assert done.stdout == b"b'\\xff\\xd8'\n"
+
+
+def test_standard_input_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "lambda:.")
+    code = "from client.inputs import expand; print(expand(['-'])[0].detail)"
+    with (tmp_path / "written").open("wb") as only_written:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdin=only_written, capture_output=True, cwd=ROOT, check=True
+        )
+    assert done.stdout == b"standard input cannot be read: Bad file descriptor.\n"
+
+
+def test_an_object_in_s3_is_not_looked_for() -> None:
+    assert expand(["s3://photos/a b.jpg", "s3://photos/text"]) == [
+        ImageObject("s3://photos/a b.jpg"),
+        ImageObject("s3://photos/text"),
+    ]
+
+
+def test_a_prefix_gives_the_images_under_it(bucket: str) -> None:
+    put(
+        bucket,
+        "in/b.jpg",
+        "in/a ü.PNG",
+        "in/",
+        "in/x.jpg/",
+        "in/notes.txt",
+        "in/.cache/a.jpg",
+        "in/sub/c.gif",
+        "out.jpg",
+    )
+    found = [f"s3://{bucket}/in/{name}" for name in ("a ü.PNG", "b.jpg", "sub/c.gif")]
+    assert expand([f"s3://{bucket}/in/"]) == [ImageObject(uri) for uri in found]
+
+
+@pytest.mark.parametrize("end", ["", "/"])
+def test_a_bucket_gives_all_its_images(bucket: str, end: str) -> None:
+    put(bucket, "b.jpg", "in/a.jpg")
+    assert names(f"s3://{bucket}{end}") == [f"s3://{bucket}/b.jpg", f"s3://{bucket}/in/a.jpg"]
+
+
+def test_a_prefix_gives_more_images_than_s3_lists_at_a_time() -> None:
+    def list_one(request: Request) -> Response:
+        is_first = "continuation-token" not in request.path
+        more = "<IsTruncated>true</IsTruncated><NextContinuationToken>1</NextContinuationToken>" if is_first else ""
+        key = "a.jpg" if is_first else "b.jpg"
+        page = f"<ListBucketResult>{more}<Contents><Key>{key}</Key></Contents></ListBucketResult>"
+        return Response(200, page.encode())
+
+    with answering(list_one) as (url, _), s3_at(url):
+        assert names("s3://photos/") == ["s3://photos/a.jpg", "s3://photos/b.jpg"]
+
+
+def test_a_prefix_without_images_is_a_sentence(bucket: str) -> None:
+    assert failure(f"s3://{bucket}/in/").detail.startswith(f"There are no images in s3://{bucket}/in/;")
+
+
+def test_a_bucket_that_is_not_there_is_a_sentence(moto_server: str) -> None:
+    failed = failure("s3://no-such-bucket-anywhere/")
+    assert (failed.code, failed.detail) == (
+        "unreadable",
+        "s3://no-such-bucket-anywhere/ cannot be listed: NoSuchBucket.",
+    )
+
+
+def test_without_credentials_a_prefix_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    with s3_at(f"http://127.0.0.1:{free_port()}"):
+        for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+            monkeypatch.delenv(variable)
+        assert failure("s3://photos/").detail == "s3://photos/ cannot be listed: NoCredentialsError."
+
+
+def test_a_bucket_must_be_named() -> None:
+    assert failure("s3:///a.jpg").detail.startswith("s3:///a.jpg names no bucket")
