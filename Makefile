@@ -8,6 +8,7 @@ TESTS ?= tests
 override export IMAGE := $(value IMAGE)
 override export DATA := $(value DATA)
 override export NAME := $(value NAME)
+override export API_KEY := $(value API_KEY)
 export LITELENS_BUNDLE := $(BUNDLE)
 
 RUN_ENV := .venv/.ready
@@ -18,8 +19,8 @@ DEV_ENV := .venv-dev/.ready
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-run: $(RUN_ENV) ## serve the API on http://127.0.0.1:8080 (PORT=8081 for another port)
-	@.venv/bin/python -m local.gateway --port $(PORT)
+run: $(RUN_ENV) ## serve the API on http://127.0.0.1:8080 (PORT=8081 for another port, API_KEY=secret to ask for one)
+	@.venv/bin/python -m local.gateway --port $(PORT) $${API_KEY:+--api-key "$$API_KEY"}
 
 classify: ## print the five best labels of a photo (IMAGE=photo.jpg)
 	@test -n "$$IMAGE" || { echo "Which photo? make classify IMAGE=photo.jpg" >&2; exit 2; }

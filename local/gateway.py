@@ -1,8 +1,8 @@
 """API Gateway and Lambda on a laptop: HTTP requests become REST proxy events for the very handler that is deployed.
 
 Run with `make run`. One event is handled at a time, as in one Lambda execution environment. Neither Lambda's timeout
-nor its limit of 6 MB on an event is imposed, nor what only a deployed API has: keys, throttling, compression, and the
-models that bound JSON before the handler sees it.
+nor its limit of 6 MB on an event is imposed, nor what only a deployed API has: throttling, compression, and the models
+that bound JSON before the handler sees it. A key is asked for where one is given at the start.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import re
 import socket
 import sys
 import time
@@ -32,10 +33,13 @@ Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 # What API Gateway's ANY stands for.
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 FORBIDDEN = Kind("forbidden", HTTPStatus.FORBIDDEN, "The request is not allowed")
+
+OPEN = re.compile(r"/v1/health|/openapi\.json|/docs(/[^/]+)?")
 
 MAX_PAYLOAD = 10_000_000
 TIMEOUT_MS = 29_000
@@ -56,14 +60,17 @@ class LocalContext:
         return TIMEOUT_MS
 
 
-def create_app(handler: Handler) -> Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]:
-    """An ASGI application that answers with what this Lambda handler answers."""
+def create_app(handler: Handler, api_key: str | None = None) -> Application:
+    """An ASGI application that answers what this Lambda handler answers, to whoever has the key if there is one."""
     one_at_a_time = ThreadPoolExecutor(max_workers=1)
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         request_id = str(uuid.uuid4())
         if scope["method"] not in METHODS:
             await _refuse(send, FORBIDDEN, "API Gateway knows no such path or method.", request_id)
+            return
+        if api_key is not None and not _is_open(scope) and not _has_key(scope, api_key):
+            await _refuse(send, FORBIDDEN, "Send a valid API key in the header x-api-key.", request_id)
             return
         try:
             body = await _read_body(receive)
@@ -152,6 +159,15 @@ def _response_body(result: dict[str, Any]) -> bytes:
     return base64.b64decode(body) if result.get("isBase64Encoded") else body.encode()
 
 
+def _is_open(scope: MutableMapping[str, Any]) -> bool:
+    """Whether the template opens this route to all."""
+    return scope["method"] == "OPTIONS" or (scope["method"] == "GET" and OPEN.fullmatch(scope["path"]) is not None)
+
+
+def _has_key(scope: MutableMapping[str, Any], api_key: str) -> bool:
+    return (b"x-api-key", api_key.encode()) in scope["headers"]
+
+
 async def _refuse(send: Send, kind: Kind, detail: str, request_id: str) -> None:
     """What the template makes API Gateway answer itself."""
     answer = problem(kind, detail, request_id)
@@ -181,7 +197,9 @@ def _listen(port: int) -> socket.socket:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the API on this machine, without Docker or an AWS account.")
     parser.add_argument("--port", type=int, default=8080)
-    listener = _listen(parser.parse_args().port)
+    parser.add_argument("--api-key", help="ask for this key as a deployed API does; by default none is needed")
+    given = parser.parse_args()
+    listener = _listen(given.port)
     try:
         from handlers.api import handler
     except (LitelensError, SettingsError) as error:
@@ -189,7 +207,8 @@ def main() -> None:
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     print(f"litelens is listening on {address} (Ctrl-C ends it). Try:\n")
     print(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {address}/v1/classify\n", flush=True)
-    config = uvicorn.Config(create_app(handler), lifespan="off", log_level="warning", server_header=False)
+    app = create_app(handler, given.api_key)
+    config = uvicorn.Config(app, lifespan="off", log_level="warning", server_header=False)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])
 

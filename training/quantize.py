@@ -169,6 +169,7 @@ def unpublished_bundle(folder: Path, labels: tuple[str, ...], spec: Preprocessin
         name="unpublished",
         version="",
         labels=labels,
+        groups={},
         preprocessing=spec,
         temperature=1.0,
         threshold=0.0,

@@ -74,27 +74,25 @@ class Description:
 class Describer:
     """Asks one model, given by its id, inference profile or ARN. Not safe for concurrent use.
 
-    Region, credentials and endpoint are boto3's usual ones. A low temperature keeps answers to what the image shows;
-    give None for a model that takes none, as Anthropic's since Claude Opus 4.7.
+    Region, credentials and endpoint are boto3's usual ones.
     """
 
     model_id: str
-    temperature: float | None = 0.2
 
     def describe(
         self,
         jpeg: bytes,
         labels: Sequence[tuple[str, float]],
-        question: str | None,
+        question: str,
         turns: Sequence[Turn],
         deadline: Deadline,
     ) -> Description:
-        """The answer to the question, or a short description without one; cut off after MAX_TOKENS tokens.
+        """The answer to the question, such as USUAL_QUESTION; cut off after MAX_TOKENS tokens.
 
         The image is as to_jpeg makes it; labels come with confidences from 0 to 1; earlier turns come oldest first.
         Raises DescribeRefused, DescribeThrottled, DescribeTimeout or DescribeUnavailable.
         """
-        messages = _messages(jpeg, labels, question or USUAL_QUESTION, turns)
+        messages = _messages(jpeg, labels, question, turns)
         try:
             # Loading boto3 takes longer than a pause between attempts, so it comes before their time is measured.
             session = self._session
@@ -113,9 +111,6 @@ class Describer:
         """
         from botocore.config import Config
 
-        inference: dict[str, float] = {"maxTokens": MAX_TOKENS}
-        if self.temperature is not None:
-            inference["temperature"] = self.temperature
         remaining = deadline.remaining()
         connect = min(_CONNECT_SECONDS, remaining / 2)
         config = Config(
@@ -125,7 +120,11 @@ class Describer:
         )
         with closing(session.client("bedrock-runtime", config=config)) as client:
             reply: Mapping[str, Any] = client.converse(
-                modelId=self.model_id, system=[{"text": _SYSTEM}], messages=messages, inferenceConfig=inference
+                modelId=self.model_id,
+                system=[{"text": _SYSTEM}],
+                messages=messages,
+                # Nothing else: some models refuse a temperature.
+                inferenceConfig={"maxTokens": MAX_TOKENS},
             )
             return reply
 

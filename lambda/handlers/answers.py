@@ -1,10 +1,17 @@
 """What the API answers, as it is documented and as it is sent. Confidences are calibrated probabilities, 0 to 1."""
 
+import base64
+import dataclasses
 from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from litelens import classifier
+from litelens.heatmaps import to_png
 from litelens.images import FORMATS
+
+# Of a confidence.
+_DIGITS = 6
 
 Confidence = Annotated[float, Meta(description="A calibrated probability.", ge=0, le=1, examples=[0.785321])]
 Label = Annotated[str, Meta(examples=["rocket"])]
@@ -177,8 +184,8 @@ class HealthAnswer(Struct, frozen=True):
 class Turn(Struct, frozen=True, forbid_unknown_fields=True):
     """A question that was asked before and its answer."""
 
-    question: Annotated[str, Meta(min_length=1, max_length=2000, examples=["What is in the background?"])]
-    answer: Annotated[str, Meta(min_length=1, max_length=10_000, examples=["A launch tower."])]
+    question: Annotated[str, Meta(pattern=r"\S", max_length=2000, examples=["What is in the background?"])]
+    answer: Annotated[str, Meta(pattern=r"\S", max_length=10_000, examples=["A launch tower."])]
 
 
 class DescribeAnswer(Struct, frozen=True):
@@ -193,3 +200,41 @@ class DescribeAnswer(Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     request_id: RequestId
+
+
+def classification_of(prediction: classifier.Prediction) -> Classification:
+    """The prediction as it is answered."""
+    return Classification(
+        image=Photo(prediction.image_format, prediction.width, prediction.height),
+        predictions=labels_of(prediction),
+        uncertain=prediction.uncertain,
+        timing_ms=Timing(**dataclasses.asdict(prediction.timing)),
+        group=UNSET
+        if prediction.group is None
+        else GroupConfidence(prediction.group.label, round(prediction.group.confidence, _DIGITS)),
+        heatmap=UNSET if prediction.heat_map is None else _heat_map(prediction.heat_map),
+    )
+
+
+def labels_of(prediction: classifier.Prediction) -> list[LabelConfidence]:
+    """The prediction's labels as they are answered."""
+    return [
+        LabelConfidence(
+            candidate.label,
+            candidate.index,
+            round(candidate.confidence, _DIGITS),
+            UNSET if candidate.group is None else candidate.group,
+        )
+        for candidate in prediction.candidates
+    ]
+
+
+def _heat_map(heat_map: classifier.HeatMap) -> HeatMap:
+    left, top, right, bottom = heat_map.box
+    png = base64.b64encode(to_png(heat_map.scores, (right - left) / (bottom - top))).decode()
+    return HeatMap(
+        label=heat_map.label,
+        png=f"data:image/png;base64,{png}",
+        grid=[[round(float(score), 4) for score in row] for row in heat_map.scores],
+        region=Region(left, top, right - left, bottom - top),
+    )

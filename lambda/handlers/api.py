@@ -137,7 +137,7 @@ def _create_app(operations: Operations, cors_origin: str | None) -> APIGatewayRe
         path, asked = app.current_event.path.rstrip("/"), app.current_event.http_method.upper()
         for template, (allowed, _function) in routes.items():
             # The resolver's parameters take fewer characters, so that the method may be right and the path is not.
-            if asked != allowed and re.fullmatch(re.sub("<.+>", "[^/]+", template), path) and app.current_event.http_method != allowed:
+            if asked != allowed and re.fullmatch(re.sub("<.+>", "[^/]+", template), path):
                 answer = refuse(MethodNotAllowed(f"This path takes {allowed} only."))
                 answer.headers["Allow"] = allowed
                 return answer

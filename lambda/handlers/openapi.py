@@ -52,6 +52,7 @@ _DESCRIBING = (DescribeRefused, DescribeUnavailable, DescribeThrottled, Describe
 _JSON, _PROBLEM = "application/json", "application/problem+json"
 _PREDICTION = {"label": "rocket", "index": 69, "confidence": 0.912345, "group": "vehicles 2"}
 _MODEL = {"name": "cifar100-resnet50", "version": "0.2.0"}
+_RED = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGP8z8DAwMDAxMDAwMDAAAANHQEDasKb6QAAAABJRU5ErkJggg=="
 _REQUEST_ID = "9a00d317-3e73-4f23-aec5-3eb8269d6efd"
 _UPLOAD_ID = "019a6f3e-8f2c-7c11-a9d3-4b6a2f0e91c7"
 
@@ -215,7 +216,8 @@ def _form(many: bool, **fields: Any) -> dict[str, Any]:
             "required": ["image"],
             "properties": {"image": images if many else image, **fields},
             "additionalProperties": False,
-        }
+        },
+        "encoding": {"image": {"contentType": ", ".join(requests.IMAGE_TYPES)}},
     }
 
 
@@ -228,11 +230,11 @@ _BYTES: dict[str, Any] = {media_type: {} for media_type in requests.IMAGE_TYPES}
 _TOP_K = {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K}
 _THRESHOLD = {"type": "number", "minimum": 0, "maximum": 1}
 _HEATMAP = {"type": "boolean", "default": False}
-_HEATMAP_LABEL = {"type": "string"}
-_QUESTION = {"type": "string", "minLength": 1, "maxLength": 2000}
+_HEATMAP_LABEL = {"type": "string", "format": "label"}
+_QUESTION = {"type": "string", "pattern": r"\S", "maxLength": requests.MAX_QUESTION}
 
 _OPTIONS = (
-    _query("top_k", "How many labels; at most as many as the model has.", **_TOP_K),
+    _query("top_k", "How many labels; more than the model has are all of them.", **_TOP_K),
     _query("threshold", "Below this confidence an answer is uncertain; the model's own by default.", **_THRESHOLD),
     _query("heatmap", "Whether to show where in the image the best label scores.", **_HEATMAP),
     _query("heatmap_label", "The label to show instead of the best.", **_HEATMAP_LABEL),
@@ -262,9 +264,9 @@ OPERATIONS = (
             **_BYTES,
             _JSON: _refers(
                 "ClassifyBody",
-                base64={"image": "R0lGODlhAQABAAAAACw=", "top_k": 3},
+                base64={"image": _RED, "top_k": 3},
                 in_S3={"s3_uri": "s3://photos/cat.jpg"},
-                several={"images": [{"image": "R0lGODlhAQABAAAAACw="}, {"s3_uri": "s3://photos/cat.jpg"}]},
+                several={"images": [{"image": _RED}, {"s3_uri": "s3://photos/cat.jpg"}]},
             ),
             requests.FORM_TYPE: _CLASSIFY_FORM,
         },

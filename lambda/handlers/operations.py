@@ -1,8 +1,6 @@
 """What each route does, from a parsed request to an answer. Errors are those that problems.KINDS lists."""
 
-import base64
 import dataclasses
-from typing import Any
 
 import msgspec
 from msgspec import UNSET
@@ -17,14 +15,12 @@ from handlers.problems import KINDS, NotConfigured, OutOfTime, RequestTooLarge, 
 from handlers.records import record_description, record_prediction, record_refusal
 from handlers.requests import ClassifyRequest, DescribeRequest, ImageInput, UploadBody, source_of
 from litelens.bundle import METRICS, REPORT, load_bundle
-from litelens.classifier import Classifier, HeatMap, Options, Prediction
+from litelens.classifier import Classifier, Options
 from litelens.errors import InputError
-from litelens.heatmaps import to_png
 from litelens.images import DecodedImage
 from settings import Settings
 
 REPORT_PATH = "/v1/model/report"
-_DIGITS = 6
 
 
 class Operations:
@@ -95,7 +91,7 @@ class Operations:
             describe_model=self._describer.model_id,
             answer=description.answer,
             turns=[*request.turns, answers.Turn(question, description.answer)],
-            predictions=_labels(prediction),
+            predictions=answers.labels_of(prediction),
             uncertain=prediction.uncertain,
             input_tokens=description.input_tokens,
             output_tokens=description.output_tokens,
@@ -144,7 +140,7 @@ class Operations:
     def _classification(self, data: bytes, options: Options, request_id: str) -> answers.Classification:
         prediction = self._classifier.classify(data, options)
         record_prediction(prediction, len(data), request_id)
-        return _answer(prediction)
+        return answers.classification_of(prediction)
 
     def _decode(self, image: bytes | ImageInput, deadline: Deadline) -> DecodedImage:
         return self._classifier.decode(self._fetch(image, deadline))
@@ -168,39 +164,3 @@ def _failure(error: Exception, request_id: str) -> answers.Failure:
     kind = KINDS[type(error)]
     record_refusal(kind, request_id)
     return answers.Failure(document(kind, str(error), request_id))
-
-
-def _answer(prediction: Prediction) -> answers.Classification:
-    return answers.Classification(
-        image=answers.Photo(prediction.image_format, prediction.width, prediction.height),
-        predictions=_labels(prediction),
-        uncertain=prediction.uncertain,
-        timing_ms=answers.Timing(**dataclasses.asdict(prediction.timing)),
-        group=UNSET
-        if prediction.group is None
-        else answers.GroupConfidence(prediction.group.label, round(prediction.group.confidence, _DIGITS)),
-        heatmap=UNSET if prediction.heat_map is None else _heat_map(prediction.heat_map),
-    )
-
-
-def _labels(prediction: Prediction) -> list[answers.LabelConfidence]:
-    return [
-        answers.LabelConfidence(
-            candidate.label,
-            candidate.index,
-            round(candidate.confidence, _DIGITS),
-            UNSET if candidate.group is None else candidate.group,
-        )
-        for candidate in prediction.candidates
-    ]
-
-
-def _heat_map(heat_map: HeatMap) -> answers.HeatMap:
-    left, top, right, bottom = heat_map.box
-    png = base64.b64encode(to_png(heat_map.scores, (right - left) / (bottom - top))).decode()
-    return answers.HeatMap(
-        label=heat_map.label,
-        png=f"data:image/png;base64,{png}",
-        grid=[[round(float(score), 4) for score in row] for row in heat_map.scores],
-        region=answers.Region(left, top, right - left, bottom - top),
-    )

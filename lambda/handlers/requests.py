@@ -24,6 +24,7 @@ FORM_TYPE = "multipart/form-data"
 BINARY_TYPES = (*IMAGE_TYPES, FORM_TYPE)
 
 MAX_IMAGES = 16
+MAX_QUESTION = 2000
 
 _DATA_URL = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
 _WHITESPACE = re.compile(r"\s+")
@@ -51,8 +52,8 @@ Question = Annotated[
     str,
     Meta(
         description="What to ask about the image; without it, a short description comes back.",
-        min_length=1,
-        max_length=2000,
+        pattern=r"\S",
+        max_length=MAX_QUESTION,
         examples=["What is in the background?"],
     ),
 ]
@@ -78,7 +79,16 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
     """One image in one of three ways, or several as `images`; and options, which go before those in the query."""
 
     images: Annotated[list[ImageInput], Meta(min_length=1, max_length=MAX_IMAGES)] | UnsetType = UNSET
-    top_k: Annotated[int, Meta(description="How many labels.", extra_json_schema={"minimum": 1})] | UnsetType = UNSET
+    top_k: (
+        Annotated[
+            int,
+            Meta(
+                description="How many labels; more than the model has are all of them.",
+                extra_json_schema={"minimum": 1},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     threshold: (
         Annotated[
             float,
@@ -91,7 +101,15 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
     ) = UNSET
     heatmap: Annotated[bool, Meta(description="Whether to show where the label scores.")] | UnsetType = UNSET
     heatmap_label: (
-        Annotated[str, Meta(description="The label to show; the best one by default.", examples=["rocket"])] | UnsetType
+        Annotated[
+            str,
+            Meta(
+                description="The label to show; the best one by default.",
+                examples=["rocket"],
+                extra_json_schema={"format": "label"},
+            ),
+        ]
+        | UnsetType
     ) = UNSET
 
 
@@ -254,9 +272,10 @@ def _whole_number(name: str, text: str) -> int:
 
 
 def _number(name: str, text: str) -> float:
-    if not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{0,20})?", text):
-        raise InvalidOption(f"{name} must be a number such as 0.5.")
-    return float(text)
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InvalidOption(f"{name} must be a number such as 0.5.") from error
 
 
 def _truth(name: str, text: str) -> bool:
@@ -274,8 +293,8 @@ _IN_TEXT = {"top_k": _whole_number, "threshold": _number, "heatmap": _truth, "he
 
 def _question(fields: Mapping[str, str]) -> str | None:
     question = fields.get("question")
-    if question is not None and not 1 <= len(question) <= 2000:
-        raise InvalidOption("question must have 1 to 2,000 characters.")
+    if question is not None and not (question.strip() and len(question) <= MAX_QUESTION):
+        raise InvalidOption(f"question must have 1 to {MAX_QUESTION:,} characters, and not only blanks.")
     return question
 
 

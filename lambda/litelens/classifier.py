@@ -19,7 +19,7 @@ LOGITS, MAP = "logits", "class_activation_map"
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a prediction: how many labels, and whether with a heat map.
+    """What is asked of a prediction: how many labels (or all, if the model has fewer), and whether with a heat map.
 
     `threshold` (0 to 1) replaces the bundle's; the heat map is of the best label unless `heat_map_label` names one.
     """
@@ -113,8 +113,8 @@ class Classifier:
 
     def check(self, options: Options) -> None:
         """Raises InvalidOption when this model cannot do what is asked."""
-        if not 1 <= options.top_k <= len(self.bundle.labels):
-            raise InvalidOption(f"top_k must be a whole number from 1 to {len(self.bundle.labels)}.")
+        if options.top_k < 1:
+            raise InvalidOption("top_k must be a whole number above 0.")
         if options.threshold is not None and not 0 <= options.threshold <= 1:
             raise InvalidOption("threshold must be a number from 0 to 1.")
         if options.heat_map and not self._engine.output_shapes.get(MAP):

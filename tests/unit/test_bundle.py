@@ -104,12 +104,31 @@ def test_a_changed_model_is_named(bundle: Path) -> None:
         (lambda m: m.update(temperature="warm"), "temperature must be between 0.01 and 100"),
         (lambda m: m.update(threshold=True), "threshold must be between 0 and 1"),
         (lambda m: m["files"].clear(), "it lacks 'model.tflite'"),
+        (lambda m: m.update(groups=["vehicles"]), "groups must be the name of a group for each label"),
+        (lambda m: m["groups"].update(rocket=""), "groups must be the name of a group for each label"),
+        (lambda m: m["groups"].update(rocket=7), "groups must be the name of a group for each label"),
+        (lambda m: m["groups"].pop("rocket"), "groups must have a group for every label, and for nothing else"),
+        (lambda m: m["groups"].update(unicorn="beasts"), "groups must have a group for every label, and for nothing"),
     ],
 )
 def test_a_manifest_that_says_what_cannot_be_is_named(bundle: Path, change: Change, complaint: str) -> None:
     change_manifest(bundle, change)
     with pytest.raises(BundleError, match=f"manifest.json is not a litelens manifest: .*{complaint}"):
         start(bundle)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda m: m.pop("groups"), lambda m: m.update(groups={}), lambda m: m.update(groups=None)]
+)
+def test_a_bundle_needs_no_groups(bundle: Path, change: Change) -> None:
+    change_manifest(bundle, change)
+    assert load_bundle(bundle).groups == {}
+
+
+def test_the_bundled_models_groups_are_read() -> None:
+    groups = load_bundle(BUNDLE).groups
+    assert len(groups) == 100
+    assert groups["rocket"] == "vehicles 2"
 
 
 def test_more_labels_than_outputs_stop_the_start(bundle: Path) -> None:
