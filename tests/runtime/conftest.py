@@ -1,11 +1,31 @@
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import pytest
-from support import BUNDLE, ROOT, free_port, running
+from aws import ENVIRONMENT as FAKE_CREDENTIALS
+from aws import new_bucket
+from converse import ConverseServer, converse_server
+from support import BUNDLE, ROCKET, ROOT, free_port, running
+
+# Of the server that asks for one.
+API_KEY = "key-of-the-tests"
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": "lambda:.", "LITELENS_BUNDLE": str(BUNDLE)}
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A running server with all that a deployment can have: a bucket, in it rocket.jpg, a language model and a key."""
+
+    port: int
+    bucket: str
+    converse: ConverseServer
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
 
 def serve(port: int) -> list[str]:
@@ -15,7 +35,28 @@ def serve(port: int) -> list[str]:
 
 @pytest.fixture(scope="session")
 def port() -> Iterator[int]:
-    """Where a running server listens."""
+    """Where a running server listens that has nothing but the bundle."""
     port = free_port()
     with running(serve(port), ready=f"http://127.0.0.1:{port}", cwd=ROOT, env=ENVIRONMENT):
         yield port
+
+
+@pytest.fixture(scope="session")
+def deployment(moto_server: str) -> Iterator[Deployment]:
+    from adapters.objects import s3_client
+
+    bucket, port = new_bucket(), free_port()
+    s3_client().put_object(Bucket=bucket, Key="rocket.jpg", Body=ROCKET.read_bytes())
+    with converse_server() as converse:
+        environment = {
+            **ENVIRONMENT,
+            **FAKE_CREDENTIALS,
+            **converse.environment,
+            "AWS_ENDPOINT_URL_S3": moto_server,
+            "LITELENS_BUCKETS": f"photos,{bucket}",
+            "LITELENS_UPLOAD_BUCKET": bucket,
+            "LITELENS_DESCRIBE_MODEL": "a-model",
+        }
+        command = [*serve(port), f"--api-key={API_KEY}"]
+        with running(command, ready=f"http://127.0.0.1:{port}", cwd=ROOT, env=environment):
+            yield Deployment(port, bucket, converse)

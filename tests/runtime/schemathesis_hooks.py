@@ -1,0 +1,27 @@
+"""What schemathesis cannot know: bytes and base64 that are real images, of small sizes and every format."""
+
+import base64
+import json
+from io import BytesIO
+
+import schemathesis
+from hypothesis import strategies as st
+from PIL import Image
+from support import BUNDLE
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+
+
+@st.composite
+def images(draw: st.DrawFn, image_format: str | None = None) -> bytes:
+    size = (draw(st.integers(1, 40)), draw(st.integers(1, 40)))
+    colour = tuple(draw(st.integers(0, 255)) for _ in range(3))
+    file = BytesIO()
+    Image.new("RGB", size, colour).save(file, image_format or draw(st.sampled_from(FORMATS)))
+    return file.getvalue()
+
+
+for name in FORMATS:
+    schemathesis.openapi.media_type(f"image/{name.lower()}", images(name))
+schemathesis.openapi.format("label", st.sampled_from(json.loads((BUNDLE / "manifest.json").read_text())["labels"]))
+schemathesis.openapi.format("image", images().map(lambda image: base64.b64encode(image).decode()))
