@@ -22,7 +22,7 @@ from training.errors import DatasetError
 from training.progress import progress
 
 # One's own photos may be larger than what an API takes.
-LIMITS = Limits(bytes=200_000_000, pixels=200_000_000)
+LIMITS = Limits(bytes=200_000_000, pixels=200_000_000, memory=3_000_000_000)
 
 _SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
 _FEW = 500

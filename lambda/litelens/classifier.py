@@ -176,8 +176,8 @@ class Classifier:
             uncertain=best < threshold,
             heat_map=self._map_of(int(best_first[0]), scores, image, options),
             image_format=image.format,
-            width=image.rgb.width,
-            height=image.rgb.height,
+            width=image.width,
+            height=image.height,
             timing=Timing(
                 decode=_milliseconds(decoded - started),
                 inference=_milliseconds(inferred - decoded),
@@ -203,7 +203,7 @@ class Classifier:
         if not options.heat_map or scores.maps is None:
             return None
         label = options.heat_map_label or self.bundle.labels[best]
-        box = self.bundle.preprocessing.box(image.rgb.width, image.rgb.height)
+        box = self.bundle.preprocessing.box(image.width, image.height)
         return HeatMap(label, scores.maps[:, :, self.bundle.labels.index(label)], box)
 
 

@@ -8,7 +8,7 @@ LitelensError
         ├── ImageMissing  there are no bytes
         ├── NotAnImage    the bytes are not of a format that is read here
         ├── CorruptImage  the format is known, but the image cannot be decoded
-        └── ImageTooLarge too many bytes or pixels
+        └── ImageTooLarge too many bytes or pixels, or too much memory or time to decode it
 """
 
 __all__ = [
@@ -57,4 +57,4 @@ class CorruptImage(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """Too many bytes or pixels."""
+    """Too many bytes or pixels, or too much memory or time to decode it."""

@@ -1,33 +1,57 @@
 """Decoding: from bytes that anyone may have sent to an upright RGB image."""
 
+import itertools
 import math
-import re
+import mmap
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, InputError, NotAnImage
+from litelens.files import Picture, orientation, picture_of
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
-# How each format's files begin; what varies in WebP is its size, in BMP size, reserved bytes and the second header's.
-_BEGINNINGS = re.compile(
-    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|RIFF.{4}WEBP|GIF8[79]a|BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0",
-    re.DOTALL,
-)
+# The longest side of a JPEG or GIF. PNG and BMP can be a pixel wide and millions high, which no photo is.
+_LONGEST_SIDE = 65_535
 
 # Each scan of a progressive JPEG goes over all its 8x8 blocks again; ten are usual, but a file can hold thousands.
 _SCANNED_PIXELS = 1_000_000_000
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
-_JPEG_SCAN, _JPEG_END = 0xDA, 0xD9
+
+# A PNG of so many bytes is unpacked in less than a second: 25 megapixels of RGB, 18 with transparency.
+_PNG_BYTES = 75_000_000
 
 # Pillow decodes run-length encoded BMP in Python loops. These are BI_RLE8 and BI_RLE4.
 _BMP_RUN_LENGTHS = (1, 2)
+
+# Bytes that Pillow takes for a pixel: 4 in all other modes, whatever their channels.
+_PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}
+_RGB_BYTES = 4
+
+# Bytes that libwebp takes for a pixel beside Pillow's, measured: two canvases, and the frame that is copied out.
+_WEBP_BYTES = 13
+
+# libjpeg keeps the coefficients of a JPEG whose channels come in several scans until the last one is read.
+_COEFFICIENT_BYTES = 2
+
+# What may be allocated beyond the estimate: copies of the file, and what decoders take whatever the size.
+_SPARE_MEMORY = 32_000_000
+
+_TOO_MUCH_MEMORY = (
+    "Decoding the image would take more than {:,} bytes of memory. Send a smaller image, or a baseline JPEG."
+)
+
+# Pixels that are converted at once, so that no more than these are held in a third form.
+_STRIP_PIXELS = 1_000_000
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -38,43 +62,64 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The largest image accepted. Pixels are counted from the header, before anything is decoded."""
+    """The largest image accepted. Pixels and memory are told from the header, before anything is decoded.
+
+    `memory` is in bytes: what decoding takes beside the file. A JPEG that would take more is decoded at half its width
+    and height, which takes a quarter. The default leaves a function of 512 MB enough for everything else.
+    """
 
     bytes: int = 6_000_000
     pixels: int = 50_000_000
+    memory: int = 320_000_000
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An upright RGB image, and the format that its bytes were in, one of FORMATS."""
+    """An upright RGB image, the format that its bytes were in, one of FORMATS, and its size, in pixels, once upright.
+
+    The RGB image is smaller than that when it was decoded at half its size.
+    """
 
     rgb: Image.Image
     format: str
+    width: int
+    height: int
 
 
 def decode(data: bytes, limits: Limits) -> DecodedImage:
     """The image in these bytes: upright, transparency flattened on white, the first frame of an animation.
 
-    Raises ImageMissing, ImageTooLarge, NotAnImage or CorruptImage. Not safe for concurrent use.
+    A JPEG is at half its width and height where limits.memory requires it. Raises ImageMissing, ImageTooLarge,
+    NotAnImage or CorruptImage. Not safe for concurrent use.
     """
     if not data:
         raise ImageMissing("The image is empty.")
     if len(data) > limits.bytes:
         raise ImageTooLarge(f"The image has {len(data):,} bytes; at most {limits.bytes:,} are accepted.")
-    if not _BEGINNINGS.match(data):
+    picture = picture_of(data)
+    if picture is None:
         raise NotAnImage(f"The bytes are not an image that is read here; send one of {', '.join(FORMATS)}.")
+    before = _allocated()
     with _pillow(limits):
-        image: Image.Image = Image.open(BytesIO(data), formats=FORMATS)
-        _refuse_endless_work(image, data)
-        image.load()
-        turn = _turn(image)
-        image_format = "JPEG" if image.format == "MPO" else str(image.format)
-    image = _to_rgb(image)
-    return DecodedImage(image if turn is None else image.transpose(turn), image_format)
+        image: Image.Image = Image.open(BytesIO(picture.data), formats=FORMATS)
+        width, height = image.size
+        turn = _UPRIGHT.get(orientation(picture.exif or image.info.get("exif", b"")))
+        _refuse_endless_work(image, picture)
+        _fit_into_memory(image, picture, turn is not None, limits)
+        # A GIF's first frame can be smaller than its canvas, which is transparent around it.
+        frame = image.tile[0].extents if isinstance(image, GifImageFile) else None
+        with _allocating_at_most(before + limits.memory + _SPARE_MEMORY):
+            image.load()
+        image_format = str(image.format)
+    if turn in _SIDEWAYS:
+        width, height = height, width
+    image = _to_rgb(image, frame or (0, 0, *image.size))
+    return DecodedImage(image if turn is None else image.transpose(turn), image_format, width, height)
 
 
 @contextmanager
@@ -92,7 +137,9 @@ def _pillow(limits: Limits) -> Iterator[None]:
             yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ImageTooLarge(f"The image has more than {limits.pixels:,} pixels, which is the most accepted.") from error
-    except (InputError, MemoryError):
+    except MemoryError as error:
+        raise ImageTooLarge(_TOO_MUCH_MEMORY.format(limits.memory)) from error
+    except InputError:
         raise
     except Exception as error:
         # Pillow's plugins raise whatever their parsers meet: OSError, SyntaxError, ValueError, struct.error and others.
@@ -101,43 +148,98 @@ def _pillow(limits: Limits) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = usual
 
 
-def _refuse_endless_work(image: Image.Image, data: bytes) -> None:
+def _allocated() -> int:
+    """The bytes of data that the process has, used or not; 0 where only Linux would tell."""
+    if sys.platform != "linux":
+        return 0
+    return int(Path("/proc/self/statm").read_text().split()[5]) * mmap.PAGESIZE
+
+
+@contextmanager
+def _allocating_at_most(memory: int) -> Iterator[None]:
+    """Have Linux refuse the process more data than so many bytes; other systems have no such limit.
+
+    A lossless WebP of 300 kB can make libwebp build hundreds of MB of prefix codes, which no header tells. It then
+    counts as corrupt.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    usual, most = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (memory if most == resource.RLIM_INFINITY else min(memory, most), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (usual, most))
+
+
+def _refuse_endless_work(image: Image.Image, picture: Picture) -> None:
     """Refuse what takes Pillow far longer than its size tells."""
+    if max(image.size) > _LONGEST_SIDE:
+        raise ImageTooLarge(f"The image is {max(image.size):,} pixels long; at most {_LONGEST_SIDE:,} are accepted.")
     blocks = math.ceil(image.width / 8) * math.ceil(image.height / 8)
-    if image.format in ("JPEG", "MPO") and _count_scans(data) * blocks * 64 > _SCANNED_PIXELS:
+    if picture.scans > 1 and picture.scans * blocks * 64 > _SCANNED_PIXELS:
         raise ImageTooLarge("The JPEG has more scans than an image of its size can need.")
+    if image.width * image.height * picture.pixel_bits > _PNG_BYTES * 8:
+        raise ImageTooLarge(f"The PNG's pixels have more than {_PNG_BYTES:,} bytes. Send a smaller image, or a JPEG.")
     if image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTHS:
         raise NotAnImage("Run-length encoded BMP is not read here; send the image as PNG.")
 
 
-def _count_scans(jpeg: bytes) -> int:
-    """The scans of a JPEG's first image; what follows its end, such as a phone's video, is not looked at."""
-    scans, position = 0, 2
-    while found := _JPEG_MARKER.search(jpeg, position):
-        marker = found[1][0]
-        if marker == _JPEG_END:
-            break
-        scans += marker == _JPEG_SCAN
-        position = found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2])
-    return scans
+def _fit_into_memory(image: Image.Image, picture: Picture, turned: bool, limits: Limits) -> None:
+    """Refuse what would take too much memory, or have it decoded at half its size where that helps and can be done."""
+    decoder = _decoder_memory(image, picture)
+    if _memory(image, decoder, turned) > limits.memory and isinstance(image, JpegImageFile):
+        image.draft(None, (max(1, image.width // 2), max(1, image.height // 2)))
+    if _memory(image, decoder, turned) > limits.memory:
+        raise ImageTooLarge(_TOO_MUCH_MEMORY.format(limits.memory))
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes the image upright, by its EXIF; nothing when that is damaged, which says nothing about the pixels."""
-    try:
-        return _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:
-        return None
+def _decoder_memory(image: Image.Image, picture: Picture) -> int:
+    """The bytes that a decoder itself takes, beside the pixels that it fills."""
+    pixels = image.width * image.height
+    if image.format == "WEBP":
+        return pixels * _WEBP_BYTES
+    if not isinstance(image, JpegImageFile):
+        return 0
+    if picture.first_scan_channels == image.layers and "progressive" not in image.info:
+        return 0
+    samples = [across * down for _, across, down, _ in image.layer]
+    widest = max(across for _, across, _, _ in image.layer) * max(down for _, _, down, _ in image.layer)
+    return pixels * _COEFFICIENT_BYTES * sum(samples) // max(1, widest)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):
+def _memory(image: Image.Image, decoder: int, turned: bool) -> int:
+    """The most bytes taken at once: by decoding, then by conversion to RGB, then by turning."""
+    pixels = image.width * image.height
+    own = pixels * _PIXEL_BYTES.get(image.mode, _RGB_BYTES)
+    rgb = pixels * _RGB_BYTES
+    return max(decoder + own, own if _is_plain_rgb(image) else own + rgb, 2 * rgb if turned else rgb)
+
+
+def _is_plain_rgb(image: Image.Image) -> bool:
+    return image.mode == "RGB" and not image.has_transparency_data
+
+
+def _to_rgb(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
+    """The frame of the image as RGB, on white."""
+    if _is_plain_rgb(image):
+        return image
+    rgb = Image.new("RGB", image.size, "white")
+    left, top, right, bottom = frame
+    for start, end in itertools.pairwise([*range(top, bottom, max(1, _STRIP_PIXELS // image.width)), bottom]):
+        _paste_flat(image.crop((left, start, right, end)), rgb, (left, start))
+    return rgb
+
+
+def _paste_flat(strip: Image.Image, rgb: Image.Image, position: tuple[int, int]) -> None:
+    if strip.mode.startswith("I"):
         # 16-bit grey, which Pillow's own conversion clips at 255. A transparent level of it is not looked for.
-        return Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)).convert("RGB")
-    # A conversion to the mode that an image has already is a copy, which for a large image is one too many.
-    if not image.has_transparency_data:
-        return image if image.mode == "RGB" else image.convert("RGB")
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    white = Image.new("RGB", rgba.size, "white")
-    white.paste(rgba, mask=rgba)
-    return white
+        strip = Image.fromarray((np.asarray(strip).clip(0, 65535) >> 8).astype(np.uint8))
+    if strip.has_transparency_data:
+        rgba = strip if strip.mode == "RGBA" else strip.convert("RGBA")
+        rgb.paste(rgba, position, mask=rgba)
+    else:
+        rgb.paste(strip, position)

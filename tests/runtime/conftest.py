@@ -17,10 +17,9 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": "lambda:.", "LITELENS_BUNDLE": str(BU
 
 @dataclass(frozen=True)
 class Deployment:
-    """A running server with all that a deployment can have: a bucket, in it rocket.jpg, a language model and a key."""
+    """A running server with a key, s3://photos/rocket.jpg, uploads and a language model: all that there can be."""
 
     port: int
-    bucket: str
     converse: ConverseServer
 
     @property
@@ -45,18 +44,19 @@ def port() -> Iterator[int]:
 def deployment(moto_server: str) -> Iterator[Deployment]:
     from adapters.objects import s3_client
 
-    bucket, port = new_bucket(), free_port()
-    s3_client().put_object(Bucket=bucket, Key="rocket.jpg", Body=ROCKET.read_bytes())
+    uploads, port = new_bucket(), free_port()
+    s3_client().create_bucket(Bucket="photos")
+    s3_client().put_object(Bucket="photos", Key="rocket.jpg", Body=ROCKET.read_bytes())
     with converse_server() as converse:
         environment = {
             **ENVIRONMENT,
             **FAKE_CREDENTIALS,
             **converse.environment,
             "AWS_ENDPOINT_URL_S3": moto_server,
-            "LITELENS_BUCKETS": f"photos,{bucket}",
-            "LITELENS_UPLOAD_BUCKET": bucket,
+            "LITELENS_BUCKETS": "photos",
+            "LITELENS_UPLOAD_BUCKET": uploads,
             "LITELENS_DESCRIBE_MODEL": "a-model",
         }
         command = [*serve(port), f"--api-key={API_KEY}"]
         with running(command, ready=f"http://127.0.0.1:{port}", cwd=ROOT, env=environment):
-            yield Deployment(port, bucket, converse)
+            yield Deployment(port, converse)

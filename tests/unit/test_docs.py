@@ -3,25 +3,29 @@
 import json
 import re
 import subprocess
-from collections.abc import Callable
-from typing import Any
 
-from support import BUNDLE, ROOT, answer_of, event
+from support import BUNDLE, ROOT
+from template import gateway_codes, parameters
 
 from handlers import problems
-from handlers.requests import IMAGE_TYPES
+from handlers.openapi import OPERATIONS
+from handlers.requests import BINARY_TYPES, IMAGE_TYPES
 from litelens.images import FORMATS, Limits
-from settings import Settings
+from settings import DEFAULT_MAX_UPLOAD_BYTES, Settings
 
 README = (ROOT / "README.md").read_text()
-PRESETS_TABLE = README.partition("| preset |")[2].partition("\n\n")[0]
+TRAIN = (ROOT / "docs" / "train.md").read_text()
+DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
+PARAMETERS = DEPLOY.partition("| parameter |")[2].partition("\n\n")[0]
+PRESETS_TABLE = TRAIN.partition("| preset |")[2].partition("\n\n")[0]
 TEMPLATE = (ROOT / "template.yaml").read_text()
 
 
 def test_the_readme_lists_every_problem_with_its_status() -> None:
     listed = dict(re.findall(r"^\| `(\w+)` \| (\d{3}) \|", README, re.MULTILINE))
-    kinds = [*problems.KINDS.values(), problems.INTERNAL]
-    assert listed == {kind.code: str(kind.status.value) for kind in kinds}
+    kinds = {kind.code: kind.status.value for kind in [*problems.KINDS.values(), problems.INTERNAL]}
+    assert len(listed) == len(re.findall(r"^\| `\w+` \| \d{3} \|", README, re.MULTILINE))
+    assert listed == {code: str(status) for code, status in (kinds | gateway_codes()).items()}
 
 
 def test_the_readme_states_the_bundled_models_accuracy() -> None:
@@ -31,30 +35,46 @@ def test_the_readme_states_the_bundled_models_accuracy() -> None:
     assert f"agree on {metrics['agreement']:.1%}" in README
 
 
-def test_the_readme_lists_every_preset() -> None:
+def test_the_page_on_training_lists_every_preset() -> None:
     listed = re.findall(r"`([a-z0-9-]+)`", "".join(re.findall(r"^(\| `.+?) \|.*$", PRESETS_TABLE, re.MULTILINE)))
     assert sorted(listed) == sorted(path.stem for path in (ROOT / "training" / "presets").glob("*.toml"))
 
 
-def test_the_readme_names_every_setting_and_its_default() -> None:
-    variables = dict(re.findall(r"^\| `(LITELENS_\w+)` \| (.+?) \|", README, re.MULTILINE))
+def test_the_page_on_deployment_names_every_setting_and_its_default() -> None:
+    variables = dict(re.findall(r"^\| `(LITELENS_\w+)` \| (.+?) \|", DEPLOY, re.MULTILINE))
     source = (ROOT / "lambda" / "settings.py").read_text()
     assert set(variables) == set(re.findall(r"LITELENS_[A-Z_]+", source))
     assert variables["LITELENS_MAX_BYTES"] == str(Limits().bytes)
     assert variables["LITELENS_MAX_PIXELS"] == str(Limits().pixels)
-    assert len(variables) == len(Settings.__dataclass_fields__) + len(Limits.__dataclass_fields__) - 1
+    assert variables["LITELENS_MAX_UPLOAD_BYTES"] == str(DEFAULT_MAX_UPLOAD_BYTES)
+    # The limits are two settings; the memory that decoding may take is none.
+    assert len(variables) == len(Settings.__dataclass_fields__) + 1
 
 
-def test_the_readme_names_every_route_and_image_type(handle: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    known = re.findall(r"/v1/\w+", answer_of(handle(event("GET", "/nothing")))["detail"])
-    assert len(known) == 3
-    for text in (*known, *IMAGE_TYPES):
+def test_the_page_on_deployment_names_every_parameter_and_its_default() -> None:
+    rows = re.findall(r"^\| (`[A-Z]\w+`.*?) \| (.+?) \|", PARAMETERS, re.MULTILINE)
+    listed = {
+        name: value
+        for names, values in rows
+        for name, value in zip(*(names.replace("`", "").split(", "), values.split(", ")), strict=True)
+    }
+    assert listed == {name: str(made["Default"]) or "none" for name, made in parameters().items()}
+
+
+def test_the_readme_calls_every_route() -> None:
+    called = set(re.findall(r"\$API(/[a-z0-9./]+)", README))
+    routes = {operation.path.replace("/{id}", "/") for operation in OPERATIONS}
+    assert called == routes | {"/openapi.json", "/docs"}
+
+
+def test_the_readme_names_every_image_type() -> None:
+    for text in IMAGE_TYPES:
         assert text in README
 
 
 def test_every_make_verb_in_the_readme_exists() -> None:
     verbs = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`?\bmake ([a-z]+)\b", README)) <= verbs | {"alone"}
+    assert set(re.findall(r"`?\bmake ([a-z]+)\b", README + TRAIN + DEPLOY)) <= verbs | {"alone"}
 
 
 def test_make_alone_lists_every_verb_with_one_line() -> None:
@@ -65,9 +85,9 @@ def test_make_alone_lists_every_verb_with_one_line() -> None:
 
 
 def test_the_gateway_passes_the_types_that_are_read_as_binary() -> None:
-    listed = re.findall(r"^ +- image~1(\w+)$", TEMPLATE, re.MULTILINE)
-    assert [f"image/{name}" for name in listed] == list(IMAGE_TYPES)
-    assert [name.upper() for name in listed] == list(FORMATS)
+    listed = [name.replace("~1", "/") for name in re.findall(r"^ +- (\w+~1[\w-]+)$", TEMPLATE, re.MULTILINE)]
+    assert listed == list(BINARY_TYPES)
+    assert [name.removeprefix("image/").upper() for name in IMAGE_TYPES] == list(FORMATS)
 
 
 def test_the_template_builds_with_the_dockerfiles_defaults() -> None:

@@ -1,17 +1,17 @@
 import contextlib
 import struct
-import subprocess
 import sys
 import warnings
 import zlib
 from pathlib import Path
 
+import hostile
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
-from support import DATA, ROCKET, ROOT, encoded, require
+from PIL import ExifTags, Image, ImageOps
+from support import DATA, ROCKET, encoded, require
 
 from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, InputError, NotAnImage
 from litelens.images import FORMATS, DecodedImage, Limits, decode
@@ -212,7 +212,7 @@ def test_a_phones_photo_with_a_video_behind_it_is_decoded(progressive: bool, noi
     photo = encoded(Image.new("RGB", (8000, 6000)), "JPEG", progressive=progressive)
     video = noise.integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
     assert video.count(b"\xff\xda") > 20
-    assert decoded(photo + video).rgb.size == (8000, 6000)
+    assert decoded(photo + video).rgb.size == ((4000, 3000) if progressive else (8000, 6000))
 
 
 @pytest.mark.parametrize(("compression", "bits"), [(1, 8), (2, 4)])
@@ -234,7 +234,7 @@ def test_bmp_of_every_version_is_read(header_size: int) -> None:
 
 
 def test_an_error_of_ours_is_not_taken_for_a_corrupt_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(_: Image.Image) -> Image.Image:
+    def broken(*_: object) -> Image.Image:
         raise AttributeError("a bug of ours")
 
     monkeypatch.setattr("litelens.images._to_rgb", broken)
@@ -254,35 +254,179 @@ def test_the_limits_of_one_image_are_not_those_of_the_process() -> None:
     assert before == Image.MAX_IMAGE_PIXELS
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's own peak of memory")
+# The bytes of memory for each pixel that decoding takes: Pillow's own, what the decoder keeps, and RGB's 4.
 @pytest.mark.parametrize(
-    ("mode", "image_format", "megabytes"),
+    ("mode", "image_format", "options", "bytes_per_pixel"),
     [
-        ("RGB", "PNG", 600),
-        ("RGBA", "PNG", 700),
-        ("LA", "PNG", 700),
-        ("P", "PNG", 700),
-        ("I;16", "PNG", 600),
-        ("RGB", "WEBP", 900),
-        ("RGBA", "WEBP", 1100),
+        ("RGB", "PNG", {}, 4),
+        ("RGBA", "PNG", {}, 8),
+        ("LA", "PNG", {}, 8),
+        ("RGB", "PNG", {"transparency": BLUE}, 8),
+        ("P", "PNG", {}, 5),
+        ("P", "PNG", {"transparency": 0}, 5),
+        ("1", "PNG", {}, 5),
+        ("I;16", "PNG", {}, 6),
+        ("P", "GIF", {}, 5),
+        ("L", "BMP", {}, 5),
+        ("RGB", "WEBP", {}, 17),
+        ("RGBA", "WEBP", {"lossless": True}, 17),
     ],
 )
-def test_the_largest_images_fit_in_a_functions_memory(
-    mode: str, image_format: str, megabytes: int, tmp_path: Path
+def test_an_image_that_would_take_too_much_memory_is_refused(
+    mode: str, image_format: str, options: dict[str, object], bytes_per_pixel: int
 ) -> None:
+    data = encoded(Image.new(mode, (64, 48)), image_format, **options)
+    assert decoded(data, memory=64 * 48 * bytes_per_pixel).rgb.size == (64, 48)
+    with pytest.raises(ImageTooLarge, match=r"bytes of memory. Send a smaller image, or a baseline JPEG."):
+        decoded(data, memory=64 * 48 * bytes_per_pixel - 1)
+
+
+# In JPEG the coefficients of progressive images, 2 bytes each, stay as many when half the size is decoded.
+@pytest.mark.parametrize(
+    ("mode", "options", "bytes_per_pixel", "bytes_at_half_size"),
+    [
+        ("RGB", {}, 4, 1),
+        ("L", {}, 5, 1.25),
+        ("CMYK", {}, 8, 2),
+        ("RGB", {"progressive": True, "subsampling": 2}, 7, 4),
+        ("RGB", {"progressive": True, "subsampling": 0}, 10, 7),
+        ("CMYK", {"progressive": True, "subsampling": 0}, 12, 9),
+    ],
+)
+def test_a_jpeg_that_would_take_too_much_memory_is_decoded_at_half_its_size(
+    mode: str, options: dict[str, object], bytes_per_pixel: float, bytes_at_half_size: float
+) -> None:
+    data = encoded(Image.new(mode, (64, 48)), "JPEG", **options)
+    assert decoded(data, memory=int(64 * 48 * bytes_per_pixel)).rgb.size == (64, 48)
+    assert decoded(data, memory=int(64 * 48 * bytes_per_pixel) - 1).rgb.size == (32, 24)
+    assert decoded(data, memory=int(64 * 48 * bytes_at_half_size)).rgb.size == (32, 24)
+    with pytest.raises(ImageTooLarge, match="Send a smaller image"):
+        decoded(data, memory=int(64 * 48 * bytes_at_half_size) - 1)
+
+
+def test_turning_takes_memory_for_another_copy() -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    options = {"transparency": 0} if mode == "P" else {}
-    options |= {"compress_level": 1} if image_format == "PNG" else {"lossless": mode == "RGBA", "method": 0}
-    path = tmp_path / "large"
-    path.write_bytes(encoded(Image.new(mode, (7070, 7070)), image_format, exif=exif, **options))
-    measure = (
-        "import re, sys; from pathlib import Path; from litelens.images import Limits, decode;"
-        "decode(Path(sys.argv[1]).read_bytes(), Limits());"
-        "print(*re.findall(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text()))"
-    )
-    done = subprocess.run([sys.executable, "-c", measure, path], cwd=ROOT / "lambda", capture_output=True, check=True)
-    assert int(done.stdout) < megabytes * 1000
+    exif[ExifTags.Base.Orientation] = 6
+    png = encoded(left_red_right_blue(), "PNG", exif=exif)
+    assert decoded(png, memory=40 * 20 * 8).rgb.size == (20, 40)
+    with pytest.raises(ImageTooLarge):
+        decoded(png, memory=40 * 20 * 8 - 1)
+    jpeg = encoded(left_red_right_blue(), "JPEG", exif=exif)
+    assert decoded(jpeg, memory=40 * 20 * 8).rgb.size == (20, 40)
+    assert decoded(jpeg, memory=40 * 20 * 8 - 1).rgb.size == (10, 20)
+
+
+def test_a_jpeg_at_half_its_size_has_the_same_colours() -> None:
+    red, _, blue = decoded(encoded(left_red_right_blue(), "JPEG", quality=95), memory=1000).rgb.getpixel((4, 5))
+    assert red > 200 > 50 > blue
+
+
+def test_a_phones_largest_photo_is_accepted_however_it_was_held() -> None:
+    photo = encoded(Image.new("RGB", (8000, 6000), RED), "JPEG")
+    assert decoded(photo).rgb.size == (8000, 6000)
+    turned = decoded(hostile.after_start(photo, hostile.exif_segment(hostile.ORIENTATION_6)))
+    assert turned.rgb.size == (3000, 4000)
+    assert turned.rgb.getpixel((0, 0))[0] > 250
+
+
+def test_a_channel_in_a_scan_of_its_own_counts_as_progressive() -> None:
+    data = hostile.channels_apart(64, 48)
+    assert decoded(data, memory=64 * 48 * 10).rgb.size == (64, 48)
+    assert decoded(data, memory=64 * 48 * 10 - 1).rgb.size == (32, 24)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the memory of a process while it decodes")
+def test_memory_that_no_header_tells_is_limited_too() -> None:
+    data = hostile.prefix_code_groups(65_536)
+    with pytest.raises(CorruptImage):
+        decoded(data)
+    assert decoded(hostile.prefix_code_groups(2)).rgb.size == (1024, 1024)
+    assert decoded(data, memory=2_000_000_000).rgb.size == (1024, 1024)
+
+
+def test_the_limit_of_memory_ends_with_the_image() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    decoded(encoded(left_red_right_blue(), "PNG"))
+    with pytest.raises(CorruptImage):
+        decoded(ROCKET.read_bytes()[:5000])
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+@pytest.mark.parametrize("size", [(1, 65_536), (65_536, 1)])
+def test_sides_longer_than_any_photos_are_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ImageTooLarge, match="65,536 pixels long"):
+        decoded(encoded(Image.new("L", size), "PNG"))
+    shorter = (min(size[0], 65_535), min(size[1], 65_535))
+    assert decoded(encoded(Image.new("L", shorter), "PNG")).rgb.size == shorter
+
+
+def test_a_pngs_pixels_are_limited_in_bytes_too() -> None:
+    with pytest.raises(ImageTooLarge, match="more than 75,000,000 bytes"):
+        decoded(hostile.png(4000, 3126, 16, 2))
+
+
+@pytest.mark.parametrize("transparency", [b"", hostile.TRANSPARENT])
+def test_a_gifs_canvas_around_its_frame_is_white(transparency: bytes) -> None:
+    data = hostile.gif(transparency, hostile.gif_frame(4, 2, 10, 5))
+    assert decoded(data).rgb.size == (40, 20)
+    inside = WHITE if transparency else RED
+    assert {colour(data, *at) for at in ((10, 5), (13, 6))} == {inside}
+    assert {colour(data, *at) for at in ((0, 0), (9, 5), (14, 6), (10, 7), (39, 19))} == {WHITE}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "PNG more than a MB of text",
+            "PNG colour profile",
+            "PNG most chunks",
+            "PNG IDATs of a byte",
+            "PNG many EXIFs",
+        ),
+        *("JPEG comments", "JPEG colour profile", "JPEG padding", "JPEG junk", "JPEG EXIF without end"),
+        *("JPEG many EXIFs", "GIF comments", "GIF controls", "GIF junk", "GIF a comment in blocks of a byte"),
+        *("WEBP XMP", "WEBP EXIF", "WEBP colour profile", "WEBP chunks without end"),
+    ],
+)
+def test_metadata_however_much_does_not_lose_the_image(name: str) -> None:
+    assert decoded(hostile.MAKERS[name]()).format == name.split()[0]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["JPEG comments without end", "PNG chunks without end", "PNG empty IDATs without end", "GIF controls without end"],
+)
+def test_a_file_of_absurdly_many_parts_is_refused(name: str) -> None:
+    with pytest.raises(ImageTooLarge, match=r"more than 20,000 \w+. Save it without metadata."):
+        decoded(hostile.MAKERS[name]())
+
+
+@pytest.mark.parametrize("frame", [0xC3, 0xC9, 0xCA])
+def test_lossless_and_arithmetic_coded_jpegs_are_not_read(frame: int) -> None:
+    with pytest.raises(NotAnImage, match="send a baseline JPEG"):
+        decoded(hostile.with_frame(frame))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
+def test_exif_of_either_byte_order_turns_a_webp(order: str, prefix: bytes) -> None:
+    mark = {"<": b"II", ">": b"MM"}[order]
+    exif = prefix + mark + struct.pack(f"{order}HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
+    assert decoded(hostile.metadata_webp(8, hostile.riff(b"EXIF", exif))).rgb.size == (20, 40)
+
+
+def test_exif_behind_a_pngs_pixels_turns_it() -> None:
+    file = hostile.small("PNG")
+    assert decoded(file[:-12] + hostile.TURNED + file[-12:]).rgb.size == (20, 40)
+
+
+@pytest.mark.parametrize("path", [ROCKET, *sorted((DATA / "photos").rglob("*.jpg"))[:20]], ids=lambda path: path.name)
+def test_without_its_metadata_a_photo_has_the_pixels_that_pillow_reads(path: Path) -> None:
+    with Image.open(path) as photo:
+        expected = np.asarray(ImageOps.exif_transpose(photo).convert("RGB"))
+    assert np.array_equal(np.asarray(decoded(path.read_bytes()).rgb), expected)
 
 
 @pytest.mark.parametrize("path", sorted((DATA / "hostile").rglob("*.*")), ids=lambda path: path.name)

@@ -1,0 +1,467 @@
+"""Files made to take a decoder's time or memory, or to make it fail: each by its name, all smaller than 6 MB.
+
+Those called largest are just inside the default limits, those called too large are just outside.
+"""
+
+import random
+import struct
+import zlib
+from collections.abc import Callable
+
+from PIL import Image
+from support import encoded
+
+Maker = Callable[[], bytes]
+
+# Just less than the most bytes accepted, for files of many small parts.
+FULL = 5_900_000
+ORIENTATION_6 = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
+
+
+def small(image_format: str = "JPEG") -> bytes:
+    return encoded(Image.linear_gradient("L").resize((40, 20)).convert("RGB"), image_format)
+
+
+def noise(count: int) -> bytes:
+    return random.Random(7).randbytes(count)
+
+
+# JPEG
+
+
+def segment(marker: int, content: bytes = b"") -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def after_start(jpeg: bytes, inserted: bytes) -> bytes:
+    """The JPEG with something before its first segment."""
+    return jpeg[:2] + inserted + jpeg[2:]
+
+
+def flat_jpeg(mode: str, width: int, height: int, **options: object) -> bytes:
+    return encoded(
+        Image.new(mode, (width, height), 77 if mode == "L" else (200, 90, 30, 10)[: len(mode)]), "JPEG", **options
+    )
+
+
+def exif_segment(tiff: bytes) -> bytes:
+    return segment(0xE1, b"Exif\0\0" + tiff)
+
+
+def turned_jpeg(*size: int, mode: str = "RGB", **options: object) -> bytes:
+    return after_start(flat_jpeg(mode, *size, **options), exif_segment(ORIENTATION_6))
+
+
+def exif_of_copies(entries: int, copied: int) -> bytes:
+    """EXIF whose entries each claim the same bytes, once more for every entry."""
+    start = 8 + 2 + 12 * entries + 4
+    table = b"".join(struct.pack(">HHII", tag, 7, copied, start) for tag in range(1, entries + 1))
+    return struct.pack(">2sHIH", b"MM", 42, 8, entries) + table + bytes(4) + bytes(copied)
+
+
+def exif_in_segments(tiff: bytes) -> bytes:
+    return b"".join(exif_segment(tiff[start : start + 65_000]) for start in range(0, len(tiff), 65_000))
+
+
+def endless_exif() -> bytes:
+    """EXIF whose directories are each other's sub-directories."""
+    return struct.pack(">2sHIHHHIIHHIII", b"MM", 42, 8, 2, 0x8769, 4, 1, 8, 0x8825, 4, 1, 8, 8)
+
+
+def channels_apart(width: int, height: int) -> bytes:
+    """A baseline JPEG with a scan for each channel, for which a decoder keeps all coefficients."""
+    grey = flat_jpeg("L", width, height)
+    frame, scan = grey.index(b"\xff\xc0"), grey.index(b"\xff\xda")
+    data = grey[scan + 10 : -2]
+    parts = b"".join(bytes([channel, 0x11, 0]) for channel in (1, 2, 3))
+    head = grey[:frame] + segment(0xC0, struct.pack(">BHHB", 8, height, width, 3) + parts)
+    tables = grey[frame + 13 : scan]
+    scans = b"".join(segment(0xDA, bytes([1, channel, 0, 0, 63, 0])) + data for channel in (1, 2, 3))
+    return head + tables + scans + b"\xff\xd9"
+
+
+def only_first_scan(width: int, height: int) -> bytes:
+    """A progressive JPEG that ends after its first scan, so that a decoder smooths over what is missing."""
+    jpeg = flat_jpeg("RGB", width, height, progressive=True)
+    first = jpeg.index(b"\xff\xda")
+    return jpeg[: jpeg.index(b"\xff\xda", first + 2)] + b"\xff\xd9"
+
+
+def repeated_scans(width: int, height: int, scans: int, mode: str = "L") -> bytes:
+    jpeg = flat_jpeg(mode, width, height, progressive=True)
+    last = jpeg[jpeg.rindex(b"\xff\xda") : -2]
+    return jpeg[:-2] + last * (scans - jpeg.count(b"\xff\xda")) + b"\xff\xd9"
+
+
+def with_frame(marker: int) -> bytes:
+    return small().replace(b"\xff\xc0", bytes([0xFF, marker]))
+
+
+def lying_jpeg(width: int, height: int) -> bytes:
+    jpeg = small()
+    at = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:at] + struct.pack(">HH", height, width) + jpeg[at + 4 :]
+
+
+JPEGS: dict[str, Maker] = {
+    "largest": lambda: flat_jpeg("RGB", 8000, 6250),
+    "largest and turned": lambda: turned_jpeg(8000, 6250),
+    "largest grey": lambda: flat_jpeg("L", 8000, 6250),
+    "largest CMYK": lambda: flat_jpeg("CMYK", 8000, 6250),
+    "too large": lambda: flat_jpeg("L", 8000, 6251),
+    "largest progressive": lambda: flat_jpeg("RGB", 8000, 6250, progressive=True),
+    "largest progressive at full size": lambda: flat_jpeg("RGB", 8000, 5714, progressive=True),
+    "largest progressive without subsampling": lambda: flat_jpeg("RGB", 7000, 6530, progressive=True, subsampling=0),
+    "too large progressive without subsampling": lambda: flat_jpeg("RGB", 7000, 6540, progressive=True, subsampling=0),
+    "largest progressive CMYK": lambda: turned_jpeg(5000, 7111, mode="CMYK", progressive=True),
+    "too large progressive CMYK": lambda: flat_jpeg("CMYK", 6000, 6000, progressive=True),
+    "largest with channels apart": lambda: channels_apart(7000, 6530),
+    "too large with channels apart": lambda: channels_apart(7000, 6540),
+    "progressive with one scan": lambda: only_first_scan(8000, 6250),
+    "most scans": lambda: repeated_scans(6000, 4000, 41),
+    "most scans in colour": lambda: repeated_scans(6000, 4000, 41, "RGB"),
+    "most scans of a small image": lambda: repeated_scans(100, 100, 15_000),
+    "too many scans": lambda: repeated_scans(6000, 4000, 42),
+    "a pixel wide": lambda: flat_jpeg("RGB", 1, 65_500, progressive=True),
+    "a pixel high": lambda: flat_jpeg("RGB", 65_500, 1, progressive=True),
+    "lies about its size": lambda: lying_jpeg(7000, 7000),
+    "lies beyond the limit": lambda: lying_jpeg(65_535, 65_535),
+    "without a height": lambda: lying_jpeg(40, 0),
+    "arithmetic coded": lambda: with_frame(0xC9),
+    "arithmetic coded progressive": lambda: with_frame(0xCA),
+    "lossless": lambda: with_frame(0xC3),
+    "comments without end": lambda: after_start(small(), segment(0xFE) * (FULL // 4)),
+    "comments": lambda: after_start(small(), segment(0xFE, bytes(300)) * 19_000),
+    "profiles without end": lambda: after_start(small(), segment(0xE2, b"ICC_PROFILE\0\1\xff") * (FULL // 18)),
+    "colour profile": lambda: after_start(
+        small(), b"".join(segment(0xE2, b"ICC_PROFILE\0" + bytes([n, 90]) + bytes(65_000)) for n in range(1, 91))
+    ),
+    "Huffman tables": lambda: after_start(small(), segment(0xC4, bytes(17)) * (FULL // 21)),
+    "quantization tables": lambda: after_start(small(), segment(0xDB, (b"\0" + bytes([1] * 64)) * 1000) * 90),
+    "padding": lambda: after_start(small(), b"\xff" * FULL),
+    "junk": lambda: after_start(small(), segment(0xFE) + bytes(FULL)),
+    "stuffed zeros": lambda: after_start(small(), segment(0xFE) + b"\xff\0" * (FULL // 2)),
+    "EXIF of copies": lambda: after_start(small(), exif_segment(exif_of_copies(4000, 17_000))),
+    "EXIF of copies in segments": lambda: after_start(small(), exif_in_segments(exif_of_copies(60_000, 5_000_000))),
+    "EXIF without end": lambda: after_start(small(), exif_segment(endless_exif())),
+    "many EXIFs": lambda: after_start(small(), exif_segment(ORIENTATION_6) * 19_000),
+    "and a page": lambda: after_start(small(), segment(0xFE, b"<script>alert(1)</script><!--")) + b"-->",
+    "and a ZIP": lambda: small() + b"PK\x05\x06" + bytes(18),
+    "and itself": lambda: small() * 8000,
+}
+
+
+# PNG
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(width: int, height: int, bits: int, colours: int, *, before: bytes = b"", interlaced: bool = False) -> bytes:
+    """A PNG with chunks before its pixels, which pack well and are noise to the Paeth filter, the slowest to undo."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, colours, 0, 0, interlaced))
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colours]
+    packed = zlib.compressobj(1)
+    pixels = []
+    passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    for left, top, across, down in passes if interlaced else [(0, 0, 1, 1)]:
+        columns, rows = -(-(width - left) // across), -(-(height - top) // down)
+        if columns > 0:
+            size = -(-columns * bits * channels // 8)
+            row = b"\4" + (noise(4096) * (size // 4096 + 1))[:size]
+            pixels.extend(packed.compress(row) for _ in range(rows))
+    return b"\x89PNG\r\n\x1a\n" + header + before + chunk(b"IDAT", b"".join([*pixels, packed.flush()])) + chunk(b"IEND")
+
+
+def png_header(width: int, height: int) -> bytes:
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
+
+
+def many_idats(side: int, size: int) -> bytes:
+    """A PNG whose pixels, which do not compress, come in chunks of so many bytes."""
+    pixels = zlib.compress(b"".join(b"\0" + noise(side) for _ in range(side)), 0)
+    pieces = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+    return png_header(side, side) + b"".join(chunk(b"IDAT", piece) for piece in pieces) + chunk(b"IEND")
+
+
+def texts(kind: bytes, before: bytes, text: bytes, count: int) -> bytes:
+    content = before + zlib.compress(text, 9)
+    return b"".join(chunk(kind, b"%d" % number + content) for number in range(count))
+
+
+def animated_png(frames: int) -> bytes:
+    header, pixels = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 8, 0, 0, 0, 0)), zlib.compress(bytes(20))
+    control = struct.pack(">IIIIHHBB", 4, 4, 0, 0, 1, 10, 0, 0)
+    parts = [chunk(b"acTL", struct.pack(">II", frames, 0)), chunk(b"fcTL", bytes(4) + control), chunk(b"IDAT", pixels)]
+    for number in range(1, frames):
+        parts.append(chunk(b"fcTL", struct.pack(">I", 2 * number - 1) + control))
+        parts.append(chunk(b"fdAT", struct.pack(">I", 2 * number) + pixels))
+    return b"\x89PNG\r\n\x1a\n" + header + b"".join(parts) + chunk(b"IEND")
+
+
+PALETTE = chunk(b"PLTE", bytes(range(256)) * 3)
+TURNED = chunk(b"eXIf", ORIENTATION_6)
+
+PNGS: dict[str, Maker] = {
+    "largest": lambda: png(8000, 3125, 8, 2),
+    "largest interlaced": lambda: png(8000, 3125, 8, 2, interlaced=True),
+    "too large in colour": lambda: png(8000, 3126, 8, 2),
+    "largest of 16 bits": lambda: png(8000, 1562, 16, 2),
+    "largest of 16 bits interlaced": lambda: png(8000, 1562, 16, 2, interlaced=True),
+    "too large of 16 bits": lambda: png(8000, 1563, 16, 2),
+    "largest grey": lambda: png(8000, 6250, 8, 0),
+    "largest grey of 16 bits": lambda: png(8000, 4687, 16, 0),
+    "largest bilevel": lambda: png(8000, 6250, 1, 0),
+    "largest palette": lambda: png(8000, 6250, 8, 3, before=PALETTE),
+    "largest transparent palette": lambda: png(8000, 6250, 8, 3, before=PALETTE + chunk(b"tRNS", b"\x80" * 256)),
+    "largest and turned": lambda: png(8000, 5000, 8, 3, before=PALETTE + TURNED),
+    "too large and turned": lambda: png(8000, 5001, 8, 3, before=PALETTE + TURNED),
+    "largest transparent": lambda: png(8000, 2343, 8, 6),
+    "largest transparent interlaced": lambda: png(8000, 2343, 8, 6, interlaced=True),
+    "largest transparent of 16 bits": lambda: png(8000, 1171, 16, 6, interlaced=True),
+    "largest transparent grey": lambda: png(8000, 2343, 16, 4),
+    "largest with a colour key": lambda: png(8000, 3125, 8, 2, before=chunk(b"tRNS", bytes(6))),
+    "too large with a colour key": lambda: png(8000, 3126, 8, 2, before=chunk(b"tRNS", bytes(6))),
+    "too large transparent": lambda: png(8000, 2344, 8, 6),
+    "too large": lambda: png(8000, 6251, 1, 0),
+    "a pixel wide": lambda: png(1, 65_535, 8, 6),
+    "a pixel high": lambda: png(65_535, 1, 8, 6, interlaced=True),
+    "a pixel wide and too high": lambda: png_header(1, 50_000_000) + chunk(b"IDAT"),
+    "a pixel high and too wide": lambda: png_header(50_000_000, 1) + chunk(b"IDAT"),
+    "lies about its size": lambda: png_header(7000, 7000) + chunk(b"IDAT", zlib.compress(bytes(9))),
+    "lies beyond the limit": lambda: png_header(2**31 - 1, 2**31 - 1) + chunk(b"IDAT"),
+    "more than a MB of text": lambda: png(40, 20, 8, 2, before=texts(b"zTXt", b"\0\0", bytes(3_000_000), 1)),
+    "texts": lambda: png(40, 20, 8, 2, before=texts(b"zTXt", b"\0\0", bytes(1_000_000), 4000)),
+    "wide texts": lambda: png(
+        40, 20, 8, 2, before=texts(b"iTXt", b"\0\1\0\0\0", "\U0001f4a3".encode() + b"a" * 1_000_000, 60)
+    ),
+    "XMP": lambda: png(40, 20, 8, 2, before=chunk(b"iTXt", b"XML:com.adobe.xmp" + bytes(5) + b"<" * 5_000_000)),
+    "colour profile": lambda: png(40, 20, 8, 2, before=chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(10**8), 9))),
+    "EXIF of copies": lambda: png(40, 20, 8, 2, before=chunk(b"eXIf", exif_of_copies(60_000, 5_000_000))),
+    "many EXIFs": lambda: png(40, 20, 8, 2, before=TURNED * 19_000),
+    "chunks without end": lambda: png(40, 20, 8, 2, before=chunk(b"prVt") * (FULL // 12)),
+    "most chunks": lambda: png(40, 20, 8, 2, before=chunk(b"prVt", bytes(280)) * 19_900),
+    "empty IDATs without end": lambda: png_header(4, 4) + chunk(b"IDAT") * (FULL // 12),
+    "IDATs of a byte": lambda: many_idats(130, 1),
+    "IDATs of a byte without end": lambda: many_idats(650, 1),
+    "IDATs of 20 bytes": lambda: many_idats(600, 20),
+    "palettes": lambda: png(40, 20, 8, 3, before=PALETTE * 7000),
+    "animation": lambda: animated_png(9000),
+    "animation without end": lambda: animated_png(60_000),
+    "and a ZIP": lambda: small("PNG") + b"PK\x05\x06" + bytes(18),
+    "and a JPEG": lambda: small("PNG") + small(),
+}
+
+
+# WebP
+
+
+def riff(kind: bytes, content: bytes) -> bytes:
+    return kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+
+
+def webp(*chunks: bytes) -> bytes:
+    return riff(b"RIFF", b"WEBP" + b"".join(chunks))
+
+
+def first_chunk(file: bytes) -> bytes:
+    """The picture's chunk of a simple WebP."""
+    return file[12:]
+
+
+def webp_size(width: int, height: int) -> bytes:
+    return (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+
+
+def canvas(width: int, height: int, flags: int) -> bytes:
+    return riff(
+        b"VP8X", struct.pack("<I", flags) + (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    )
+
+
+def flat_webp(mode: str, width: int, height: int, **options: object) -> bytes:
+    colour = (200, 90, 30, 128)[: len(mode)]
+    return encoded(Image.new(mode, (width, height), colour), "WEBP", method=0, **options)
+
+
+def metadata_webp(flags: int, *chunks: bytes) -> bytes:
+    picture = first_chunk(encoded(Image.new("RGB", (40, 20)), "WEBP", lossless=True))
+    profile = [part for part in chunks if part.startswith(b"ICCP")]
+    return webp(canvas(40, 20, flags), *profile, picture, *(part for part in chunks if part not in profile))
+
+
+def animated_webp(width: int, height: int, frames: int) -> bytes:
+    picture = first_chunk(flat_webp("RGB", width, height, lossless=True))
+    frame = riff(b"ANMF", bytes(6) + webp_size(width, height) + bytes([10, 0, 0, 0]) + picture)
+    return webp(canvas(width, height, 2), riff(b"ANIM", bytes(6)), *[frame] * frames)
+
+
+class Bits:
+    """Bits written least significant first, as in lossless WebP."""
+
+    def __init__(self) -> None:
+        self._value, self._count, self._bytes = 0, 0, bytearray()
+
+    def put(self, value: int, count: int) -> None:
+        self._value |= value << self._count
+        self._count += count
+        while self._count >= 8:
+            self._bytes.append(self._value & 255)
+            self._value >>= 8
+            self._count -= 8
+
+    def done(self) -> bytes:
+        return bytes(self._bytes) + bytes([self._value]) + bytes(8)
+
+
+def prefix_codes(bits: Bits, *lengths_of_eight: bool) -> None:
+    """Five prefix codes: of eight bits for each of 256 levels where so said, else of the single symbol 0."""
+    for long in lengths_of_eight:
+        if not long:
+            bits.put(0b0001, 4)
+            continue
+        bits.put(0, 1)
+        # The code lengths' own code has the symbols 0 and 8, a bit each; in the order 17, 18, 0, 1, ... 8.
+        bits.put(12 - 4, 4)
+        for symbol in (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8):
+            bits.put(1 if symbol in (0, 8) else 0, 3)
+        # Only the first 256 of the symbols have a code.
+        bits.put(1, 1)
+        bits.put(3, 3)
+        bits.put(256 - 2, 8)
+        for _ in range(256):
+            bits.put(1, 1)
+
+
+def prefix_code_groups(groups: int) -> bytes:
+    """A lossless WebP of one megapixel with a group of prefix codes for each of its blocks of 4x4 pixels."""
+    bits = Bits()
+    bits.put(0x2F, 8)
+    bits.put(1024 - 1, 14)
+    bits.put(1024 - 1, 14)
+    bits.put(0, 1 + 3)
+    bits.put(0, 1)  # no transform
+    bits.put(0, 1)  # no colour cache
+    bits.put(1, 1)  # several groups
+    bits.put(0, 3)  # for blocks of 4x4 pixels
+    bits.put(0, 1)
+    prefix_codes(bits, True, True, False, False, False)
+    for block in range(256 * 256):
+        number = block % groups
+        for level in (number & 255, number >> 8):
+            bits.put(int(f"{level:08b}"[::-1], 2), 8)
+    for _ in range(groups):
+        prefix_codes(bits, False, False, False, False, False)
+    return webp(riff(b"VP8L", bits.done()))
+
+
+WEBPS: dict[str, Maker] = {
+    "largest": lambda: flat_webp("RGB", 4000, 4700),
+    "largest lossless": lambda: flat_webp("RGB", 4000, 4700, lossless=True),
+    "largest transparent": lambda: flat_webp("RGBA", 4000, 4700),
+    "largest transparent lossless": lambda: flat_webp("RGBA", 4000, 4700, lossless=True, exif=ORIENTATION_6),
+    "too large": lambda: flat_webp("RGB", 4000, 4710),
+    "too large lossless": lambda: flat_webp("RGBA", 7000, 7000, lossless=True),
+    "a pixel wide": lambda: flat_webp("RGBA", 1, 16_383, lossless=True),
+    "a pixel high": lambda: flat_webp("RGBA", 16_383, 1),
+    "lies about its size": lambda: webp(canvas(4000, 4700, 16), first_chunk(flat_webp("RGB", 40, 20, lossless=True))),
+    "lies beyond the limit": lambda: webp(canvas(2**24, 2**24, 16)),
+    "animation": lambda: animated_webp(4000, 4700, 1000),
+    "animation without end": lambda: animated_webp(4, 4, FULL // 70),
+    "colour profile": lambda: metadata_webp(32, riff(b"ICCP", bytes(FULL))),
+    "EXIF": lambda: metadata_webp(8, riff(b"EXIF", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(FULL))),
+    "EXIF of copies": lambda: metadata_webp(8, riff(b"EXIF", exif_of_copies(60_000, 5_000_000))),
+    "XMP": lambda: metadata_webp(4, riff(b"XMP ", b"<" * FULL)),
+    "chunks without end": lambda: metadata_webp(0, riff(b"prVt", b"") * (FULL // 8)),
+    "groups of prefix codes": lambda: prefix_code_groups(65_536),
+    "and a page": lambda: small("WEBP") + b"<script>alert(1)</script>",
+}
+
+
+# GIF
+
+
+def gif(*parts: bytes, width: int = 40, height: int = 20) -> bytes:
+    """A GIF of two colours."""
+    return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\xff\0\0\0\0\xff" + b"".join(parts) + b";"
+
+
+def blocks(content: bytes, size: int = 255) -> bytes:
+    pieces = [content[start : start + size] for start in range(0, len(content), size)]
+    return b"".join(bytes([len(piece)]) + piece for piece in pieces) + b"\0"
+
+
+def gif_frame(width: int, height: int, left: int = 0, top: int = 0) -> bytes:
+    descriptor = struct.pack("<HHHHB", left, top, width, height, 0)
+    data = encoded(Image.new("L", (width, height)), "GIF", interlace=False, optimize=False)
+    return b"," + descriptor + data[data.rindex(struct.pack("<HHHHB", 0, 0, width, height, 0)) + 9 : -1]
+
+
+def flat_gif(width: int, height: int, **options: object) -> bytes:
+    return encoded(Image.new("P", (width, height)), "GIF", optimize=False, **options)
+
+
+TRANSPARENT = b"!\xf9\x04\1\0\0\0\0"
+
+GIFS: dict[str, Maker] = {
+    "largest": lambda: flat_gif(8000, 6250),
+    "largest transparent": lambda: flat_gif(8000, 6250, transparency=0),
+    "too large": lambda: gif(gif_frame(4, 4), width=8000, height=6251),
+    "a dot on the largest": lambda: gif(TRANSPARENT, gif_frame(1, 1, 4000, 3000), width=8000, height=6250),
+    "frame beyond its canvas": lambda: gif(gif_frame(4, 4, 65_000, 700)),
+    "frame far beyond its canvas": lambda: gif(gif_frame(4, 4, 65_000, 65_000)),
+    "a pixel wide": lambda: flat_gif(1, 65_535),
+    "a pixel high": lambda: flat_gif(65_535, 1),
+    "lies about its size": lambda: flat_gif(7000, 7000)[:900],
+    "animation": lambda: gif(gif_frame(40, 20) * 50_000)[:FULL],
+    "comments without end": lambda: gif(b"!\xfe\0" * (FULL // 3), gif_frame(40, 20)),
+    "comments": lambda: gif((b"!\xfe" + blocks(bytes(280))) * 19_000, gif_frame(40, 20)),
+    "a comment in blocks of a byte": lambda: gif(b"!\xfe" + b"\1a" * (FULL // 2) + b"\0", gif_frame(40, 20)),
+    "applications without end": lambda: gif(b"!\xff\1a\0" * (FULL // 5), gif_frame(40, 20)),
+    "controls": lambda: gif(TRANSPARENT * 19_000, gif_frame(40, 20)),
+    "controls without end": lambda: gif(TRANSPARENT * (FULL // 8), gif_frame(40, 20)),
+    "junk": lambda: gif(bytes(FULL), gif_frame(40, 20)),
+    "only junk": lambda: gif(bytes(FULL)),
+    "pixels in blocks of a byte": lambda: gif(gif_frame(40, 20)[:11] + b"\1\4" * (FULL // 2) + b"\0"),
+    "and a page": lambda: gif(b"!\xfe" + blocks(b"*/=1;alert(1)//"), gif_frame(40, 20)) + b"<script>",
+}
+
+
+# BMP
+
+
+def bmp(width: int, height: int, bits: int, compression: int = 0, content: bytes | None = None) -> bytes:
+    row = -(-width * bits // 32) * 4
+    pixels = bytes(row * abs(height)) if content is None else content
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, compression, 0, 2835, 2835, 0, 0)
+    masks = struct.pack("<III", 0xFF0000, 0xFF00, 0xFF) if compression == 3 else b""
+    palette = b"\x10\x20\x30\0" * 2**bits if bits <= 8 else b""
+    start = 14 + len(header) + len(masks) + len(palette)
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + masks + palette + pixels
+
+
+BMPS: dict[str, Maker] = {
+    "largest": lambda: bmp(7900, 6000, 1),
+    "largest of 4 bits": lambda: bmp(4000, 2950, 4),
+    "largest palette": lambda: bmp(2950, 2000, 8),
+    "largest in colour": lambda: bmp(1400, 1400, 24),
+    "largest from the top": lambda: bmp(1400, -1000, 32),
+    "bit fields": lambda: bmp(1400, 1000, 32, 3),
+    "run-length encoded": lambda: bmp(7000, 7000, 8, 1, b"\xff\0" * 100_000),
+    "run-length encoded in 4 bits": lambda: bmp(7000, 7000, 4, 2, b"\0\2\xff\xff" * 100_000),
+    "a pixel wide": lambda: bmp(1, 65_535, 32),
+    "a pixel high": lambda: bmp(65_535, 1, 32),
+    "a pixel wide and too high": lambda: bmp(1, 1_400_000, 24),
+    "a pixel high and too wide": lambda: bmp(1_400_000, 1, 24),
+    "lies about its size": lambda: bmp(7000, 7000, 24, content=bytes(100)),
+    "lies beyond the limit": lambda: bmp(2**31 - 1, 2**31 - 1, 24, content=b""),
+    "of no size": lambda: bmp(0, -1, 24, content=b""),
+}
+
+
+MAKERS: dict[str, Maker] = {
+    f"{image_format} {name}": maker
+    for image_format, makers in (("JPEG", JPEGS), ("PNG", PNGS), ("WEBP", WEBPS), ("GIF", GIFS), ("BMP", BMPS))
+    for name, maker in makers.items()
+}
