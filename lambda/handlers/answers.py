@@ -10,6 +10,9 @@ from litelens import classifier
 from litelens.heatmaps import to_png
 from litelens.images import FORMATS
 
+# What is told of a conversation; the oldest turns are forgotten.
+MAX_TURNS = 20
+
 # Of a confidence.
 _DIGITS = 6
 

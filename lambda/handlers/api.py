@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
@@ -37,8 +38,11 @@ def create_handler(settings: Settings) -> Handler:
     app = _create_app(operations, settings.cors_origin)
     always = {
         "X-Content-Type-Options": "nosniff",
-        "Litelens-Model": f"{operations.model.name}/{operations.model.version}",
+        # Names are any text, headers are not.
+        "Litelens-Model": quote(f"{operations.model.name}/{operations.model.version}"),
     }
+    if settings.cors_origin:
+        always["Vary"] = "Origin"
 
     @logger.inject_lambda_context(clear_state=True)
     @metrics.log_metrics
@@ -94,9 +98,9 @@ def _create_app(operations: Operations, cors_origin: str | None) -> APIGatewayRe
         return cached(msgspec.json.encode(describe_api(_server(app))).decode(), "application/json")
 
     def show_docs() -> Response[str]:
-        from handlers.swagger import PAGE
+        from handlers.swagger import page
 
-        answer = cached(PAGE, "text/html; charset=utf-8")
+        answer = cached(page(_server(app)), "text/html; charset=utf-8")
         answer.headers["Content-Security-Policy"] = _SCRIPTS_FROM_HERE + "connect-src 'self'"
         return answer
 

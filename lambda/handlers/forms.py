@@ -31,7 +31,7 @@ def read_form(body: bytes, content_type: str, *, images: int, fields: tuple[str,
     unknown = [part.name for part in parts if part.name not in ("image", *fields)]
     if unknown:
         named = ", ".join(("image", *fields))
-        raise InvalidRequest(f"There is no field {unknown[0][:_QUOTED]!r} in the form; the fields are {named}.")
+        raise InvalidRequest(f"There is no field {unknown[0][:_QUOTED]!a} in the form; the fields are {named}.")
     found = tuple(part.raw for part in parts if part.name == "image")
     if not found:
         raise ImageMissing("The form has no field 'image'; send one, as in curl -F image=@photo.jpg.")

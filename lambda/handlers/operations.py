@@ -35,8 +35,8 @@ class Operations:
             self._bundle, dataclasses.replace(settings.limits, bytes=largest), settings.threads
         )
         self._warm_up_ms = self._classifier.warm_up()
-        self._objects = Objects(settings.buckets, largest)
-        self._uploads = Uploads(settings.upload_bucket, largest) if settings.upload_bucket else None
+        self._objects = Objects(settings.buckets, settings.max_upload_bytes)
+        self._uploads = Uploads(settings.upload_bucket, settings.max_upload_bytes) if settings.upload_bucket else None
         self._describer = Describer(settings.describe_model) if settings.describe_model else None
         self.model = answers.Model(self._bundle.name, self._bundle.version)
 
@@ -66,14 +66,10 @@ class Operations:
         if saved is not None:
             found = msgspec.json.decode(saved, type=answers.ResultAnswer)
             return msgspec.structs.replace(found, request_id=request_id)
-        image = uploads.image(upload_id, deadline)
-        if image is None and uploads.has_expired(upload_id):
-            raise UnknownResult("Nothing was uploaded under this id in time; ask for a new one at POST /v1/uploads.")
-        if image is None:
-            return answers.ResultAnswer(upload_id, self.model, answers.Pending(), request_id)
-        result = self._lasting_result(image, request_id)
+        result = self._lasting_result(uploads, upload_id, deadline, request_id)
         answer = answers.ResultAnswer(upload_id, self.model, result, request_id)
-        uploads.save_result(upload_id, msgspec.json.encode(answer), deadline)
+        if not isinstance(result, answers.Pending):
+            uploads.save_result(upload_id, msgspec.json.encode(answer), deadline)
         return answer
 
     def describe(self, request: DescribeRequest, deadline: Deadline, request_id: str) -> answers.DescribeAnswer:
@@ -90,7 +86,7 @@ class Operations:
             model=self.model,
             describe_model=self._describer.model_id,
             answer=description.answer,
-            turns=[*request.turns, answers.Turn(question, description.answer)],
+            turns=[*request.turns, answers.Turn(question, description.answer)][-answers.MAX_TURNS :],
             predictions=answers.labels_of(prediction),
             uncertain=prediction.uncertain,
             input_tokens=description.input_tokens,
@@ -111,7 +107,7 @@ class Operations:
         report = self._bundle.folder / REPORT
         if not report.is_file():
             raise UnknownPath("This model has no report.")
-        return report.read_text()
+        return report.read_text("utf-8")
 
     def tell_health(self) -> answers.HealthAnswer:
         return answers.HealthAnswer("ok", self.model, self._warm_up_ms)
@@ -126,9 +122,15 @@ class Operations:
         except tuple(KINDS) as error:
             return _failure(error, request_id)
 
-    def _lasting_result(self, image: bytes, request_id: str) -> answers.Classification | answers.Failure:
+    def _lasting_result(
+        self, uploads: Uploads, upload_id: str, deadline: Deadline, request_id: str
+    ) -> answers.Classification | answers.Failure | answers.Pending:
+        """What an upload shows, or why nothing will ever be told of it; other errors, which may pass, are raised."""
         try:
-            return self._classification(image, Options(), request_id)
+            image = uploads.image(upload_id, deadline)
+            if image is None and uploads.has_expired(upload_id):
+                raise UnknownResult("Nothing was uploaded under this id in time; ask for another at POST /v1/uploads.")
+            return answers.Pending() if image is None else self._classification(image, Options(), request_id)
         except InputError as error:
             return _failure(error, request_id)
 

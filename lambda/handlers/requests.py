@@ -12,7 +12,7 @@ from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from adapters.objects import ObjectLocation
-from handlers.answers import Turn
+from handlers.answers import MAX_TURNS, Turn
 from handlers.forms import read_form
 from handlers.problems import InvalidBase64, InvalidJson, InvalidRequest, UnsupportedMediaType
 from litelens.classifier import DEFAULT_TOP_K, Options
@@ -117,7 +117,7 @@ class DescribeBody(ImageInput, frozen=True, forbid_unknown_fields=True):
     """One image in one of three ways, the question, and what was said before."""
 
     question: Question | UnsetType = UNSET
-    turns: Annotated[list[Turn], Meta(max_length=20)] = []
+    turns: Annotated[list[Turn], Meta(max_length=MAX_TURNS)] = []
 
 
 class UploadBody(Struct, frozen=True, forbid_unknown_fields=True):
@@ -266,7 +266,7 @@ def _options(asked: Mapping[str, Any]) -> Options:
 
 
 def _whole_number(name: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,6}", text):
+    if not re.fullmatch(r"[0-9]{1,18}", text):
         raise InvalidOption(f"{name} must be a whole number.")
     return int(text)
 
@@ -299,4 +299,4 @@ def _question(fields: Mapping[str, str]) -> str | None:
 
 
 def _quoted(text: str) -> str:
-    return f"'{text[:_QUOTED]}'" if text else "missing"
+    return ascii(text[:_QUOTED]) if text else "missing"

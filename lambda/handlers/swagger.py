@@ -1,5 +1,6 @@
 """The API's documentation to read and to try: Swagger UI, as Powertools ships it, over /openapi.json."""
 
+import html
 from pathlib import Path
 
 import aws_lambda_powertools
@@ -22,27 +23,31 @@ _TYPES = {
     "start.js": "text/javascript; charset=utf-8",
 }
 
-# Its references are relative, to work with a stage in the path and without one.
-PAGE = """<!doctype html>
+_PAGE = """<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>litelens API</title>
-<link rel="stylesheet" href="docs/swagger-ui.min.css">
+<link rel="stylesheet" href="{root}/docs/swagger-ui.min.css">
 </head>
 <body>
 <div id="docs"></div>
-<script src="docs/swagger-ui-bundle.min.js"></script>
-<script src="docs/start.js"></script>
+<script src="{root}/docs/swagger-ui-bundle.min.js"></script>
+<script src="{root}/docs/start.js"></script>
 </body>
 </html>
 """
+
+
+def page(root: str) -> str:
+    """The page as HTML, for the API whose root is this path."""
+    return _PAGE.replace("{root}", html.escape(root))
 
 
 def read_asset(name: str) -> tuple[str, str]:
     """A file that the page needs, and its content type; raises UnknownPath."""
     if name not in _TYPES:
         raise UnknownPath("There is no such file.")
-    text = _START if name == "start.js" else (_ASSETS / name).read_text()
+    text = _START if name == "start.js" else (_ASSETS / name).read_text("utf-8")
     return text, _TYPES[name]

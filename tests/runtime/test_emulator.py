@@ -11,15 +11,32 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-from support import BUNDLE, ROOT, LambdaContext, answer_of, free_port, post_json, recorded_event, running
+from aws import new_bucket
+from converse import converse_server
+from support import (
+    BUNDLE,
+    ROCKET,
+    ROOT,
+    LambdaContext,
+    answer_of,
+    classify_bytes,
+    classify_json,
+    event,
+    free_port,
+    post_json,
+    recorded_event,
+    running,
+)
+from urllib3.filepost import encode_multipart_formdata
 
+from adapters.objects import s3_client
 from handlers.api import handler
 
 Invoke = Callable[[Any], Any]
 
 
 @contextmanager
-def emulated(emulator: Path, bundle: Path) -> Iterator[Invoke]:
+def emulated(emulator: Path, bundle: Path, **variables: str) -> Iterator[Invoke]:
     port, runtime_port = free_port(), free_port()
     address = f"http://127.0.0.1:{port}"
     command = [
@@ -30,7 +47,13 @@ def emulated(emulator: Path, bundle: Path) -> Iterator[Invoke]:
         f"127.0.0.1:{runtime_port}",
         *(sys.executable, "-m", "awslambdaric", "handlers.api.handler"),
     ]
-    environment = {**os.environ, "LITELENS_BUNDLE": str(bundle), "AWS_LAMBDA_FUNCTION_TIMEOUT": "60", "PYTHONPATH": ""}
+    environment = {
+        **os.environ,
+        "LITELENS_BUNDLE": str(bundle),
+        "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
+        "PYTHONPATH": "",
+        **variables,
+    }
     with running(command, ready=address, cwd=ROOT / "lambda", env=environment):
         yield lambda event: post_json(f"{address}/2015-03-31/functions/function/invocations", event)
 
@@ -70,6 +93,41 @@ def test_an_event_that_is_not_from_api_gateway_does_not_end_the_process(invoke: 
 
 def test_health_is_ok(invoke: Invoke) -> None:
     assert answer_of(invoke(recorded_event("health")))["status"] == "ok"
+
+
+def test_a_form_is_classified_the_same(invoke: Invoke) -> None:
+    body, content_type = encode_multipart_formdata({"image": ("rocket.jpg", ROCKET.read_bytes())})
+    form = invoke(event("POST", "/v1/classify", body, content_type))
+    assert answer_of(form)["predictions"] == answer_of(invoke(classify_bytes(ROCKET.read_bytes())))["predictions"]
+
+
+def test_objects_uploads_and_the_language_model_are_reached(emulator: Path, moto_server: str) -> None:
+    bucket = new_bucket()
+    s3_client().put_object(Bucket=bucket, Key="rocket.jpg", Body=ROCKET.read_bytes())
+    with (
+        converse_server() as converse,
+        emulated(
+            emulator,
+            BUNDLE,
+            LITELENS_BUCKETS=bucket,
+            LITELENS_UPLOAD_BUCKET=bucket,
+            LITELENS_DESCRIBE_MODEL="a-model",
+            **converse.environment,
+            AWS_ENDPOINT_URL_S3=moto_server,
+        ) as invoke,
+    ):
+        from_s3 = invoke(classify_json({"s3": {"bucket": bucket, "key": "rocket.jpg"}}))
+        from_bytes = invoke(classify_bytes(ROCKET.read_bytes()))
+        assert answer_of(from_s3)["predictions"] == answer_of(from_bytes)["predictions"]
+        missing = invoke(classify_json({"s3_uri": f"s3://{bucket}/missing.jpg"}))
+        assert (missing["statusCode"], answer_of(missing)["code"]) == (404, "object_not_found")
+        request = event("POST", "/v1/uploads", json.dumps({"content_type": "image/jpeg"}), "application/json")
+        upload = answer_of(invoke(request))
+        s3_client().put_object(Bucket=bucket, Key=upload["fields"]["key"], Body=ROCKET.read_bytes())
+        result = answer_of(invoke(event("GET", f"/v1/results/{upload['id']}")))["result"]
+        assert result["predictions"] == answer_of(from_s3)["predictions"]
+        described = invoke(event("POST", "/v1/describe", ROCKET.read_bytes(), "image/jpeg"))
+        assert answer_of(described)["answer"] == "A rocket beside its tower."
 
 
 def test_a_damaged_bundle_stops_the_start_with_the_files_name(emulator: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 from typing import Any
 
-from runtime.conftest import ENVIRONMENT, serve
+from runtime.conftest import API_KEY, ENVIRONMENT, Deployment, serve
 from support import (
     BUNDLE,
     ROCKET,
@@ -60,7 +60,7 @@ def test_a_body_in_chunks_is_put_together(port: int) -> None:
 
 def test_health_and_model_answer(port: int) -> None:
     assert call(port, "GET", "/v1/health")[1]["status"] == "ok"
-    assert call(port, "GET", "/v1/model")[1] == json.loads((BUNDLE / "manifest.json").read_text())
+    assert call(port, "GET", "/v1/model")[1]["manifest"] == json.loads((BUNDLE / "manifest.json").read_text())
 
 
 def test_problems_come_as_problem_json(port: int) -> None:
@@ -95,6 +95,20 @@ def test_a_port_in_use_is_a_sentence(port: int) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith(f"Port {port} cannot be used")
     assert "Traceback" not in done.stderr
+
+
+def test_a_key_is_asked_for_where_the_template_asks_for_it(deployment: Deployment) -> None:
+    for path in ("/v1/health", "/docs", "/docs/start.js", "/openapi.json"):
+        assert status(deployment, path) == 200
+    for path in ("/v1/model", "/v1/nothing", "/docs/start.js/more"):
+        assert status(deployment, path) == status(deployment, path, "wrong") == 403
+    assert status(deployment, "/v1/model", API_KEY) == 200
+
+
+def status(deployment: Deployment, path: str, key: str | None = None) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", deployment.port, timeout=60)
+    connection.request("GET", path, headers={} if key is None else {"X-Api-Key": key})
+    return connection.getresponse().status
 
 
 def test_a_bundle_that_is_not_there_is_a_sentence() -> None:

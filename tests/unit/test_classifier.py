@@ -6,7 +6,7 @@ from PIL import Image
 from support import BUNDLE, ROCKET, encoded
 
 from litelens.bundle import load_bundle
-from litelens.classifier import Classifier, Timing, softmax
+from litelens.classifier import Classifier, Options, Timing, softmax
 from litelens.errors import ImageTooLarge, InvalidOption
 from litelens.images import Limits
 
@@ -17,7 +17,7 @@ def classifier() -> Classifier:
 
 
 def test_predictions_are_probabilities_best_first(classifier: Classifier) -> None:
-    prediction = classifier.classify(ROCKET.read_bytes(), top_k=100)
+    prediction = classifier.classify(ROCKET.read_bytes(), Options(top_k=100))
     confidences = [c.confidence for c in prediction.candidates]
     assert sum(confidences) == pytest.approx(1, abs=1e-5)
     assert confidences == sorted(confidences, reverse=True)
@@ -25,15 +25,15 @@ def test_predictions_are_probabilities_best_first(classifier: Classifier) -> Non
     assert all(classifier.bundle.labels[c.index] == c.label for c in prediction.candidates)
 
 
-@pytest.mark.parametrize("top_k", [1, 5, 100])
+@pytest.mark.parametrize("top_k", [1, 5, 100, 10**9])
 def test_top_k_says_how_many(classifier: Classifier, top_k: int) -> None:
-    assert len(classifier.classify(ROCKET.read_bytes(), top_k).candidates) == top_k
+    assert len(classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k)).candidates) == min(top_k, 100)
 
 
-@pytest.mark.parametrize("top_k", [0, -1, 101, 10**9])
+@pytest.mark.parametrize("top_k", [0, -1])
 def test_top_k_out_of_range_is_refused(classifier: Classifier, top_k: int) -> None:
-    with pytest.raises(InvalidOption, match="from 1 to 100"):
-        classifier.classify(ROCKET.read_bytes(), top_k)
+    with pytest.raises(InvalidOption, match="above 0"):
+        classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k))
 
 
 def test_uncertain_means_below_the_threshold() -> None:
@@ -44,13 +44,76 @@ def test_uncertain_means_below_the_threshold() -> None:
         assert classifier.classify(ROCKET.read_bytes()).uncertain is uncertain
 
 
+@pytest.mark.parametrize("offset", [-1e-4, 1e-4])
+def test_a_threshold_that_is_asked_for_replaces_the_bundles(classifier: Classifier, offset: float) -> None:
+    best = classifier.classify(ROCKET.read_bytes()).candidates[0].confidence
+    options = Options(threshold=best + offset)
+    assert classifier.classify(ROCKET.read_bytes(), options).uncertain is (offset > 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (Options(threshold=-0.01), "threshold must be a number from 0 to 1"),
+        (Options(threshold=1.01), "threshold must be a number from 0 to 1"),
+        (Options(threshold=float("nan")), "threshold must be a number from 0 to 1"),
+        (Options(heat_map=True, heat_map_label="unicorn"), "heatmap_label must be one of the model's labels"),
+        (Options(heat_map_label="unicorn"), "heatmap_label must be one of the model's labels"),
+    ],
+)
+def test_an_option_that_cannot_be_is_refused_before_the_image_is_read(
+    classifier: Classifier, options: Options, complaint: str
+) -> None:
+    with pytest.raises(InvalidOption, match=complaint):
+        classifier.classify(b"no image", options)
+    with pytest.raises(InvalidOption, match=complaint):
+        classifier.predict(classifier.decode(ROCKET.read_bytes()), options)
+
+
+def test_a_decoded_image_is_predicted_as_its_bytes_are_classified(classifier: Classifier) -> None:
+    options = Options(top_k=3, heat_map=True, heat_map_label="rocket")
+    by_bytes = classifier.classify(ROCKET.read_bytes(), options)
+    by_image = classifier.predict(classifier.decode(ROCKET.read_bytes()), options)
+    for field in ("candidates", "group", "uncertain", "image_format", "width", "height"):
+        assert getattr(by_image, field) == getattr(by_bytes, field)
+    assert by_image.heat_map is not None
+    assert by_bytes.heat_map is not None
+    assert np.array_equal(by_image.heat_map.scores, by_bytes.heat_map.scores)
+    assert (by_image.heat_map.label, by_image.heat_map.box) == ("rocket", by_bytes.heat_map.box)
+
+
+def test_a_group_has_the_sum_of_its_labels(classifier: Classifier) -> None:
+    prediction = classifier.classify(ROCKET.read_bytes(), Options(top_k=100))
+    assert prediction.group is not None
+    members = [c.confidence for c in prediction.candidates if c.group == prediction.group.label]
+    assert len(members) == 5
+    assert prediction.group.confidence == pytest.approx(sum(members), abs=1e-6)
+
+
+def test_one_group_of_all_labels_is_no_more_than_certain() -> None:
+    bundle = load_bundle(BUNDLE)
+    one = dataclasses.replace(bundle, groups=dict.fromkeys(bundle.labels, "things"))
+    group = Classifier(one, Limits(), 1).classify(ROCKET.read_bytes()).group
+    assert group is not None
+    assert group.confidence == pytest.approx(1, abs=1e-5)
+    assert group.confidence <= 1
+
+
+def test_there_is_no_group_without_groups() -> None:
+    prediction = Classifier(dataclasses.replace(load_bundle(BUNDLE), groups={}), Limits(), 1).classify(
+        ROCKET.read_bytes()
+    )
+    assert prediction.group is None
+    assert {candidate.group for candidate in prediction.candidates} == {None}
+
+
 def test_confidences_are_the_softmax_of_the_logits_divided_by_the_temperature() -> None:
     bundle = dataclasses.replace(load_bundle(BUNDLE), temperature=2.5)
     classifier = Classifier(bundle, Limits(), threads=1)
     with Image.open(ROCKET) as photo:
         logits = classifier.logits(bundle.preprocessing.pixels(photo.convert("RGB")))
     expected = softmax(logits / np.float32(2.5))
-    for candidate in classifier.classify(ROCKET.read_bytes(), top_k=100).candidates:
+    for candidate in classifier.classify(ROCKET.read_bytes(), Options(top_k=100)).candidates:
         assert candidate.confidence == pytest.approx(expected[candidate.index], abs=1e-6)
 
 

@@ -20,13 +20,62 @@ def test_limits_and_threads_can_be_set() -> None:
     assert settings.threads == 3
 
 
+def test_what_needs_aws_is_off_by_default() -> None:
+    settings = read_settings({"LITELENS_BUNDLE": "b"})
+    assert settings.buckets == frozenset()
+    assert settings.upload_bucket is None
+    assert settings.describe_model is None
+    assert settings.cors_origin is None
+    assert settings.max_upload_bytes == 25_000_000
+
+
+def test_what_needs_aws_can_be_set() -> None:
+    settings = read_settings(
+        {
+            "LITELENS_BUNDLE": "b",
+            "LITELENS_BUCKETS": "photos, scans,,",
+            "LITELENS_UPLOAD_BUCKET": "uploads",
+            "LITELENS_MAX_UPLOAD_BYTES": "30",
+            "LITELENS_DESCRIBE_MODEL": "eu.amazon.nova-lite-v1:0",
+            "LITELENS_CORS_ORIGIN": "https://example.com",
+        }
+    )
+    assert settings.buckets == {"photos", "scans"}
+    assert settings.upload_bucket == "uploads"
+    assert settings.max_upload_bytes == 30
+    assert settings.describe_model == "eu.amazon.nova-lite-v1:0"
+    assert settings.cors_origin == "https://example.com"
+
+
+def test_an_empty_variable_is_as_good_as_none() -> None:
+    names = ("MAX_BYTES", "MAX_UPLOAD_BYTES", "BUCKETS", "UPLOAD_BUCKET", "DESCRIBE_MODEL", "CORS_ORIGIN")
+    empty = {f"LITELENS_{name}": "" for name in names}
+    assert read_settings({"LITELENS_BUNDLE": "b", **empty}) == read_settings({"LITELENS_BUNDLE": "b"})
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "https://photos.example.com", "http://127.0.0.1"])
+def test_an_origin_is_taken_as_it_is(origin: str) -> None:
+    assert read_settings({"LITELENS_BUNDLE": "b", "LITELENS_CORS_ORIGIN": origin}).cors_origin == origin
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "null", "example.com", "https://example.com/", "https://a.com,https://b.com", "https://a.com\n", "ftp://a"],
+)
+def test_what_is_no_origin_is_named(origin: str) -> None:
+    with pytest.raises(SettingsError, match="LITELENS_CORS_ORIGIN must be an origin such as"):
+        read_settings({"LITELENS_BUNDLE": "b", "LITELENS_CORS_ORIGIN": origin})
+
+
 @pytest.mark.parametrize("environment", [{}, {"LITELENS_BUNDLE": ""}])
 def test_a_missing_bundle_is_named(environment: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match="LITELENS_BUNDLE is not set"):
         read_settings(environment)
 
 
-@pytest.mark.parametrize("name", ["LITELENS_MAX_BYTES", "LITELENS_MAX_PIXELS", "LITELENS_THREADS"])
+@pytest.mark.parametrize(
+    "name", ["LITELENS_MAX_BYTES", "LITELENS_MAX_PIXELS", "LITELENS_THREADS", "LITELENS_MAX_UPLOAD_BYTES"]
+)
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", " 7", "²", "9" * 16])
 def test_a_value_that_cannot_be_is_named(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=f"{name} must be a whole number above 0, not '{value}'"):

@@ -1,0 +1,233 @@
+"""What a language model says of an image, by the handler: a Converse server answers what a test scripts."""
+
+import base64
+import json
+from collections.abc import Callable, Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from aws import AWS_TEXT, Clock, s3_at, still_clock
+from converse import HANGS, ConverseServer, Reply, answer, converse_server, failure, refusal
+from support import BUNDLE, ROCKET, LambdaContext, event
+from test_api_aws import problem_of, put, succeeded
+from test_forms import FORM_TYPE, form
+
+from adapters.describer import USUAL_QUESTION
+from handlers import api
+from litelens.images import Limits
+from settings import Settings
+
+Handle = Callable[[dict[str, Any]], dict[str, Any]]
+
+MODEL = "eu.amazon.nova-lite-v1:0"
+PHOTO = ROCKET.read_bytes()
+PHOTO_JSON = {"image": base64.b64encode(PHOTO).decode()}
+QUESTION = "Is my neighbour Zebedee in it?"
+SAID = "Zebedee is nowhere to be seen."
+KEY = "holiday/zanzibar.jpg"
+API_KEY = "key-of-the-usage-plan"
+
+# What the model replies, the status, and the code.
+REPLIES: dict[str, tuple[Reply, int, str]] = {
+    "a guardrail": (refusal("guardrail_intervened"), 422, "describe_refused"),
+    "a content filter": (refusal("content_filtered"), 422, "describe_refused"),
+    "too many requests": (failure("ThrottlingException"), 503, "describe_throttled"),
+    "a model that is too slow": (failure("ModelTimeoutException"), 504, "describe_timeout"),
+    "no access to the model": (failure("AccessDeniedException", QUESTION), 502, "describe_unavailable"),
+    "no answer": (answer(" "), 502, "describe_unavailable"),
+}
+PROVOKED = frozenset(code for _, _, code in REPLIES.values())
+
+
+def describe(document: Any, query: dict[str, str] | None = None) -> dict[str, Any]:
+    return event("POST", "/v1/describe", json.dumps(document), "application/json", query)
+
+
+def describe_bytes(**query: str) -> dict[str, Any]:
+    return event("POST", "/v1/describe", PHOTO, "image/jpeg", query or None)
+
+
+def asked(bedrock: ConverseServer) -> list[tuple[str, str]]:
+    """Who said what, as the last request told it."""
+    return [(said["role"], said["content"][-1]["text"]) for said in bedrock.requests[-1].document["messages"]]
+
+
+@pytest.fixture
+def bedrock(monkeypatch: pytest.MonkeyPatch) -> Iterator[ConverseServer]:
+    """What boto3 takes for Bedrock."""
+    with converse_server() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        server.script(answer(SAID))
+        yield server
+
+
+@pytest.fixture
+def handle_describe(bedrock: ConverseServer) -> Handle:
+    settings = Settings(BUNDLE, Limits(), threads=1, buckets=frozenset(["photos"]), describe_model=MODEL)
+    handler = api.create_handler(settings)
+    return lambda event: handler(event, LambdaContext())
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return still_clock(monkeypatch)
+
+
+def test_a_question_is_answered_beside_the_predictions(
+    handle: Handle, handle_describe: Handle, bedrock: ConverseServer
+) -> None:
+    found = succeeded(handle_describe(describe({**PHOTO_JSON, "question": QUESTION})))
+    classified = succeeded(handle(event("POST", "/v1/classify", PHOTO, "image/jpeg")))
+    assert list(found) == [
+        *("model", "describe_model", "answer", "turns", "predictions"),
+        *("uncertain", "input_tokens", "output_tokens", "request_id"),
+    ]
+    assert (found["answer"], found["describe_model"]) == (SAID, MODEL)
+    assert found["turns"] == [{"question": QUESTION, "answer": SAID}]
+    assert (found["input_tokens"], found["output_tokens"]) == (900, 7)
+    for field in ("model", "predictions", "uncertain", "request_id"):
+        assert found[field] == classified[field]
+    assert asked(bedrock) == [("user", QUESTION)]
+
+
+def test_a_conversation_goes_on_with_the_turns_that_came_back(handle_describe: Handle, bedrock: ConverseServer) -> None:
+    bedrock.script(answer("A rocket."), answer("Beside a tower."), answer("By day."))
+    turns: list[Any] = []
+    for question in ("What is it?", "Where?", "When?"):
+        turns = succeeded(handle_describe(describe({**PHOTO_JSON, "question": question, "turns": turns})))["turns"]
+    assert [turn["answer"] for turn in turns] == ["A rocket.", "Beside a tower.", "By day."]
+    assert asked(bedrock) == [
+        *(("user", "What is it?"), ("assistant", "A rocket.")),
+        *(("user", "Where?"), ("assistant", "Beside a tower.")),
+        ("user", "When?"),
+    ]
+    # The image goes with the first question only.
+    images = [
+        [part for part in said["content"] if "image" in part] for said in bedrock.requests[-1].document["messages"]
+    ]
+    assert [len(parts) for parts in images] == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("request_", "question"),
+    [
+        (describe({**PHOTO_JSON, "question": QUESTION}), QUESTION),
+        (describe(PHOTO_JSON), USUAL_QUESTION),
+        (describe_bytes(question=QUESTION), QUESTION),
+        (describe_bytes(), USUAL_QUESTION),
+        (event("POST", "/v1/describe", form(("question", QUESTION), ("image", PHOTO)), FORM_TYPE), QUESTION),
+        (event("POST", "/v1/describe", form(("image", PHOTO)), FORM_TYPE), USUAL_QUESTION),
+    ],
+    ids=["json", "json-alone", "bytes", "bytes-alone", "form", "form-alone"],
+)
+def test_a_question_may_be_sent_with_the_image_in_each_way(
+    handle_describe: Handle, bedrock: ConverseServer, request_: dict[str, Any], question: str
+) -> None:
+    assert succeeded(handle_describe(request_))["turns"] == [{"question": question, "answer": SAID}]
+    assert asked(bedrock) == [("user", question)]
+
+
+@pytest.mark.parametrize("name", REPLIES)
+def test_what_the_model_does_not_answer_gets_a_problem_that_says_so(
+    handle_describe: Handle, bedrock: ConverseServer, clock: Clock, name: str
+) -> None:
+    reply, status, code = REPLIES[name]
+    bedrock.script(reply)
+    response = handle_describe(describe({**PHOTO_JSON, "question": QUESTION}))
+    assert bedrock.requests
+    assert problem_of(response) == (status, code)
+    assert (response["multiValueHeaders"].get("Retry-After") == ["2"]) is (status == 503)
+    for told in (AWS_TEXT, QUESTION, "canned"):
+        assert told not in response["body"]
+
+
+def test_a_model_that_says_nothing_is_a_timeout(handle_describe: Handle, bedrock: ConverseServer) -> None:
+    class Hurried(LambdaContext):
+        def get_remaining_time_in_millis(self) -> int:
+            return 4_500
+
+    settings = Settings(BUNDLE, Limits(), threads=1, describe_model=MODEL)
+    bedrock.script(HANGS)
+    response = api.create_handler(settings)(describe(PHOTO_JSON), Hurried())
+    assert problem_of(response) == (504, "describe_timeout")
+
+
+@pytest.mark.parametrize(
+    ("request_", "status", "code"),
+    [
+        (describe({**PHOTO_JSON, "question": "x" * 2001}), 400, "invalid_request"),
+        (describe({**PHOTO_JSON, "question": ""}), 400, "invalid_request"),
+        (describe({**PHOTO_JSON, "question": " \n"}), 400, "invalid_request"),
+        (describe_bytes(question="x" * 2001), 400, "invalid_option"),
+        (describe_bytes(question=" "), 400, "invalid_option"),
+        (describe({**PHOTO_JSON, "turns": [{"question": "What?"}]}), 400, "invalid_request"),
+        (describe({**PHOTO_JSON, "turns": [{"question": " ", "answer": "x"}]}), 400, "invalid_request"),
+        (describe({**PHOTO_JSON, "turns": [{"question": "x", "answer": "x"}] * 21}), 400, "invalid_request"),
+        (describe({**PHOTO_JSON, "top_k": 1}), 400, "invalid_request"),
+        (describe({"images": [PHOTO_JSON]}), 400, "invalid_request"),
+        (describe({"question": QUESTION}), 400, "image_missing"),
+        (describe({"image": "aGVsbG8="}), 415, "not_an_image"),
+        (describe({"s3_uri": "s3://secrets/cat.jpg"}), 403, "bucket_not_allowed"),
+        (event("POST", "/v1/describe", form(("image", PHOTO), ("image", PHOTO)), FORM_TYPE), 400, "invalid_request"),
+        (event("POST", "/v1/describe", form(("image", PHOTO), ("top_k", "1")), FORM_TYPE), 400, "invalid_request"),
+        (event("POST", "/v1/describe", "hello", "text/plain"), 415, "unsupported_media_type"),
+    ],
+)
+def test_the_model_is_not_asked_what_cannot_be_answered(
+    handle_describe: Handle, bedrock: ConverseServer, request_: dict[str, Any], status: int, code: str
+) -> None:
+    assert problem_of(handle_describe(request_)) == (status, code)
+    assert bedrock.requests == []
+
+
+def test_without_a_model_there_are_no_descriptions(handle: Handle) -> None:
+    assert problem_of(handle(describe(PHOTO_JSON))) == (501, "not_configured")
+
+
+def test_no_log_line_tells_what_was_sent_or_said(
+    moto_server: str,
+    handle_describe: Handle,
+    bedrock: ConverseServer,
+    clock: Clock,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    written = StringIO()
+    monkeypatch.setattr(api.logger.registered_handler, "stream", written)
+    in_s3 = {"s3_uri": f"s3://photos/{KEY}"}
+    with s3_at(moto_server):
+        from adapters.objects import s3_client
+
+        s3_client().create_bucket(Bucket="photos")
+        put("photos", KEY, PHOTO)
+        caplog.clear()
+        for request in (
+            describe({**in_s3, "question": QUESTION, "turns": [{"question": "Zoe?", "answer": "Zachary."}]}),
+            describe({**PHOTO_JSON, "question": QUESTION}),
+            event("POST", "/v1/classify", json.dumps(in_s3), "application/json"),
+            event("POST", "/v1/classify", json.dumps({"s3_uri": f"s3://secrets/{KEY}"}), "application/json"),
+            event("POST", "/v1/classify", json.dumps({"s3_uri": f"s3://photos/{KEY}.gone"}), "application/json"),
+        ):
+            request["headers"]["x-api-key"] = API_KEY
+            handle_describe(request)
+        bedrock.script(failure("ValidationException", QUESTION))
+        handle_describe(describe({**PHOTO_JSON, "question": QUESTION}))
+    ours = [record for record in caplog.records if record.name != "werkzeug"]
+    printed = "".join((written.getvalue(), *capsys.readouterr(), *(str(vars(record)) for record in ours)))
+    assert printed.count('"message":"described"') == 2
+    assert printed.count('"message":"refused"') == 3
+    for secret in (
+        KEY,
+        "zanzibar",
+        "Zebedee",
+        "Zoe",
+        "Zachary",
+        PHOTO_JSON["image"][:40],
+        API_KEY,
+        AWS_TEXT,
+        "Traceback",
+    ):
+        assert secret not in printed

@@ -1,0 +1,190 @@
+"""What options change in an answer: its labels, what is uncertain, and heat maps; and what a bundle adds, groups."""
+
+import base64
+import json
+import os
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, classify_json, encoded, event
+
+from handlers.api import create_handler
+from litelens.bundle import load_bundle
+from litelens.classifier import MAP, Classifier
+from litelens.engines import LiteRT
+from litelens.images import Limits
+from settings import Settings
+
+Handle = Callable[[dict[str, Any]], dict[str, Any]]
+
+PHOTO = ROCKET.read_bytes()
+PHOTO_JSON = {"image": base64.b64encode(PHOTO).decode()}
+
+
+def answer_to(handle: Handle, request: dict[str, Any]) -> Any:
+    response = handle(request)
+    assert response["statusCode"] == 200, response["body"]
+    return answer_of(response)
+
+
+def handle_with(bundle: Path) -> Handle:
+    handler = create_handler(Settings(bundle, Limits(), threads=1))
+    return lambda event: handler(event, LambdaContext())
+
+
+def picture(heat_map: dict[str, Any]) -> Image.Image:
+    head, _, png = heat_map["png"].partition(",")
+    assert head == "data:image/png;base64"
+    image = Image.open(BytesIO(base64.b64decode(png, validate=True)))
+    image.load()
+    return image
+
+
+@pytest.fixture
+def without_maps(monkeypatch: pytest.MonkeyPatch) -> Handle:
+    """A handler whose model has no class activation map."""
+
+    class OnlyLogits(LiteRT):
+        @property
+        def output_shapes(self) -> dict[str, tuple[int, ...]]:
+            return {name: shape for name, shape in super().output_shapes.items() if name != MAP}
+
+        def run(self, values: Any) -> dict[str, Any]:
+            return {name: output for name, output in super().run(values).items() if name != MAP}
+
+    monkeypatch.setattr("litelens.classifier.LiteRT", OnlyLogits)
+    return handle_with(BUNDLE)
+
+
+@pytest.fixture
+def without_groups(tmp_path: Path) -> Handle:
+    """A handler whose bundle has no groups."""
+    manifest = json.loads((BUNDLE / "manifest.json").read_text())
+    del manifest["groups"]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    os.symlink(BUNDLE / "model.tflite", tmp_path / "model.tflite")
+    return handle_with(tmp_path)
+
+
+def test_json_goes_before_the_query_one_by_one(handle: Handle) -> None:
+    query = {"top_k": "7", "threshold": "0", "heatmap": "true"}
+    request = event("POST", "/v1/classify", json.dumps(PHOTO_JSON | {"top_k": 2}), "application/json", query)
+    answer = answer_to(handle, request)
+    assert len(answer["predictions"]) == 2
+    assert answer["uncertain"] is False
+    assert "heatmap" in answer
+
+
+def test_uncertain_means_below_the_threshold_that_was_asked_for(handle: Handle) -> None:
+    best = answer_to(handle, classify_bytes(PHOTO))["predictions"][0]["confidence"]
+    for threshold, uncertain in ((0, False), (best - 0.001, False), (best + 0.001, True), (1, True)):
+        assert answer_to(handle, classify_json({**PHOTO_JSON, "threshold": threshold}))["uncertain"] is uncertain
+        assert answer_to(handle, classify_bytes(PHOTO, threshold=f"{threshold}"))["uncertain"] is uncertain
+
+
+class TestHeatMaps:
+    def test_there_is_none_unless_it_is_asked_for(self, handle: Handle) -> None:
+        for request in (
+            classify_bytes(PHOTO),
+            classify_bytes(PHOTO, heatmap="false"),
+            classify_bytes(PHOTO, heatmap="false", heatmap_label="rocket"),
+            classify_json({**PHOTO_JSON, "heatmap": False}),
+        ):
+            assert "heatmap" not in answer_to(handle, request)
+
+    def test_it_is_of_the_best_label(self, handle: Handle) -> None:
+        answer = answer_to(handle, classify_bytes(PHOTO, heatmap="true"))
+        assert list(answer["heatmap"]) == ["label", "png", "grid", "region"]
+        assert answer["heatmap"]["label"] == answer["predictions"][0]["label"]
+
+    @pytest.mark.parametrize("label", ["rocket", "aquarium_fish"])
+    def test_a_label_may_be_named_and_needs_not_be_among_the_best(self, handle: Handle, label: str) -> None:
+        named = answer_to(handle, classify_bytes(PHOTO, heatmap_label=label, top_k="1"))["heatmap"]
+        assert named["label"] == label
+        assert named == answer_to(handle, classify_json({**PHOTO_JSON, "heatmap_label": label}))["heatmap"]
+        assert named["grid"] != answer_to(handle, classify_bytes(PHOTO, heatmap="true"))["heatmap"]["grid"]
+
+    @pytest.mark.parametrize("label", ["skyscraper", "rocket", "aquarium_fish"])
+    def test_the_mean_of_its_grid_is_the_labels_logit(self, handle: Handle, label: str) -> None:
+        classifier = Classifier(load_bundle(BUNDLE), Limits(), threads=1)
+        pixels = classifier.bundle.preprocessing.pixels(classifier.decode(PHOTO).rgb)
+        index = classifier.bundle.labels.index(label)
+        grid = np.array(answer_to(handle, classify_bytes(PHOTO, heatmap_label=label))["heatmap"]["grid"])
+        assert grid == pytest.approx(classifier.heat_map(pixels, index), abs=1e-4)
+        assert grid.mean() == pytest.approx(classifier.logits(pixels)[index], abs=1e-4)
+        assert grid.std() > 0
+
+    @pytest.mark.parametrize(
+        ("size", "region"),
+        [
+            ((640, 427), (106.5, 0, 427, 427)),
+            ((30, 90), (0, 30, 30, 30)),
+            ((32, 32), (0, 0, 32, 32)),
+            ((1, 1000), (0, 499.5, 1, 1)),
+        ],
+    )
+    def test_its_region_is_what_the_model_saw_of_the_photo(
+        self, handle: Handle, size: tuple[int, int], region: tuple[float, ...]
+    ) -> None:
+        photo = encoded(Image.radial_gradient("L").resize(size).convert("RGB"), "PNG")
+        answer = answer_to(handle, classify_bytes(photo, "image/png", heatmap="true"))
+        assert tuple(answer["heatmap"]["region"].values()) == pytest.approx(region)
+        assert list(answer["heatmap"]["region"]) == ["left", "top", "width", "height"]
+        assert (answer["image"]["width"], answer["image"]["height"]) == size
+
+    def test_its_region_is_in_the_upright_photo(self, handle: Handle) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        lying = encoded(Image.radial_gradient("L").resize((90, 30)), "JPEG", exif=exif)
+        answer = answer_to(handle, classify_bytes(lying, heatmap="true"))
+        assert (answer["image"]["width"], answer["image"]["height"]) == (30, 90)
+        assert answer["heatmap"]["region"] == {"left": 0, "top": 30, "width": 30, "height": 30}
+
+    def test_its_picture_is_opaque_where_the_grid_is_highest(self, handle: Handle) -> None:
+        heat_map = answer_to(handle, classify_bytes(PHOTO, heatmap="true"))["heatmap"]
+        image = picture(heat_map)
+        grid = np.array(heat_map["grid"])
+        assert (image.format, image.mode, image.size) == ("PNG", "RGBA", (256, 256))
+        alpha = np.asarray(image.getchannel("A"), dtype=float)
+        rows, columns = grid.shape
+        cells = alpha.reshape(rows, 256 // rows, columns, 256 // columns).mean(axis=(1, 3))
+        assert np.argmax(cells) == np.argmax(grid)
+        assert np.argmin(cells) == np.argmin(grid)
+        assert alpha.max() > 200
+        assert alpha.min() < 30
+
+    @pytest.mark.parametrize("options", [{"heatmap": True}, {"heatmap_label": "rocket"}])
+    def test_a_model_without_maps_says_so(self, without_maps: Handle, options: dict[str, Any]) -> None:
+        response = without_maps(classify_json({**PHOTO_JSON, **options}))
+        assert (response["statusCode"], answer_of(response)["code"]) == (400, "invalid_option")
+        assert answer_of(response)["detail"] == "This model gives no heat maps."
+
+    def test_a_model_without_maps_classifies(self, without_maps: Handle) -> None:
+        assert answer_to(without_maps, classify_bytes(PHOTO))["predictions"][0]["label"] == "skyscraper"
+
+
+class TestGroups:
+    def test_the_best_group_is_that_whose_labels_sum_to_most(self, handle: Handle) -> None:
+        answer = answer_to(handle, classify_bytes(PHOTO, top_k="100"))
+        sums: dict[str, float] = {}
+        for prediction in answer["predictions"]:
+            sums[prediction["group"]] = sums.get(prediction["group"], 0) + prediction["confidence"]
+        assert len(sums) == 20
+        assert answer["group"]["label"] == max(sums, key=sums.__getitem__)
+        assert answer["group"]["confidence"] == pytest.approx(max(sums.values()), abs=1e-5)
+        assert answer["group"]["confidence"] > answer["predictions"][0]["confidence"]
+
+    def test_each_label_has_its_group(self, handle: Handle) -> None:
+        groups = json.loads((BUNDLE / "manifest.json").read_text())["groups"]
+        predictions = answer_to(handle, classify_bytes(PHOTO, top_k="100"))["predictions"]
+        assert {prediction["label"]: prediction["group"] for prediction in predictions} == groups
+
+    def test_a_bundle_without_groups_answers_without_them(self, without_groups: Handle) -> None:
+        answer = answer_to(without_groups, classify_bytes(PHOTO))
+        assert "group" not in answer
+        assert [list(prediction) for prediction in answer["predictions"]] == [["label", "index", "confidence"]] * 5
