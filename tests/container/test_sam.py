@@ -7,13 +7,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aws import new_bucket, s3_at, serving_moto
 from container.conftest import BASE_IMAGE, EXTRA_CA
 from support import ROCKET, ROOT, LambdaContext, answer_of, classify_bytes, free_port, recorded_event, require, running
 
+from adapters.objects import s3_client
 from handlers.api import handler
 
 SAM = str(Path(sys.executable).parent / "sam")
@@ -25,6 +29,14 @@ ENVIRONMENT = {
     "SAM_CLI_TELEMETRY": "0",
     "PYTHONPATH": "",
 }
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket, and the URL of its S3 as a container sees it."""
+
+    name: str
+    endpoint: str
 
 
 def sam(*arguments: str) -> str:
@@ -42,15 +54,37 @@ def built(image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     base_image = "        BASE_IMAGE: public.ecr.aws/lambda/python:3.13\n"
     assert base_image in template
     here = f"        BASE_IMAGE: {BASE_IMAGE}\n        EXTRA_CA: {json.dumps(EXTRA_CA)}\n"
-    (folder / "template.yaml").write_text(template.replace(base_image, here))
+    bundle = "          LITELENS_MAX_BYTES: "
+    assert bundle in template
+    # Only variables that the template has can be set when it is invoked.
+    endpoint = f"          AWS_ENDPOINT_URL_S3: to be set\n{bundle}"
+    (folder / "template.yaml").write_text(template.replace(base_image, here).replace(bundle, endpoint))
     sam("build", f"--template={folder}/template.yaml", f"--base-dir={ROOT}", f"--build-dir={folder}/build")
     return f"{folder}/build/template.yaml"
 
 
 @pytest.fixture(scope="module")
-def api(built: str) -> Iterator[str]:
+def bucket(docker: str) -> Iterator[Bucket]:
+    """A bucket with rocket.jpg in moto's server, which listens where containers reach it."""
+    question = [docker, "network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Subnet}}"]
+    subnet = subprocess.run(question, check=True, capture_output=True, text=True).stdout.strip()
+    host = str(ip_network(subnet)[1])
+    with serving_moto("0.0.0.0") as url, s3_at(url):
+        name = new_bucket()
+        s3_client().put_object(Bucket=name, Key="rocket.jpg", Body=ROCKET.read_bytes())
+        yield Bucket(name, url.replace("127.0.0.1", host))
+
+
+@pytest.fixture(scope="module")
+def api(built: str, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
-    command = [SAM, "local", "start-api", f"--template={built}", f"--port={port}", "--warm-containers=EAGER"]
+    variables = tmp_path_factory.mktemp("variables") / "variables.json"
+    here = {"AWS_ENDPOINT_URL_S3": bucket.endpoint, "LITELENS_UPLOAD_BUCKET": bucket.name}
+    variables.write_text(json.dumps({"ApiFunction": here}))
+    command = [
+        *(SAM, "local", "start-api", f"--template={built}", f"--port={port}", "--warm-containers=EAGER"),
+        *(f"--env-vars={variables}", f"--parameter-overrides=ImageBuckets={bucket.name}"),
+    ]
     with running(command, ready=f"http://127.0.0.1:{port}", within=180, cwd=ROOT, env=ENVIRONMENT):
         yield f"http://127.0.0.1:{port}"
 
@@ -83,6 +117,31 @@ def test_raw_bytes_and_base64_over_http_get_the_same_answer(api: str, tmp_path: 
     body.write_text(json.dumps({"image": base64.b64encode(ROCKET.read_bytes()).decode()}))
     as_json = curl("-HContent-Type: application/json", "--data", f"@{body}", f"{api}/v1/classify")
     assert raw["predictions"] == as_json["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
+
+
+def test_a_form_over_http_gets_the_same_answer(api: str) -> None:
+    form = curl("-F", f"image=@{ROCKET}", f"{api}/v1/classify")
+    assert form["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
+
+
+def test_an_object_in_s3_gets_the_same_answer_and_other_buckets_are_refused(api: str, bucket: Bucket) -> None:
+    sent = ("-HContent-Type: application/json", f"{api}/v1/classify", "--data")
+    found = curl(*sent, json.dumps({"s3_uri": f"s3://{bucket.name}/rocket.jpg"}))
+    assert found["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
+    assert curl(*sent, json.dumps({"s3_uri": f"s3://{bucket.name}/missing.jpg"}))["code"] == "object_not_found"
+    assert curl(*sent, json.dumps({"s3_uri": "s3://another/rocket.jpg"}))["code"] == "bucket_not_allowed"
+
+
+def test_an_upload_is_classified_when_its_result_is_asked_for(api: str, bucket: Bucket) -> None:
+    upload = curl("-HContent-Type: application/json", "--data", '{"content_type": "image/jpeg"}', f"{api}/v1/uploads")
+    assert upload["url"] == f"{bucket.endpoint}/{bucket.name}"
+    fields = [part for name, value in upload["fields"].items() for part in ("--form-string", f"{name}={value}")]
+    done = subprocess.run(
+        ["curl", "--silent", "--fail", *fields, "-F", f"file=@{ROCKET};type=image/jpeg", upload["url"]], timeout=60
+    )
+    assert done.returncode == 0
+    result = curl(f"{api}/v1/results/{upload['id']}")["result"]
+    assert result["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
 
 
 def test_other_routes_answer_over_http(api: str) -> None:
