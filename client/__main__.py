@@ -10,6 +10,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 # All else is imported when it is known to be needed, so that the help comes at once.
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from client.results import Answer, Failed, Result
 
 _PARALLEL = 8
+_BUNDLED = Path(__file__).parent.parent / "models" / "cifar100-resnet50"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -120,7 +122,7 @@ def _by_bundle() -> "Callable[..., Answer]":
     from settings import SettingsError, read_settings
 
     try:
-        return LocalClassifier(read_settings()).classify
+        return LocalClassifier(read_settings({"LITELENS_BUNDLE": str(_BUNDLED), **os.environ})).classify
     except (BundleError, SettingsError) as error:
         sys.exit(str(error))
 

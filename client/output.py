@@ -87,7 +87,7 @@ def _labels(result: Labelled) -> str:
 
 def _document(result: Result) -> dict[str, object]:
     if isinstance(result, Labelled):
-        return {"source": result.name, **msgspec.to_builtins(result.answer)}
+        return {"source": result.name, "status": "done", **msgspec.to_builtins(result.answer)}
     problem = {"code": result.code, "detail": result.detail}
     if result.request_id is not None:
         problem["request_id"] = result.request_id

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from msgspec import UNSET, UnsetType
 
-from handlers.answers import Classification, Model
+from handlers.answers import Model, Shown
 
 
-class Answer(Classification, frozen=True, omit_defaults=True, kw_only=True):
+class Answer(Shown, frozen=True, omit_defaults=True, kw_only=True):
     """What one image shows, and the model that says so. An image classified on this machine has no request id."""
 
     model: Model

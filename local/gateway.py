@@ -18,13 +18,12 @@ import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qsl
 
 import uvicorn
 
-from handlers.problems import INTERNAL, KINDS, Kind, RequestTooLarge, problem
+from handlers.problems import FORBIDDEN, INTERNAL, KINDS, Kind, RequestTooLarge, problem
 from handlers.requests import BINARY_TYPES
 from litelens.errors import LitelensError
 from settings import SettingsError
@@ -37,7 +36,6 @@ Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None
 
 # What API Gateway's ANY stands for.
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
-FORBIDDEN = Kind("forbidden", HTTPStatus.FORBIDDEN, "The request is not allowed")
 
 OPEN = re.compile(r"/v1/health|/openapi\.json|/docs(/[^/]+)?")
 
@@ -144,7 +142,9 @@ async def _read_body(receive: Receive) -> bytes:
             raise ConnectionResetError
         body += message.get("body", b"")
         if len(body) > MAX_PAYLOAD:
-            raise RequestTooLarge(f"API Gateway takes at most {MAX_PAYLOAD:,} bytes in a request.")
+            raise RequestTooLarge(
+                f"API Gateway takes at most {MAX_PAYLOAD:,} bytes; send a larger image by POST /v1/uploads."
+            )
         if not message.get("more_body"):
             return bytes(body)
 

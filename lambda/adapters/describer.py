@@ -5,9 +5,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+from msgspec import Meta
 from PIL import Image
 
 from adapters.deadline import Deadline
@@ -53,12 +54,11 @@ _UNAVAILABLE = {
 }
 
 
-@dataclass(frozen=True)
-class Turn:
-    """A question that was asked before about the same image, and its answer. Neither may be blank."""
+class Turn(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A question that was asked before about the same image, and its answer."""
 
-    question: str
-    answer: str
+    question: Annotated[str, Meta(pattern=r"\S", max_length=2000, examples=["What is in the background?"])]
+    answer: Annotated[str, Meta(pattern=r"\S", max_length=10_000, examples=["A launch tower."])]
 
 
 @dataclass(frozen=True)

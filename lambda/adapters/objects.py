@@ -41,10 +41,16 @@ _NOT_FOUND = (ObjectNotFound, "There is no such object in S3.")
 _NO_VERSION = (ObjectVersionNotFound, "The object in S3 is not there in this version.")
 _DENIED = (ObjectAccessDenied, "S3 denies access to this object; ask the owner of its bucket for the permission.")
 _ARCHIVED = (ObjectAccessDenied, "The object is archived; restore it in S3 before you send the request again.")
+_ENCRYPTED = (ObjectAccessDenied, "The object is encrypted with a key that may not be used here; ask its owner.")
+_ELSEWHERE = (ObjectAccessDenied, "The bucket is in a region that S3 does not lead to; ask whoever runs the service.")
 _REFUSALS: dict[str | int, tuple[type[ObjectError], str]] = {
     "InvalidArgument": _NO_VERSION,
     "InvalidObjectState": _ARCHIVED,
+    # The object is encrypted with a key that its owner keeps and sends along.
+    "InvalidRequest": _ENCRYPTED,
+    "InvalidURI": _NOT_FOUND,
     "NoSuchVersion": _NO_VERSION,
+    301: _ELSEWHERE,
     403: _DENIED,
     404: _NOT_FOUND,
     # The version asked for is a delete marker.
@@ -143,7 +149,7 @@ def storage_errors() -> Iterator[None]:
 
 def _refusal(error: "ClientError") -> ObjectError:
     code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
-    refusal = _REFUSALS.get(code) or _REFUSALS.get(status)
+    refusal = _ENCRYPTED if code.startswith("KMS.") else _REFUSALS.get(code) or _REFUSALS.get(status)
     if refusal is None:
         return _unavailable()
     kind, message = refusal

@@ -18,7 +18,7 @@ _VERSION_7, _VARIANT = 0x7 << 76, 0b10 << 62
 # Results are answered by Lambda, which sends no more.
 _MAX_RESULT = 6_000_000
 
-# Seconds for an upload that was begun in time to arrive.
+# Seconds for an upload that was begun in time to arrive, and for clocks that differ.
 _GRACE = 60
 
 
@@ -77,9 +77,9 @@ class Uploads:
             deadline,
         )
 
-    def has_expired(self, upload_id: str) -> bool:
-        """Whether the form has run out, so that what has not arrived will not."""
-        return time.time() > _created_at(upload_id) + self._expires_in + _GRACE
+    def is_open(self, upload_id: str) -> bool:
+        """Whether an image may still arrive: the id is not from the future, and its form has not run out."""
+        return -_GRACE < time.time() - _created_at(upload_id) < self._expires_in + _GRACE
 
     def _read(self, objects: Objects, key: str, deadline: Deadline) -> bytes | None:
         try:

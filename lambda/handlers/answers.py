@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from adapters.describer import Turn
 from litelens import classifier
 from litelens.heatmaps import to_png
 from litelens.images import FORMATS
@@ -89,7 +90,7 @@ class Photo(Struct, frozen=True):
     height: Annotated[int, Meta(ge=1, examples=[427])]
 
 
-class Classification(Struct, frozen=True, omit_defaults=True, tag_field="status", tag="done"):
+class Shown(Struct, frozen=True, omit_defaults=True):
     """What one image shows, likeliest label first."""
 
     image: Photo
@@ -98,6 +99,10 @@ class Classification(Struct, frozen=True, omit_defaults=True, tag_field="status"
     timing_ms: Timing
     group: GroupConfidence | UnsetType = UNSET
     heatmap: HeatMap | UnsetType = UNSET
+
+
+class Classification(Shown, frozen=True, tag_field="status", tag="done"):
+    """An image that was classified, and what it shows."""
 
 
 class Problem(Struct, frozen=True):
@@ -121,17 +126,11 @@ class Pending(Struct, frozen=True, tag_field="status", tag="pending"):
     """An upload that has not arrived yet."""
 
 
-class ClassifyAnswer(Struct, frozen=True, omit_defaults=True):
-    """The answer for one image."""
+class ClassifyAnswer(Shown, frozen=True, omit_defaults=True, kw_only=True):
+    """What one image shows, and the model that says so."""
 
     model: Model
-    image: Photo
-    predictions: Annotated[list[LabelConfidence], Meta(min_length=1)]
-    uncertain: Annotated[bool, Meta(description="Whether the best confidence is below the threshold.")]
-    timing_ms: Timing
     request_id: RequestId
-    group: GroupConfidence | UnsetType = UNSET
-    heatmap: HeatMap | UnsetType = UNSET
 
 
 class ClassifyManyAnswer(Struct, frozen=True):
@@ -182,13 +181,6 @@ class HealthAnswer(Struct, frozen=True):
     status: Literal["ok"]
     model: Model
     warm_up_ms: Milliseconds
-
-
-class Turn(Struct, frozen=True, forbid_unknown_fields=True):
-    """A question that was asked before and its answer."""
-
-    question: Annotated[str, Meta(pattern=r"\S", max_length=2000, examples=["What is in the background?"])]
-    answer: Annotated[str, Meta(pattern=r"\S", max_length=10_000, examples=["A launch tower."])]
 
 
 class DescribeAnswer(Struct, frozen=True):

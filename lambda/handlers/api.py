@@ -16,17 +16,19 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from adapters.deadline import Deadline
 from handlers.operations import REPORT_PATH, Operations
 from handlers.problems import INTERNAL, KINDS, MethodNotAllowed, UnknownPath, problem
-from handlers.records import logger, metrics, record_failure, record_refusal, record_request
-from handlers.requests import parse_classify, parse_describe, parse_upload
+from handlers.records import logger, metrics, record_failure, record_problem, record_request
+from handlers.requests import Call
 from settings import Settings, read_settings
 
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 # Left of the invocation's time for finishing an image that was begun and for answering.
-_RESERVED_SECONDS = 3.0
+RESERVED_SECONDS = 3.0
 
 _AN_HOUR = 3600
-_SCRIPTS_FROM_HERE = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
+)
 
 
 def create_handler(settings: Settings) -> Handler:
@@ -35,7 +37,7 @@ def create_handler(settings: Settings) -> Handler:
     Raises BundleError when the bundle cannot be served.
     """
     operations = Operations(settings)
-    app = _create_app(operations, settings.cors_origin)
+    app = _Routes(operations, settings.cors_origin).app
     always = {
         "X-Content-Type-Options": "nosniff",
         # Names are any text, headers are not.
@@ -62,97 +64,102 @@ def create_handler(settings: Settings) -> Handler:
     return handle
 
 
-def _create_app(operations: Operations, cors_origin: str | None) -> APIGatewayRestResolver:
-    app = APIGatewayRestResolver(cors=_cors(cors_origin) if cors_origin else None)
+class _Routes:
+    """What is answered at which path. Functions that only the documentation needs are imported when it is read."""
 
-    def request_id() -> str:
-        return app.current_event.request_context.request_id
+    def __init__(self, operations: Operations, cors_origin: str | None) -> None:
+        self.app = APIGatewayRestResolver(cors=_cors(cors_origin) if cors_origin else None)
+        self._operations = operations
+        self._routes: dict[str, tuple[str, Callable[..., Response[str]]]] = {
+            "/v1/classify": ("POST", self._classify),
+            "/v1/uploads": ("POST", self._create_upload),
+            "/v1/results/<upload_id>": ("GET", self._tell_result),
+            "/v1/describe": ("POST", self._describe),
+            "/v1/model": ("GET", self._tell_model),
+            REPORT_PATH: ("GET", self._show_report),
+            "/v1/health": ("GET", self._tell_health),
+            "/openapi.json": ("GET", self._show_document),
+            "/docs": ("GET", self._show_docs),
+            "/docs/<name>": ("GET", self._show_docs_file),
+        }
+        for path, (method, function) in self._routes.items():
+            self.app.route(path, method=method)(function)
+        self.app.not_found(self._refuse_route)
+        self.app.exception_handler(list(KINDS))(self._refuse)
+        self.app.exception_handler(Exception)(lambda error: _fail(error, self._request_id()))
 
-    def deadline() -> Deadline:
-        return Deadline.after(app.lambda_context.get_remaining_time_in_millis() / 1000 - _RESERVED_SECONDS)
+    def _classify(self) -> Response[str]:
+        return _json(self._operations.classify(self._call()))
 
-    def classify() -> Response[str]:
-        return _json(operations.classify(parse_classify(app.current_event), deadline(), request_id()))
+    def _describe(self) -> Response[str]:
+        return _json(self._operations.describe(self._call()))
 
-    def describe() -> Response[str]:
-        return _json(operations.describe(parse_describe(app.current_event), deadline(), request_id()))
+    def _create_upload(self) -> Response[str]:
+        return _json(self._operations.create_upload(self._call()), HTTPStatus.CREATED)
 
-    def create_upload() -> Response[str]:
-        return _json(operations.create_upload(parse_upload(app.current_event), request_id()), HTTPStatus.CREATED)
+    def _tell_result(self, upload_id: str) -> Response[str]:
+        return _json(self._operations.tell_result(upload_id, self._call()))
 
-    def tell_result(upload_id: str) -> Response[str]:
-        return _json(operations.tell_result(upload_id, deadline(), request_id()))
+    def _tell_health(self) -> Response[str]:
+        return _json(self._operations.tell_health())
 
-    def tell_health() -> Response[str]:
-        return _json(operations.tell_health())
+    def _tell_model(self) -> Response[str]:
+        return self._cached(msgspec.json.encode(self._operations.tell_model()).decode(), "application/json")
 
-    def tell_model() -> Response[str]:
-        return cached(msgspec.json.encode(operations.tell_model()).decode(), "application/json")
+    def _show_report(self) -> Response[str]:
+        return self._cached(self._operations.show_report(), "text/html; charset=utf-8")
 
-    def show_report() -> Response[str]:
-        return cached(operations.show_report(), "text/html; charset=utf-8")
-
-    def show_document() -> Response[str]:
+    def _show_document(self) -> Response[str]:
         from handlers.openapi import describe_api
 
-        return cached(msgspec.json.encode(describe_api(_server(app))).decode(), "application/json")
+        return self._cached(msgspec.json.encode(describe_api(self._server())).decode(), "application/json")
 
-    def show_docs() -> Response[str]:
+    def _show_docs(self) -> Response[str]:
         from handlers.swagger import page
 
-        answer = cached(page(_server(app)), "text/html; charset=utf-8")
-        answer.headers["Content-Security-Policy"] = _SCRIPTS_FROM_HERE + "connect-src 'self'"
+        answer = self._cached(page(self._server()), "text/html; charset=utf-8")
+        answer.headers["Content-Security-Policy"] = _DOCS_POLICY
         return answer
 
-    def show_docs_file(name: str) -> Response[str]:
+    def _show_docs_file(self, name: str) -> Response[str]:
         from handlers.swagger import read_asset
 
-        body, content_type = read_asset(name)
-        return cached(body, content_type)
+        return self._cached(*read_asset(name))
 
-    def cached(body: str, content_type: str) -> Response[str]:
+    def _cached(self, body: str, content_type: str) -> Response[str]:
         """An answer that changes with a deployment only, or 304 for a client that has it already."""
         tag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
         headers = {"ETag": tag, "Cache-Control": f"private, max-age={_AN_HOUR}"}
-        known = app.current_event.headers.get("if-none-match") or ""
+        known = self.app.current_event.headers.get("if-none-match") or ""
         if tag in known or known.strip() == "*":
             return Response(HTTPStatus.NOT_MODIFIED.value, headers=headers, body="")
         return Response(HTTPStatus.OK.value, content_type=content_type, body=body, headers=headers)
 
-    routes: dict[str, tuple[str, Callable[..., Response[str]]]] = {
-        "/v1/classify": ("POST", classify),
-        "/v1/uploads": ("POST", create_upload),
-        "/v1/results/<upload_id>": ("GET", tell_result),
-        "/v1/describe": ("POST", describe),
-        "/v1/model": ("GET", tell_model),
-        REPORT_PATH: ("GET", show_report),
-        "/v1/health": ("GET", tell_health),
-        "/openapi.json": ("GET", show_document),
-        "/docs": ("GET", show_docs),
-        "/docs/<name>": ("GET", show_docs_file),
-    }
+    def _refuse(self, error: Exception) -> Response[str]:
+        record_problem(error, self._request_id())
+        return problem(KINDS[type(error)], str(error), self._request_id())
 
-    def refuse(error: Exception) -> Response[str]:
-        kind = KINDS[type(error)]
-        record_refusal(kind, request_id())
-        return problem(kind, str(error), request_id())
-
-    def refuse_route(_: NotFoundError) -> Response[str]:
-        path, asked = app.current_event.path.rstrip("/"), app.current_event.http_method.upper()
-        for template, (allowed, _function) in routes.items():
+    def _refuse_route(self, _: NotFoundError) -> Response[str]:
+        path, asked = self.app.current_event.path.rstrip("/"), self.app.current_event.http_method.upper()
+        for template, (allowed, _function) in self._routes.items():
             # The resolver's parameters take fewer characters, so that the method may be right and the path is not.
             if asked != allowed and re.fullmatch(re.sub("<.+>", "[^/]+", template), path):
-                answer = refuse(MethodNotAllowed(f"This path takes {allowed} only."))
+                answer = self._refuse(MethodNotAllowed(f"This path takes {allowed} only."))
                 answer.headers["Allow"] = allowed
                 return answer
-        return refuse(UnknownPath("There is nothing at this path; GET /docs shows what there is."))
+        return self._refuse(UnknownPath("There is nothing at this path; GET /docs shows what there is."))
 
-    for path, (method, function) in routes.items():
-        app.route(path, method=method)(function)
-    app.not_found(refuse_route)
-    app.exception_handler(list(KINDS))(refuse)
-    app.exception_handler(Exception)(lambda error: _fail(error, request_id()))
-    return app
+    def _call(self) -> Call:
+        remaining = self.app.lambda_context.get_remaining_time_in_millis() / 1000
+        return Call(self.app.current_event, Deadline.after(remaining - RESERVED_SECONDS), self._request_id())
+
+    def _request_id(self) -> str:
+        return self.app.current_event.request_context.request_id
+
+    def _server(self) -> str:
+        """The API's root as this client called it: the stage is in the path of API Gateway's own host names only."""
+        path, called = self.app.current_event.path, self.app.current_event.request_context.path or ""
+        return called.removesuffix(path) if called.endswith(path) else ""
 
 
 def _cors(origin: str) -> CORSConfig:
@@ -181,12 +188,6 @@ def _bare(answer: Response[str]) -> dict[str, Any]:
 
 def _json(answer: msgspec.Struct, status: HTTPStatus = HTTPStatus.OK) -> Response[str]:
     return Response(status.value, content_type="application/json", body=msgspec.json.encode(answer).decode())
-
-
-def _server(app: APIGatewayRestResolver) -> str:
-    """The API's root as this client called it: the stage is in the path of API Gateway's own host names only."""
-    path, called = app.current_event.path, app.current_event.request_context.path or ""
-    return called.removesuffix(path) if called.endswith(path) else ""
 
 
 handler = create_handler(read_settings())

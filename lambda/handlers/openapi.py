@@ -19,7 +19,6 @@ from adapters.errors import (
     StorageUnavailable,
 )
 from handlers import answers, problems, requests
-from litelens.classifier import DEFAULT_TOP_K
 from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, InvalidOption, NotAnImage
 
 VERSION = "1.0.0"
@@ -136,17 +135,20 @@ def _responses(operation: Operation) -> dict[str, Any]:
     }
     if operation.is_cached:
         responses["304"] = {"description": "What the client has is still right.", "headers": headers}
-    by_status: dict[int, list[problems.Kind]] = {}
-    for error in operation.problems:
-        kind = problems.KINDS[error]
-        by_status.setdefault(kind.status.value, []).append(kind)
-    by_status.setdefault(problems.INTERNAL.status.value, []).append(problems.INTERNAL)
-    for status, kinds in sorted(by_status.items()):
+    for status, kinds in sorted(_kinds_by_status(operation).items()):
         responses[str(status)] = _problem_response(kinds)
-    if not operation.is_public:
-        responses["403"] = responses.get("403") or _response_of_the_gateway("The API key is missing or wrong.")
-    responses["429"] = _response_of_the_gateway("Too many requests, or the day's quota is used up.")
     return responses
+
+
+def _kinds_by_status(operation: Operation) -> dict[int, list[problems.Kind]]:
+    kinds = [problems.KINDS[error] for error in operation.problems]
+    kinds += [problems.INTERNAL, problems.TOO_MANY_REQUESTS]
+    if not operation.is_public:
+        kinds += [problems.FORBIDDEN, problems.QUOTA_EXCEEDED]
+    by_status: dict[int, list[problems.Kind]] = {}
+    for kind in kinds:
+        by_status.setdefault(kind.status.value, []).append(kind)
+    return by_status
 
 
 def _problem_response(kinds: list[problems.Kind]) -> dict[str, Any]:
@@ -154,17 +156,13 @@ def _problem_response(kinds: list[problems.Kind]) -> dict[str, Any]:
         kind.code: {"value": msgspec.to_builtins(problems.document(kind, f"{kind.title}.", _REQUEST_ID))}
         for kind in kinds
     }
+    headers = dict(_HEADERS)
+    if any("Retry-After" in kind.headers for kind in kinds):
+        headers["Retry-After"] = {"schema": {"type": "string"}, "description": "Seconds to wait before the next try."}
     return {
         "description": "; ".join(f"`{kind.code}`: {kind.title}" for kind in kinds) + ".",
-        "headers": _HEADERS,
-        "content": {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": examples}},
-    }
-
-
-def _response_of_the_gateway(description: str) -> dict[str, Any]:
-    return {
-        "description": description,
-        "content": {_PROBLEM: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "headers": headers,
+        "content": {_PROBLEM: {"schema": _refer("Problem"), "examples": examples}},
     }
 
 
@@ -174,6 +172,7 @@ def _schemas() -> dict[str, Any]:
             requests.ClassifyBody,
             requests.DescribeBody,
             requests.UploadBody,
+            requests.ImageInput,
             answers.ClassifyAnswer,
             answers.ClassifyManyAnswer,
             answers.DescribeAnswer,
@@ -189,22 +188,36 @@ def _schemas() -> dict[str, Any]:
     schemas["ImageInput"]["oneOf"] = one
     schemas["DescribeBody"]["oneOf"] = one
     schemas["ClassifyBody"]["oneOf"] = [*one, {"required": ["images"]}]
+    # Anything else is taken too, and fails alone.
+    schemas["ClassifyBody"]["properties"]["images"]["items"] = {"anyOf": [_refer("ImageInput"), {}]}
     return schemas
 
 
-def _refers(name: str, **examples: Any) -> dict[str, Any]:
-    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{name}"}}
+def _refer(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _content(*names: str, **examples: Any) -> dict[str, Any]:
+    """One of these schemas, with examples under their names, in which blanks are written _."""
+    schemas = [_refer(name) for name in names]
+    content: dict[str, Any] = {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}
     if examples:
         content["examples"] = {key.replace("_", " "): {"value": value} for key, value in examples.items()}
     return content
 
 
-def _either(*names: str, **examples: Any) -> dict[str, Any]:
-    return _refers("", **examples) | {"schema": {"oneOf": [{"$ref": f"#/components/schemas/{n}"} for n in names]}}
+def _fields(body: type[msgspec.Struct], *names: str) -> dict[str, Any]:
+    """The schemas of these fields, which queries and forms have as well as the JSON."""
+    _, schemas = msgspec.json.schema_components((body,), ref_template="#/components/schemas/{name}")
+    return {name: schemas[body.__name__]["properties"][name] for name in names}
 
 
-def _query(name: str, description: str, **schema: Any) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
+def _query(name: str, field: Mapping[str, Any]) -> dict[str, Any]:
+    schema = dict(field)
+    parameter = {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
+    if "examples" in schema:
+        parameter["example"] = schema.pop("examples")[0]
+    return parameter
 
 
 def _form(many: bool, **fields: Any) -> dict[str, Any]:
@@ -227,19 +240,8 @@ _HEADERS = {
 }
 _BYTES: dict[str, Any] = {media_type: {} for media_type in requests.IMAGE_TYPES}
 
-_TOP_K = {"type": "integer", "minimum": 1, "default": DEFAULT_TOP_K}
-_THRESHOLD = {"type": "number", "minimum": 0, "maximum": 1}
-_HEATMAP = {"type": "boolean", "default": False}
-_HEATMAP_LABEL = {"type": "string", "format": "label"}
-_QUESTION = {"type": "string", "pattern": r"\S", "maxLength": requests.MAX_QUESTION}
-
-_OPTIONS = (
-    _query("top_k", "How many labels; more than the model has are all of them.", **_TOP_K),
-    _query("threshold", "Below this confidence an answer is uncertain; the model's own by default.", **_THRESHOLD),
-    _query("heatmap", "Whether to show where in the image the best label scores.", **_HEATMAP),
-    _query("heatmap_label", "The label to show instead of the best.", **_HEATMAP_LABEL),
-)
-_CLASSIFY_FORM = _form(True, top_k=_TOP_K, threshold=_THRESHOLD, heatmap=_HEATMAP, heatmap_label=_HEATMAP_LABEL)
+_OPTIONS = _fields(requests.ClassifyBody, "top_k", "threshold", "heatmap", "heatmap_label")
+_QUESTION = _fields(requests.DescribeBody, "question")
 
 _ONE = {
     "model": _MODEL,
@@ -258,19 +260,19 @@ OPERATIONS = (
         "images",
         "classify",
         "What an image shows, or several images",
-        answer={_JSON: _either("ClassifyAnswer", "ClassifyManyAnswer", one_image=_ONE)},
+        answer={_JSON: _content("ClassifyAnswer", "ClassifyManyAnswer", one_image=_ONE)},
         problems=(*_READING, *_DECODING, *_OBJECTS, problems.OutOfTime),
         body={
             **_BYTES,
-            _JSON: _refers(
+            _JSON: _content(
                 "ClassifyBody",
                 base64={"image": _RED, "top_k": 3},
                 in_S3={"s3_uri": "s3://photos/cat.jpg"},
                 several={"images": [{"image": _RED}, {"s3_uri": "s3://photos/cat.jpg"}]},
             ),
-            requests.FORM_TYPE: _CLASSIFY_FORM,
+            requests.FORM_TYPE: _form(True, **_OPTIONS),
         },
-        parameters=_OPTIONS,
+        parameters=tuple(_query(name, field) for name, field in _OPTIONS.items()),
     ),
     Operation(
         "POST",
@@ -278,7 +280,7 @@ OPERATIONS = (
         "large images",
         "createUpload",
         "A form to upload a large image with",
-        answer={_JSON: _refers("UploadAnswer")},
+        answer={_JSON: _content("UploadAnswer")},
         problems=(
             problems.InvalidJson,
             problems.InvalidRequest,
@@ -287,7 +289,7 @@ OPERATIONS = (
             problems.NotConfigured,
             *_STORAGE,
         ),
-        body={_JSON: _refers("UploadBody", a_photo={"content_type": "image/jpeg"})},
+        body={_JSON: _content("UploadBody", a_photo={"content_type": "image/jpeg"})},
         status=201,
     ),
     Operation(
@@ -296,7 +298,7 @@ OPERATIONS = (
         "large images",
         "getResult",
         "How far an upload has come",
-        answer={_JSON: _refers("ResultAnswer", not_there_yet=_PENDING)},
+        answer={_JSON: _content("ResultAnswer", not_there_yet=_PENDING)},
         problems=(problems.UnknownPath, problems.UnknownResult, problems.NotConfigured, ObjectAccessDenied, *_STORAGE),
         parameters=(
             {
@@ -315,14 +317,14 @@ OPERATIONS = (
         "images",
         "describe",
         "What a language model says about an image, where one is configured",
-        answer={_JSON: _refers("DescribeAnswer")},
+        answer={_JSON: _content("DescribeAnswer")},
         problems=(*_READING, *_DECODING, *_OBJECTS, *_DESCRIBING),
         body={
             **_BYTES,
-            _JSON: _refers("DescribeBody", a_question={"s3_uri": "s3://photos/cat.jpg", "question": "Which breed?"}),
-            requests.FORM_TYPE: _form(False, question=_QUESTION),
+            _JSON: _content("DescribeBody", a_question={"s3_uri": "s3://photos/cat.jpg", "question": "Which breed?"}),
+            requests.FORM_TYPE: _form(False, **_QUESTION),
         },
-        parameters=(_query("question", "What to ask; a short description by default.", **_QUESTION),),
+        parameters=(_query("question", _QUESTION["question"]),),
     ),
     Operation(
         "GET",
@@ -330,7 +332,7 @@ OPERATIONS = (
         "service",
         "getModel",
         "The model's manifest and all that was measured of it",
-        answer={_JSON: _refers("ModelAnswer")},
+        answer={_JSON: _content("ModelAnswer")},
         is_cached=True,
     ),
     Operation(
@@ -349,7 +351,7 @@ OPERATIONS = (
         "service",
         "getHealth",
         "Whether the model works",
-        answer={_JSON: _refers("HealthAnswer")},
+        answer={_JSON: _content("HealthAnswer")},
         is_public=True,
     ),
 )

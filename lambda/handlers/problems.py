@@ -109,6 +109,13 @@ KINDS: dict[type[Exception], Kind] = {
     aws.DescribeTimeout: Kind("describe_timeout", HTTPStatus.GATEWAY_TIMEOUT, "The language model took too long"),
 }
 
+# What API Gateway answers before the function is asked.
+FORBIDDEN = Kind("forbidden", HTTPStatus.FORBIDDEN, "The request is not allowed")
+TOO_MANY_REQUESTS = Kind(
+    "too_many_requests", HTTPStatus.TOO_MANY_REQUESTS, "There are too many requests", {"Retry-After": "1"}
+)
+QUOTA_EXCEEDED = Kind("quota_exceeded", HTTPStatus.TOO_MANY_REQUESTS, "The quota is used up")
+
 INTERNAL = Kind("internal_error", HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side")
 
 

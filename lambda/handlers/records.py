@@ -2,11 +2,13 @@
 
 import dataclasses
 import traceback
+from http import HTTPStatus
+from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
 
-from handlers.problems import Kind
+from handlers.problems import KINDS
 from litelens.classifier import Prediction
 
 logger = Logger(service="litelens")
@@ -42,9 +44,23 @@ def record_description(model: str, input_tokens: int, output_tokens: int, reques
     metrics.add_metric("Described", MetricUnit.Count, 1)
 
 
-def record_refusal(kind: Kind, request_id: str) -> None:
-    logger.info("refused", request_id=request_id, code=kind.code, status=kind.status.value)
-    metrics.add_metric("Refused", MetricUnit.Count, 1)
+def record_problem(error: Exception, request_id: str) -> None:
+    """`error` is one that problems.KINDS lists: the client's, or what AWS did to us, whose own name is told too."""
+    kind = KINDS[type(error)]
+    told: dict[str, Any] = {"request_id": request_id, "code": kind.code, "status": kind.status.value}
+    if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR and kind.status != HTTPStatus.NOT_IMPLEMENTED:
+        logger.warning("failed", **told, reason=_reason(error))
+        metrics.add_metric("Failed", MetricUnit.Count, 1)
+    else:
+        logger.info("refused", **told)
+        metrics.add_metric("Refused", MetricUnit.Count, 1)
+
+
+def _reason(error: Exception) -> str:
+    """AWS's code for what it refused, or the type of what went wrong; never a text, which may hold names and keys."""
+    cause = error.__cause__ or error
+    response = getattr(cause, "response", None)
+    return str(response["Error"]["Code"]) if isinstance(response, dict) else type(cause).__name__
 
 
 def record_failure(error: Exception, request_id: str) -> None:

@@ -11,8 +11,10 @@ import msgspec
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 from msgspec import UNSET, Meta, Struct, UnsetType
 
+from adapters.deadline import Deadline
+from adapters.describer import Turn
 from adapters.objects import ObjectLocation
-from handlers.answers import MAX_TURNS, Turn
+from handlers.answers import MAX_TURNS
 from handlers.forms import read_form
 from handlers.problems import InvalidBase64, InvalidJson, InvalidRequest, UnsupportedMediaType
 from litelens.classifier import DEFAULT_TOP_K, Options
@@ -78,13 +80,14 @@ class ImageInput(Struct, frozen=True, forbid_unknown_fields=True):
 class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
     """One image in one of three ways, or several as `images`; and options, which go before those in the query."""
 
-    images: Annotated[list[ImageInput], Meta(min_length=1, max_length=MAX_IMAGES)] | UnsetType = UNSET
+    # Each is an ImageInput, but read by source_of(), so that one that is not fails alone.
+    images: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_IMAGES)] | UnsetType = UNSET
     top_k: (
         Annotated[
             int,
             Meta(
                 description="How many labels; more than the model has are all of them.",
-                extra_json_schema={"minimum": 1},
+                extra_json_schema={"minimum": 1, "default": DEFAULT_TOP_K},
             ),
         ]
         | UnsetType
@@ -99,7 +102,13 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
-    heatmap: Annotated[bool, Meta(description="Whether to show where the label scores.")] | UnsetType = UNSET
+    heatmap: (
+        Annotated[
+            bool,
+            Meta(description="Whether to show where the label scores.", extra_json_schema={"default": False}),
+        ]
+        | UnsetType
+    ) = UNSET
     heatmap_label: (
         Annotated[
             str,
@@ -127,17 +136,30 @@ class UploadBody(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True)
-class ClassifyRequest:
-    """The images, as bytes or as what the JSON says of them, and what is asked of each."""
+class Call:
+    """One request, the time left for it, and the id that finds it in the logs."""
 
-    images: tuple[bytes | ImageInput, ...]
+    event: APIGatewayProxyEvent
+    deadline: Deadline
+    id: str
+
+
+# An image in a request: its bytes, or what the JSON says of it, which may not have been read yet.
+Image = bytes | ImageInput | msgspec.Raw
+
+
+@dataclass(frozen=True)
+class ClassifyRequest:
+    """The images, and what is asked of each."""
+
+    images: tuple[Image, ...]
     are_many: bool
     options: Options
 
 
 @dataclass(frozen=True)
 class DescribeRequest:
-    image: bytes | ImageInput
+    image: Image
     question: str | None
     turns: tuple[Turn, ...]
 
@@ -150,11 +172,13 @@ def parse_classify(event: APIGatewayProxyEvent) -> ClassifyRequest:
     asked = _options_in_text(event.query_string_parameters)
     media_type = _media_type(event)
     if media_type == JSON_TYPE:
-        body = _json(event, ClassifyBody)
+        body = _json(_body(event), ClassifyBody)
         if body.images is not UNSET and _is_given(body):
             raise InvalidRequest("The JSON must have one image or 'images', not both.")
-        images = (body,) if body.images is UNSET else tuple(body.images)
-        return ClassifyRequest(images, body.images is not UNSET, _options(asked | _options_in_json(body)))
+        options = _options(asked | _options_in_json(body))
+        if body.images is UNSET:
+            return ClassifyRequest((body,), False, options)
+        return ClassifyRequest(tuple(body.images), True, options)
     if media_type == FORM_TYPE:
         form = read_form(_body(event), event.headers["content-type"], images=MAX_IMAGES, fields=tuple(_IN_TEXT))
         return ClassifyRequest(form.images, len(form.images) > 1, _options(asked | _options_in_text(form.fields)))
@@ -165,7 +189,7 @@ def parse_describe(event: APIGatewayProxyEvent) -> DescribeRequest:
     """What a `POST /v1/describe` asks for; raises RequestError or ImageMissing."""
     media_type = _media_type(event)
     if media_type == JSON_TYPE:
-        body = _json(event, DescribeBody)
+        body = _json(_body(event), DescribeBody)
         return DescribeRequest(body, None if body.question is UNSET else body.question, tuple(body.turns))
     if media_type == FORM_TYPE:
         form = read_form(_body(event), event.headers["content-type"], images=1, fields=("question",))
@@ -178,13 +202,15 @@ def parse_upload(event: APIGatewayProxyEvent) -> UploadBody:
     media_type = _media_type(event)
     if media_type != JSON_TYPE:
         raise UnsupportedMediaType(f"The content type is {_quoted(media_type)}; send {JSON_TYPE}.")
-    return _json(event, UploadBody)
+    return _json(_body(event), UploadBody)
 
 
-def source_of(image: bytes | ImageInput) -> bytes | ObjectLocation:
+def source_of(image: Image) -> bytes | ObjectLocation:
     """The image's bytes, or where in S3 they lie; raises RequestError or ImageMissing."""
     if isinstance(image, bytes):
         return image
+    if isinstance(image, msgspec.Raw):
+        image = _json(bytes(image), ImageInput)
     given = [field for field in ("image", "s3", "s3_uri") if getattr(image, field) is not UNSET]
     if len(given) > 1:
         raise InvalidRequest(f"There are both '{given[0]}' and '{given[1]}'; send one of them for each image.")
@@ -231,9 +257,9 @@ def _body(event: APIGatewayProxyEvent) -> bytes:
     return body.encode(errors="replace")
 
 
-def _json(event: APIGatewayProxyEvent, form: type[Body]) -> Body:
+def _json(text: bytes, form: type[Body]) -> Body:
     try:
-        return msgspec.json.decode(_body(event), type=form)
+        return msgspec.json.decode(text, type=form)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"The JSON is not of the documented form: {str(error)[: 2 * _QUOTED]}.") from error
     except (ValueError, RecursionError) as error:
@@ -272,10 +298,9 @@ def _whole_number(name: str, text: str) -> int:
 
 
 def _number(name: str, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise InvalidOption(f"{name} must be a number such as 0.5.") from error
+    if not re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?", text):
+        raise InvalidOption(f"{name} must be a number such as 0.5.")
+    return float(text)
 
 
 def _truth(name: str, text: str) -> bool:

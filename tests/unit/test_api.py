@@ -68,7 +68,7 @@ def test_raw_bytes_get_the_documented_answer(handle: Handle) -> None:
     manifest = json.loads((BUNDLE / "manifest.json").read_text())
     assert response["statusCode"] == 200
     assert content_type_of(response) == "application/json"
-    assert list(answer) == ["model", "image", "predictions", "uncertain", "timing_ms", "request_id", "group"]
+    assert list(answer) == ["image", "predictions", "uncertain", "timing_ms", "group", "model", "request_id"]
     assert answer["model"] == {"name": manifest["name"], "version": manifest["version"]}
     assert [list(prediction) for prediction in answer["predictions"]] == [["label", "index", "confidence", "group"]] * 5
     assert answer["uncertain"] is (answer["predictions"][0]["confidence"] < manifest["threshold"])

@@ -130,6 +130,24 @@ class TestObjects:
         assert problem_of(response) == (status, code)
         assert (response["multiValueHeaders"].get("Retry-After") == ["2"]) is (status == 503)
 
+    @pytest.mark.parametrize(
+        ("answer", "reason"), [(error(503, "SlowDown"), "SlowDown"), (say_nothing, "ReadTimeoutError")]
+    )
+    def test_the_log_says_why_s3_failed(
+        self,
+        handle_faults: Handle,
+        clock: Clock,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        answer: Answer,
+        reason: str,
+    ) -> None:
+        monkeypatch.setattr("adapters.objects.READ_SECONDS", 0.2)
+        with failing_s3(answer):
+            handle_faults(classify_json({"s3_uri": "s3://photos/cat.jpg"}))
+        (line,) = [vars(record) for record in caplog.records if record.getMessage() == "failed"]
+        assert (line["levelname"], line["reason"]) == ("WARNING", reason)
+
     def test_s3_is_not_asked_about_another_bucket(self, handle_faults: Handle) -> None:
         with failing_s3(found(PHOTO)) as requests:
             response = handle_faults(classify_json({"s3_uri": "s3://secrets/cat.jpg"}))

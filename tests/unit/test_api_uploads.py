@@ -11,7 +11,9 @@ from support import ROCKET, answer_of, classify_bytes, event
 from test_api_aws import MAX_BYTES, handle_with, problem_of, put, succeeded
 from test_uploads import id_made_at
 
+from adapters.errors import StorageUnavailable
 from adapters.objects import s3_client
+from adapters.uploads import Uploads
 from litelens.engines import LiteRT
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
@@ -118,9 +120,29 @@ def test_a_failing_s3_is_not_kept_as_a_result(handle_faults: Handle) -> None:
     assert [request for request in requests if request.startswith("PUT")] == []
 
 
+def test_a_kept_result_that_cannot_be_read_is_made_again(handle_s3: Handle, bucket: str) -> None:
+    upload = create(handle_s3)
+    send(upload, PHOTO)
+    put(bucket, f"results/{upload['id']}.json", b'{"id": "of an older form"}')
+    assert succeeded(result(handle_s3, upload["id"]))["result"]["status"] == "done"
+
+
+def test_a_result_that_cannot_be_kept_is_answered_all_the_same(
+    handle_s3: Handle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageUnavailable("S3 cannot be used at the moment.")
+
+    upload = create(handle_s3)
+    send(upload, PHOTO)
+    monkeypatch.setattr(Uploads, "save_result", refuse)
+    assert succeeded(result(handle_s3, upload["id"]))["result"]["status"] == "done"
+
+
 def test_without_a_bucket_there_are_no_uploads(handle: Handle) -> None:
     request = event("POST", "/v1/uploads", '{"content_type": "image/jpeg"}', "application/json")
     assert problem_of(handle(request)) == OFF
+    assert problem_of(handle(event("POST", "/v1/uploads", "{", "application/json"))) == OFF
     assert problem_of(result(handle, id_made_at(time.time()))) == OFF
 
 

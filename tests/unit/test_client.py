@@ -103,10 +103,13 @@ def test_a_photo_may_be_larger_than_a_request(monkeypatch: pytest.MonkeyPatch) -
     assert main(["classify", str(ROCKET)]) == 0
 
 
-def test_a_missing_bundle_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bundled_model_answers_where_none_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.delenv("LITELENS_BUNDLE")
-    with pytest.raises(SystemExit, match="LITELENS_BUNDLE is not set"):
-        main(["classify", str(ROCKET)])
+    monkeypatch.chdir(tmp_path)
+    assert main(["classify", str(ROCKET)]) == 0
+    assert "skyscraper" in capsys.readouterr().out
 
 
 def test_a_damaged_bundle_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

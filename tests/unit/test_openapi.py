@@ -62,7 +62,7 @@ def test_it_has_every_route_but_itself_and_the_docs(handle: Handle) -> None:
         response = handle(event("DELETE", path))
         assert (response["statusCode"], response["multiValueHeaders"]["Allow"]) == (405, [operation.method]), path
     source = (ROOT / "lambda" / "handlers" / "api.py").read_text()
-    routes = {"/v1/model/report", *re.findall(r'^        "(/\S+)": \("', source, re.MULTILINE)}
+    routes = {"/v1/model/report", *re.findall(r'^            "(/\S+)": \("', source, re.MULTILINE)}
     undocumented = {"/openapi.json", "/docs", "/docs/<name>"}
     documented = {operation.path.replace("{id}", "<upload_id>") for operation in OPERATIONS}
     assert routes - undocumented == documented

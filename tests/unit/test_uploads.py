@@ -176,15 +176,14 @@ def test_anything_but_a_canonical_uuid_of_version_7_is_no_upload(text: str) -> N
             with pytest.raises(ObjectNotFound):
                 ask(text, soon())
         with pytest.raises(ObjectNotFound):
-            uploads.has_expired(text)
+            uploads.is_open(text)
     assert requests == []
 
 
-def test_an_upload_expires_with_its_form_and_a_minute_of_grace() -> None:
+@pytest.mark.parametrize(("age", "is_open"), [(0, True), (920, True), (961, False), (-30, True), (-86_400, False)])
+def test_an_upload_is_open_while_its_form_is_and_a_minute_of_grace(age: int, is_open: bool) -> None:
     uploads = Uploads("photos", MAX_BYTES, expires_in=900)
-    assert not uploads.has_expired(id_made_at(time.time()))
-    assert not uploads.has_expired(id_made_at(time.time() - 920))
-    assert uploads.has_expired(id_made_at(time.time() - 961))
+    assert uploads.is_open(id_made_at(time.time() - age)) is is_open
 
 
 def test_what_fails_in_passing_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
