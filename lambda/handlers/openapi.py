@@ -209,15 +209,16 @@ def _content(*names: str, **examples: Any) -> dict[str, Any]:
 def _fields(body: type[msgspec.Struct], *names: str) -> dict[str, Any]:
     """The schemas of these fields, which queries and forms have as well as the JSON."""
     _, schemas = msgspec.json.schema_components((body,), ref_template="#/components/schemas/{name}")
-    return {name: schemas[body.__name__]["properties"][name] for name in names}
+    fields = {name: dict(schemas[body.__name__]["properties"][name]) for name in names}
+    for field in fields.values():
+        # A form's example would need one of the image as well, which JSON cannot hold.
+        field.pop("examples", None)
+    return fields
 
 
 def _query(name: str, field: Mapping[str, Any]) -> dict[str, Any]:
     schema = dict(field)
-    parameter = {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
-    if "examples" in schema:
-        parameter["example"] = schema.pop("examples")[0]
-    return parameter
+    return {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
 
 
 def _form(many: bool, **fields: Any) -> dict[str, Any]:

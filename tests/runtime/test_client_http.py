@@ -56,7 +56,7 @@ def test_the_api_takes_every_format(image_format: str, port: int) -> None:
         (b"hello", {}, "not_an_image"),
         (b"", {}, "image_missing"),
         (ROCKET.read_bytes()[:5000], {}, "corrupt_image"),
-        (ROCKET.read_bytes(), {"top_k": 101}, "invalid_option"),
+        (ROCKET.read_bytes(), {"top_k": 0}, "invalid_option"),
     ],
 )
 def test_the_api_and_this_machine_refuse_with_the_same_words(
