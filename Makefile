@@ -9,12 +9,13 @@ override export IMAGE := $(value IMAGE)
 override export DATA := $(value DATA)
 override export NAME := $(value NAME)
 override export API_KEY := $(value API_KEY)
+override export STACK := $(value STACK)
 export LITELENS_BUNDLE := $(BUNDLE)
 
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
 
-.PHONY: help run classify test lint train openapi lock clean
+.PHONY: help run classify test lint train redrive openapi lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -37,6 +38,15 @@ lint: $(DEV_ENV) ## check style and types
 
 train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PRESET=cifar100 for another recipe)
 	@.venv-dev/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)
+
+redrive: ## send uploads that failed three times back to the queue (STACK=litelens)
+	@test -n "$$STACK" || { echo "Which stack? make redrive STACK=litelens" >&2; exit 2; }
+	@command -v aws >/dev/null || { echo "make redrive needs the AWS CLI, the command aws; install it first" >&2; exit 2; }
+	@arn=$$(aws cloudformation describe-stacks --stack-name "$$STACK" --output text \
+		--query "Stacks[0].Outputs[?OutputKey=='ImagesDeadLettersArn'].OutputValue | [0] || ''") && \
+	{ test -n "$$arn" || { echo "The stack $$STACK has no output ImagesDeadLettersArn; is it one of litelens?" >&2; exit 2; }; } && \
+	aws sqs start-message-move-task --source-arn "$$arn" >/dev/null && \
+	echo "The uploads that failed are on their way back to the queue."
 
 openapi: $(DEV_ENV) ## write the API's description to docs/openapi.json
 	@.venv-dev/bin/python -m handlers.openapi > docs/openapi.json
@@ -67,6 +77,6 @@ $(PYTHON) -m venv --clear $(1)
 $(1)/bin/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --requirement $(2) --quiet --progress-bar on
 $(1)/bin/python -c 'import pathlib, sysconfig; here = pathlib.Path.cwd(); \
 	pathlib.Path(sysconfig.get_path("purelib"), "litelens.pth").write_text(f"{here}\n{here}/lambda\n")'
-printf '#!%s/$(1)/bin/python\nimport sys\n\nfrom client.__main__ import main\n\nsys.exit(main())\n' "$(CURDIR)" > $(1)/bin/litelens
-chmod +x $(1)/bin/litelens
+$(1)/bin/python -c 'import pathlib, shlex, sys; launcher = pathlib.Path("$(1)/bin/litelens"); \
+	launcher.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m client \"$$@\"\n"); launcher.chmod(0o755)'
 endef

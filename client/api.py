@@ -1,7 +1,7 @@
 """The litelens API in Python.
 
     client = Client("https://abc.execute-api.eu-west-1.amazonaws.com/live", api_key)
-    answer = client.classify(Path("photo.jpg").read_bytes())
+    answer = client.classify(Path("photo.jpg"))
     print(answer.predictions[0].label)
 
 A client may be used by several threads at once.
@@ -11,6 +11,7 @@ import json
 import re
 import time
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -28,11 +29,15 @@ from urllib3.exceptions import (
 )
 from urllib3.util import parse_url
 
+from client.inputs import content_type
 from client.results import Answer, ClassifyError
 from handlers.answers import Failure, Pending, Problem, ResultAnswer, UploadAnswer
 
 # Lambda takes 6 MB in one call, and API Gateway hands it the image in base64, which is a third larger.
 LARGEST_BODY = 4_400_000
+
+# What API Gateway takes at all: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
+_LARGEST_PAYLOAD = 10_000_000
 
 # API Gateway gives up after 29 seconds, so that what has not been answered then never will be.
 TIMEOUT_SECONDS = 35.0
@@ -52,12 +57,11 @@ _RETRIES = urllib3.Retry(
     retry_after_max=30,
 )
 
-_CONTENT_TYPES = (
-    (re.compile(rb"\x89PNG"), "image/png"),
-    (re.compile(rb"RIFF.{4}WEBP", re.DOTALL), "image/webp"),
-    (re.compile(rb"GIF8"), "image/gif"),
-    (re.compile(rb"BM"), "image/bmp"),
-)
+# How an API that is not there, or not at this URL, shows itself.
+_NOT_THERE = (ConnectTimeoutError, NameResolutionError, NewConnectionError, SSLError)
+
+# As many bytes of an image as tell its type.
+_BEGINNING = 16
 
 Decoded = TypeVar("Decoded")
 
@@ -70,15 +74,18 @@ class ApiProblem(ClassifyError):
     """
 
     def __init__(self, code: str, detail: str, status: int, request_id: str | None = None) -> None:
-        super().__init__(code, detail, request_id)
+        super().__init__(code, detail, request_id, concerns_all=code == "forbidden")
         self.status = status
 
 
 class ApiUnreachable(ClassifyError):
-    """There was no answer at all, however often it was asked for; the detail says why."""
+    """There was no answer at all, however often it was asked for; the detail says why.
 
-    def __init__(self, detail: str) -> None:
-        super().__init__("unreachable", detail)
+    That concerns all images when the API has never answered and cannot even be connected to.
+    """
+
+    def __init__(self, detail: str, *, concerns_all: bool = False) -> None:
+        super().__init__("unreachable", detail, concerns_all=concerns_all)
 
 
 class Client:
@@ -101,45 +108,50 @@ class Client:
         self._url, self._host = _checked_url(url)
         self._headers = {"User-Agent": "litelens", **_checked_key(api_key)}
         self._result_timeout = result_timeout
+        self._was_answered = False
         self._http = urllib3.PoolManager(maxsize=connections, retries=_RETRIES, timeout=timeout)
 
-    def classify(self, image: bytes | str, *, top_k: int | None = None, threshold: float | None = None) -> Answer:
-        """What an image shows: the bytes of its file, or an S3 URI such as s3://bucket/photo.jpg that the API may read.
+    def classify(
+        self, image: bytes | Path | str, *, top_k: int | None = None, threshold: float | None = None
+    ) -> Answer:
+        """What an image shows: the bytes of its file, its path, or an S3 URI that the API may read.
 
         `top_k` is the number of labels, `threshold` (0 to 1) the confidence below which an answer is uncertain; the
         API and its model decide what is not given. An image too large for one request is uploaded first, and gets no
-        more labels than the API gives by default. Raises ApiProblem and ApiUnreachable.
+        more labels than the API gives by default. Raises ApiProblem and ApiUnreachable, and OSError when a file cannot
+        be read; one that is too large is not read.
         """
         if isinstance(image, str):
             body = json.dumps({"s3_uri": image}).encode()
             return self._classify(body, "application/json", top_k, threshold)
-        if len(image) > LARGEST_BODY:
-            upload = self._create_upload(image)
+        size = len(image) if isinstance(image, bytes) else image.stat().st_size
+        if size > LARGEST_BODY:
+            upload = self._create_upload(size, content_type(_beginning(image)))
             if upload:
-                self._send(upload, image)
+                self._send(upload, _data(image))
                 return _narrow(self._await_result(upload.id), top_k, threshold)
-        return self._classify(image, _content_type(image), top_k, threshold)
+        data = _data(image)
+        return self._classify(data, content_type(data), top_k, threshold)
 
-    def _classify(self, body: bytes, content_type: str, top_k: int | None, threshold: float | None) -> Answer:
+    def _classify(self, body: bytes, type_of_body: str, top_k: int | None, threshold: float | None) -> Answer:
         path = "/v1/classify" + _query(top_k, threshold)
-        return self._ask(Answer, "POST", path, body=body, headers={"Content-Type": content_type})
+        return self._ask(Answer, "POST", path, body=body, headers={"Content-Type": type_of_body})
 
-    def _create_upload(self, image: bytes) -> UploadAnswer | None:
-        """Where to send the image; None when the API takes no uploads, but perhaps larger requests."""
+    def _create_upload(self, size: int, type_of_content: str) -> UploadAnswer | None:
+        """Where to send an image of this size; None when the API takes no uploads, but perhaps larger requests."""
         try:
-            upload = self._ask(UploadAnswer, "POST", "/v1/uploads", json={"content_type": _content_type(image)})
+            upload = self._ask(UploadAnswer, "POST", "/v1/uploads", json={"content_type": type_of_content})
         except ApiProblem as problem:
             if problem.code == "not_configured":
+                _check_size(size, _LARGEST_PAYLOAD, problem.request_id)
                 return None
             raise
-        if len(image) > upload.max_bytes:
-            detail = f"The image has {len(image):,} bytes; at most {upload.max_bytes:,} are accepted."
-            raise ApiProblem("image_too_large", detail, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, upload.request_id)
+        _check_size(size, upload.max_bytes, upload.request_id)
         return upload
 
     def _send(self, upload: UploadAnswer, image: bytes) -> None:
         # The form goes to S3, which is not told the API's key, and which ignores fields that come after the file.
-        form = {**upload.fields, "file": ("image", image, _content_type(image))}
+        form = {**upload.fields, "file": ("image", image, content_type(image))}
         response = self._request("POST", upload.url, "The storage for uploads", fields=form)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             detail = f"The upload was refused with {_status_line(response.status)}."
@@ -175,18 +187,25 @@ class Client:
     def _request(self, method: str, url: str, whom: str, **request: Any) -> urllib3.BaseHTTPResponse:
         try:
             # A redirection would take the image and the key to wherever it says.
-            return self._http.request(method, url, redirect=False, **request)
+            response = self._http.request(method, url, redirect=False, **request)
         except HTTPError as error:
-            raise ApiUnreachable(f"{whom} cannot be reached: {_reason(error)}.") from error
+            cause = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+            is_not_there = isinstance(cause, _NOT_THERE) and not self._was_answered
+            detail = f"{whom} cannot be reached: {_reason(cause)}."
+            raise ApiUnreachable(detail, concerns_all=is_not_there) from error
+        self._was_answered = True
+        return response
 
 
 def _checked_url(url: str) -> tuple[str, str]:
     """The URL without a slash at its end, and its host and port."""
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError("The URL of the API must begin with http:// or https://, as https://example.com/stage does.")
     try:
         parsed = parse_url(url)
     except LocationParseError:
         parsed = parse_url("")
-    if parsed.scheme not in ("http", "https") or not parsed.netloc or parsed.auth or parsed.query or parsed.fragment:
+    if not parsed.netloc or parsed.auth or parsed.query or parsed.fragment:
         raise ValueError("The URL of the API must be like https://example.com/stage, with nothing before or after.")
     return parsed.url.rstrip("/"), parsed.netloc
 
@@ -215,9 +234,21 @@ def _narrow(answer: Answer, top_k: int | None, threshold: float | None) -> Answe
     )
 
 
-def _content_type(image: bytes) -> str:
-    """The content type that these bytes begin like; of what is no image, the API says so."""
-    return next((name for beginning, name in _CONTENT_TYPES if beginning.match(image)), "image/jpeg")
+def _beginning(image: bytes | Path) -> bytes:
+    if isinstance(image, bytes):
+        return image[:_BEGINNING]
+    with image.open("rb") as file:
+        return file.read(_BEGINNING)
+
+
+def _data(image: bytes | Path) -> bytes:
+    return image if isinstance(image, bytes) else image.read_bytes()
+
+
+def _check_size(size: int, max_bytes: int, request_id: str | None) -> None:
+    if size > max_bytes:
+        detail = f"The image has {size:,} bytes; at most {max_bytes:,} are accepted."
+        raise ApiProblem("image_too_large", detail, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, request_id)
 
 
 def _problem(response: urllib3.BaseHTTPResponse) -> ApiProblem:
@@ -244,9 +275,8 @@ def _status_line(status: int) -> str:
         return str(status)
 
 
-def _reason(error: HTTPError) -> str:
+def _reason(cause: Exception) -> str:
     """Why there was no answer, in words that do not need urllib3 to be understood."""
-    cause = error.reason if isinstance(error, MaxRetryError) and error.reason else error
     if isinstance(cause, NameResolutionError):
         return "there is no such host"
     if isinstance(cause, NewConnectionError):

@@ -1,12 +1,16 @@
 """Classification on this machine, by the bundle that LITELENS_BUNDLE names. Photos in S3 need AWS credentials."""
 
 import dataclasses
+import os
+from pathlib import Path
 
 import msgspec
 
 from adapters.deadline import Deadline
-from adapters.errors import ObjectError
+from adapters.errors import StorageError
 from adapters.objects import Objects
+from client.aws import NO_CREDENTIALS
+from client.inputs import read_file
 from client.results import Answer, ClassifyError
 from handlers.answers import Model, classification_of
 from handlers.problems import KINDS, RequestError
@@ -14,9 +18,16 @@ from handlers.requests import parse_s3_uri
 from litelens.bundle import load_bundle
 from litelens.classifier import DEFAULT_TOP_K, Classifier, Options
 from litelens.errors import InputError
-from settings import Settings
+from settings import Settings, read_settings
+
+_BUNDLED = Path(__file__).parent.parent / "models" / "cifar100-resnet50"
 
 _READ_SECONDS = 60.0
+
+
+def local_settings() -> Settings:
+    """This machine's settings, with the bundled model where none is named; raises SettingsError."""
+    return read_settings({"LITELENS_BUNDLE": str(_BUNDLED), **os.environ})
 
 
 class LocalClassifier:
@@ -31,18 +42,24 @@ class LocalClassifier:
         self._classifier = Classifier(bundle, limits, settings.threads)
         self._model = Model(bundle.name, bundle.version)
 
-    def classify(self, image: bytes | str, *, top_k: int | None = None, threshold: float | None = None) -> Answer:
-        """What an image shows: the bytes of its file, or an S3 URI; the options are those of the API.
+    def classify(
+        self, image: bytes | Path | str, *, top_k: int | None = None, threshold: float | None = None
+    ) -> Answer:
+        """What an image shows: the bytes of its file, its path, or an S3 URI; the options are those of the API.
 
-        Raises ClassifyError with the API's codes.
+        Raises ClassifyError with the API's codes, and OSError when a file cannot be read.
         """
         options = Options(DEFAULT_TOP_K if top_k is None else top_k, threshold)
         try:
-            data = self._read(image) if isinstance(image, str) else image
-            found = classification_of(self._classifier.classify(data, options))
+            found = classification_of(self._classifier.classify(self._data(image), options))
             return Answer(model=self._model, **msgspec.structs.asdict(found))
-        except (InputError, ObjectError, RequestError) as error:
+        except (InputError, StorageError, RequestError) as error:
             raise ClassifyError(KINDS[type(error)].code, _sentence(error)) from error
+
+    def _data(self, image: bytes | Path | str) -> bytes:
+        if isinstance(image, bytes):
+            return image
+        return read_file(image, self._max_bytes) if isinstance(image, Path) else self._read(image)
 
     def _read(self, uri: str) -> bytes:
         location = parse_s3_uri(uri)
@@ -54,6 +71,4 @@ def _sentence(error: Exception) -> str:
     from botocore.exceptions import NoCredentialsError
 
     # An API's operator knows where its credentials come from; here it is up to the reader.
-    if isinstance(error.__cause__, NoCredentialsError):
-        return "There are no AWS credentials on this machine; `aws configure` makes them."
-    return str(error)
+    return NO_CREDENTIALS if isinstance(error.__cause__, NoCredentialsError) else str(error)

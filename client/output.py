@@ -19,7 +19,7 @@ COLUMNS = ("image", "label", "confidence", "uncertain", "group", "error_code", "
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 # Wide enough that no line is folded where nobody reads it on a terminal.
-_UNLIMITED_WIDTH = 100_000
+UNLIMITED_WIDTH = 100_000
 
 Format = Callable[[Iterable[Result]], Iterator[str]]
 
@@ -32,7 +32,7 @@ def labels(results: Iterable[Result]) -> Iterator[str]:
 
 
 def table(results: Iterable[Result]) -> Iterator[str]:
-    """A row for each image, with the sentence of its problem where it has no label; in colour on a terminal only."""
+    """A row for each image, and below a line for each problem; in colour on a terminal only."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -41,17 +41,24 @@ def table(results: Iterable[Result]) -> Iterator[str]:
     rows.columns[0].overflow = rows.columns[1].overflow = "fold"
     rows.add_column("confidence", justify="right")
     rows.add_column("uncertain")
+    problems = []
     for result in results:
         name = Text(printable(result.name))
         if isinstance(result, Failed):
-            rows.add_row(name, Text(printable(result.detail), "red"))
+            rows.add_row(name, Text("failed", "red"))
+            problems.append(Text(printable(named(result)), "red"))
         else:
             best = result.answer.predictions[0]
             uncertain = Text("uncertain" if result.answer.uncertain else "", "yellow")
             rows.add_row(name, Text(printable(best.label)), Text(f"{best.confidence:.1%}"), uncertain)
-    console = Console(width=None if sys.stdout.isatty() else _UNLIMITED_WIDTH)
+    if not rows.row_count:
+        return
+    console = Console(width=None if sys.stdout.isatty() else UNLIMITED_WIDTH)
     with console.capture() as captured:
         console.print(rows)
+        for problem in problems:
+            # Lines are the terminal's to fold, so that a selected one is copied as one.
+            console.print(problem, soft_wrap=True)
     yield captured.get()
 
 
@@ -66,9 +73,28 @@ def csv_lines(results: Iterable[Result]) -> Iterator[str]:
 
     A cell that a spreadsheet would take for a formula has an apostrophe before it; JSON has names as they are.
     """
-    yield _csv_line(COLUMNS)
+    yield csv_line(COLUMNS)
     for result in results:
-        yield _csv_line([_no_formula(cell) for cell in _cells(result)])
+        yield csv_line(_cells(result))
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """A row of CSV, in which no cell is a formula."""
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(_no_formula(cell) for cell in cells)
+    return line.getvalue()
+
+
+def named(failed: Failed) -> str:
+    """Why this image failed, with its name."""
+    # Those that were made here begin with it.
+    detail = failed.detail if failed.detail.startswith(failed.name) else f"{failed.name}: {failed.detail}"
+    return with_request(detail, failed.request_id)
+
+
+def with_request(detail: str, request_id: str | None) -> str:
+    """The detail, and what finds it in the API's logs."""
+    return f"{detail} (request {request_id})" if request_id else detail
 
 
 def printable(text: str) -> str:
@@ -111,9 +137,3 @@ def _cells(result: Result) -> tuple[str, ...]:
 
 def _no_formula(cell: str) -> str:
     return f"'{cell}" if cell.startswith(_FORMULA) else cell
-
-
-def _csv_line(cells: Iterable[str]) -> str:
-    line = io.StringIO(newline="")
-    csv.writer(line).writerow(cells)
-    return line.getvalue()

@@ -17,14 +17,16 @@ class Answer(Shown, frozen=True, omit_defaults=True, kw_only=True):
 class ClassifyError(Exception):
     """An image got no answer: `code` for programs, `detail` a sentence for people.
 
-    `request_id` finds the request in the API's logs, where one got there.
+    `request_id` finds the request in the API's logs, where one got there. What `concerns_all` is so for every other
+    image too, which need not be tried.
     """
 
-    def __init__(self, code: str, detail: str, request_id: str | None = None) -> None:
+    def __init__(self, code: str, detail: str, request_id: str | None = None, *, concerns_all: bool = False) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
         self.request_id = request_id
+        self.concerns_all = concerns_all
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from litelens.images import Limits
 
 DEFAULT_MAX_UPLOAD_BYTES = 25_000_000
+DEFAULT_RESULT_DAYS = 30
 
 
 class SettingsError(Exception):
@@ -19,9 +20,9 @@ class SettingsError(Exception):
 class Settings:
     """What is served, to whom, and within which limits.
 
-    `limits` holds for images inside a request, `max_upload_bytes` for those that lie in S3. Without `buckets`, without
-    an `upload_bucket` or without a `describe_model`, what needs them is off; without a `cors_origin` no other site's
-    page may call the API.
+    `limits` holds for images inside a request, `max_upload_bytes` for those that lie in S3. Without `buckets`, an
+    `upload_bucket` and its `results_table`, a `describe_model` or an `event_bus`, what needs them is off; without a
+    `cors_origin` no other site's page may call the API. Results are kept for `result_days`.
     """
 
     bundle: Path
@@ -30,6 +31,10 @@ class Settings:
     max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
     buckets: frozenset[str] = frozenset()
     upload_bucket: str | None = None
+    results_table: str | None = None
+    result_days: int = DEFAULT_RESULT_DAYS
+    idempotency_table: str | None = None
+    event_bus: str | None = None
     describe_model: str | None = None
     cors_origin: str | None = None
 
@@ -49,9 +54,21 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_upload_bytes=_positive(environment, "LITELENS_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
         buckets=frozenset(_names(environment.get("LITELENS_BUCKETS", ""))),
         upload_bucket=environment.get("LITELENS_UPLOAD_BUCKET") or None,
+        results_table=environment.get("LITELENS_RESULTS_TABLE") or None,
+        result_days=_positive(environment, "LITELENS_RESULT_DAYS", DEFAULT_RESULT_DAYS),
+        idempotency_table=environment.get("LITELENS_IDEMPOTENCY_TABLE") or None,
+        event_bus=environment.get("LITELENS_EVENT_BUS") or None,
         describe_model=environment.get("LITELENS_DESCRIBE_MODEL") or None,
         cors_origin=_origin(environment, "LITELENS_CORS_ORIGIN"),
     )
+
+
+def required(settings: Settings, field: str) -> str:
+    """A setting that what is about to start cannot do without; raises SettingsError."""
+    value: str | None = getattr(settings, field)
+    if value is None:
+        raise SettingsError(f"LITELENS_{field.upper()} is not set; the stack's template sets it")
+    return value
 
 
 def _positive(environment: Mapping[str, str], name: str, default: int) -> int:

@@ -7,10 +7,11 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -49,17 +50,17 @@ def serving_moto(host: str = "127.0.0.1") -> Iterator[str]:
 
 @contextmanager
 def s3_at(url: str) -> Iterator[None]:
-    """boto3, and the client that the adapters keep, speak to this server."""
-    from adapters.objects import s3_client
+    """boto3, and the clients that the adapters keep, speak to this server, S3 or all of AWS."""
+    from adapters.calls import aws_client
 
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL_S3": url}.items():
+        for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
             patch.setenv(name, value)
-        s3_client.cache_clear()
+        aws_client.cache_clear()
         try:
             yield
         finally:
-            s3_client.cache_clear()
+            aws_client.cache_clear()
 
 
 def new_bucket() -> str:
@@ -90,7 +91,7 @@ def failing_s3(*answers: Answer) -> Iterator[list[str]]:
             requests.append(f"{self.command} {self.path}")
             next(given)(self)
 
-        do_GET = do_PUT = answer  # noqa: N815
+        do_GET = do_HEAD = do_POST = do_PUT = answer  # noqa: N815
 
         def log_message(self, *_: Any) -> None:
             pass
@@ -114,6 +115,18 @@ def error(status: int, code: str) -> Answer:
     """S3's XML for this code."""
     document = f"<Error><Code>{code}</Code><Message>{AWS_TEXT}</Message><HostId>{AWS_TEXT}</HostId></Error>"
     return lambda handler: _send(handler, status, document.encode())
+
+
+def in_another_region(handler: BaseHTTPRequestHandler) -> None:
+    """What S3 says where the bucket is not: boto3 follows, and here arrives at the same place."""
+    document = b"<Error><Code>PermanentRedirect</Code></Error>"
+    _send(handler, 301, document, headers={"x-amz-bucket-region": "eu-west-1"})
+
+
+def json_error(code: str) -> Answer:
+    """DynamoDB's JSON for this code."""
+    document = f'{{"__type": "com.amazonaws.dynamodb.v20120810#{code}", "message": "{AWS_TEXT}"}}'
+    return lambda handler: _send(handler, 400, document.encode())
 
 
 def announced(length: int, body: bytes) -> Answer:
@@ -172,8 +185,17 @@ def still_clock(patch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes, length: int | None = None) -> None:
+def _send(
+    handler: BaseHTTPRequestHandler,
+    status: int,
+    body: bytes,
+    length: int | None = None,
+    headers: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     handler.send_response(status)
+    for name, value in headers.items():
+        handler.send_header(name, value)
     handler.send_header("Content-Length", str(len(body) if length is None else length))
     handler.end_headers()
-    handler.wfile.write(body)
+    if handler.command != "HEAD":
+        handler.wfile.write(body)

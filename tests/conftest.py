@@ -2,6 +2,7 @@ import importlib.util
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ from aws import s3_at, serving_moto
 from support import BUNDLE, DATA, LambdaContext, require
 
 os.environ["LITELENS_BUNDLE"] = str(BUNDLE)
+
+# Who is told to end must end its servers first, as after Ctrl-C.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 

@@ -1,23 +1,29 @@
-"""What CloudFormation makes of template.yaml: SAM's own transform, then its functions with these parameters."""
+"""What CloudFormation makes of the templates: SAM's own transform, then its functions with these parameters."""
 
+import copy
 import json
 import logging
 import re
+import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from boto3 import Session
+import boto3
 from samcli.yamlhelper import yaml_parse
 from samtranslator.parser.parser import Parser
 from samtranslator.translator.translator import Translator
 from support import ROOT
 
+TEMPLATE = ROOT / "template.yaml"
 PSEUDO_PARAMETERS = {
     "AWS::AccountId": "123456789012",
     "AWS::Partition": "aws",
     "AWS::Region": "eu-central-1",
+    "AWS::StackName": "litelens",
     "AWS::URLSuffix": "amazonaws.com",
 }
 NOTHING = object()
@@ -34,22 +40,60 @@ class GatewayResponse:
 
 
 def synthesize(**parameters: str) -> dict[str, Any]:
-    """The template's resources and outputs, with the defaults of all other parameters.
+    """The stack's resources and outputs, with the defaults of all other parameters.
 
     A resource's reference reads as its name, an attribute's as `Name.Attribute`.
     """
-    document = _transformed(tuple(parameters.items()))
-    values = {name: parameters.get(name, parameter["Default"]) for name, parameter in document["Parameters"].items()}
-    for name, parameter in document["Parameters"].items():
-        if parameter["Type"] == "CommaDelimitedList":
-            values[name] = values[name].split(",")
-    evaluate = _Evaluator(document["Conditions"], values | PSEUDO_PARAMETERS)
-    return {name: evaluate(document[name]) for name in ("Resources", "Outputs")}
+    return _synthesize(TEMPLATE, parameters)
+
+
+def synthesize_nested(application: str, **parameters: str) -> dict[str, Any]:
+    """The same of an application nested in the stack, with the parameters that the stack then hands to it."""
+    nested = synthesize(**parameters)["Resources"][application]["Properties"]
+    return _synthesize(ROOT / nested["TemplateURL"], nested["Parameters"])
+
+
+def deploy_storage() -> dict[str, str]:
+    """Make the application Storage in moto, which boto3 must speak to; returns its outputs.
+
+    moto knows no policies of buckets and queues, and nothing empties the queue but the test.
+    """
+    nested = synthesize()["Resources"]["Storage"]["Properties"]
+    document = copy.deepcopy(_transformed(ROOT / nested["TemplateURL"], tuple(nested["Parameters"].items())))
+    # For this, moto would start containers.
+    del document["Resources"]["BulkSource"]
+    stacks, name = boto3.client("cloudformation"), f"litelens-{uuid.uuid4()}"
+    given = [{"ParameterKey": key, "ParameterValue": str(text)} for key, text in nested["Parameters"].items()]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Tried to parse .*Policy")
+        stacks.create_stack(
+            StackName=name, TemplateBody=json.dumps(document), Parameters=given, Capabilities=["CAPABILITY_IAM"]
+        )
+    (stack,) = stacks.describe_stacks(StackName=name)["Stacks"]
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+    _notify(outputs["UploadBucketName"], outputs["ImagesQueueArn"])
+    return outputs
+
+
+def _notify(bucket: str, queue_arn: str) -> None:
+    """Have the bucket notify the queue as the template says; moto makes buckets without that."""
+    made = synthesize_nested("Storage")["Resources"]["UploadBucket"]["Properties"]["NotificationConfiguration"]
+    queues = [
+        {
+            "QueueArn": queue_arn,
+            "Events": [queue["Event"]],
+            "Filter": {"Key": {"FilterRules": queue["Filter"]["S3Key"]["Rules"]}},
+        }
+        for queue in made["QueueConfigurations"]
+    ]
+    boto3.client("s3").put_bucket_notification_configuration(
+        Bucket=bucket, NotificationConfiguration={"QueueConfigurations": queues}
+    )
 
 
 def parameters() -> dict[str, dict[str, Any]]:
-    """The declaration of each parameter."""
-    return dict(_transformed(())["Parameters"])
+    """The declaration of each parameter of the stack."""
+    return dict(_transformed(TEMPLATE, ())["Parameters"])
 
 
 def gateway_responses(**parameters: str) -> dict[str, GatewayResponse]:
@@ -75,21 +119,38 @@ def _response(made: dict[str, Any]) -> GatewayResponse:
     )
 
 
+def _synthesize(template: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    document = _transformed(template, tuple(parameters.items()))
+    assert parameters.keys() <= document["Parameters"].keys(), "CloudFormation refuses parameters that it does not know"
+    values = {
+        name: parameters[name] if name in parameters else declared["Default"]
+        for name, declared in document["Parameters"].items()
+    }
+    for name, declared in document["Parameters"].items():
+        if declared["Type"] == "CommaDelimitedList":
+            values[name] = values[name].split(",")
+    evaluate = _Evaluator(document, values | PSEUDO_PARAMETERS)
+    return {name: evaluate(document[name]) for name in ("Resources", "Outputs")}
+
+
 @cache
-def _transformed(parameters: tuple[tuple[str, str], ...]) -> dict[str, Any]:
-    document = yaml_parse((ROOT / "template.yaml").read_text())
-    # sam build puts the image that it built here, and the transform asks for one.
-    document["Resources"]["ApiFunction"]["Properties"]["ImageUri"] = "registry.example/litelens:latest"
+def _transformed(template: Path, parameters: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    document = yaml_parse(template.read_text())
+    for resource in document["Resources"].values():
+        if resource["Type"] == "AWS::Serverless::Function":
+            # sam build puts the image that it built here, and the transform asks for one.
+            resource["Properties"]["ImageUri"] = "registry.example/litelens:latest"
     logging.getLogger("samtranslator").setLevel(logging.ERROR)
-    translator = Translator({}, Parser(), boto_session=Session(region_name=PSEUDO_PARAMETERS["AWS::Region"]))
+    translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=PSEUDO_PARAMETERS["AWS::Region"]))
     return dict(translator.translate(document, dict(parameters)))
 
 
 class _Evaluator:
-    """CloudFormation's functions, as far as the template uses them; a KeyError names any other."""
+    """CloudFormation's functions, as far as the templates use them; a KeyError names any other."""
 
-    def __init__(self, conditions: dict[str, Any], values: dict[str, Any]) -> None:
-        self._conditions = conditions
+    def __init__(self, document: dict[str, Any], values: dict[str, Any]) -> None:
+        self._conditions = document.get("Conditions", {})
+        self._mappings = document.get("Mappings", {})
         self._values = values
         self._functions = {
             "Ref": self._reference,
@@ -100,6 +161,7 @@ class _Evaluator:
             "Fn::Sub": self._substitute,
             "Fn::Join": lambda pair: pair[0].join(self(pair[1])),
             "Fn::Split": lambda pair: self(pair[1]).split(pair[0]),
+            "Fn::FindInMap": self._look_up,
             "Fn::Select": lambda pair: self(pair[1])[int(pair[0])],
         }
 
@@ -118,6 +180,10 @@ class _Evaluator:
 
     def _choose(self, branches: list[Any]) -> Any:
         return self(branches[1] if self(self._conditions[branches[0]]) else branches[2])
+
+    def _look_up(self, path: list[Any]) -> Any:
+        mapping, first, second = (str(self(part)) for part in path)
+        return self._mappings[mapping][first][second]
 
     def _substitute(self, argument: Any) -> str:
         text, given = argument if isinstance(argument, list) else (argument, {})

@@ -1,13 +1,13 @@
 """What AWS refused or failed to do. Messages are sentences for whoever sent the request, without AWS's own text.
 
 AdapterError
-├── ObjectError                 an object in S3 cannot be read or written
+├── StorageError                S3, the results or the bus for events cannot be used as they should
 │   ├── BucketNotAllowed        the bucket is none of those that may be read
 │   ├── ObjectNotFound          there is no such object
 │   ├── ObjectVersionNotFound   there is such an object, but not in this version
 │   ├── ObjectAccessDenied      the bucket's owner lets nobody here read the object
-│   ├── StorageTimeout          S3 took longer than the request may
-│   └── StorageUnavailable      S3 failed, however often it was asked
+│   ├── StorageTimeout          AWS took longer than the request may
+│   └── StorageUnavailable      AWS failed, however often it was asked
 └── DescribeError               the language model gave no answer
     ├── DescribeRefused         it will not talk about this
     ├── DescribeThrottled       it is asked too often
@@ -20,32 +20,32 @@ class AdapterError(Exception):
     """Base of all errors of this package."""
 
 
-class ObjectError(AdapterError):
-    """An object in S3 cannot be read or written."""
+class StorageError(AdapterError):
+    """S3, the results or the bus for events cannot be used as they should."""
 
 
-class BucketNotAllowed(ObjectError):
+class BucketNotAllowed(StorageError):
     """The bucket is none of those that may be read."""
 
 
-class ObjectNotFound(ObjectError):
+class ObjectNotFound(StorageError):
     """There is no such object."""
 
 
-class ObjectVersionNotFound(ObjectError):
+class ObjectVersionNotFound(StorageError):
     """There is such an object, but not in this version."""
 
 
-class ObjectAccessDenied(ObjectError):
+class ObjectAccessDenied(StorageError):
     """The bucket's owner lets nobody here read the object."""
 
 
-class StorageTimeout(ObjectError):
-    """S3 took longer than the request may."""
+class StorageTimeout(StorageError):
+    """AWS took longer than the request may."""
 
 
-class StorageUnavailable(ObjectError):
-    """S3 failed, however often it was asked."""
+class StorageUnavailable(StorageError):
+    """AWS failed, however often it was asked."""
 
 
 class DescribeError(AdapterError):

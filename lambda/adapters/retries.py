@@ -17,7 +17,14 @@ _FIRST_PAUSE = 0.1
 _random = SystemRandom()
 
 # What AWS says to those who ask too often, with whatever status.
-_THROTTLED = {"RequestLimitExceeded", "RequestTimeout", "SlowDown", "Throttling", "ThrottlingException"}
+_THROTTLED = {
+    "ProvisionedThroughputExceededException",
+    "RequestLimitExceeded",
+    "RequestTimeout",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+}
 
 
 def retry(

@@ -1,5 +1,6 @@
-"""Large images, which go around the API: by a form straight to a bucket, under an id that finds the result later."""
+"""The upload bucket: images that were put there, by a form of ours or by hand, and the results beside them."""
 
+import hashlib
 import os
 import re
 import time
@@ -7,16 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
+from adapters.calls import storage_errors
 from adapters.deadline import Deadline
 from adapters.errors import ObjectNotFound
-from adapters.objects import ObjectLocation, Objects, ask, s3_client, storage_errors
+from adapters.objects import ask_s3, is_object_key, s3_client
+
+# The prefix that notifies, and the one that never does.
+IMAGES, RESULTS = "uploads/", "results/"
 
 # Version 7 with the variant of RFC 9562, section 5.7.
 _UPLOAD_ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _VERSION_7, _VARIANT = 0x7 << 76, 0b10 << 62
-
-# Results are answered by Lambda, which sends no more.
-_MAX_RESULT = 6_000_000
 
 # Seconds for an upload that was begun in time to arrive, and for clocks that differ.
 _GRACE = 60
@@ -34,63 +36,68 @@ class Upload:
 
 
 class Uploads:
-    """The uploaded images in a bucket and their results, each by the upload's id.
-
-    Needs the permissions s3:GetObject, s3:PutObject and s3:ListBucket, without which S3 denies access to what has not
-    arrived. Methods raise ObjectNotFound for an id that is none.
-    """
+    """The bucket that takes images, each under its upload's id or a key of its owner's choice."""
 
     def __init__(self, bucket: str, max_bytes: int, expires_in: int = 900) -> None:
         """`expires_in` is in seconds."""
-        self._bucket = bucket
+        self.bucket = bucket
         self._max_bytes = max_bytes
         self._expires_in = expires_in
-        self._images = Objects([bucket], max_bytes)
-        self._results = Objects([bucket], _MAX_RESULT)
 
     def create(self, content_type: str) -> Upload:
         """A form that takes one image of this type and at most `max_bytes`; raises StorageUnavailable."""
         upload_id = _new_id()
-        with storage_errors():
+        with storage_errors("S3"):
             form = s3_client().generate_presigned_post(
-                self._bucket,
-                _image_key(upload_id),
+                self.bucket,
+                image_key(upload_id),
                 Fields={"Content-Type": content_type},
                 Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, self._max_bytes]],
                 ExpiresIn=self._expires_in,
             )
         return Upload(upload_id, form["url"], form["fields"], self._expires_in, self._max_bytes)
 
-    def image(self, upload_id: str, deadline: Deadline) -> bytes | None:
-        """The image, or None while none has arrived; raises what Objects.read raises."""
-        return self._read(self._images, _image_key(upload_id), deadline)
-
-    def result(self, upload_id: str, deadline: Deadline) -> bytes | None:
-        """The saved document, or None before there is one; raises what Objects.read raises."""
-        return self._read(self._results, _result_key(upload_id), deadline)
-
-    def save_result(self, upload_id: str, document: bytes, deadline: Deadline) -> None:
-        """Keep this JSON as the upload's result; raises ObjectError."""
-        key = _result_key(upload_id)
-        ask(
-            lambda: s3_client().put_object(Bucket=self._bucket, Key=key, Body=document, ContentType="application/json"),
-            deadline,
-        )
+    def is_there(self, upload_id: str, deadline: Deadline) -> bool:
+        """Whether an image has arrived and not been deleted; raises StorageError."""
+        key = image_key(upload_id)
+        try:
+            ask_s3(lambda: s3_client().head_object(Bucket=self.bucket, Key=key), deadline)
+        except ObjectNotFound:
+            return False
+        return True
 
     def is_open(self, upload_id: str) -> bool:
         """Whether an image may still arrive: the id is not from the future, and its form has not run out."""
         return -_GRACE < time.time() - _created_at(upload_id) < self._expires_in + _GRACE
 
-    def _read(self, objects: Objects, key: str, deadline: Deadline) -> bytes | None:
-        try:
-            return objects.read(ObjectLocation(self._bucket, key), deadline)
-        except ObjectNotFound:
-            return None
+    def save_result(self, key: str, document: bytes, deadline: Deadline) -> None:
+        """Keep this JSON as the result of the image at `key`; raises StorageError."""
+        to = result_key(key)
+        ask_s3(
+            lambda: s3_client().put_object(Bucket=self.bucket, Key=to, Body=document, ContentType="application/json"),
+            deadline,
+        )
 
 
 def is_upload_id(text: str) -> bool:
     """Whether this is a UUIDv7 as create() writes it: in lower case, with hyphens."""
     return _UPLOAD_ID.fullmatch(text) is not None
+
+
+def image_key(upload_id: str) -> str:
+    """Where an upload's image is put; raises ValueError for an id that is none."""
+    if not is_upload_id(upload_id):
+        raise ValueError("There is no such upload; its id is not one that was given out here.")
+    return f"{IMAGES}{upload_id}"
+
+
+def result_key(key: str) -> str:
+    """Where the result of the image at this key is put: `uploads/a/b.jpg` has it at `results/a/b.jpg.json`.
+
+    Keys that would be too long with that have the SHA-256 of the image's own key instead.
+    """
+    result = f"{RESULTS}{key.removeprefix(IMAGES)}.json"
+    return result if is_object_key(result) else f"{RESULTS}sha256-{hashlib.sha256(key.encode()).hexdigest()}.json"
 
 
 def _new_id() -> str:
@@ -102,18 +109,4 @@ def _new_id() -> str:
 
 def _created_at(upload_id: str) -> float:
     """Seconds since 1970."""
-    return (UUID(_checked(upload_id)).int >> 80) / 1000
-
-
-def _image_key(upload_id: str) -> str:
-    return f"uploads/{_checked(upload_id)}"
-
-
-def _result_key(upload_id: str) -> str:
-    return f"results/{_checked(upload_id)}.json"
-
-
-def _checked(upload_id: str) -> str:
-    if not is_upload_id(upload_id):
-        raise ObjectNotFound("There is no such upload; its id is not one that was given out here.")
-    return upload_id
+    return (UUID(upload_id).int >> 80) / 1000

@@ -161,6 +161,22 @@ class ResultAnswer(Struct, frozen=True):
     request_id: RequestId
 
 
+class BulkResult(Struct, frozen=True):
+    """What became of an object in S3: the result object, the item in the table, and the event's detail."""
+
+    bucket: str
+    key: str
+    revision: Annotated[str, Meta(description="The object's version id, or else its etag.")]
+    model: Model
+    time: Annotated[str, Meta(description="When it was classified (ISO 8601, UTC).")]
+    result: Classification | Failure
+
+    @property
+    def is_superseded(self) -> bool:
+        """Whether the object was overwritten before it could be read, so that another result tells of it."""
+        return isinstance(self.result, Failure) and self.result.problem.code == "object_version_not_found"
+
+
 class Links(Struct, frozen=True, omit_defaults=True):
     """Where more is told about the model, relative to the API's root."""
 

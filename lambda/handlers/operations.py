@@ -6,16 +6,16 @@ import msgspec
 from msgspec import UNSET
 
 from adapters.describer import USUAL_QUESTION, Describer, Turn, to_jpeg
-from adapters.errors import ObjectError
 from adapters.objects import ObjectLocation, Objects
-from adapters.uploads import Uploads, is_upload_id
+from adapters.results import Results
+from adapters.uploads import Uploads, image_key, is_upload_id
 from handlers import answers
-from handlers.problems import KINDS, NotConfigured, OutOfTime, RequestTooLarge, UnknownPath, UnknownResult, document
-from handlers.records import record_description, record_prediction, record_problem
+from handlers.outcomes import classify, failure
+from handlers.problems import KINDS, NotConfigured, OutOfTime, RequestTooLarge, UnknownPath, UnknownResult
+from handlers.records import record_description
 from handlers.requests import Call, Image, parse_classify, parse_describe, parse_upload, source_of
 from litelens.bundle import METRICS, REPORT, load_bundle
 from litelens.classifier import Classifier, Options
-from litelens.errors import InputError
 from settings import Settings
 
 REPORT_PATH = "/v1/model/report"
@@ -37,6 +37,7 @@ class Operations:
         self._warm_up_ms = self._classifier.warm_up()
         self._objects = Objects(settings.buckets, settings.max_upload_bytes)
         self._uploads = Uploads(settings.upload_bucket, settings.max_upload_bytes) if settings.upload_bucket else None
+        self._results = Results(settings.results_table) if settings.results_table else None
         self._describer = Describer(settings.describe_model) if settings.describe_model else None
         self.model = answers.Model(self._bundle.name, self._bundle.version)
 
@@ -51,29 +52,24 @@ class Operations:
         return answers.ClassifyAnswer(model=self.model, request_id=call.id, **msgspec.structs.asdict(shown))
 
     def create_upload(self, call: Call) -> answers.UploadAnswer:
-        uploads = self._configured_uploads()
+        uploads, _ = self._configured_uploads()
         upload = uploads.create(parse_upload(call.event).content_type)
         return answers.UploadAnswer(
             upload.id, upload.url, dict(upload.fields), upload.expires_in, upload.max_bytes, call.id
         )
 
     def tell_result(self, upload_id: str, call: Call) -> answers.ResultAnswer:
-        """The saved result; without one, the upload is classified now, and the result saved."""
-        uploads = self._configured_uploads()
+        """What became of an upload; pending while it has not come, or has not been classified yet."""
+        uploads, results = self._configured_uploads()
         if not is_upload_id(upload_id):
             raise UnknownResult("This is not an id that POST /v1/uploads gave.")
-        saved = _decoded(uploads.result(upload_id, call.deadline))
-        if saved is not None:
-            return msgspec.structs.replace(saved, request_id=call.id)
-        outcome = self._upload_outcome(uploads, upload_id, call)
-        answer = answers.ResultAnswer(upload_id, self.model, outcome, call.id)
-        if not isinstance(outcome, answers.Pending):
-            try:
-                uploads.save_result(upload_id, msgspec.json.encode(answer), call.deadline)
-            except ObjectError as error:
-                # The next to ask will have it classified again.
-                record_problem(error, call.id)
-        return answer
+        saved = results.of_object(uploads.bucket, image_key(upload_id), call.deadline)
+        if saved:
+            found = _last([msgspec.json.decode(document, type=answers.BulkResult) for document in saved])
+            return answers.ResultAnswer(upload_id, found.model, found.result, call.id)
+        if not uploads.is_open(upload_id) and not uploads.is_there(upload_id, call.deadline):
+            raise UnknownResult("No image came under this id in time, or it was deleted since; ask for a new upload.")
+        return answers.ResultAnswer(upload_id, self.model, answers.Pending(), call.id)
 
     def describe(self, call: Call) -> answers.DescribeAnswer:
         if self._describer is None:
@@ -121,24 +117,10 @@ class Operations:
                 raise OutOfTime("The images before this one took all the time; send it again in a smaller request.")
             return self._classify(self._fetch(image, call), options, call)
         except tuple(KINDS) as error:
-            return _failure(error, call.id)
-
-    def _upload_outcome(
-        self, uploads: Uploads, upload_id: str, call: Call
-    ) -> answers.Classification | answers.Failure | answers.Pending:
-        """What an upload shows, or why nothing will ever be told of it; other errors, which may pass, are raised."""
-        image = uploads.image(upload_id, call.deadline)
-        if image is None and not uploads.is_open(upload_id):
-            raise UnknownResult("No image came under this id in time, or it was deleted since; ask for a new upload.")
-        try:
-            return answers.Pending() if image is None else self._classify(image, Options(), call)
-        except InputError as error:
-            return _failure(error, call.id)
+            return failure(error, call.id)
 
     def _classify(self, data: bytes, options: Options, call: Call) -> answers.Classification:
-        prediction = self._classifier.classify(data, options)
-        record_prediction(prediction, len(data), call.id)
-        return answers.classification_of(prediction)
+        return classify(self._classifier, data, options, call.id)
 
     def _fetch(self, image: Image, call: Call) -> bytes:
         source = source_of(image)
@@ -149,20 +131,11 @@ class Operations:
             raise RequestTooLarge(f"{detail} Send it by POST /v1/uploads." if self._uploads else detail)
         return source
 
-    def _configured_uploads(self) -> Uploads:
-        if self._uploads is None:
+    def _configured_uploads(self) -> tuple[Uploads, Results]:
+        if self._uploads is None or self._results is None:
             raise NotConfigured(f"Uploads have no bucket here; {_OPERATOR} can give them one.")
-        return self._uploads
+        return self._uploads, self._results
 
 
-def _decoded(saved: bytes | None) -> answers.ResultAnswer | None:
-    """The saved result; None when there is none, or an older version wrote it in another form."""
-    try:
-        return None if saved is None else msgspec.json.decode(saved, type=answers.ResultAnswer)
-    except msgspec.DecodeError:
-        return None
-
-
-def _failure(error: Exception, request_id: str) -> answers.Failure:
-    record_problem(error, request_id)
-    return answers.Failure(document(KINDS[type(error)], str(error), request_id))
+def _last(newest_first: list[answers.BulkResult]) -> answers.BulkResult:
+    return next((result for result in newest_first if not result.is_superseded), newest_first[0])

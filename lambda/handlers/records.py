@@ -12,11 +12,22 @@ from handlers.problems import KINDS
 from litelens.classifier import Prediction
 
 logger = Logger(service="litelens")
-metrics = Metrics(namespace="litelens", service="api")
+# The service is the environment's POWERTOOLS_SERVICE_NAME.
+metrics = Metrics(namespace="litelens")
 
 
 def record_request() -> None:
     metrics.add_metric("Requests", MetricUnit.Count, 1)
+
+
+def record_batch(count: int) -> None:
+    """`count` is the messages or objects that one invocation was given."""
+    metrics.add_metric("Records", MetricUnit.Count, count)
+
+
+def record_in_progress(request_id: str) -> None:
+    """Another invocation has the same image in hand; the message comes again, and finds the result."""
+    logger.info("in progress", request_id=request_id)
 
 
 def record_prediction(prediction: Prediction, size: int, request_id: str) -> None:

@@ -113,9 +113,9 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
         Annotated[
             str,
             Meta(
-                description="The label to show; the best one by default.",
+                description="The label to show; the best one by default, or when this is empty.",
                 examples=["rocket"],
-                extra_json_schema={"format": "label"},
+                extra_json_schema={"format": "label", "default": ""},
             ),
         ]
         | UnsetType
@@ -283,11 +283,12 @@ def _options_in_text(fields: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _options(asked: Mapping[str, Any]) -> Options:
+    label = asked.get("heatmap_label") or None
     return Options(
         top_k=asked.get("top_k", DEFAULT_TOP_K),
         threshold=asked.get("threshold"),
-        heat_map=asked.get("heatmap", "heatmap_label" in asked),
-        heat_map_label=asked.get("heatmap_label"),
+        heat_map=asked.get("heatmap", bool(label)),
+        heat_map_label=label,
     )
 
 

@@ -29,6 +29,7 @@ _PAGE = """<!doctype html>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>litelens API</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="{root}/docs/swagger-ui.min.css">
 </head>
 <body>

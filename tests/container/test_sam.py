@@ -1,4 +1,4 @@
-"""The SAM template: valid, built, and invoked by sam's own emulation of API Gateway and Lambda."""
+"""The SAM templates: valid, built, and invoked by sam's own emulation of API Gateway and Lambda."""
 
 import base64
 import json
@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws import new_bucket, s3_at, serving_moto
+from aws import s3_at, serving_moto
+from bulk import batch
 from container.conftest import BASE_IMAGE, EXTRA_CA
 from support import ROCKET, ROOT, LambdaContext, answer_of, classify_bytes, free_port, recorded_event, require, running
+from template import deploy_storage
 
-from adapters.objects import s3_client
+from adapters.calls import aws_client
 from handlers.api import handler
 
 SAM = str(Path(sys.executable).parent / "sam")
@@ -32,11 +34,15 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """A bucket, and the URL of its S3 as a container sees it."""
+class Storage:
+    """What the template's storage is called in moto, whose URL is the one that a container sees."""
 
-    name: str
+    outputs: dict[str, str]
     endpoint: str
+
+    @property
+    def bucket(self) -> str:
+        return self.outputs["UploadBucketName"]
 
 
 def sam(*arguments: str) -> str:
@@ -49,41 +55,56 @@ def sam(*arguments: str) -> str:
 @pytest.fixture(scope="module")
 def built(image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The template that `sam build` wrote, with the base image and certificates of this machine."""
+    # A copy, since nested templates and what they build from are found by their place.
     folder = tmp_path_factory.mktemp("sam")
-    template = (ROOT / "template.yaml").read_text()
-    base_image = "        BASE_IMAGE: public.ecr.aws/lambda/python:3.13\n"
-    assert base_image in template
-    here = f"        BASE_IMAGE: {BASE_IMAGE}\n        EXTRA_CA: {json.dumps(EXTRA_CA)}\n"
-    bundle = "          LITELENS_MAX_BYTES: "
-    assert bundle in template
-    # Only variables that the template has can be set when it is invoked.
-    endpoint = f"          AWS_ENDPOINT_URL_S3: to be set\n{bundle}"
-    (folder / "template.yaml").write_text(template.replace(base_image, here).replace(bundle, endpoint))
-    sam("build", f"--template={folder}/template.yaml", f"--base-dir={ROOT}", f"--build-dir={folder}/build")
+    for name in ("infra", "lambda", "models"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("template.yaml", ".dockerignore"):
+        shutil.copy(ROOT / name, folder)
+    for path in (folder / "template.yaml", folder / "infra" / "storage.yaml"):
+        path.write_text(for_this_machine(path.read_text()))
+    sam("build", f"--template={folder}/template.yaml", f"--build-dir={folder}/build")
     return f"{folder}/build/template.yaml"
 
 
+def for_this_machine(template: str) -> str:
+    base_image = "        BASE_IMAGE: public.ecr.aws/lambda/python:3.13\n"
+    # Only variables that the template has can be set when it is invoked.
+    variable = "          LITELENS_MAX_PIXELS: "
+    assert template.count(base_image) == template.count(variable) == 1
+    here = f"        BASE_IMAGE: {BASE_IMAGE}\n        EXTRA_CA: {json.dumps(EXTRA_CA)}\n"
+    return template.replace(base_image, here).replace(variable, f"          AWS_ENDPOINT_URL: to be set\n{variable}")
+
+
 @pytest.fixture(scope="module")
-def bucket(docker: str) -> Iterator[Bucket]:
-    """A bucket with rocket.jpg in moto's server, which listens where containers reach it."""
+def storage(docker: str) -> Iterator[Storage]:
+    """The template's storage in moto's server, which listens where containers reach it; rocket.jpg is in the bucket."""
     question = [docker, "network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Subnet}}"]
     subnet = subprocess.run(question, check=True, capture_output=True, text=True).stdout.strip()
     host = str(ip_network(subnet)[1])
     with serving_moto("0.0.0.0") as url, s3_at(url):
-        name = new_bucket()
-        s3_client().put_object(Bucket=name, Key="rocket.jpg", Body=ROCKET.read_bytes())
-        yield Bucket(name, url.replace("127.0.0.1", host))
+        made = Storage(deploy_storage(), url.replace("127.0.0.1", host))
+        aws_client("s3").put_object(Bucket=made.bucket, Key="rocket.jpg", Body=ROCKET.read_bytes())
+        yield made
 
 
 @pytest.fixture(scope="module")
-def api(built: str, bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def variables(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file of the functions' variables that sam reads."""
+    shared = {"AWS_ENDPOINT_URL": storage.endpoint, "LITELENS_UPLOAD_BUCKET": storage.bucket}
+    shared["LITELENS_RESULTS_TABLE"] = storage.outputs["ResultsTableName"]
+    bulk = {**shared, "LITELENS_IDEMPOTENCY_TABLE": storage.outputs["IdempotencyTableName"]}
+    path = tmp_path_factory.mktemp("variables") / "variables.json"
+    path.write_text(json.dumps({"ApiFunction": shared, "BulkFunction": bulk}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def api(built: str, storage: Storage, variables: Path) -> Iterator[str]:
     port = free_port()
-    variables = tmp_path_factory.mktemp("variables") / "variables.json"
-    here = {"AWS_ENDPOINT_URL_S3": bucket.endpoint, "LITELENS_UPLOAD_BUCKET": bucket.name}
-    variables.write_text(json.dumps({"ApiFunction": here}))
     command = [
         *(SAM, "local", "start-api", f"--template={built}", f"--port={port}", "--warm-containers=EAGER"),
-        *(f"--env-vars={variables}", f"--parameter-overrides=ImageBuckets={bucket.name}"),
+        *(f"--env-vars={variables}", f"--parameter-overrides=ImageBuckets={storage.bucket}"),
     ]
     with running(command, ready=f"http://127.0.0.1:{port}", within=180, cwd=ROOT, env=ENVIRONMENT):
         yield f"http://127.0.0.1:{port}"
@@ -100,8 +121,9 @@ def expected(event: dict[str, Any]) -> Any:
     return answer_of(handler(event, LambdaContext()))["predictions"]
 
 
-def test_the_template_is_valid() -> None:
-    assert "is a valid SAM Template" in sam("validate", "--lint")
+@pytest.mark.parametrize("template", ["template.yaml", "infra/storage.yaml"])
+def test_a_template_is_valid(template: str) -> None:
+    assert "is a valid SAM Template" in sam("validate", "--lint", f"--template={template}")
 
 
 def test_a_recorded_event_is_classified(built: str) -> None:
@@ -124,22 +146,32 @@ def test_a_form_over_http_gets_the_same_answer(api: str) -> None:
     assert form["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
 
 
-def test_an_object_in_s3_gets_the_same_answer_and_other_buckets_are_refused(api: str, bucket: Bucket) -> None:
+def test_an_object_in_s3_gets_the_same_answer_and_other_buckets_are_refused(api: str, storage: Storage) -> None:
     sent = ("-HContent-Type: application/json", f"{api}/v1/classify", "--data")
-    found = curl(*sent, json.dumps({"s3_uri": f"s3://{bucket.name}/rocket.jpg"}))
+    found = curl(*sent, json.dumps({"s3_uri": f"s3://{storage.bucket}/rocket.jpg"}))
     assert found["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
-    assert curl(*sent, json.dumps({"s3_uri": f"s3://{bucket.name}/missing.jpg"}))["code"] == "object_not_found"
+    assert curl(*sent, json.dumps({"s3_uri": f"s3://{storage.bucket}/missing.jpg"}))["code"] == "object_not_found"
     assert curl(*sent, json.dumps({"s3_uri": "s3://another/rocket.jpg"}))["code"] == "bucket_not_allowed"
 
 
-def test_an_upload_is_classified_when_its_result_is_asked_for(api: str, bucket: Bucket) -> None:
+def test_an_upload_is_classified_by_the_other_function(
+    api: str, built: str, storage: Storage, variables: Path, tmp_path: Path
+) -> None:
     upload = curl("-HContent-Type: application/json", "--data", '{"content_type": "image/jpeg"}', f"{api}/v1/uploads")
-    assert upload["url"] == f"{bucket.endpoint}/{bucket.name}"
+    assert upload["url"] == f"{storage.endpoint}/{storage.bucket}"
     fields = [part for name, value in upload["fields"].items() for part in ("--form-string", f"{name}={value}")]
     done = subprocess.run(
         ["curl", "--silent", "--fail", *fields, "-F", f"file=@{ROCKET};type=image/jpeg", upload["url"]], timeout=60
     )
     assert done.returncode == 0
+    assert curl(f"{api}/v1/results/{upload['id']}")["result"] == {"status": "pending"}
+    received = aws_client("sqs").receive_message(QueueUrl=storage.outputs["ImagesQueueUrl"], MaxNumberOfMessages=10)
+    event = tmp_path / "event.json"
+    event.write_text(json.dumps(batch(*(message["Body"] for message in received["Messages"]))))
+    answer = sam(
+        "local", "invoke", f"--template={built}", f"--event={event}", f"--env-vars={variables}", "BulkFunction"
+    )
+    assert json.loads(answer) == {"batchItemFailures": []}
     result = curl(f"{api}/v1/results/{upload['id']}")["result"]
     assert result["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
 

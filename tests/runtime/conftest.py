@@ -5,9 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 from aws import ENVIRONMENT as FAKE_CREDENTIALS
-from aws import new_bucket
+from bulk import new_settings
 from converse import ConverseServer, converse_server
 from support import BUNDLE, ROCKET, ROOT, free_port, running
+
+from settings import Settings
 
 # Of the server that asks for one.
 API_KEY = "key-of-the-tests"
@@ -20,6 +22,7 @@ class Deployment:
     """A running server with a key, s3://photos/rocket.jpg, uploads and a language model: all that there can be."""
 
     port: int
+    settings: Settings
     converse: ConverseServer
 
     @property
@@ -44,7 +47,9 @@ def port() -> Iterator[int]:
 def deployment(moto_server: str) -> Iterator[Deployment]:
     from adapters.objects import s3_client
 
-    uploads, port = new_bucket(), free_port()
+    settings, port = new_settings(), free_port()
+    assert settings.upload_bucket
+    assert settings.results_table
     s3_client().create_bucket(Bucket="photos")
     s3_client().put_object(Bucket="photos", Key="rocket.jpg", Body=ROCKET.read_bytes())
     with converse_server() as converse:
@@ -52,11 +57,12 @@ def deployment(moto_server: str) -> Iterator[Deployment]:
             **ENVIRONMENT,
             **FAKE_CREDENTIALS,
             **converse.environment,
-            "AWS_ENDPOINT_URL_S3": moto_server,
+            "AWS_ENDPOINT_URL": moto_server,
             "LITELENS_BUCKETS": "photos",
-            "LITELENS_UPLOAD_BUCKET": uploads,
+            "LITELENS_UPLOAD_BUCKET": settings.upload_bucket,
+            "LITELENS_RESULTS_TABLE": settings.results_table,
             "LITELENS_DESCRIBE_MODEL": "a-model",
         }
         command = [*serve(port), f"--api-key={API_KEY}"]
         with running(command, ready=f"http://127.0.0.1:{port}", cwd=ROOT, env=environment):
-            yield Deployment(port, converse)
+            yield Deployment(port, settings, converse)

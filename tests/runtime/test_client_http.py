@@ -2,13 +2,16 @@
 
 import json
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from aws import ENVIRONMENT as AWS
-from aws import new_bucket
+from bulk import classify_uploads, new_settings
 from PIL import Image
 from runtime.conftest import ENVIRONMENT, serve
 from support import ROCKET, ROOT, encoded, free_port, running
@@ -17,21 +20,54 @@ from client.__main__ import main
 from client.api import LARGEST_BODY, ApiProblem, Client
 from client.local import LocalClassifier
 from client.results import ClassifyError
-from settings import read_settings
+from settings import Settings, read_settings
 
 
 @pytest.fixture(scope="module")
-def bucket(moto_server: str) -> str:
-    return new_bucket()
+def stack(moto_server: str) -> Settings:
+    return new_settings(max_upload_bytes=10_000_000)
 
 
 @pytest.fixture(scope="module")
-def storing(moto_server: str, bucket: str) -> Iterator[str]:
+def bucket(stack: Settings) -> str:
+    assert stack.upload_bucket
+    return stack.upload_bucket
+
+
+@pytest.fixture(scope="module")
+def storing(moto_server: str, stack: Settings, bucket: str) -> Iterator[str]:
     """The URL of a server that takes uploads and reads objects."""
-    here = {"LITELENS_BUCKETS": bucket, "LITELENS_UPLOAD_BUCKET": bucket, "AWS_ENDPOINT_URL_S3": moto_server}
+    assert stack.results_table
+    here = {
+        "AWS_ENDPOINT_URL": moto_server,
+        "LITELENS_BUCKETS": bucket,
+        "LITELENS_UPLOAD_BUCKET": bucket,
+        "LITELENS_RESULTS_TABLE": stack.results_table,
+    }
     url = f"http://127.0.0.1:{(port := free_port())}"
     with running(serve(port), ready=url, cwd=ROOT, env={**ENVIRONMENT, **AWS, **here}):
         yield url
+
+
+@contextmanager
+def classifying(stack: Settings) -> Iterator[None]:
+    """The function classifies what is uploaded while the block runs."""
+    from adapters.objects import s3_client
+
+    is_over = threading.Event()
+
+    def poll() -> None:
+        while not is_over.wait(0.1):
+            if "Contents" in s3_client().list_objects_v2(Bucket=stack.upload_bucket or "", Prefix="uploads/"):
+                classify_uploads(stack)
+
+    with ThreadPoolExecutor(1) as thread:
+        polling = thread.submit(poll)
+        try:
+            yield
+        finally:
+            is_over.set()
+            polling.result()
 
 
 def test_the_api_and_this_machine_answer_the_same(port: int) -> None:
@@ -90,17 +126,18 @@ def test_a_folder_goes_to_the_api_and_comes_back_in_order(
     assert [document["status"] for document in documents] == ["done", "done", "failed", "done"]
 
 
-def test_a_large_image_takes_the_road_by_the_bucket(storing: str) -> None:
+def test_a_large_image_takes_the_road_by_the_bucket(storing: str, stack: Settings) -> None:
     noise = np.random.default_rng(7).integers(0, 256, (1300, 1300, 3), np.uint8)
     image = encoded(Image.fromarray(noise), "PNG")
     assert len(image) > LARGEST_BODY
-    answer = Client(storing).classify(image, top_k=2)
+    with classifying(stack):
+        answer = Client(storing).classify(image, top_k=2)
     assert (answer.image.width, answer.image.format) == (1300, "PNG")
     assert len(answer.predictions) == 2
 
 
-def test_a_large_file_that_is_no_image_is_refused_after_its_upload(storing: str) -> None:
-    with pytest.raises(ApiProblem, match="not an image") as raised:
+def test_a_large_file_that_is_no_image_is_refused_after_its_upload(storing: str, stack: Settings) -> None:
+    with classifying(stack), pytest.raises(ApiProblem, match="not an image") as raised:
         Client(storing).classify(bytes(LARGEST_BODY + 1))
     assert raised.value.code == "not_an_image"
 

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.error import HTTPError
 
 import pytest
-from aws import new_bucket
+from bulk import classify_uploads, new_settings
 from converse import converse_server
 from support import (
     BUNDLE,
@@ -102,7 +102,8 @@ def test_a_form_is_classified_the_same(invoke: Invoke) -> None:
 
 
 def test_objects_uploads_and_the_language_model_are_reached(emulator: Path, moto_server: str) -> None:
-    bucket = new_bucket()
+    settings = new_settings()
+    bucket, table = settings.upload_bucket or "", settings.results_table or ""
     s3_client().put_object(Bucket=bucket, Key="rocket.jpg", Body=ROCKET.read_bytes())
     with (
         converse_server() as converse,
@@ -111,9 +112,10 @@ def test_objects_uploads_and_the_language_model_are_reached(emulator: Path, moto
             BUNDLE,
             LITELENS_BUCKETS=bucket,
             LITELENS_UPLOAD_BUCKET=bucket,
+            LITELENS_RESULTS_TABLE=table,
             LITELENS_DESCRIBE_MODEL="a-model",
             **converse.environment,
-            AWS_ENDPOINT_URL_S3=moto_server,
+            AWS_ENDPOINT_URL=moto_server,
         ) as invoke,
     ):
         from_s3 = invoke(classify_json({"s3": {"bucket": bucket, "key": "rocket.jpg"}}))
@@ -124,6 +126,7 @@ def test_objects_uploads_and_the_language_model_are_reached(emulator: Path, moto
         request = event("POST", "/v1/uploads", json.dumps({"content_type": "image/jpeg"}), "application/json")
         upload = answer_of(invoke(request))
         s3_client().put_object(Bucket=bucket, Key=upload["fields"]["key"], Body=ROCKET.read_bytes())
+        classify_uploads(settings)
         result = answer_of(invoke(event("GET", f"/v1/results/{upload['id']}")))["result"]
         assert result["predictions"] == answer_of(from_s3)["predictions"]
         described = invoke(event("POST", "/v1/describe", ROCKET.read_bytes(), "image/jpeg"))

@@ -47,8 +47,8 @@ def put(bucket: str, key: str, body: bytes) -> None:
 
 
 def handle_with(bucket: str, max_bytes: int = MAX_BYTES) -> Handle:
-    """A handler that reads this bucket and takes uploads in it, and so many bytes of an image in a request."""
-    settings = Settings(BUNDLE, Limits(max_bytes), 1, MAX_BYTES, frozenset([bucket]), upload_bucket=bucket)
+    """A handler that reads this bucket, and takes so many bytes of an image in a request."""
+    settings = Settings(BUNDLE, Limits(max_bytes), 1, MAX_BYTES, frozenset([bucket]))
     handler = create_handler(settings)
     return lambda event: handler(event, LambdaContext())
 
@@ -122,7 +122,7 @@ class TestObjects:
     def test_a_failing_s3_gets_a_problem_that_says_so(
         self, handle_faults: Handle, clock: Clock, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        monkeypatch.setattr("adapters.objects.READ_SECONDS", 0.2)
+        monkeypatch.setattr("adapters.calls.READ_SECONDS", 0.2)
         answer, status, code = FAULTS[name]
         with failing_s3(answer) as requests:
             response = handle_faults(classify_json({"s3_uri": "s3://photos/cat.jpg"}))
@@ -142,7 +142,7 @@ class TestObjects:
         answer: Answer,
         reason: str,
     ) -> None:
-        monkeypatch.setattr("adapters.objects.READ_SECONDS", 0.2)
+        monkeypatch.setattr("adapters.calls.READ_SECONDS", 0.2)
         with failing_s3(answer):
             handle_faults(classify_json({"s3_uri": "s3://photos/cat.jpg"}))
         (line,) = [vars(record) for record in caplog.records if record.getMessage() == "failed"]

@@ -16,7 +16,7 @@ DOCS_FILES = ("/docs/swagger-ui-bundle.min.js", "/docs/swagger-ui.min.css", "/do
 def test_the_page_needs_only_files_that_are_served(handle: Handle, path: str) -> None:
     page = handle(event("GET", path))
     assert content_type_of(page) == "text/html; charset=utf-8"
-    needed = re.findall(r'(?:src|href)="(.+?)"', page["body"])
+    needed = re.findall(r'(?:src|href)="(/.+?)"', page["body"])
     assert sorted(needed) == sorted(DOCS_FILES)
     for link in needed:
         file = handle(event("GET", link))

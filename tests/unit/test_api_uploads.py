@@ -1,20 +1,23 @@
-"""Large images by the handler, the whole road: a form, real HTTP to moto's S3, and the result."""
+"""Large images by the handlers, the whole road: a form, real HTTP to moto's S3, a notification, and the result."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import urllib3
-from aws import error, failing_s3, found, new_bucket
-from support import ROCKET, answer_of, classify_bytes, event
-from test_api_aws import MAX_BYTES, handle_with, problem_of, put, succeeded
+from aws import failing_s3, found
+from bulk import Context, Put, batch, classify_uploads, new_settings, notification, record, results_of
+from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, event
+from test_api_aws import MAX_BYTES, problem_of, put, succeeded
 from test_uploads import id_made_at
 
-from adapters.errors import StorageUnavailable
 from adapters.objects import s3_client
-from adapters.uploads import Uploads
-from litelens.engines import LiteRT
+from handlers.api import create_handler
+from handlers.batches import create_handler as create_bulk_handler
+from litelens.images import Limits
+from settings import Settings
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -25,18 +28,23 @@ PROVOKED = frozenset(code for _, code in (UNKNOWN, OFF))
 
 
 @pytest.fixture
-def bucket(moto_server: str) -> str:
-    return new_bucket()
+def settings(moto_server: str) -> Settings:
+    return new_settings(MAX_BYTES)
 
 
 @pytest.fixture
-def handle_s3(bucket: str) -> Handle:
-    return handle_with(bucket)
+def handle_s3(settings: Settings) -> Handle:
+    return handle_with(settings)
 
 
 @pytest.fixture
 def handle_faults() -> Handle:
-    return handle_with("photos")
+    return handle_with(Settings(BUNDLE, Limits(), 1, upload_bucket="photos", results_table="results"))
+
+
+def handle_with(settings: Settings) -> Handle:
+    handler = create_handler(settings)
+    return lambda event: handler(event, LambdaContext())
 
 
 def create(handle: Handle) -> Any:
@@ -52,12 +60,18 @@ def result(handle: Handle, upload_id: str) -> dict[str, Any]:
     return handle(event("GET", f"/v1/results/{upload_id}"))
 
 
-def test_an_upload_is_pending_until_it_is_there_and_then_done(handle_s3: Handle) -> None:
+def etag_of(settings: Settings, key: str) -> str:
+    return s3_client().head_object(Bucket=settings.upload_bucket, Key=key)["ETag"].strip('"')
+
+
+def test_an_upload_is_pending_until_it_was_classified_and_then_done(handle_s3: Handle, settings: Settings) -> None:
     upload = create(handle_s3)
     assert list(upload) == ["id", "url", "fields", "expires_in", "max_bytes", "request_id"]
     assert (upload["max_bytes"], upload["expires_in"]) == (MAX_BYTES, 900)
     assert succeeded(result(handle_s3, upload["id"]))["result"] == {"status": "pending"}
     send(upload, PHOTO)
+    assert succeeded(result(handle_s3, upload["id"]))["result"] == {"status": "pending"}
+    classify_uploads(settings)
     answer = succeeded(result(handle_s3, upload["id"]))
     assert list(answer) == ["id", "model", "result", "request_id"]
     assert answer["id"] == upload["id"]
@@ -65,16 +79,12 @@ def test_an_upload_is_pending_until_it_is_there_and_then_done(handle_s3: Handle)
     assert answer["result"]["predictions"] == succeeded(handle_s3(classify_bytes(PHOTO)))["predictions"]
 
 
-def test_a_result_is_kept_and_not_inferred_twice(
-    handle_s3: Handle, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_result_outlasts_its_image(handle_s3: Handle, settings: Settings) -> None:
     upload = create(handle_s3)
     send(upload, PHOTO)
+    classify_uploads(settings)
     first = succeeded(result(handle_s3, upload["id"]))
-    saved = s3_client().get_object(Bucket=bucket, Key=f"results/{upload['id']}.json")
-    assert saved["ContentType"] == "application/json"
-    s3_client().delete_object(Bucket=bucket, Key=upload["fields"]["key"])
-    monkeypatch.setattr(LiteRT, "run", None)
+    s3_client().delete_object(Bucket=settings.upload_bucket, Key=upload["fields"]["key"])
     second = event("GET", f"/v1/results/{upload['id']}")
     second["requestContext"]["requestId"] = "another-request"
     assert succeeded(handle_s3(second)) == first | {"request_id": "another-request"}
@@ -84,15 +94,27 @@ def test_a_result_is_kept_and_not_inferred_twice(
     ("image", "status", "code"), [(PHOTO[:20_000], 422, "corrupt_image"), (b"hello", 415, "not_an_image")]
 )
 def test_an_image_that_cannot_be_classified_has_failed_for_good(
-    handle_s3: Handle, bucket: str, image: bytes, status: int, code: str
+    handle_s3: Handle, settings: Settings, image: bytes, status: int, code: str
 ) -> None:
     upload = create(handle_s3)
     send(upload, image)
-    first = succeeded(result(handle_s3, upload["id"]))["result"]
-    assert first["status"] == "failed"
-    assert (first["problem"]["status"], first["problem"]["code"]) == (status, code)
-    s3_client().delete_object(Bucket=bucket, Key=upload["fields"]["key"])
-    assert succeeded(result(handle_s3, upload["id"]))["result"] == first
+    classify_uploads(settings)
+    failed = succeeded(result(handle_s3, upload["id"]))["result"]
+    assert failed["status"] == "failed"
+    assert (failed["problem"]["status"], failed["problem"]["code"]) == (status, code)
+
+
+def test_the_image_that_was_sent_last_counts(handle_s3: Handle, settings: Settings) -> None:
+    upload = create(handle_s3)
+    key = upload["fields"]["key"]
+    send(upload, b"hello")
+    overwritten = Put(settings.upload_bucket, key, etag_of(settings, key))
+    send(upload, PHOTO)
+    classify_uploads(settings)
+    # The message of the first comes late, and finds it overwritten.
+    create_bulk_handler(settings)(batch(notification(record(overwritten))), Context())
+    assert [r.is_superseded for r in results_of(settings, key)] == [True, False]
+    assert succeeded(result(handle_s3, upload["id"]))["result"]["status"] == "done"
 
 
 @pytest.mark.parametrize("upload_id", ["x", "..", "%2e%2e", "results", "9a00d317-3e73-4f23-aec5-3eb8269d6efd"])
@@ -107,36 +129,10 @@ def test_an_id_is_pending_until_its_form_expires_and_then_unknown(handle_s3: Han
     assert problem_of(result(handle_s3, id_made_at(time.time() - 961))) == UNKNOWN
 
 
-def test_an_image_that_came_in_time_is_classified_after_its_form_expired(handle_s3: Handle, bucket: str) -> None:
+def test_an_image_that_waits_in_the_queue_is_pending_however_long(handle_s3: Handle, settings: Settings) -> None:
     upload_id = id_made_at(time.time() - 86_400)
-    put(bucket, f"uploads/{upload_id}", PHOTO)
-    assert succeeded(result(handle_s3, upload_id))["result"]["status"] == "done"
-
-
-def test_a_failing_s3_is_not_kept_as_a_result(handle_faults: Handle) -> None:
-    with failing_s3(error(403, "AccessDenied")) as requests:
-        response = result(handle_faults, id_made_at(time.time()))
-    assert problem_of(response) == (403, "object_access_denied")
-    assert [request for request in requests if request.startswith("PUT")] == []
-
-
-def test_a_kept_result_that_cannot_be_read_is_made_again(handle_s3: Handle, bucket: str) -> None:
-    upload = create(handle_s3)
-    send(upload, PHOTO)
-    put(bucket, f"results/{upload['id']}.json", b'{"id": "of an older form"}')
-    assert succeeded(result(handle_s3, upload["id"]))["result"]["status"] == "done"
-
-
-def test_a_result_that_cannot_be_kept_is_answered_all_the_same(
-    handle_s3: Handle, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise StorageUnavailable("S3 cannot be used at the moment.")
-
-    upload = create(handle_s3)
-    send(upload, PHOTO)
-    monkeypatch.setattr(Uploads, "save_result", refuse)
-    assert succeeded(result(handle_s3, upload["id"]))["result"]["status"] == "done"
+    put(settings.upload_bucket, f"uploads/{upload_id}", PHOTO)
+    assert succeeded(result(handle_s3, upload_id))["result"] == {"status": "pending"}
 
 
 def test_without_a_bucket_there_are_no_uploads(handle: Handle) -> None:
@@ -163,15 +159,10 @@ def test_only_an_image_type_makes_a_form(
     assert problem_of(handle_s3(event("POST", "/v1/uploads", body, content_type))) == (status, code)
 
 
-def test_an_image_too_large_for_a_request_is_sent_to_uploads_where_there_are_any(handle: Handle, bucket: str) -> None:
-    response = handle_with(bucket, len(PHOTO) - 1)(classify_bytes(PHOTO))
+def test_an_image_too_large_for_a_request_is_sent_to_uploads_where_there_are_any(
+    handle: Handle, settings: Settings
+) -> None:
+    response = handle_with(dataclasses.replace(settings, limits=Limits(len(PHOTO) - 1)))(classify_bytes(PHOTO))
     assert problem_of(response) == (413, "request_too_large")
     assert answer_of(response)["detail"].endswith("Send it by POST /v1/uploads.")
     assert "uploads" not in answer_of(handle(classify_bytes(bytes(6_000_001))))["detail"]
-
-
-def test_an_upload_may_be_larger_than_an_image_in_a_request(bucket: str) -> None:
-    handle = handle_with(bucket, len(PHOTO) - 1)
-    upload = create(handle)
-    send(upload, PHOTO)
-    assert succeeded(result(handle, upload["id"]))["result"]["status"] == "done"

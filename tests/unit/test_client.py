@@ -12,6 +12,7 @@ from fake_api import Request, Response, answering, in_turn, labelled, refused
 from support import ROCKET, free_port
 
 from client.__main__ import main
+from client.output import COLUMNS
 from litelens.classifier import DEFAULT_TOP_K
 
 
@@ -71,10 +72,35 @@ def test_a_folder_gives_a_row_for_each_image_in_order(photos: str, capsys: pytes
 
 def test_a_folder_gives_a_table(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["classify", photos]) == 1
-    header, *rows = capsys.readouterr().out.splitlines()
+    header, *rows, problem = capsys.readouterr().out.splitlines()
     assert header.split() == ["image", "label", "confidence", "uncertain"]
     assert len(rows) == 3
-    assert "The bytes are not an image" in rows[1]
+    assert rows[1].split() == [f"{photos}/b.jpg", "failed"]
+    assert problem.startswith(f"{photos}/b.jpg: The bytes are not an image")
+
+
+def test_a_folder_with_one_photo_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jpg").symlink_to(ROCKET)
+    assert main(["classify", str(tmp_path)]) == 0
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.split()[:2] == [f"{tmp_path}/a.jpg", "skyscraper"]
+
+
+def test_a_folder_with_one_bad_photo_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "b.jpg").write_text("hello")
+    assert main(["classify", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[-1].startswith(f"{tmp_path}/b.jpg: The bytes are not an image")
+    assert captured.err.endswith("1 of 1 could not be classified.\n")
+
+
+def test_other_files_in_a_folder_are_mentioned(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.heic", "b.heic", "c.txt"):
+        Path(photos, name).touch()
+    main(["classify", photos, "--json"])
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 3
+    assert "3 other files were skipped (.heic, .txt).\n" in captured.err
 
 
 def test_a_file_that_is_not_there_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,17 +111,43 @@ def test_a_file_that_is_not_there_fails_alone(tmp_path: Path, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize(
-    ("name", "sentence"), [("text.jpg", "not an image"), ("", "There are no images in"), ("none", "No such file")]
+    ("name", "sentence"), [("text.jpg", ": The bytes are not an image"), ("none", " cannot be read: No such file")]
 )
-def test_one_image_that_fails_is_a_sentence(
+def test_one_image_that_fails_is_a_sentence_that_names_it(
     name: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "text.jpg").write_text("hello")
-    (tmp_path / "folder").mkdir()
-    assert main(["classify", str(tmp_path / name if name else tmp_path / "folder")]) == 1
+    assert main(["classify", str(tmp_path / name)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert sentence in captured.err
+    assert f"{tmp_path / name}{sentence}" in captured.err
+
+
+def test_without_an_image_no_bundle_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LITELENS_BUNDLE", "/nonexistent")
+    (tmp_path / "empty").mkdir()
+    assert main(["classify", str(tmp_path / "nope.jpg"), str(tmp_path / "empty")]) == 1
+    captured = capsys.readouterr()
+    assert "nope.jpg cannot be read: No such file or directory." in captured.out
+    assert f"{tmp_path}/empty has no images in it" in captured.out
+
+
+def test_a_file_that_is_too_large_is_not_even_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large, read_bytes = tmp_path / "large.jpg", Path.read_bytes
+    with large.open("wb") as file:
+        file.truncate(30_000_000)
+
+    def checked(path: Path) -> bytes:
+        assert path != large
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", checked)
+    assert main(["classify", str(large)]) == 1
+    assert "The image has 30,000,000 bytes; at most 25,000,000 are accepted." in capsys.readouterr().err
 
 
 def test_a_photo_may_be_larger_than_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +188,7 @@ def test_without_credentials_a_photo_in_s3_is_a_sentence(
         for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             monkeypatch.delenv(variable)
         assert main(["classify", "s3://photos/a.jpg"]) == 1
-    assert "There are no AWS credentials on this machine" in capsys.readouterr().err
+    assert "There are no AWS credentials;" in capsys.readouterr().err
 
 
 def test_an_api_is_asked_with_its_key_from_the_environment(
@@ -190,7 +242,39 @@ def test_an_api_reads_objects_itself(capsys: pytest.CaptureFixture[str]) -> None
 def test_an_apis_problem_names_the_request(capsys: pytest.CaptureFixture[str]) -> None:
     with answering(in_turn(refused(500, "internal_error", "Something broke."))) as (url, _):
         assert main(["classify", str(ROCKET), "--url", url]) == 1
-    assert capsys.readouterr().err == "Something broke. (request request-1)\n"
+    assert capsys.readouterr().err == f"{ROCKET}: Something broke. (request request-1)\n"
+
+
+@pytest.mark.parametrize("parallel", ["1", "4"])
+def test_an_api_that_is_down_is_not_asked_for_every_image(
+    parallel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(50):
+        (tmp_path / f"{number}.jpg").symlink_to(ROCKET)
+    asked: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def noted(path: Path) -> bytes:
+        asked.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", noted)
+    url = f"http://127.0.0.1:{free_port()}"
+    assert main(["classify", str(tmp_path), "--url", url, "--parallel", parallel, "--csv"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"{url.removeprefix('http://')} cannot be reached: nothing takes the connection.\n"
+    assert captured.out.splitlines() == [",".join(COLUMNS)]
+    assert len(asked) < 50
+
+
+def test_a_wrong_key_is_not_tried_for_every_image(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = refused(403, "forbidden", "Send a valid API key in the header x-api-key.")
+    with answering(in_turn(labelled("cat"), wrong)) as (url, requests):
+        assert main(["classify", photos, "--url", url, "--parallel", "1"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "Send a valid API key in the header x-api-key. (request request-1)\n"
+    assert [line.split()[0] for line in captured.out.splitlines()] == ["image", f"{photos}/a.jpg"]
+    assert len(requests) == 2
 
 
 @pytest.mark.parametrize(
@@ -203,14 +287,17 @@ def test_an_apis_problem_names_the_request(capsys: pytest.CaptureFixture[str]) -
         (["a.jpg", "--threshold", "nan"], "number from 0 to 1"),
         (["a.jpg", "--json", "--csv"], "not allowed with"),
         (["a.jpg", "--parallel", "2"], "--parallel is for --url"),
-        (["a.jpg", "--url", "host:8080"], "must be like https://example.com/stage"),
+        (["a.jpg", "--url", "host:8080"], "must begin with http:// or https://"),
     ],
 )
 def test_a_wrong_command_is_refused(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sentence in refused_as_usage(capsys, *arguments)
+    error = refused_as_usage(capsys, *arguments)
+    assert sentence in error
+    assert error.startswith("usage: litelens classify ")
 
 
 def test_a_key_that_cannot_be_one_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     error = refused_as_usage(capsys, "a.jpg", "--url", "http://127.0.0.1", "--api-key", "secret\n")
     assert "The API key has" in error
+    assert error.startswith("usage: litelens classify ")
     assert "secret" not in error

@@ -1,9 +1,13 @@
 """The Python client against a server that answers as it is told."""
 
+import dataclasses
 import json
+import socket
 import threading
 from collections.abc import Callable
 from email import message_from_bytes
+from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_api import MODEL, Request, Response, answering, classification, in_turn, labelled, problem, refused, sent
@@ -99,8 +103,29 @@ def test_an_api_that_hangs_up_cannot_be_reached() -> None:
 
 
 def test_an_api_that_is_not_there_cannot_be_reached() -> None:
-    with pytest.raises(ApiUnreachable, match=r"nothing takes the connection\.$"):
+    with pytest.raises(ApiUnreachable, match=r"nothing takes the connection\.$") as raised:
         Client(f"http://127.0.0.1:{free_port()}").classify(JPEG)
+    assert raised.value.concerns_all
+
+
+def test_a_host_that_is_not_there_concerns_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def know_no_host(*_: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", know_no_host)
+    with pytest.raises(ApiUnreachable, match=r"there is no such host\.$") as raised:
+        Client("http://litelens.invalid").classify(JPEG)
+    assert raised.value.concerns_all
+
+
+def test_an_api_that_goes_away_does_not_concern_all_images() -> None:
+    and_goodbye = dataclasses.replace(labelled("cat"), headers={"Connection": "close"})
+    with answering(in_turn(and_goodbye)) as (url, _):
+        client = Client(url)
+        client.classify(JPEG)
+    with pytest.raises(ApiUnreachable) as raised:
+        client.classify(JPEG)
+    assert not raised.value.concerns_all
 
 
 def test_an_api_that_says_nothing_takes_too_long() -> None:
@@ -132,6 +157,7 @@ def test_the_apis_own_problem_is_passed_on() -> None:
         Client(url).classify(JPEG)
     found = raised.value
     assert (found.code, found.status, found.request_id) == ("corrupt_image", 422, "request-1")
+    assert not found.concerns_all
 
 
 def test_a_wrong_key_is_a_sentence_that_does_not_show_it() -> None:
@@ -141,6 +167,7 @@ def test_a_wrong_key_is_a_sentence_that_does_not_show_it() -> None:
     ):
         Client(url, KEY).classify(JPEG)
     assert raised.value.code == "forbidden"
+    assert raised.value.concerns_all
     assert KEY not in repr(raised.value)
 
 
@@ -183,9 +210,13 @@ def test_a_redirection_does_not_take_the_image_and_the_key_away() -> None:
     assert [request.path for request in requests] == ["/v1/classify"]
 
 
-@pytest.mark.parametrize(
-    "url", ["", "127.0.0.1:8080", "ftp://host", "http://", "https://me:secret@host", "https://host/?a=b", "http://a b"]
-)
+@pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "host:8080", "ftp://host", "example.com/live"])
+def test_a_url_without_its_scheme_is_told_what_is_missing(url: str) -> None:
+    with pytest.raises(ValueError, match="must begin with http:// or https://"):
+        Client(url)
+
+
+@pytest.mark.parametrize("url", ["http://", "https://me:secret@host", "https://host/?a=b", "http://a b"])
 def test_a_url_that_cannot_be_one_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="The URL of the API must be like") as raised:
         Client(url)
@@ -301,3 +332,45 @@ def test_without_uploads_a_large_image_is_sent_as_it_is() -> None:
         assert Client(url).classify(LARGE).predictions[0].label == "cat"
     assert [request.path for request in requests] == ["/v1/uploads", "/v1/classify"]
     assert requests[1].body == LARGE
+
+
+def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
+    photo = tmp_path / "photo"
+    photo.write_bytes(b"\x89PNG and more")
+    with answering(in_turn(labelled("cat"))) as (url, requests):
+        assert Client(url).classify(photo).predictions[0].label == "cat"
+    assert requests[0].headers["content-type"] == "image/png"
+    assert requests[0].body == b"\x89PNG and more"
+
+
+def test_a_large_file_is_uploaded(tmp_path: Path) -> None:
+    photo = tmp_path / "photo"
+    photo.write_bytes(LARGE)
+    with answering(uploading(DONE)) as (url, requests):
+        Client(url).classify(photo)
+    assert json.loads(requests[0].body) == {"content_type": "image/png"}
+    assert LARGE in requests[1].body
+
+
+@pytest.mark.parametrize("takes_uploads", [True, False])
+def test_a_file_that_is_too_large_is_not_even_read(
+    takes_uploads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = tmp_path / "photo"
+    with photo.open("wb") as file:
+        file.truncate(30_000_000)
+    monkeypatch.delattr(Path, "read_bytes")
+    api = uploading(DONE) if takes_uploads else in_turn(refused(501, "not_configured"))
+    most = "25,000,000" if takes_uploads else "10,000,000"
+    with (
+        answering(api) as (url, requests),
+        pytest.raises(ApiProblem, match=f"has 30,000,000 bytes; at most {most} are accepted") as raised,
+    ):
+        Client(url).classify(photo)
+    assert raised.value.code == "image_too_large"
+    assert len(requests) == 1
+
+
+def test_a_file_that_is_gone_is_no_problem_of_the_api(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Client("http://127.0.0.1").classify(tmp_path / "gone.jpg")

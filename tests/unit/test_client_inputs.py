@@ -11,7 +11,7 @@ from aws import new_bucket, s3_at
 from fake_api import Request, Response, answering
 from support import ROOT, free_port
 
-from client.inputs import ImageFile, ImageObject, expand
+from client.inputs import ImageFile, ImageObject, about_skipped, expand, names_one_image
 from client.results import Failed
 
 
@@ -24,11 +24,11 @@ def made(folder: Path, *names: str) -> str:
 
 
 def names(*arguments: str) -> list[str]:
-    return [item.name for item in expand(arguments)]
+    return [item.name for item in expand(arguments).images]
 
 
 def failure(argument: str) -> Failed:
-    (item,) = expand([argument])
+    (item,) = expand([argument]).images
     assert isinstance(item, Failed)
     return item
 
@@ -45,12 +45,18 @@ def put(bucket: str, *keys: str) -> None:
         s3_client().put_object(Bucket=bucket, Key=key, Body=b"image")
 
 
-def test_a_file_is_taken_whatever_it_is_called() -> None:
-    assert expand(["photo", "./.hidden.jpg", "missing.txt"]) == [
-        ImageFile("photo"),
-        ImageFile("./.hidden.jpg"),
-        ImageFile("missing.txt"),
-    ]
+def test_a_file_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
+    folder = made(tmp_path, "photo", ".hidden.jpg", "notes.txt")
+    paths = [f"{folder}/{name}" for name in ("photo", ".hidden.jpg", "notes.txt")]
+    inputs = expand(paths)
+    assert inputs.images == [ImageFile(path) for path in paths]
+    assert not inputs.skipped
+
+
+def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    failed = failure(f"{tmp_path}/nope.jpg")
+    assert failed.code == "unreadable"
+    assert failed.detail == f"{tmp_path}/nope.jpg cannot be read: No such file or directory."
 
 
 def test_a_folder_gives_the_images_in_it_and_within_sorted(tmp_path: Path) -> None:
@@ -60,7 +66,8 @@ def test_a_folder_gives_the_images_in_it_and_within_sorted(tmp_path: Path) -> No
 
 def test_arguments_keep_their_order(tmp_path: Path) -> None:
     folder = made(tmp_path, "a.jpg", "b.jpg")
-    assert names("z.jpg", folder, "y.jpg") == ["z.jpg", f"{folder}/a.jpg", f"{folder}/b.jpg", "y.jpg"]
+    last, first = f"{folder}/b.jpg", f"{folder}/a.jpg"
+    assert names(last, folder, "missing.jpg", first) == [last, first, last, "missing.jpg", first]
 
 
 def test_what_is_hidden_in_a_folder_is_left_out(tmp_path: Path) -> None:
@@ -89,15 +96,36 @@ def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["two\nlines.jpg", "写真.jpg", os.fsdecode(b"caf\xe9.jpg")])
 def test_every_name_of_a_file_can_be_read(name: str, tmp_path: Path) -> None:
-    (source,) = expand([made(tmp_path, name)])
+    (source,) = expand([made(tmp_path, name)]).images
     assert isinstance(source, ImageFile)
-    assert source.read() == b"image"
+    assert source.image.read_bytes() == b"image"
 
 
 def test_a_folder_without_images_is_a_sentence(tmp_path: Path) -> None:
     failed = failure(made(tmp_path, "notes.txt"))
     assert failed.code == "no_images"
-    assert failed.detail.startswith(f"There are no images in {tmp_path};")
+    assert failed.detail.startswith(f"{tmp_path} has no images in it;")
+
+
+def test_other_files_in_a_folder_are_skipped_but_not_in_silence(tmp_path: Path) -> None:
+    folder = made(tmp_path, "a.jpg", "b.heic", "sub/c.HEIC", "notes.txt", "README", ".DS_Store", ".cache/x.bin")
+    inputs = expand([folder])
+    assert [image.name for image in inputs.images] == [f"{folder}/a.jpg"]
+    assert about_skipped(inputs.skipped) == "4 other files were skipped (.heic, .txt, no extension)."
+
+
+def test_few_of_many_suffixes_are_named(tmp_path: Path) -> None:
+    folder = made(tmp_path, *(f"a.{letter}" for letter in "abcdefg"))
+    assert about_skipped(expand([folder]).skipped) == "7 other files were skipped (.a, .b, .c, .d, .e, ...)."
+
+
+def test_one_file_that_is_skipped_is_one() -> None:
+    assert about_skipped([".tif"]) == "1 other file was skipped (.tif)."
+
+
+def test_an_argument_names_one_image_or_a_place_for_them(tmp_path: Path) -> None:
+    assert all(map(names_one_image, ["-", "a.jpg", "missing", "s3://photos/a.jpg"]))
+    assert not any(map(names_one_image, [str(tmp_path), "s3://photos", "s3://photos/", "s3://photos/in/"]))
 
 
 def test_a_folder_that_cannot_be_listed_is_a_sentence_beside_the_others(
@@ -113,7 +141,7 @@ def test_a_folder_that_cannot_be_listed_is_a_sentence_beside_the_others(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found, failed = expand([folder])
+    found, failed = expand([folder]).images
     assert found.name == f"{folder}/a.jpg"
     assert isinstance(failed, Failed)
     assert failed.detail == f"{folder}/closed cannot be read: Permission denied."
@@ -121,14 +149,14 @@ def test_a_folder_that_cannot_be_listed_is_a_sentence_beside_the_others(
 
 def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "lambda:.")
-    code = "from client.inputs import expand; print(expand(['-'])[0].read())"
+    code = "from client.inputs import expand; print(expand(['-']).images[0].image)"
     done = subprocess.run([sys.executable, "-c", code], input=b"\xff\xd8", capture_output=True, cwd=ROOT, check=True)
     assert done.stdout == b"b'\\xff\\xd8'\n"
 
 
 def test_standard_input_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "lambda:.")
-    code = "from client.inputs import expand; print(expand(['-'])[0].detail)"
+    code = "from client.inputs import expand; print(expand(['-']).images[0].detail)"
     with (tmp_path / "written").open("wb") as only_written:
         done = subprocess.run(
             [sys.executable, "-c", code], stdin=only_written, capture_output=True, cwd=ROOT, check=True
@@ -137,7 +165,7 @@ def test_standard_input_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkey
 
 
 def test_an_object_in_s3_is_not_looked_for() -> None:
-    assert expand(["s3://photos/a b.jpg", "s3://photos/text"]) == [
+    assert expand(["s3://photos/a b.jpg", "s3://photos/text"]).images == [
         ImageObject("s3://photos/a b.jpg"),
         ImageObject("s3://photos/text"),
     ]
@@ -156,7 +184,9 @@ def test_a_prefix_gives_the_images_under_it(bucket: str) -> None:
         "out.jpg",
     )
     found = [f"s3://{bucket}/in/{name}" for name in ("a ü.PNG", "b.jpg", "sub/c.gif")]
-    assert expand([f"s3://{bucket}/in/"]) == [ImageObject(uri) for uri in found]
+    inputs = expand([f"s3://{bucket}/in/"])
+    assert inputs.images == [ImageObject(uri) for uri in found]
+    assert inputs.skipped == [".txt"]
 
 
 @pytest.mark.parametrize("end", ["", "/"])
@@ -178,14 +208,14 @@ def test_a_prefix_gives_more_images_than_s3_lists_at_a_time() -> None:
 
 
 def test_a_prefix_without_images_is_a_sentence(bucket: str) -> None:
-    assert failure(f"s3://{bucket}/in/").detail.startswith(f"There are no images in s3://{bucket}/in/;")
+    assert failure(f"s3://{bucket}/in/").detail.startswith(f"s3://{bucket}/in/ has no images in it;")
 
 
 def test_a_bucket_that_is_not_there_is_a_sentence(moto_server: str) -> None:
     failed = failure("s3://no-such-bucket-anywhere/")
     assert (failed.code, failed.detail) == (
         "unreadable",
-        "s3://no-such-bucket-anywhere/ cannot be listed: NoSuchBucket.",
+        "s3://no-such-bucket-anywhere/ cannot be listed: there is no such bucket.",
     )
 
 
@@ -193,7 +223,7 @@ def test_without_credentials_a_prefix_is_a_sentence(monkeypatch: pytest.MonkeyPa
     with s3_at(f"http://127.0.0.1:{free_port()}"):
         for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             monkeypatch.delenv(variable)
-        assert failure("s3://photos/").detail == "s3://photos/ cannot be listed: NoCredentialsError."
+        assert failure("s3://photos/").detail.startswith("There are no AWS credentials;")
 
 
 def test_a_bucket_must_be_named() -> None:

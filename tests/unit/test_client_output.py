@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from client.output import COLUMNS, csv_lines, json_lines, labels, printable, table
+from client.output import COLUMNS, csv_lines, json_lines, labels, named, printable, table
 from client.results import Answer, Failed, Labelled, Result
 from handlers.answers import GroupConfidence, LabelConfidence, Model, Photo, Timing
 
@@ -39,13 +39,32 @@ def test_one_image_is_said_to_be_uncertain() -> None:
 
 
 def test_the_table_has_a_row_for_each_image_or_its_problem() -> None:
-    header, *lines = "".join(table([labelled(uncertain=True), FAILED, labelled("b.jpg")])).splitlines()
+    header, *lines, problem = "".join(table([labelled(uncertain=True), FAILED, labelled("b.jpg")])).splitlines()
     assert header.split() == ["image", "label", "confidence", "uncertain"]
     assert [line.split() for line in lines] == [
         ["rocket.jpg", "rocket", "87.5%", "uncertain"],
-        ["text.jpg", "It", "is", "no", "image."],
+        ["text.jpg", "failed"],
         ["b.jpg", "rocket", "87.5%"],
     ]
+    assert problem == "text.jpg: It is no image. (request request-1)"
+
+
+def test_a_narrow_terminal_does_not_fold_problems(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr("client.output.UNLIMITED_WIDTH", None)
+    detail = "The bytes are not an image of a kind that is read here; send one."
+    text = "".join(table([labelled("a.jpg"), Failed("folder/b.jpg", "not_an_image", detail)]))
+    assert text.splitlines()[-1] == f"folder/b.jpg: {detail}"
+    assert max(len(line) for line in text.splitlines()[:-1]) <= 40
+
+
+def test_a_table_of_nothing_is_nothing() -> None:
+    assert list(table([])) == []
+
+
+def test_a_problem_that_begins_with_its_name_is_not_named_twice() -> None:
+    assert named(Failed("a.jpg", "unreadable", "a.jpg cannot be read: Gone.")) == "a.jpg cannot be read: Gone."
+    assert named(Failed("a.jpg", "not_an_image", "It is none.")) == "a.jpg: It is none."
 
 
 def test_the_table_is_not_folded_where_there_is_no_terminal() -> None:
@@ -63,7 +82,7 @@ def test_the_table_takes_no_name_for_markup() -> None:
 def test_no_name_moves_the_cursor(name: str) -> None:
     text = "".join([*table([labelled(name), Failed(name, "unreadable", name)]), *labels([labelled(label=name)])])
     assert not {"\x1b", "\r", "\u202e", "\udce9"} & set(text)
-    assert len(text.splitlines()) == 3 + 2
+    assert len(text.splitlines()) == 4 + 2
     assert printable(name) in text
 
 

@@ -1,20 +1,27 @@
 """The command as a process: signals, pipes, terminals and names that are no text."""
 
 import contextlib
+import itertools
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
+import tomllib
+import venv
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from aws import error, failing_s3
 from fake_api import Request, Response, answering, in_turn, labelled
 from support import ROCKET, ROOT
 
-from client.api import TIMEOUT_SECONDS
+from client.__main__ import main
+from client.api import LARGEST_BODY, TIMEOUT_SECONDS
 from litelens.classifier import DEFAULT_TOP_K
 
 COMMAND = [sys.executable, "-m", "client", "classify"]
@@ -28,22 +35,92 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LITELENS_API_KEY", raising=False)
 
 
-def test_the_help_tells_no_key_and_loads_nothing_slow() -> None:
+@pytest.mark.parametrize("command", ["classify", "upload", "results"])
+def test_the_help_tells_no_key_and_loads_nothing_slow(command: str) -> None:
     code = """
 import sys
 from client.__main__ import main
 try:
-    main(["classify", "--help"])
+    main(sys.argv[1:])
 finally:
     print(sorted({"boto3", "litelens", "msgspec", "numpy", "rich", "urllib3"} & set(sys.modules)))
 """
     environment = {**os.environ, "LITELENS_API_KEY": "key-of-the-tests"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    arguments = [sys.executable, "-c", code, command, "--help"]
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0
-    assert "usage: litelens classify" in done.stdout
-    assert f"default: {DEFAULT_TOP_K}" in done.stdout
+    assert done.stdout.startswith(f"usage: litelens {command} ")
     assert done.stdout.endswith("[]\n")
     assert "key-of-the-tests" not in done.stdout
+
+
+def test_the_help_tells_how_many_labels_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["classify", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"default: {DEFAULT_TOP_K}, which is also the most" in told
+    assert f"above {LARGEST_BODY / 1e6:g} MB" in told
+
+
+def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    with pytest.raises(SystemExit) as raised:
+        main(["--version"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out == f"litelens {project['version']}\n"
+
+
+def test_the_launcher_works_from_anywhere_and_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    project, elsewhere = tmp_path / "Anna's $HOME folder", tmp_path / "elsewhere"
+    # Python would take these for litelens' own if it looked for modules where it is started.
+    for name in ("client.py", "settings.py", "photos/a.heic"):
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).write_text("raise AssertionError")
+    venv.create(project / ".venv", symlinks=True)
+    for name in ("client", "lambda"):
+        (project / name).symlink_to(ROOT / name)
+    recipe = (ROOT / "Makefile").read_text().partition("define create_environment\n")[2].partition("endef")[0]
+    after_installation = recipe[recipe.index("$(1)/bin/python -c") :]
+    makefile = f"define finish\n{after_installation}endef\nall:\n\t@$(call finish,.venv)\n"
+    (project / "Makefile").write_text(makefile)
+    subprocess.run(["make", "--silent"], cwd=project, check=True)
+
+    environment = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
+    command = [project / ".venv/bin/litelens", "upload", "photos", "--bucket", "b"]
+    done = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("1 other file was skipped (.heic).\nphotos has no images in it;")
+
+
+def test_an_interrupted_upload_tells_how_much_was_sent_and_how_to_go_on(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number}.jpg").write_bytes(b"%d" % number)
+    numbers, test_is_over = itertools.count(), threading.Event()
+
+    def take_one(handler: BaseHTTPRequestHandler) -> None:
+        if next(numbers):
+            test_is_over.wait()
+        handler.send_response(200)
+        handler.send_header("ETag", '"0"')
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        (take_one if handler.command == "PUT" else error(403, "AccessDenied"))(handler)
+
+    options = ["--bucket", "photos", "--parallel", "1", "--json"]
+    command = [sys.executable, "-m", "client", "upload", str(tmp_path), *options]
+    with failing_s3(answer):
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout
+            assert json.loads(process.stdout.readline())["status"] == "sent"
+            process.send_signal(signal.SIGINT)
+            out, told = process.communicate(timeout=60)
+        test_is_over.set()
+    assert (process.returncode, out) == (130, b"")
+    assert told.decode() == (
+        "Interrupted: 1 of 30 sent, 0 were there already, 0 failed; the same command goes on from there.\n"
+    )
 
 
 def test_names_that_are_no_text_are_printed(tmp_path: Path) -> None:

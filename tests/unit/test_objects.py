@@ -17,6 +17,7 @@ from aws import (
     failing_s3,
     found,
     hang_up,
+    in_another_region,
     new_bucket,
     s3_at,
     say_nothing,
@@ -25,14 +26,14 @@ from aws import (
 from botocore.exceptions import ClientError
 from support import ROOT, free_port
 
-from adapters import objects
+from adapters import calls
 from adapters.deadline import Deadline
 from adapters.errors import (
     BucketNotAllowed,
     ObjectAccessDenied,
-    ObjectError,
     ObjectNotFound,
     ObjectVersionNotFound,
+    StorageError,
     StorageTimeout,
     StorageUnavailable,
 )
@@ -50,8 +51,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "CONNECT_SECONDS", 0.2)
-    monkeypatch.setattr(objects, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(calls, "CONNECT_SECONDS", 0.2)
+    monkeypatch.setattr(calls, "READ_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -180,7 +181,6 @@ def test_s3_is_not_asked_for_a_version_that_cannot_be(version_id: str) -> None:
         (error(400, "InvalidRequest"), ObjectAccessDenied),
         (error(400, "KMS.DisabledException"), ObjectAccessDenied),
         (error(400, "InvalidURI"), ObjectNotFound),
-        (error(301, "PermanentRedirect"), ObjectAccessDenied),
         (error(400, "ExpiredToken"), StorageUnavailable),
         (announced(10**9, b""), ImageTooLarge),
     ],
@@ -190,6 +190,11 @@ def test_what_s3_refuses_is_asked_once_and_told_as_what_it_is(answer: Answer, ex
         read()
     assert type(caught.value) is expected
     assert requests == [f"GET /photos/{HERE.key}"]
+
+
+def test_a_bucket_that_s3_does_not_lead_to_is_denied() -> None:
+    with failing_s3(in_another_region), pytest.raises(ObjectAccessDenied, match="region"):
+        read()
 
 
 @pytest.mark.parametrize(
@@ -271,7 +276,7 @@ def test_a_body_that_drips_ends_at_the_deadline() -> None:
 
 
 def test_the_wait_for_a_body_ends_at_the_deadline(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(objects, "READ_SECONDS", 20.0)
+    monkeypatch.setattr(calls, "READ_SECONDS", 20.0)
 
     def pause_near_the_deadline(handler: BaseHTTPRequestHandler) -> None:
         clock.now += 24.9
@@ -297,7 +302,7 @@ def test_a_body_that_comes_after_the_deadline_is_not_read(clock: Clock) -> None:
 
 def test_s3_is_not_asked_without_the_time_for_an_answer(clock: Clock) -> None:
     with failing_s3(found(PHOTO)) as requests, pytest.raises(StorageTimeout):
-        read(seconds=objects.CONNECT_SECONDS + objects.READ_SECONDS - 0.1)
+        read(seconds=calls.CONNECT_SECONDS + calls.READ_SECONDS - 0.1)
     assert requests == []
 
 
@@ -308,7 +313,7 @@ def test_s3_is_not_asked_without_the_time_for_an_answer(clock: Clock) -> None:
         *(error(403, code) for code in ("AccessDenied", "InvalidObjectState")),
         error(503, "SlowDown"),
         error(400, AWS_TEXT),
-        error(301, "PermanentRedirect"),
+        in_another_region,
         hang_up,
         announced(10**9, b""),
     ],
@@ -316,7 +321,7 @@ def test_s3_is_not_asked_without_the_time_for_an_answer(clock: Clock) -> None:
 @pytest.mark.usefixtures("clock")
 def test_messages_and_logs_are_sentences_of_ours_alone(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with failing_s3(answer) as requests, pytest.raises((ObjectError, ImageTooLarge)) as caught:
+    with failing_s3(answer) as requests, pytest.raises((StorageError, ImageTooLarge)) as caught:
         read()
     assert requests
     for told in (str(caught.value), caplog.text):

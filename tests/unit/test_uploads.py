@@ -5,6 +5,7 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.ht
 """
 
 import base64
+import hashlib
 import json
 import time
 import uuid
@@ -14,14 +15,13 @@ from typing import Any
 
 import pytest
 import urllib3
-from aws import ENVIRONMENT, announced, error, failing_s3, found, new_bucket, s3_at, still_clock
+from aws import ENVIRONMENT, error, failing_s3, found, new_bucket, s3_at, still_clock
 from support import ROCKET
 
 from adapters.deadline import Deadline
-from adapters.errors import ObjectAccessDenied, ObjectNotFound, StorageUnavailable
+from adapters.errors import ObjectAccessDenied, StorageUnavailable
 from adapters.objects import s3_client
-from adapters.uploads import Upload, Uploads, is_upload_id
-from litelens.errors import ImageTooLarge
+from adapters.uploads import Upload, Uploads, image_key, is_upload_id, result_key
 
 MAX_BYTES = 1_000_000
 
@@ -55,35 +55,43 @@ def id_made_at(seconds: float) -> str:
     return str(uuid.UUID(int=int(seconds * 1000) << 80 | 7 << 76 | 0b10 << 62))
 
 
-def test_an_image_sent_by_the_form_is_there(uploads: Uploads) -> None:
+def test_an_image_sent_by_the_form_is_there(uploads: Uploads, bucket: str) -> None:
     upload = uploads.create("image/jpeg")
-    assert uploads.image(upload.id, soon()) is None
+    assert not uploads.is_there(upload.id, soon())
     assert send(upload, ROCKET.read_bytes()) == 204
-    assert uploads.image(upload.id, soon()) == ROCKET.read_bytes()
+    assert uploads.is_there(upload.id, soon())
+    assert s3_client().get_object(Bucket=bucket, Key=image_key(upload.id))["Body"].read() == ROCKET.read_bytes()
 
 
 def test_each_upload_has_an_image_of_its_own(uploads: Uploads) -> None:
     first, second = uploads.create("image/jpeg"), uploads.create("image/jpeg")
     send(first, b"first")
-    assert uploads.image(first.id, soon()) == b"first"
-    assert uploads.image(second.id, soon()) is None
+    assert uploads.is_there(first.id, soon())
+    assert not uploads.is_there(second.id, soon())
+
+
+@pytest.mark.parametrize(
+    ("key", "result"),
+    [
+        ("uploads/cat.jpg", "results/cat.jpg.json"),
+        ("uploads/2026/a b+ü.jpg", "results/2026/a b+ü.jpg.json"),
+        ("uploads/uploads/cat", "results/uploads/cat.json"),
+        ("uploads/" + "k" * 1011, "results/" + "k" * 1011 + ".json"),
+    ],
+)
+def test_a_result_is_beside_its_image(key: str, result: str) -> None:
+    assert result_key(key) == result
+
+
+@pytest.mark.parametrize("key", ["uploads/" + "k" * 1012, "uploads/" + "ü" * 508])
+def test_a_key_that_would_be_too_long_for_a_result_is_hashed(key: str) -> None:
+    assert result_key(key) == f"results/sha256-{hashlib.sha256(key.encode()).hexdigest()}.json"
 
 
 def test_a_saved_result_is_there_as_json(uploads: Uploads, bucket: str) -> None:
-    upload = uploads.create("image/jpeg")
-    assert uploads.result(upload.id, soon()) is None
-    uploads.save_result(upload.id, b'{"status": "done"}', soon())
-    assert uploads.result(upload.id, soon()) == b'{"status": "done"}'
-    assert uploads.image(upload.id, soon()) is None
-    head = s3_client().head_object(Bucket=bucket, Key=f"results/{upload.id}.json")
-    assert head["ContentType"] == "application/json"
-
-
-def test_an_image_that_is_too_large_is_not_read(uploads: Uploads, bucket: str) -> None:
-    upload = uploads.create("image/jpeg")
-    s3_client().put_object(Bucket=bucket, Key=upload.fields["key"], Body=bytes(MAX_BYTES + 1))
-    with pytest.raises(ImageTooLarge, match=r"1,000,001 bytes; at most 1,000,000"):
-        uploads.image(upload.id, soon())
+    uploads.save_result("uploads/cat.jpg", b'{"status": "done"}', soon())
+    saved = s3_client().get_object(Bucket=bucket, Key="results/cat.jpg.json")
+    assert (saved["Body"].read(), saved["ContentType"]) == (b'{"status": "done"}', "application/json")
 
 
 def test_the_form_takes_one_key_one_type_and_a_size_within_limits(uploads: Uploads, bucket: str) -> None:
@@ -124,7 +132,7 @@ def test_the_form_expires_when_it_says(bucket: str) -> None:
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
 def test_the_form_goes_to_the_buckets_region(region: str) -> None:
     with s3_at("http://127.0.0.1"), pytest.MonkeyPatch.context() as patch:
-        patch.delenv("AWS_ENDPOINT_URL_S3")
+        patch.delenv("AWS_ENDPOINT_URL")
         patch.setenv("AWS_DEFAULT_REGION", region)
         upload = Uploads("litelens-uploads", MAX_BYTES).create("image/jpeg")
     regional = "" if region == "us-east-1" else f".{region}"
@@ -171,12 +179,8 @@ def test_ids_differ_and_sort_by_time(uploads: Uploads, monkeypatch: pytest.Monke
 def test_anything_but_a_canonical_uuid_of_version_7_is_no_upload(text: str) -> None:
     assert not is_upload_id(text)
     uploads = Uploads("photos", MAX_BYTES)
-    with failing_s3(found(b"not ours")) as requests:
-        for ask in (uploads.image, uploads.result, lambda text, by: uploads.save_result(text, b"{}", by)):
-            with pytest.raises(ObjectNotFound):
-                ask(text, soon())
-        with pytest.raises(ObjectNotFound):
-            uploads.is_open(text)
+    with failing_s3(found(b"not ours")) as requests, pytest.raises(ValueError, match="no such upload"):
+        uploads.is_there(text, soon())
     assert requests == []
 
 
@@ -190,20 +194,17 @@ def test_what_fails_in_passing_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     still_clock(monkeypatch)
     uploads, upload_id = Uploads("photos", MAX_BYTES), id_made_at(time.time())
     slow, busy = error(503, "SlowDown"), error(500, "InternalError")
-    with failing_s3(slow, busy, found(b"image")) as requests:
-        assert uploads.image(upload_id, soon()) == b"image"
-    assert requests == [f"GET /photos/uploads/{upload_id}"] * 3
-    with failing_s3(slow, announced(9, b"{"), found(b"{}")) as requests:
-        assert uploads.result(upload_id, soon()) == b"{}"
-    assert requests == [f"GET /photos/results/{upload_id}.json"] * 3
     with failing_s3(slow, busy, found(b"")) as requests:
-        uploads.save_result(upload_id, b"{}", soon())
-    assert requests == [f"PUT /photos/results/{upload_id}.json"] * 3
+        assert uploads.is_there(upload_id, soon())
+    assert requests == [f"HEAD /photos/uploads/{upload_id}"] * 3
+    with failing_s3(slow, busy, found(b"")) as requests:
+        uploads.save_result("uploads/cat.jpg", b"{}", soon())
+    assert requests == ["PUT /photos/results/cat.jpg.json"] * 3
 
 
 def test_no_access_is_not_taken_for_an_image_that_has_not_arrived() -> None:
     uploads, upload_id = Uploads("photos", MAX_BYTES), id_made_at(time.time())
     with failing_s3(error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
-        uploads.image(upload_id, soon())
+        uploads.is_there(upload_id, soon())
     with failing_s3(error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
-        uploads.save_result(upload_id, b"{}", soon())
+        uploads.save_result("uploads/cat.jpg", b"{}", soon())

@@ -1,0 +1,103 @@
+"""One image of many: fetched, classified, and its result kept where it will be looked for."""
+
+import dataclasses
+import threading
+from datetime import UTC, datetime
+
+import msgspec
+
+from adapters.deadline import Deadline
+from adapters.errors import ObjectAccessDenied, ObjectNotFound, ObjectVersionNotFound, StorageTimeout
+from adapters.events import Events
+from adapters.objects import Objects
+from adapters.results import ResultId, Results
+from adapters.uploads import Uploads
+from handlers.answers import BulkResult, Classification, Failure, Model
+from handlers.arrivals import Arrival
+from handlers.outcomes import classify, failure
+from handlers.problems import OutOfTime
+from litelens.bundle import load_bundle
+from litelens.classifier import Classifier, Options
+from litelens.errors import InputError
+from settings import Settings, required
+
+# Threads that may use a worker at a time. Fetching and saving overlap, and mostly wait for the network; decoding and
+# inference take turns, as they share a core.
+PARALLEL = 8
+
+# What will be the same however often it is tried. Other errors are raised, so that the message comes again.
+_PERMANENT = (InputError, ObjectNotFound, ObjectVersionNotFound)
+
+
+class Worker:
+    """The model, loaded and tried, where images come from, and where their results go. For up to PARALLEL threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises BundleError when the bundle cannot be served, SettingsError when a table or the bucket is missing."""
+        bundle = load_bundle(settings.bundle)
+        self._model = Model(bundle.name, bundle.version)
+        self._days = settings.result_days
+        self._events = Events(settings.event_bus) if settings.event_bus else None
+        self._results = Results(required(settings, "results_table"))
+        self._uploads = Uploads(required(settings, "upload_bucket"), settings.max_upload_bytes)
+        self._arrived = Objects([self._uploads.bucket], settings.max_upload_bytes)
+        self._allowed = Objects([self._uploads.bucket, *settings.buckets], settings.max_upload_bytes)
+        # What the other threads fetch meanwhile counts as the decoder's.
+        memory = settings.limits.memory + PARALLEL * settings.max_upload_bytes
+        limits = dataclasses.replace(settings.limits, bytes=settings.max_upload_bytes, memory=memory)
+        self._classifier = Classifier(bundle, limits, settings.threads)
+        self._classifier.warm_up()
+        self._one_at_a_time = threading.Lock()
+
+    @property
+    def model(self) -> str:
+        return f"{self._model.name}/{self._model.version}"
+
+    def take(self, arrival: Arrival, deadline: Deadline, request_id: str) -> None:
+        """See to it that this arrival has its result everywhere. Raises StorageError or OutOfTime, which may pass."""
+        result_id = ResultId(arrival.bucket, arrival.key, arrival.revision, self.model)
+        saved = self._results.find(result_id, deadline)
+        if saved is None:
+            now = datetime.now(UTC)
+            outcome = self._outcome(arrival, self._arrived, deadline, request_id)
+            document = msgspec.json.encode(self._result(arrival, outcome, now))
+            saved = self._results.save(result_id, document, now, self._days, deadline)
+        if not msgspec.json.decode(saved, type=BulkResult).is_superseded:
+            self._uploads.save_result(arrival.key, saved, deadline)
+        if self._events:
+            self._events.publish(saved, deadline)
+
+    def tell(self, arrival: Arrival, deadline: Deadline, request_id: str) -> BulkResult:
+        """The result for an object in any of the allowed buckets, which is kept nowhere; raises StorageError.
+
+        An object that may not be read, or that there was no time for, has failed: with an error, none of its batch
+        would have a result.
+        """
+        try:
+            outcome = self._outcome(arrival, self._allowed, deadline, request_id)
+        except (ObjectAccessDenied, OutOfTime, StorageTimeout) as error:
+            outcome = self._failure(error, request_id)
+        return self._result(arrival, outcome, datetime.now(UTC))
+
+    def _result(self, arrival: Arrival, outcome: Classification | Failure, at: datetime) -> BulkResult:
+        return BulkResult(arrival.bucket, arrival.key, arrival.revision, self._model, at.isoformat(), outcome)
+
+    def _outcome(
+        self, arrival: Arrival, objects: Objects, deadline: Deadline, request_id: str
+    ) -> Classification | Failure:
+        try:
+            data = objects.read(arrival.location, deadline)
+        except _PERMANENT as error:
+            return self._failure(error, request_id)
+        with self._one_at_a_time:
+            if deadline.remaining() <= 0:
+                raise OutOfTime("The images before this one took all the time; it is left for another invocation.")
+            try:
+                return classify(self._classifier, data, Options(), request_id)
+            except InputError as error:
+                return failure(error, request_id)
+
+    def _failure(self, error: Exception, request_id: str) -> Failure:
+        # Metrics are not safe for concurrent use.
+        with self._one_at_a_time:
+            return failure(error, request_id)

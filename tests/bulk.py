@@ -1,0 +1,150 @@
+"""The bulk path for tests: tables as the template declares them, messages as S3 writes them, and the handler."""
+
+import json
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote_plus
+
+from aws import new_bucket
+from support import BUNDLE, LambdaContext
+from template import synthesize_nested
+
+from adapters.calls import aws_client
+from adapters.deadline import Deadline
+from adapters.objects import s3_client
+from adapters.results import Results
+from handlers.answers import BulkResult
+from litelens.images import Limits
+from settings import Settings
+
+
+def new_table(resource: str) -> str:
+    """The name of a table made for one test, as the template's resource declares it."""
+    declared = dict(synthesize_nested("Storage")["Resources"][resource]["Properties"])
+    declared.pop("TimeToLiveSpecification")
+    name = f"{resource}-{uuid.uuid4()}"
+    aws_client("dynamodb").create_table(TableName=name, **declared)
+    return name
+
+
+def new_settings(max_upload_bytes: int = 1_000_000, **others: Any) -> Settings:
+    """A bucket and tables made for one test."""
+    return Settings(
+        BUNDLE,
+        Limits(),
+        1,
+        max_upload_bytes,
+        upload_bucket=new_bucket(),
+        results_table=new_table("ResultsTable"),
+        idempotency_table=new_table("IdempotencyTable"),
+        **others,
+    )
+
+
+@dataclass(frozen=True)
+class Put:
+    """An object as it was put."""
+
+    bucket: str
+    key: str
+    etag: str
+
+
+def put(settings: Settings, key: str, body: bytes) -> Put:
+    assert settings.upload_bucket
+    answer = s3_client().put_object(Bucket=settings.upload_bucket, Key=key, Body=body)
+    return Put(settings.upload_bucket, key, answer["ETag"].strip('"'))
+
+
+def record(arrived: Put, event: str = "ObjectCreated:Put", **more: str) -> dict[str, Any]:
+    """What S3 tells of an object.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+    """
+    described = {
+        "key": quote_plus(arrived.key, safe="/"),
+        "size": 1024,
+        "eTag": arrived.etag,
+        "sequencer": "0055AED6DC",
+    }
+    return {
+        "eventVersion": "2.2",
+        "eventSource": "aws:s3",
+        "awsRegion": "us-east-1",
+        "eventTime": "2026-11-21T00:00:00.000Z",
+        "eventName": event,
+        "s3": {
+            "s3SchemaVersion": "1.0",
+            "configurationId": "uploads",
+            "bucket": {"name": arrived.bucket, "arn": f"arn:aws:s3:::{arrived.bucket}"},
+            "object": described | more,
+        },
+    }
+
+
+def notification(*records: Mapping[str, Any]) -> str:
+    return json.dumps({"Records": list(records)})
+
+
+def batch(*bodies: str) -> dict[str, Any]:
+    """The event in which Lambda hands these messages over; their ids count from 0."""
+    return {
+        "Records": [
+            {
+                "messageId": str(number),
+                "receiptHandle": f"handle-{number}",
+                "body": body,
+                "attributes": {"ApproximateReceiveCount": "1"},
+                "messageAttributes": {},
+                "md5OfBody": "",
+                "eventSource": "aws:sqs",
+                "eventSourceARN": "arn:aws:sqs:us-east-1:123456789012:images",
+                "awsRegion": "us-east-1",
+            }
+            for number, body in enumerate(bodies)
+        ]
+    }
+
+
+def left(answer: Any) -> list[str]:
+    """The ids of the messages that are to come again."""
+    return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
+
+
+def classify_uploads(settings: Settings) -> None:
+    """What S3's notifications of all objects below uploads/ make the function do."""
+    from handlers.batches import create_handler
+
+    assert settings.upload_bucket
+    listed = s3_client().list_objects_v2(Bucket=settings.upload_bucket, Prefix="uploads/")["Contents"]
+    puts = [Put(settings.upload_bucket, found["Key"], found["ETag"].strip('"')) for found in listed]
+    answer = create_handler(settings)(batch(*(notification(record(arrived)) for arrived in puts)), Context())
+    assert left(answer) == []
+
+
+def results_of(settings: Settings, key: str) -> list[BulkResult]:
+    """All results in the table for an object, newest first."""
+    import msgspec
+
+    assert settings.results_table
+    assert settings.upload_bucket
+    documents = Results(settings.results_table).of_object(settings.upload_bucket, key, Deadline.after(20))
+    return [msgspec.json.decode(document, type=BulkResult) for document in documents]
+
+
+def table_of(name: str | None) -> list[dict[str, Any]]:
+    """All items of a table."""
+    items: list[dict[str, Any]] = aws_client("dynamodb").scan(TableName=name)["Items"]
+    return items
+
+
+class Context(LambdaContext):
+    """What Lambda passes beside the event, with so many seconds left."""
+
+    def __init__(self, seconds: float = 60) -> None:
+        self._milliseconds = int(seconds * 1000)
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self._milliseconds

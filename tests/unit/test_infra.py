@@ -1,0 +1,435 @@
+"""The templates together: valid, and allowing no more than is used; the storage that they make, and its redrive."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from cfnlint.api import lint_file
+from samcli.yamlhelper import yaml_parse
+from support import ROOT
+from template import deploy_storage, parameters, synthesize, synthesize_nested
+
+from adapters.results import BY_DAY
+from adapters.uploads import IMAGES, RESULTS
+from settings import read_settings
+
+TEMPLATES = [ROOT / "template.yaml", *sorted((ROOT / "infra").glob("*.yaml"))]
+ORIGIN = "https://example.com"
+EVERYTHING = {
+    "CorsOrigin": ORIGIN,
+    "ImageBuckets": "photos,scans",
+    "DescribeModel": "us.amazon.nova-lite-v1:0",
+    "EventBus": "images",
+    "InventoryBucket": "inventories",
+}
+APPLICATIONS = [
+    name for name, made in synthesize()["Resources"].items() if made["Type"] == "AWS::CloudFormation::Stack"
+]
+
+# Every resource with a star that a role may use, by the stack that makes the role.
+STARRED = {
+    "": {
+        "Storage.Outputs.UploadBucketArn/uploads/*",
+        "arn:aws:s3:::photos/*",
+        "arn:aws:s3:::scans/*",
+        # In which region a profile has its model answer is not known before.
+        "arn:aws:bedrock:*::foundation-model/amazon.nova-lite-v1:0",
+    },
+    "Storage": {
+        "UploadBucket.Arn/uploads/*",
+        "UploadBucket.Arn/results/*",
+        "arn:aws:s3:::photos/*",
+        "arn:aws:s3:::scans/*",
+    },
+    "Backfill": {
+        "arn:aws:s3:::Storage.Outputs.UploadBucketName/backfills/*",
+        "arn:aws:s3:::inventories/*",
+        # Batches are executions of the state machine, whose names are not known before.
+        "arn:aws:states:eu-central-1:123456789012:execution:StateMachine.Name:*",
+        "arn:aws:states:eu-central-1:123456789012:execution:StateMachine.Name/*:*",
+    },
+}
+BULK_STATEMENTS = {
+    "ReceiveImages": (["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"], ["ImagesQueue.Arn"]),
+    "ReadUploads": (["s3:GetObject", "s3:GetObjectVersion"], ["UploadBucket.Arn/uploads/*"]),
+    "ListUploads": (["s3:ListBucket"], ["UploadBucket.Arn"]),
+    "WriteResults": (["s3:PutObject"], ["UploadBucket.Arn/results/*"]),
+    "KeepResults": (["dynamodb:GetItem", "dynamodb:PutItem"], ["ResultsTable.Arn"]),
+    "ClassifyOnce": (
+        ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
+        ["IdempotencyTable.Arn"],
+    ),
+}
+TLS_ONLY = {"Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Condition": {"Bool": {"aws:SecureTransport": False}}}
+
+
+def stack(application: str, **parameters: str) -> dict[str, Any]:
+    """The resources of an application, or of the stack itself where the name is empty."""
+    made = synthesize_nested(application, **parameters) if application else synthesize(**parameters)
+    return dict(made["Resources"])
+
+
+def storage(name: str, **parameters: str) -> dict[str, Any]:
+    """A resource's properties."""
+    return dict(stack("Storage", **parameters)[name]["Properties"])
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def statements(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the roles in these resources are allowed, beyond the one managed policy, which is for logs."""
+    roles = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::IAM::Role"]
+    apart = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::IAM::Policy"]
+    for policy in [*apart, *(policy for role in roles for policy in role.get("Policies", []))]:
+        yield from listed(policy["PolicyDocument"]["Statement"])
+
+
+def resource_policies(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The statements of buckets' and queues' own policies."""
+    for made in resources.values():
+        if made["Type"] in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy"):
+            yield from made["Properties"]["PolicyDocument"]["Statement"]
+
+
+def keys(table: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(made["AttributeName"], made["KeyType"]) for made in table["KeySchema"]]
+
+
+def bulk_statements(**parameters: str) -> dict[str, tuple[list[str], list[str]]]:
+    """What BulkFunction may do, and with what, by the statement's id."""
+    role = {"BulkFunctionRole": stack("Storage", **parameters)["BulkFunctionRole"]}
+    assert all(made["Effect"] == "Allow" and "Condition" not in made for made in statements(role))
+    return {made["Sid"]: (listed(made["Action"]), listed(made["Resource"])) for made in statements(role)}
+
+
+def bulk_variables(**parameters: str) -> dict[str, str]:
+    variables = storage("BulkFunction", **parameters)["Environment"]["Variables"]
+    return {name: str(text) for name, text in variables.items()}
+
+
+@pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
+def test_a_template_has_no_mistake_that_a_linter_finds(template: Path) -> None:
+    assert lint_file(template) == []
+
+
+def test_every_template_is_part_of_the_stack() -> None:
+    nested = {synthesize()["Resources"][name]["Properties"]["TemplateURL"] for name in APPLICATIONS}
+    assert {ROOT / path for path in nested} == set(TEMPLATES[1:])
+    assert "infra/storage.yaml" in nested
+
+
+@pytest.mark.parametrize("application", ["", *APPLICATIONS])
+def test_a_role_is_allowed_single_actions_on_what_is_listed_here(application: str) -> None:
+    allowed = list(statements(stack(application, **EVERYTHING)))
+    assert allowed
+    assert {made["Effect"] for made in allowed} == {"Allow"}
+    assert not [action for made in allowed for action in listed(made["Action"]) if "*" in action]
+    assert not [made for made in allowed if "NotAction" in made or "NotResource" in made]
+    starred = {arn for made in allowed for arn in listed(made["Resource"]) if "*" in arn}
+    assert starred == STARRED.get(application, set())
+
+
+@pytest.mark.parametrize("application", ["", *APPLICATIONS])
+def test_a_role_gets_no_rights_from_elsewhere(application: str) -> None:
+    resources = stack(application, **EVERYTHING)
+    types = {made["Type"] for made in resources.values()}
+    assert {name for name in types if "IAM" in name} <= {"AWS::IAM::Role", "AWS::IAM::Policy"}
+    roles = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::IAM::Role"]
+    managed = {arn for role in roles for arn in role.get("ManagedPolicyArns", [])}
+    assert managed <= {"arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"}
+
+
+@pytest.mark.parametrize("application", ["", *APPLICATIONS])
+def test_nobody_outside_the_account_is_let_in(application: str) -> None:
+    resources = stack(application, **EVERYTHING)
+    allowed = [made for made in resource_policies(resources) if made["Effect"] == "Allow"]
+    assert all(made["Principal"].keys() == {"Service"} for made in allowed)
+    assert all(made["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}} for made in allowed)
+
+
+def test_storage_gets_each_parameter_from_that_of_the_same_name() -> None:
+    changed = {name: f"a-{name}" for name in parameters()} | {"BulkTimeout": "120"}
+    handed = synthesize(**changed)["Resources"]["Storage"]["Properties"]["Parameters"]
+    assert handed == {name: changed[name] for name in handed}
+
+
+def test_without_optional_parts_the_bulk_function_may_classify_uploads_only() -> None:
+    assert bulk_statements(EventBus="") == BULK_STATEMENTS
+
+
+def test_the_bulk_function_may_send_events_to_the_one_bus_and_read_the_image_buckets() -> None:
+    assert bulk_statements(EventBus="images", ImageBuckets="photos,scans") == {
+        **BULK_STATEMENTS,
+        "SendEvents": (["events:PutEvents"], ["arn:aws:events:eu-central-1:123456789012:event-bus/images"]),
+        "ReadImages": (["s3:GetObject", "s3:GetObjectVersion"], ["arn:aws:s3:::photos/*", "arn:aws:s3:::scans/*"]),
+        "ListImages": (["s3:ListBucket"], ["arn:aws:s3:::photos", "arn:aws:s3:::scans"]),
+    }
+
+
+def test_the_upload_bucket_is_private_encrypted_and_left_behind() -> None:
+    bucket = storage("UploadBucket")
+    assert bucket["PublicAccessBlockConfiguration"] == {
+        "BlockPublicAcls": True,
+        "BlockPublicPolicy": True,
+        "IgnorePublicAcls": True,
+        "RestrictPublicBuckets": True,
+    }
+    assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
+    (encryption,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert encryption == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    assert stack("Storage")["UploadBucket"]["DeletionPolicy"] == "Retain"
+
+
+def test_the_upload_bucket_is_emptied() -> None:
+    rules = storage("UploadBucket", UploadDays="3", ResultDays="5")["LifecycleConfiguration"]["Rules"]
+    assert {rule["Status"] for rule in rules} == {"Enabled"}
+    kept = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
+    assert kept == {"uploads/": "3", "results/": "5", "backfills/": "5"}
+    (unfinished,) = [rule for rule in rules if "Prefix" not in rule]
+    assert unfinished["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 1}
+    assert "ExpirationInDays" not in unfinished
+
+
+def test_the_upload_bucket_takes_forms_from_the_configured_origin_only() -> None:
+    assert "CorsConfiguration" not in storage("UploadBucket")
+    assert storage("UploadBucket", CorsOrigin=ORIGIN)["CorsConfiguration"] == {
+        "CorsRules": [{"AllowedOrigins": [ORIGIN], "AllowedMethods": ["POST"]}]
+    }
+
+
+@pytest.mark.parametrize("queue", ["ImagesQueue", "ImagesDeadLetters"])
+def test_a_queue_is_encrypted_and_refuses_what_is_not_encrypted_on_its_way(queue: str) -> None:
+    assert storage(queue)["SqsManagedSseEnabled"] is True
+    policy = storage(f"{queue}Policy")
+    assert policy["Queues"] == [queue]
+    *_, last = policy["PolicyDocument"]["Statement"]
+    assert last == {**TLS_ONLY, "Action": "sqs:*", "Resource": f"{queue}.Arn"}
+
+
+def test_the_upload_bucket_refuses_what_is_not_encrypted_on_its_way() -> None:
+    policy = storage("UploadBucketPolicy")
+    assert policy["Bucket"] == "UploadBucket"
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert statement == {**TLS_ONLY, "Action": "s3:*", "Resource": ["UploadBucket.Arn", "UploadBucket.Arn/*"]}
+
+
+def test_s3_may_send_to_the_queue_and_nobody_to_the_dead_letters() -> None:
+    allowed = [made for made in resource_policies(stack("Storage")) if made["Effect"] == "Allow"]
+    assert [(made["Principal"], made["Action"], made["Resource"]) for made in allowed] == [
+        ({"Service": "s3.amazonaws.com"}, "sqs:SendMessage", "ImagesQueue.Arn")
+    ]
+    assert stack("Storage")["UploadBucket"]["DependsOn"] == "ImagesQueuePolicy"
+
+
+def test_only_the_prefix_of_uploads_notifies_and_the_bulk_function_writes_below_another() -> None:
+    (notification,) = storage("UploadBucket")["NotificationConfiguration"].values()
+    assert notification == [
+        {
+            "Event": "s3:ObjectCreated:*",
+            "Queue": "ImagesQueue.Arn",
+            "Filter": {"S3Key": {"Rules": [{"Name": "prefix", "Value": IMAGES}]}},
+        }
+    ]
+    written = [named for actions, named in bulk_statements(**EVERYTHING).values() if "s3:PutObject" in actions]
+    assert written == [[f"UploadBucket.Arn/{RESULTS}*"]]
+    assert not RESULTS.startswith(IMAGES)
+
+
+def test_a_message_is_hidden_for_six_times_the_timeout() -> None:
+    timeouts = parameters()["BulkTimeout"]["AllowedValues"]
+    hidden = {timeout: storage("ImagesQueue", BulkTimeout=str(timeout))["VisibilityTimeout"] for timeout in timeouts}
+    assert hidden == {timeout: 6 * timeout for timeout in timeouts}
+    assert storage("BulkFunction", BulkTimeout="120")["Timeout"] == "120"
+
+
+def test_a_message_that_fails_three_times_is_kept_for_fourteen_days() -> None:
+    assert storage("ImagesQueue")["RedrivePolicy"] == {
+        "deadLetterTargetArn": "ImagesDeadLetters.Arn",
+        "maxReceiveCount": 3,
+    }
+    assert storage("ImagesDeadLetters")["MessageRetentionPeriod"] == 14 * 24 * 3600
+
+
+def test_only_the_images_queue_sends_to_the_dead_letters() -> None:
+    arn = f"arn:aws:sqs:eu-central-1:123456789012:{storage('ImagesQueue')['QueueName']}"
+    assert storage("ImagesDeadLetters")["RedriveAllowPolicy"] == {
+        "redrivePermission": "byQueue",
+        "sourceQueueArns": [arn],
+    }
+
+
+def test_the_queue_feeds_the_bulk_function_which_tells_what_failed() -> None:
+    assert storage("BulkSource", BulkConcurrency="7") == {
+        "EventSourceArn": "ImagesQueue.Arn",
+        "FunctionName": "BulkFunction",
+        "BatchSize": 10,
+        "MaximumBatchingWindowInSeconds": 1,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "ScalingConfig": {"MaximumConcurrency": "7"},
+    }
+
+
+def test_results_are_found_by_image_and_by_day_until_they_expire() -> None:
+    table = storage("ResultsTable")
+    assert {made["AttributeType"] for made in table["AttributeDefinitions"]} == {"S"}
+    assert keys(table) == [("image", "HASH"), ("revision", "RANGE")]
+    (index,) = table["GlobalSecondaryIndexes"]
+    assert (index["IndexName"], index["Projection"]) == (BY_DAY, {"ProjectionType": "ALL"})
+    assert keys(index) == [("day", "HASH"), ("key", "RANGE")]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expires_at", "Enabled": True}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+
+
+def test_what_was_classified_is_remembered_as_powertools_does() -> None:
+    table = storage("IdempotencyTable")
+    assert table["AttributeDefinitions"] == [{"AttributeName": "id", "AttributeType": "S"}]
+    assert keys(table) == [("id", "HASH")]
+    assert table["TimeToLiveSpecification"] == {"AttributeName": "expiration", "Enabled": True}
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+
+
+def test_the_bulk_function_reads_the_parameters_as_its_settings() -> None:
+    variables = bulk_variables(**EVERYTHING, ResultDays="5", MaxUploadBytes="7", MaxImagePixels="9")
+    settings = read_settings({"LITELENS_BUNDLE": "model", **variables})
+    assert settings.upload_bucket == "UploadBucket"
+    assert settings.results_table == "ResultsTable"
+    assert settings.idempotency_table == "IdempotencyTable"
+    assert settings.event_bus == "images"
+    assert settings.buckets == {"photos", "scans"}
+    assert (settings.result_days, settings.max_upload_bytes, settings.limits.pixels) == (5, 7, 9)
+
+
+def test_without_optional_parts_the_bulk_functions_settings_leave_them_out() -> None:
+    settings = read_settings({"LITELENS_BUNDLE": "model", **bulk_variables(EventBus="")})
+    assert (settings.event_bus, settings.buckets) == (None, frozenset())
+
+
+def test_every_setting_is_set_by_the_image_or_by_a_template() -> None:
+    source = (ROOT / "lambda" / "settings.py").read_text()
+    api = synthesize()["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
+    by_image = {"LITELENS_BUNDLE", "LITELENS_THREADS"}
+    assert set(re.findall(r'"(LITELENS_[A-Z_]+)"', source)) == by_image | api.keys() | bulk_variables().keys()
+
+
+def test_both_functions_are_the_same_image_started_by_another_command() -> None:
+    api = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]["ApiFunction"]
+    bulk = yaml_parse((ROOT / "infra" / "storage.yaml").read_text())["Resources"]["BulkFunction"]
+    assert bulk["Metadata"] == api["Metadata"] | {"DockerContext": ".."}
+    assert api["Metadata"]["DockerContext"] == "."
+    assert bulk["Properties"]["Architectures"] == api["Properties"]["Architectures"]
+    assert storage("BulkFunction")["ImageConfig"] == {"Command": ["handlers.bulk.handler"]}
+    assert (ROOT / "lambda" / "handlers" / "bulk.py").is_file()
+
+
+def test_the_stack_tells_what_people_need_of_its_storage() -> None:
+    outputs = synthesize_nested("Storage")["Outputs"]
+    told = {name: made["Value"] for name, made in synthesize()["Outputs"].items() if name in outputs}
+    assert told == {name: f"Storage.Outputs.{name}" for name in told}
+    assert {"UploadBucketName", "ResultsTableName", "ImagesQueueUrl", "ImagesDeadLettersUrl"} <= told.keys()
+
+
+def test_an_upload_lands_in_the_queue_and_a_result_does_not(moto_server: str) -> None:
+    outputs = deploy_storage()
+    queue = boto3.client("sqs")
+    url = outputs["ImagesQueueUrl"]
+    (setup,) = queue.receive_message(QueueUrl=url)["Messages"]
+    assert json.loads(setup["Body"])["Event"] == "s3:TestEvent"
+    for key in ("results/cat.jpg.json", "backfills/one/manifest.json", "elsewhere", f"{IMAGES}cat.jpg"):
+        boto3.client("s3").put_object(Bucket=outputs["UploadBucketName"], Key=key, Body=b"-")
+    (message,) = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
+    (record,) = json.loads(message["Body"])["Records"]
+    assert (record["s3"]["bucket"]["name"], record["s3"]["object"]["key"]) == (
+        outputs["UploadBucketName"],
+        "uploads%2Fcat.jpg",
+    )
+
+
+@dataclass(frozen=True)
+class FakeAws:
+    """A folder with a command `aws` that knows one stack, and notes what it is asked."""
+
+    folder: Path
+    calls: Path
+
+    def asked(self) -> list[list[str]]:
+        return [json.loads(line) for line in self.calls.read_text().splitlines()] if self.calls.exists() else []
+
+
+@pytest.fixture
+def fake_aws(tmp_path: Path) -> FakeAws:
+    outputs = [{"OutputKey": name, "OutputValue": made["Value"]} for name, made in synthesize()["Outputs"].items()]
+    stacks = {"litelens": {"Stacks": [{"Outputs": outputs}]}, "another": {"Stacks": [{}]}}
+    fake = FakeAws(tmp_path / "bin", tmp_path / "calls")
+    fake.folder.mkdir()
+    program = fake.folder / "aws"
+    program.write_text(FAKE_AWS.format(python=sys.executable, calls=str(fake.calls), stacks=stacks))
+    program.chmod(0o755)
+    return fake
+
+
+FAKE_AWS = """#!{python}
+import json, sys
+import jmespath
+with open({calls!r}, "a") as calls:
+    print(json.dumps(sys.argv[1:]), file=calls)
+options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+if sys.argv[2] == "describe-stacks":
+    found = {stacks!r}.get(options["--stack-name"])
+    print(jmespath.search(options["--query"], found) if found else "", end="")
+    sys.exit(0 if found else 254)
+"""
+
+
+def redrive(path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`make redrive` where no other commands are found than those of the folder and make's own."""
+    make = shutil.which("make")
+    assert make
+    assignments = [f"{name}={value}" for name, value in variables.items()]
+    return subprocess.run(
+        [make, "redrive", *assignments], cwd=ROOT, env={"PATH": str(path)}, capture_output=True, text=True
+    )
+
+
+def test_what_failed_goes_back_to_the_queue(fake_aws: FakeAws) -> None:
+    done = redrive(fake_aws.folder, STACK="litelens")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "The uploads that failed are on their way back to the queue.\n"
+    describe, move = fake_aws.asked()
+    assert describe[:4] == ["cloudformation", "describe-stacks", "--stack-name", "litelens"]
+    assert move == ["sqs", "start-message-move-task", "--source-arn", "Storage.Outputs.ImagesDeadLettersArn"]
+
+
+@pytest.mark.parametrize("variables", [{}, {"STACK": ""}])
+def test_redrive_asks_which_stack(fake_aws: FakeAws, variables: dict[str, str]) -> None:
+    done = redrive(fake_aws.folder, **variables)
+    assert done.returncode != 0
+    assert done.stderr.startswith("Which stack? make redrive STACK=litelens\n")
+    assert fake_aws.asked() == []
+
+
+def test_redrive_says_that_it_needs_the_aws_command(tmp_path: Path) -> None:
+    done = redrive(tmp_path, STACK="litelens")
+    assert done.returncode != 0
+    assert done.stderr.startswith("make redrive needs the AWS CLI, the command aws; install it first\n")
+
+
+def test_redrive_moves_nothing_of_another_kind_of_stack(fake_aws: FakeAws) -> None:
+    done = redrive(fake_aws.folder, STACK="another")
+    assert done.returncode != 0
+    assert done.stderr.startswith("The stack another has no output ImagesDeadLettersArn; is it one of litelens?\n")
+    assert len(fake_aws.asked()) == 1
+
+
+def test_redrive_ends_where_aws_fails(fake_aws: FakeAws) -> None:
+    assert redrive(fake_aws.folder, STACK="missing").returncode != 0
+    assert len(fake_aws.asked()) == 1

@@ -1,0 +1,103 @@
+"""The table of results, on moto's DynamoDB, declared as the template declares it."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from aws import failing_s3, json_error, still_clock
+from bulk import new_table, table_of
+
+from adapters.deadline import Deadline
+from adapters.errors import StorageUnavailable
+from adapters.results import ResultId, Results
+
+CAT = ResultId("photos", "uploads/cat.jpg", "etag", "model/1")
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def table(moto_server: str) -> str:
+    return new_table("ResultsTable")
+
+
+@pytest.fixture
+def results(table: str) -> Results:
+    return Results(table)
+
+
+def soon() -> Deadline:
+    return Deadline.after(25)
+
+
+def key_of(number: int) -> str:
+    return f"uploads/{number:03}.jpg"
+
+
+def test_a_result_that_was_saved_is_found(results: Results) -> None:
+    assert results.find(CAT, soon()) is None
+    assert results.save(CAT, b'{"it": "is"}', NOON, 30, soon()) == b'{"it": "is"}'
+    assert results.find(CAT, soon()) == b'{"it": "is"}'
+
+
+def test_the_first_result_stays(results: Results, table: str) -> None:
+    results.save(CAT, b"first", NOON, 30, soon())
+    assert results.save(CAT, b"second", NOON, 30, soon()) == b"first"
+    assert results.find(CAT, soon()) == b"first"
+    assert len(table_of(table)) == 1
+
+
+def test_every_revision_and_every_model_has_its_own(results: Results) -> None:
+    others = [
+        CAT,
+        ResultId("photos", "uploads/cat.jpg", "another", "model/1"),
+        ResultId("photos", "uploads/cat.jpg", "etag", "model/2"),
+        ResultId("scans", "uploads/cat.jpg", "etag", "model/1"),
+    ]
+    for number, other in enumerate(others):
+        results.save(other, f"{number}".encode(), NOON + timedelta(seconds=number), 30, soon())
+    assert [results.find(other, soon()) for other in others] == [b"0", b"1", b"2", b"3"]
+    assert results.of_object("photos", "uploads/cat.jpg", soon()) == [b"2", b"1", b"0"]
+
+
+def test_a_result_expires_after_its_days(results: Results, table: str) -> None:
+    results.save(CAT, b"{}", NOON, 7, soon())
+    (item,) = table_of(table)
+    assert item["expires_at"] == {"N": str(int((NOON + timedelta(days=7)).timestamp()))}
+
+
+def test_results_are_listed_by_prefix_and_day(results: Results) -> None:
+    for number in range(40):
+        for days in (0, 1, 5):
+            at = NOON - timedelta(days=days)
+            result_id = ResultId("photos", key_of(number), f"{days}", "model/1")
+            results.save(result_id, f"{number} {days}".encode(), at, 30, soon())
+    today = date(2026, 11, 21)
+    listed = [text.decode().split() for text in results.list(today - timedelta(days=1), today, "uploads/01", 25)]
+    assert [days for _, days in listed] == ["0"] * 10 + ["1"] * 10
+    assert [int(number) for number, days in listed if days == "0"] == list(range(10, 20))
+    everything = list(results.list(today - timedelta(days=9), today, "", 25))
+    assert len(everything) == 120
+
+
+def test_a_long_list_comes_whole(results: Results) -> None:
+    large = b"x" * 200_000
+    for number in range(60):
+        results.save(ResultId("photos", key_of(number), "etag", "model/1"), large, NOON, 30, soon())
+    assert len(list(results.list(NOON.date(), NOON.date(), "uploads/", 25))) == 60
+
+
+@pytest.mark.parametrize("key", ["uploads/" + "k" * 1016, "uploads/" + "ü" * 508, "uploads/a b+ü/%2F#.jpg"])
+def test_any_key_that_an_object_can_have_has_its_result(results: Results, key: str) -> None:
+    result_id = ResultId("a-bucket-name-of-sixty-three-characters-which-is-the-longest-one", key, "e", "model/1")
+    results.save(result_id, b"{}", NOON, 30, soon())
+    assert results.of_object(result_id.bucket, key, soon()) == [b"{}"]
+    assert list(results.list(NOON.date(), NOON.date(), key, 25)) == [b"{}"]
+
+
+def test_a_throttled_table_is_asked_again_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = still_clock(monkeypatch)
+    throttled = json_error("ProvisionedThroughputExceededException")
+    unavailable = pytest.raises(StorageUnavailable, match="The table of results cannot be used")
+    with failing_s3(throttled) as requests, unavailable:
+        Results("results").find(CAT, soon())
+    assert len(requests) > 3
+    assert clock.pauses
