@@ -21,7 +21,7 @@ help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 run: $(RUN_ENV) ## serve the API on http://127.0.0.1:8080 (PORT=8081 for another port, API_KEY=secret to ask for one)
-	@.venv/bin/python -m local.gateway --port $(PORT) $${API_KEY:+--api-key "$$API_KEY"}
+	@.venv/bin/python -m local.gateway --port $(PORT)
 
 classify: ## print the five best labels of a photo (IMAGE=photo.jpg)
 	@test -n "$$IMAGE" || { echo "Which photo? make classify IMAGE=photo.jpg" >&2; exit 2; }

@@ -134,14 +134,15 @@ def _start(backfill: "Backfill", given: argparse.Namespace) -> str | None:
 
 
 def _announcement(backfill: "Backfill", count: "Count", machine: "StateMachine") -> str:
-    from client.estimate import FUNCTION_GB, IMAGE_SECONDS, PRICES, estimate
+    from client.estimate import FUNCTION_GB, IMAGE_SECONDS, estimate
+    from client.prices import ABOUT
 
     made = estimate(count.objects, machine.batch_size, machine.concurrency)
     bound = f"{count.bound} " if count.bound else ""
     parts = ", ".join(f"{service} ${dollars:,.2f}" for service, dollars in made.dollars.items())
     what = f"{backfill.inventory or backfill.images} has {bound}{_counted(count.objects, 'object')}"
     price = f"{bound}{_duration(made.seconds)} and {bound}${made.total:,.2f} ({parts})"
-    basis = f"the prices of {PRICES}, at {IMAGE_SECONDS} seconds of {FUNCTION_GB * 1024:,.0f} MB for an image"
+    basis = f"the prices of {ABOUT}, at {IMAGE_SECONDS} seconds of {FUNCTION_GB * 1024:,.0f} MB for an image"
     width = f"{machine.batch_size} images in a batch and {machine.concurrency:,} batches at a time"
     return f"{what}, which should take {price}. That is by {basis}, with {width}."
 

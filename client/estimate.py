@@ -9,22 +9,8 @@ from typing import Any
 
 import msgspec
 
+from client import prices
 from client.aws import AwsError, client, explained
-
-# US dollars, by these pages as they were in the middle of 2026:
-PRICES = "us-east-1 in 2026"
-# https://aws.amazon.com/lambda/pricing/, for x86.
-LAMBDA_GB_SECOND = 0.0000166667
-LAMBDA_REQUEST = 0.20 / 1_000_000
-# https://aws.amazon.com/step-functions/pricing/: a batch is started by a transition of a Standard Workflow, and is an
-# Express Workflow itself, billed by the 64 MB and by the GB-hour.
-STATE_TRANSITION = 25.00 / 1_000_000
-EXPRESS_REQUEST = 1.00 / 1_000_000
-EXPRESS_GB_SECOND = 0.06 / 3600
-EXPRESS_GB = 64 / 1024
-# https://aws.amazon.com/s3/pricing/, for the storage class Standard.
-S3_GET = 0.0004 / 1000
-S3_LIST = 0.005 / 1000
 
 # What is assumed of an image: a photo of 12 megapixels, decoded and classified on one core.
 IMAGE_SECONDS = 0.2
@@ -74,13 +60,13 @@ def estimate(objects: int, batch_size: int, concurrency: int) -> Estimate:
     """What these objects take in batches of this size, so many at a time; storing the results is left out."""
     batches = math.ceil(objects / batch_size)
     image_seconds = objects * IMAGE_SECONDS
-    transitions = batches * (STATE_TRANSITION + EXPRESS_REQUEST)
+    transitions = batches * (prices.STATE_TRANSITION + prices.EXPRESS_REQUEST)
     return Estimate(
         seconds=math.ceil(batches / concurrency) * min(batch_size, objects) * IMAGE_SECONDS,
         dollars={
-            "Lambda": image_seconds * FUNCTION_GB * LAMBDA_GB_SECOND + batches * LAMBDA_REQUEST,
-            "Step Functions": transitions + image_seconds * EXPRESS_GB * EXPRESS_GB_SECOND,
-            "S3": objects * S3_GET + math.ceil(objects / _PAGE) * S3_LIST,
+            "Lambda": image_seconds * FUNCTION_GB * prices.LAMBDA_GB_SECOND + batches * prices.LAMBDA_REQUEST,
+            "Step Functions": transitions + image_seconds * prices.EXPRESS_GB * prices.EXPRESS_GB_SECOND,
+            "S3": objects * prices.S3_GET + math.ceil(objects / _PAGE) * prices.S3_LIST,
         },
     )
 

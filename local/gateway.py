@@ -10,6 +10,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import os
 import re
 import socket
 import sys
@@ -190,15 +191,22 @@ def _listen(port: int) -> socket.socket:
         listener.listen()
     except (OSError, OverflowError) as error:
         listener.close()
-        sys.exit(f"Port {port} cannot be used ({error}); choose another: make run PORT=8081")
+        reason = getattr(error, "strerror", None) or error
+        sys.exit(f"Port {port} cannot be used ({reason}); choose another: make run PORT=8081")
     return listener
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the API on this machine, without Docker or an AWS account.")
     parser.add_argument("--port", type=int, default=8080)
-    parser.add_argument("--api-key", help="ask for this key as a deployed API does; by default none is needed")
+    parser.add_argument(
+        "--api-key",
+        default=os.environ.get("API_KEY") or None,
+        help="ask for this key as a deployed API does (default: API_KEY, where others on this machine do not see it)",
+    )
     given = parser.parse_args()
+    # They are for CloudWatch.
+    os.environ.setdefault("POWERTOOLS_METRICS_DISABLED", "true")
     listener = _listen(given.port)
     try:
         from handlers.api import handler

@@ -21,9 +21,9 @@ from litelens.classifier import Classifier, Options
 from litelens.errors import InputError
 from settings import Settings, required
 
-# Threads that may use a worker at a time. Fetching and saving overlap, and mostly wait for the network; decoding and
-# inference take turns, as they share a core.
-PARALLEL = 8
+# Threads that may use a worker at a time: one for each message of a batch. Fetching and saving mostly wait for the
+# network, and overlap; decoding and inference take turns, as they share a core. See docs/scale.md for what it brings.
+PARALLEL = 10
 
 # What will be the same however often it is tried. Other errors are raised, so that the message comes again.
 _PERMANENT = (InputError, ObjectNotFound, ObjectVersionNotFound)

@@ -1,0 +1,35 @@
+"""AWS's prices in US dollars, in us-east-1 and for the first units of a month, by these pages in the middle of 2026."""
+
+ABOUT = "us-east-1 in 2026"
+
+# https://aws.amazon.com/lambda/pricing/, for x86.
+LAMBDA_GB_SECOND = 0.0000166667
+LAMBDA_REQUEST = 0.20 / 1_000_000
+
+# https://aws.amazon.com/api-gateway/pricing/, for REST APIs.
+API_REQUEST = 3.50 / 1_000_000
+
+# https://aws.amazon.com/step-functions/pricing/: a batch is started by a transition of a Standard Workflow, and is an
+# Express Workflow itself, billed by the 64 MB and by the GB-hour.
+STATE_TRANSITION = 25.00 / 1_000_000
+EXPRESS_REQUEST = 1.00 / 1_000_000
+EXPRESS_GB_SECOND = 0.06 / 3600
+EXPRESS_GB = 64 / 1024
+
+# https://aws.amazon.com/s3/pricing/, for the storage class Standard.
+S3_GET = 0.0004 / 1000
+S3_PUT = 0.005 / 1000
+S3_LIST = 0.005 / 1000
+
+# https://aws.amazon.com/sqs/pricing/, for standard queues.
+SQS_REQUEST = 0.40 / 1_000_000
+
+# https://aws.amazon.com/dynamodb/pricing/on-demand/: units of 1 KB that are written, and of 4 KB that are read.
+TABLE_WRITE = 0.625 / 1_000_000
+TABLE_READ = 0.125 / 1_000_000
+
+# https://aws.amazon.com/eventbridge/pricing/, for events of one's own.
+EVENT = 1.00 / 1_000_000
+
+# https://aws.amazon.com/cloudwatch/pricing/, for logs as they come in.
+LOG_GB = 0.50
