@@ -4,6 +4,7 @@ PORT ?= 8080
 PRESET ?= folder
 BUNDLE ?= models/cifar100-resnet50
 TESTS ?= tests
+WORKERS ?= 1
 
 override export IMAGE := $(value IMAGE)
 override export DATA := $(value DATA)
@@ -15,13 +16,16 @@ export LITELENS_BUNDLE := $(BUNDLE)
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
 
-.PHONY: help run classify test lint train redrive openapi lock clean
+.PHONY: help run local classify test lint train redrive openapi lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 run: $(RUN_ENV) ## serve the API on http://127.0.0.1:8080 (PORT=8081 for another port, API_KEY=secret to ask for one)
 	@.venv/bin/python -m local.gateway --port $(PORT)
+
+local: $(DEV_ENV) ## serve the API and classify uploads, with an AWS of its own (PORT=8081, WORKERS=2)
+	@.venv-dev/bin/python -m local --port $(PORT) --workers $(WORKERS)
 
 classify: ## print the five best labels of a photo (IMAGE=photo.jpg)
 	@test -n "$$IMAGE" || { echo "Which photo? make classify IMAGE=photo.jpg" >&2; exit 2; }

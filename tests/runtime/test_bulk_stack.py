@@ -1,0 +1,259 @@
+"""Uploads in the local stack: the function in Lambda's runtime emulator, the template's resources on moto, by HTTP."""
+
+import json
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bulk import Put, notification, record
+from PIL import Image
+from stacks import arn_of, bodies_in, messages_in, new_queue, put, result_file, results_of, until, waiting
+from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, encoded, free_port, post_json
+from urllib3.filepost import encode_multipart_formdata
+
+from handlers.api import handler
+from local.stack import Stack, Timeouts, local_stack
+
+LONGEST_KEY = f"uploads/{'ö' * 508}"
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with local_stack(BUNDLE, timeouts=Timeouts(function=20, visibility=25)) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def api(stack: Stack) -> Iterator[str]:
+    with stack.serving_api(free_port()) as url:
+        yield url
+
+
+@pytest.fixture
+def events(stack: Stack) -> Iterator[str]:
+    """A queue that gets what the function tells on the bus."""
+    sqs, bus = stack.client("sqs"), stack.client("events")
+    queue, pattern = new_queue(sqs), {"source": ["litelens"], "detail-type": ["ImageClassified"]}
+    bus.put_rule(Name="listen", EventPattern=json.dumps(pattern))
+    bus.put_targets(Rule="listen", Targets=[{"Id": "queue", "Arn": arn_of(sqs, queue)}])
+    yield queue
+    bus.remove_targets(Rule="listen", Ids=["queue"])
+    bus.delete_rule(Name="listen")
+
+
+def process(stack: Stack) -> None:
+    """Have all that is in the queue processed."""
+    with stack.polling():
+        until(lambda: waiting(stack) == 0)
+
+
+@contextmanager
+def hidden_for(stack: Stack, seconds: int) -> Iterator[None]:
+    """Messages that fail come again after so long."""
+    sqs, queue = stack.client("sqs"), stack.storage.source.queue_url
+    attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["VisibilityTimeout"])["Attributes"]
+    sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": str(seconds)})
+    try:
+        yield
+    finally:
+        sqs.set_queue_attributes(QueueUrl=queue, Attributes=attributes)
+
+
+def dead_letters(stack: Stack) -> int:
+    return messages_in(stack.client("sqs"), stack.storage.dead_letters_url)
+
+
+def photo(colour: str) -> bytes:
+    return encoded(Image.new("RGB", (40, 30), colour), "PNG")
+
+
+def label_of(image: bytes) -> str:
+    return str(answer_of(handler(classify_bytes(image), LambdaContext()))["predictions"][0]["label"])
+
+
+def test_an_upload_gets_one_result_in_the_table_a_file_and_an_event(stack: Stack, events: str) -> None:
+    put(stack, "uploads/rocket.jpg", ROCKET.read_bytes())
+    process(stack)
+    (result,) = results_of(stack, "uploads/rocket.jpg")
+    assert (result["bucket"], result["key"]) == (stack.storage.bucket, "uploads/rocket.jpg")
+    assert result["result"]["status"] == "done"
+    assert result["result"]["predictions"][0]["label"] == label_of(ROCKET.read_bytes())
+    assert result_file(stack, "uploads/rocket.jpg") == result
+    (event,) = (json.loads(body) for body in bodies_in(stack.client("sqs"), events))
+    assert event["detail"] == result
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["uploads/a photo.png", "uploads/1+1=2.png", "uploads/größe/写真 & <x>.png", "uploads/%2B.png", LONGEST_KEY],
+    ids=["space", "plus", "unicode", "percent", "longest"],
+)
+def test_whatever_its_key_an_upload_gets_its_result(stack: Stack, key: str) -> None:
+    assert len(key.encode()) <= 1024
+    put(stack, key, photo("green"))
+    process(stack)
+    (result,) = results_of(stack, key)
+    assert (result["key"], result["result"]["status"]) == (key, "done")
+    assert result_file(stack, key) == result
+
+
+def test_the_longest_key_is_as_long_as_keys_may_be() -> None:
+    assert len(LONGEST_KEY.encode()) == 1024
+
+
+def test_an_empty_object_is_a_failed_result(stack: Stack) -> None:
+    put(stack, "uploads/empty.jpg", b"")
+    process(stack)
+    (result,) = results_of(stack, "uploads/empty.jpg")
+    assert result["result"]["problem"]["code"] == "image_missing"
+    assert result_file(stack, "uploads/empty.jpg") == result
+
+
+def test_what_s3_sends_to_try_the_queue_is_taken_for_that(stack: Stack) -> None:
+    s3, bucket = stack.client("s3"), stack.storage.bucket
+    configuration = s3.get_bucket_notification_configuration(Bucket=bucket)
+    del configuration["ResponseMetadata"]
+    process(stack)
+    s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
+    assert waiting(stack) == 1
+    process(stack)
+    assert dead_letters(stack) == 0
+
+
+def test_an_upload_by_form_is_pending_and_then_done(stack: Stack, api: str) -> None:
+    upload = post_json(f"{api}/v1/uploads", {"content_type": "image/jpeg"})
+    assert result_by_api(api, upload["id"]) == {"status": "pending"}
+    send_form(upload, ROCKET.read_bytes())
+    assert result_by_api(api, upload["id"]) == {"status": "pending"}
+    with stack.polling():
+        until(lambda: result_by_api(api, upload["id"])["status"] != "pending")
+    result = result_by_api(api, upload["id"])
+    assert result["status"] == "done"
+    assert result["predictions"][0]["label"] == label_of(ROCKET.read_bytes())
+
+
+def result_by_api(api: str, upload: str) -> dict[str, Any]:
+    with urllib.request.urlopen(f"{api}/v1/results/{upload}", timeout=60) as response:
+        return dict(json.load(response)["result"])
+
+
+def send_form(upload: dict[str, Any], image: bytes) -> None:
+    body, content_type = encode_multipart_formdata({**upload["fields"], "file": ("photo.jpg", image)})
+    request = urllib.request.Request(upload["url"], body, {"Content-Type": content_type})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        assert response.status in (200, 204)
+
+
+def test_an_object_deleted_before_it_was_read_is_a_failed_result(stack: Stack) -> None:
+    put(stack, "uploads/deleted.png", photo("red"))
+    stack.client("s3").delete_object(Bucket=stack.storage.bucket, Key="uploads/deleted.png")
+    assert waiting(stack) == 1
+    process(stack)
+    (result,) = results_of(stack, "uploads/deleted.png")
+    assert result["result"]["problem"]["code"] == "object_not_found"
+    assert dead_letters(stack) == 0
+
+
+def test_an_object_overwritten_before_it_was_read_tells_of_what_it_is_now(stack: Stack) -> None:
+    first = put(stack, "uploads/twice.png", photo("red"))
+    second = put(stack, "uploads/twice.png", photo("white"))
+    assert waiting(stack) == 2
+    process(stack)
+    results = {result["revision"]: result for result in results_of(stack, "uploads/twice.png")}
+    assert results.keys() == {first.etag, second.etag}
+    assert results[first.etag]["result"]["problem"]["code"] == "object_version_not_found"
+    assert results[second.etag]["result"]["predictions"][0]["label"] == label_of(photo("white"))
+    assert result_file(stack, "uploads/twice.png") == results[second.etag]
+
+
+def test_the_same_bytes_uploaded_twice_have_one_result(stack: Stack) -> None:
+    # The second message may find that the first one is being processed, and comes again.
+    with hidden_for(stack, 5):
+        for _ in range(2):
+            put(stack, "uploads/same.png", photo("blue"))
+        process(stack)
+    assert len(results_of(stack, "uploads/same.png")) == 1
+
+
+def test_each_record_in_a_message_is_taken(stack: Stack) -> None:
+    keys = [f"uploads/together/{number}.png" for number in range(3)]
+    arrived = [put(stack, key, photo("yellow")) for key in keys]
+    bodies_in(stack.client("sqs"), stack.storage.source.queue_url)
+    send(stack, notification(*[record(each) for each in arrived]))
+    process(stack)
+    assert [len(results_of(stack, key)) for key in keys] == [1, 1, 1]
+
+
+def send(stack: Stack, body: str) -> None:
+    stack.client("sqs").send_message(QueueUrl=stack.storage.source.queue_url, MessageBody=body)
+
+
+def test_a_poison_message_ends_in_the_dead_letters_and_harms_no_other(stack: Stack) -> None:
+    sqs = stack.client("sqs")
+    with hidden_for(stack, 2):
+        send(stack, '{"not": "a notification"}')
+        put(stack, "uploads/beside.png", photo("pink"))
+        process(stack)
+    (letter,) = sqs.receive_message(
+        QueueUrl=stack.storage.dead_letters_url, MessageSystemAttributeNames=["ApproximateReceiveCount"]
+    )["Messages"]
+    sqs.delete_message(QueueUrl=stack.storage.dead_letters_url, ReceiptHandle=letter["ReceiptHandle"])
+    assert letter["Body"] == '{"not": "a notification"}'
+    # Three times by the function, and once here.
+    assert letter["Attributes"]["ApproximateReceiveCount"] == "4"
+    assert len(results_of(stack, "uploads/beside.png")) == 1
+
+
+def test_results_never_notify(stack: Stack) -> None:
+    put(stack, "results/by-hand.png", photo("red"))
+    assert waiting(stack) == 0
+    put(stack, "uploads/by-hand.png", photo("red"))
+    assert waiting(stack) == 1
+    process(stack)
+
+
+def test_a_worker_that_died_begins_anew(stack: Stack) -> None:
+    (worker,) = stack.workers
+    worker.kill()
+    put(stack, "uploads/after.png", photo("black"))
+    process(stack)
+    assert len(results_of(stack, "uploads/after.png")) == 1
+
+
+def test_a_new_model_in_mid_stream_loses_nothing(stack: Stack, tmp_path: Path) -> None:
+    before = [put(stack, f"uploads/rollout/{number}.png", photo(f"#{number:02}8040")) for number in range(24)]
+    with stack.polling():
+        until(lambda: results_of(stack, before[11].key) and results_of(stack, before[0].key))
+        roll_out(stack, newer_bundle(tmp_path))
+        again = [put(stack, each.key, photo(f"#{number:02}8040")) for number, each in enumerate(before[:12])]
+        after = [put(stack, f"uploads/rollout/{number}.png", photo("cyan")) for number in range(24, 30)]
+        until(lambda: waiting(stack) == 0)
+    roll_out(stack, BUNDLE)
+    versions = {each.key: versions_of(stack, each) for each in [*before, *after]}
+    assert all(len(set(found)) == len(found) >= 1 for found in versions.values())
+    assert all(versions[each.key] == ["0.2.0", "9.9.9"] for each in again)
+    assert all(versions[each.key] == ["9.9.9"] for each in after)
+    assert dead_letters(stack) == 0
+
+
+def roll_out(stack: Stack, bundle: Path) -> None:
+    for worker in stack.workers:
+        worker.deploy({"LITELENS_BUNDLE": str(bundle)})
+
+
+def newer_bundle(folder: Path) -> Path:
+    bundle = Path(shutil.copytree(BUNDLE, folder / "bundle"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps(manifest | {"version": "9.9.9"}))
+    return bundle
+
+
+def versions_of(stack: Stack, arrived: Put) -> list[str]:
+    """The versions of the models that have classified the object, in the order in which they did."""
+    results = results_of(stack, arrived.key)
+    assert all((each["revision"], each["result"]["status"]) == (arrived.etag, "done") for each in results)
+    return [str(each["model"]["version"]) for each in results]

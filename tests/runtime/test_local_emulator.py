@@ -1,0 +1,126 @@
+"""An execution environment of the local stack, with a function of our own in it."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stacks import until
+
+from local.emulator import EmulatorError, ExecutionEnvironment, InvocationFailed, install_emulator, runtime_command
+
+FUNCTION = """
+import os, time
+from pathlib import Path
+
+def handler(event, context):
+    if event.get("do") == "raise":
+        raise ValueError("as it was told")
+    if event.get("do") == "end":
+        os._exit(1)
+    if event.get("do") == "sleep":
+        Path(event["tell"]).touch()
+        time.sleep(600)
+    return {"process": os.getpid(), "model": os.environ["MODEL"]}
+"""
+
+Make = Callable[..., ExecutionEnvironment]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[Make]:
+    """Makes an environment of a function's source, which is ended with the test."""
+    made = []
+
+    def make(source: str = FUNCTION, timeout: int = 60) -> ExecutionEnvironment:
+        (tmp_path / "function.py").write_text(source)
+        environment = ExecutionEnvironment(
+            install_emulator(tmp_path),
+            runtime_command("function.handler"),
+            {**os.environ, "MODEL": "old"},
+            folder=tmp_path,
+            timeout=timeout,
+            log=tmp_path / "log",
+        )
+        made.append(environment)
+        return environment
+
+    yield make
+    for environment in made:
+        environment.close()
+
+
+def test_a_function_takes_one_event_after_the_other_in_one_process(make: Make) -> None:
+    environment = make()
+    first, second = environment.invoke({}), environment.invoke({})
+    assert first == second
+    assert first["model"] == "old"
+
+
+def test_a_function_that_raises_fails_and_goes_on(make: Make) -> None:
+    environment = make()
+    before = environment.invoke({})
+    with pytest.raises(InvocationFailed, match="ValueError"):
+        environment.invoke({"do": "raise"})
+    assert environment.invoke({}) == before
+
+
+def test_a_function_that_ends_fails_and_begins_anew(make: Make) -> None:
+    environment = make()
+    before = environment.invoke({})
+    with pytest.raises(InvocationFailed):
+        environment.invoke({"do": "end"})
+    assert environment.invoke({})["process"] != before["process"]
+
+
+def test_a_function_that_takes_too_long_fails_and_begins_anew(make: Make, tmp_path: Path) -> None:
+    environment = make(timeout=2)
+    before = environment.invoke({})
+    with pytest.raises(InvocationFailed):
+        environment.invoke({"do": "sleep", "tell": str(tmp_path / "began")})
+    assert environment.invoke({})["process"] != before["process"]
+
+
+def test_a_function_that_is_killed_fails_with_no_process_left(make: Make, tmp_path: Path) -> None:
+    environment, began = make(), tmp_path / "began"
+    before = environment.invoke({})
+    killer = threading.Thread(target=lambda: (until(began.exists), environment.kill()))
+    killer.start()
+    with pytest.raises(InvocationFailed):
+        environment.invoke({"do": "sleep", "tell": str(began)})
+    killer.join()
+    until(lambda: not is_running(before["process"]))
+    assert environment.invoke({})["process"] != before["process"]
+
+
+def is_running(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def test_what_is_deployed_is_used_from_the_next_event_on(make: Make) -> None:
+    environment = make()
+    assert environment.invoke({})["model"] == "old"
+    environment.deploy({"MODEL": "new"})
+    assert environment.invoke({})["model"] == "new"
+
+
+def test_a_closed_environment_takes_no_event(make: Make) -> None:
+    environment = make()
+    process = environment.invoke({})["process"]
+    environment.close()
+    until(lambda: not is_running(process))
+    with pytest.raises(InvocationFailed):
+        environment.invoke({})
+
+
+def test_a_function_that_cannot_begin_says_why(make: Make) -> None:
+    environment = make('raise ValueError("there is no model")')
+    with pytest.raises(EmulatorError, match="there is no model"):
+        environment.start()
+    with pytest.raises(InvocationFailed, match="there is no model"):
+        environment.invoke({})

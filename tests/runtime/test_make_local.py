@@ -1,0 +1,194 @@
+"""`make local`: the lines that it prints, run as they are, and what is left when it ends."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stacks import until
+from support import BUNDLE, ROCKET, ROOT, free_port, post_json
+
+from local.aws import client_at
+
+# What users may have for their own AWS, which must not matter.
+ENVIRONMENT = {
+    **os.environ,
+    "AWS_PROFILE": "of-the-user",
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
+    "LITELENS_BUNDLE": str(BUNDLE),
+    "LITELENS_EVENT_BUS": "of-the-user",
+}
+
+
+class Local:
+    """A running `make local`, and what it said when it had started."""
+
+    def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
+        assert process.stdout
+        self.process = process
+        self.port = port
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("The logs are in "):
+                break
+        self.greeting = "".join(lines)
+
+    @property
+    def exports(self) -> dict[str, str]:
+        """The variables that it says to set."""
+        words = [word for line in re.findall(r"^  export (.*)$", self.greeting, re.MULTILINE) for word in line.split()]
+        return dict(word.split("=", 1) for word in words)
+
+    @property
+    def logs(self) -> Path:
+        return Path(self.greeting.splitlines()[-1].split()[4])
+
+    def command(self, pattern: str) -> str:
+        """The only command like this that it says to try."""
+        (found,) = re.findall(rf"^  ({pattern})$", self.greeting, re.MULTILINE)
+        return str(found)
+
+    def run_litelens(self, pattern: str) -> str:
+        """What a command of the client's prints, run as it stands there."""
+        program, arguments = self.command(rf"\S*/litelens {pattern}").split(maxsplit=1)
+        assert Path(program).name == "litelens"
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        done = subprocess.run(
+            [sys.executable, "-m", "client", *shlex.split(arguments)],
+            cwd=ROOT,
+            env=inherited | self.exports,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "local", *arguments]
+
+
+@contextmanager
+def running_local(*arguments: str) -> Iterator[Local]:
+    port = free_port()
+    with subprocess.Popen(
+        command("--port", str(port), *arguments),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield Local(process, port)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def local() -> Iterator[Local]:
+    with running_local() as local:
+        yield local
+
+
+def test_the_clients_lines_upload_a_photo_and_list_its_result(local: Local) -> None:
+    assert "skyscraper" in local.run_litelens("upload .*")
+    assert "skyscraper" in local.run_litelens("results")
+
+
+def test_the_line_for_the_aws_cli_names_the_bucket_that_is_classified(local: Local) -> None:
+    line = local.command(r"aws s3 cp \S+ s3://\S+/uploads/ --endpoint-url \S+")
+    _, _, _, source, target, _, endpoint = line.split()
+    assert ROOT / source == ROCKET
+    s3, bucket = client_at(endpoint, "s3"), target.split("/")[2]
+    s3.upload_file(str(ROCKET), bucket, "uploads/by-the-cli.jpg")
+    until(lambda: s3.list_objects_v2(Bucket=bucket, Prefix="results/by-the-cli")["KeyCount"])
+    result = json.loads(s3.get_object(Bucket=bucket, Key="results/by-the-cli.jpg.json")["Body"].read())
+    assert result["result"]["predictions"][0]["label"] == "skyscraper"
+
+
+def test_the_api_listens_where_it_says_so_and_knows_the_uploads(local: Local) -> None:
+    assert f"listening on http://127.0.0.1:{local.port}," in local.greeting
+    upload: dict[str, Any] = post_json(f"http://127.0.0.1:{local.port}/v1/uploads", {"content_type": "image/jpeg"})
+    assert local.exports["LITELENS_UPLOAD_BUCKET"] in upload["url"]
+
+
+def test_requests_may_name_the_photo_in_the_bucket_that_it_tells_of(local: Local) -> None:
+    (uri,) = re.findall(r"s3://photos/\S+\.jpg", local.greeting)
+    answer: dict[str, Any] = post_json(f"http://127.0.0.1:{local.port}/v1/classify", {"s3_uri": uri})
+    assert answer["predictions"][0]["label"] == "skyscraper"
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_ends_quietly_with_all_that_it_started(sign: signal.Signals) -> None:
+    with running_local("--workers", "2") as local:
+        started = descendants(local.process.pid)
+        # The API, and two workers, each with the function in it.
+        assert len(started) == 5
+        assert local.process.stdout
+        assert local.process.stderr
+        local.process.send_signal(sign)
+        assert local.process.wait(timeout=60) == 0
+        assert local.process.stderr.read() == ""
+    until(lambda: not parents().keys() & started)
+    assert not local.logs.exists()
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", local.port)) != 0
+
+
+def parents() -> dict[int, int]:
+    """Each running process with its parent."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            # The second field is a name in brackets, and may be anything.
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                found[int(path.parent.name)] = int(parent)
+    return found
+
+
+def descendants(pid: int) -> set[int]:
+    children = {child for child, parent in parents().items() if parent == pid}
+    return children.union(*[descendants(child) for child in children])
+
+
+def refused(*arguments: str, **variables: str) -> str:
+    """What it says to these arguments instead of starting."""
+    done = subprocess.run(
+        command(*arguments), cwd=ROOT, env=ENVIRONMENT | variables, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_port_that_is_taken_is_a_sentence() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert re.match(
+            rf"Port {port} cannot be used \(.*\); choose another: make local PORT=", refused("--port", str(port))
+        )
+
+
+def test_a_bundle_that_is_not_there_is_a_sentence() -> None:
+    assert refused(LITELENS_BUNDLE="models/nothing").startswith("The function did not begin: ")
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "many"])
+def test_a_number_of_workers_that_cannot_be_is_a_sentence(count: str) -> None:
+    assert "it must be a whole number above 0" in refused(f"--workers={count}")
