@@ -1,11 +1,8 @@
 """What CloudFormation makes of the templates: SAM's own transform, then its functions with these parameters."""
 
-import copy
 import json
 import logging
 import re
-import uuid
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -51,44 +48,6 @@ def synthesize_nested(application: str, **parameters: str) -> dict[str, Any]:
     """The same of an application nested in the stack, with the parameters that the stack then hands to it."""
     nested = synthesize(**parameters)["Resources"][application]["Properties"]
     return _synthesize(ROOT / nested["TemplateURL"], nested["Parameters"])
-
-
-def deploy_storage() -> dict[str, str]:
-    """Make the application Storage in moto, which boto3 must speak to; returns its outputs.
-
-    moto knows no policies of buckets and queues, and nothing empties the queue but the test.
-    """
-    nested = synthesize()["Resources"]["Storage"]["Properties"]
-    document = copy.deepcopy(_transformed(ROOT / nested["TemplateURL"], tuple(nested["Parameters"].items())))
-    # For this, moto would start containers.
-    del document["Resources"]["BulkSource"]
-    stacks, name = boto3.client("cloudformation"), f"litelens-{uuid.uuid4()}"
-    given = [{"ParameterKey": key, "ParameterValue": str(text)} for key, text in nested["Parameters"].items()]
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Tried to parse .*Policy")
-        stacks.create_stack(
-            StackName=name, TemplateBody=json.dumps(document), Parameters=given, Capabilities=["CAPABILITY_IAM"]
-        )
-    (stack,) = stacks.describe_stacks(StackName=name)["Stacks"]
-    outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-    _notify(outputs["UploadBucketName"], outputs["ImagesQueueArn"])
-    return outputs
-
-
-def _notify(bucket: str, queue_arn: str) -> None:
-    """Have the bucket notify the queue as the template says; moto makes buckets without that."""
-    made = synthesize_nested("Storage")["Resources"]["UploadBucket"]["Properties"]["NotificationConfiguration"]
-    queues = [
-        {
-            "QueueArn": queue_arn,
-            "Events": [queue["Event"]],
-            "Filter": {"Key": {"FilterRules": queue["Filter"]["S3Key"]["Rules"]}},
-        }
-        for queue in made["QueueConfigurations"]
-    ]
-    boto3.client("s3").put_bucket_notification_configuration(
-        Bucket=bucket, NotificationConfiguration={"QueueConfigurations": queues}
-    )
 
 
 def parameters() -> dict[str, dict[str, Any]]:

@@ -17,10 +17,10 @@ from aws import s3_at, serving_moto
 from bulk import batch
 from container.conftest import BASE_IMAGE, EXTRA_CA
 from support import ROCKET, ROOT, LambdaContext, answer_of, classify_bytes, free_port, recorded_event, require, running
-from template import deploy_storage
 
 from adapters.calls import aws_client
 from handlers.api import handler
+from local.storage import Storage, create_storage
 
 SAM = str(Path(sys.executable).parent / "sam")
 ENVIRONMENT = {
@@ -34,15 +34,15 @@ ENVIRONMENT = {
 
 
 @dataclass(frozen=True)
-class Storage:
-    """What the template's storage is called in moto, whose URL is the one that a container sees."""
+class Deployed:
+    """The template's storage in moto, and moto's URL as a container sees it."""
 
-    outputs: dict[str, str]
+    storage: Storage
     endpoint: str
 
     @property
     def bucket(self) -> str:
-        return self.outputs["UploadBucketName"]
+        return self.storage.bucket
 
 
 def sam(*arguments: str) -> str:
@@ -77,34 +77,34 @@ def for_this_machine(template: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def storage(docker: str) -> Iterator[Storage]:
+def deployed(docker: str) -> Iterator[Deployed]:
     """The template's storage in moto's server, which listens where containers reach it; rocket.jpg is in the bucket."""
     question = [docker, "network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Subnet}}"]
     subnet = subprocess.run(question, check=True, capture_output=True, text=True).stdout.strip()
     host = str(ip_network(subnet)[1])
     with serving_moto("0.0.0.0") as url, s3_at(url):
-        made = Storage(deploy_storage(), url.replace("127.0.0.1", host))
+        made = Deployed(create_storage(url, "litelens", {}), url.replace("127.0.0.1", host))
         aws_client("s3").put_object(Bucket=made.bucket, Key="rocket.jpg", Body=ROCKET.read_bytes())
         yield made
 
 
 @pytest.fixture(scope="module")
-def variables(storage: Storage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def variables(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file of the functions' variables that sam reads."""
-    shared = {"AWS_ENDPOINT_URL": storage.endpoint, "LITELENS_UPLOAD_BUCKET": storage.bucket}
-    shared["LITELENS_RESULTS_TABLE"] = storage.outputs["ResultsTableName"]
-    bulk = {**shared, "LITELENS_IDEMPOTENCY_TABLE": storage.outputs["IdempotencyTableName"]}
+    shared = {"AWS_ENDPOINT_URL": deployed.endpoint, "LITELENS_UPLOAD_BUCKET": deployed.bucket}
+    shared["LITELENS_RESULTS_TABLE"] = deployed.storage.results_table
+    bulk = {**deployed.storage.function.variables, **shared}
     path = tmp_path_factory.mktemp("variables") / "variables.json"
     path.write_text(json.dumps({"ApiFunction": shared, "BulkFunction": bulk}))
     return path
 
 
 @pytest.fixture(scope="module")
-def api(built: str, storage: Storage, variables: Path) -> Iterator[str]:
+def api(built: str, deployed: Deployed, variables: Path) -> Iterator[str]:
     port = free_port()
     command = [
         *(SAM, "local", "start-api", f"--template={built}", f"--port={port}", "--warm-containers=EAGER"),
-        *(f"--env-vars={variables}", f"--parameter-overrides=ImageBuckets={storage.bucket}"),
+        *(f"--env-vars={variables}", f"--parameter-overrides=ImageBuckets={deployed.bucket}"),
     ]
     with running(command, ready=f"http://127.0.0.1:{port}", within=180, cwd=ROOT, env=ENVIRONMENT):
         yield f"http://127.0.0.1:{port}"
@@ -146,26 +146,26 @@ def test_a_form_over_http_gets_the_same_answer(api: str) -> None:
     assert form["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
 
 
-def test_an_object_in_s3_gets_the_same_answer_and_other_buckets_are_refused(api: str, storage: Storage) -> None:
+def test_an_object_in_s3_gets_the_same_answer_and_other_buckets_are_refused(api: str, deployed: Deployed) -> None:
     sent = ("-HContent-Type: application/json", f"{api}/v1/classify", "--data")
-    found = curl(*sent, json.dumps({"s3_uri": f"s3://{storage.bucket}/rocket.jpg"}))
+    found = curl(*sent, json.dumps({"s3_uri": f"s3://{deployed.bucket}/rocket.jpg"}))
     assert found["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
-    assert curl(*sent, json.dumps({"s3_uri": f"s3://{storage.bucket}/missing.jpg"}))["code"] == "object_not_found"
+    assert curl(*sent, json.dumps({"s3_uri": f"s3://{deployed.bucket}/missing.jpg"}))["code"] == "object_not_found"
     assert curl(*sent, json.dumps({"s3_uri": "s3://another/rocket.jpg"}))["code"] == "bucket_not_allowed"
 
 
 def test_an_upload_is_classified_by_the_other_function(
-    api: str, built: str, storage: Storage, variables: Path, tmp_path: Path
+    api: str, built: str, deployed: Deployed, variables: Path, tmp_path: Path
 ) -> None:
     upload = curl("-HContent-Type: application/json", "--data", '{"content_type": "image/jpeg"}', f"{api}/v1/uploads")
-    assert upload["url"] == f"{storage.endpoint}/{storage.bucket}"
+    assert upload["url"] == f"{deployed.endpoint}/{deployed.bucket}"
     fields = [part for name, value in upload["fields"].items() for part in ("--form-string", f"{name}={value}")]
     done = subprocess.run(
         ["curl", "--silent", "--fail", *fields, "-F", f"file=@{ROCKET};type=image/jpeg", upload["url"]], timeout=60
     )
     assert done.returncode == 0
     assert curl(f"{api}/v1/results/{upload['id']}")["result"] == {"status": "pending"}
-    received = aws_client("sqs").receive_message(QueueUrl=storage.outputs["ImagesQueueUrl"], MaxNumberOfMessages=10)
+    received = aws_client("sqs").receive_message(QueueUrl=deployed.storage.source.queue_url, MaxNumberOfMessages=10)
     event = tmp_path / "event.json"
     event.write_text(json.dumps(batch(*(message["Body"] for message in received["Messages"]))))
     answer = sam(

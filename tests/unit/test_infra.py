@@ -1,12 +1,9 @@
-"""The templates together: valid, and allowing no more than is used; the storage that they make, and its redrive."""
+"""The templates together: valid, and allowing no more than is used; the storage that they make."""
 
 import json
 import re
-import shutil
-import subprocess
-import sys
+import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,11 @@ import pytest
 from cfnlint.api import lint_file
 from samcli.yamlhelper import yaml_parse
 from support import ROOT
-from template import deploy_storage, parameters, synthesize, synthesize_nested
+from template import parameters, synthesize, synthesize_nested
 
 from adapters.results import BY_DAY
 from adapters.uploads import IMAGES, RESULTS
+from local.storage import create_storage
 from settings import read_settings
 
 TEMPLATES = [ROOT / "template.yaml", *sorted((ROOT / "infra").glob("*.yaml"))]
@@ -339,97 +337,15 @@ def test_the_stack_tells_what_people_need_of_its_storage() -> None:
 
 
 def test_an_upload_lands_in_the_queue_and_a_result_does_not(moto_server: str) -> None:
-    outputs = deploy_storage()
-    queue = boto3.client("sqs")
-    url = outputs["ImagesQueueUrl"]
+    made = create_storage(moto_server, f"litelens-{uuid.uuid4()}", {})
+    queue, url = boto3.client("sqs"), made.source.queue_url
     (setup,) = queue.receive_message(QueueUrl=url)["Messages"]
     assert json.loads(setup["Body"])["Event"] == "s3:TestEvent"
     for key in ("results/cat.jpg.json", "backfills/one/manifest.json", "elsewhere", f"{IMAGES}cat.jpg"):
-        boto3.client("s3").put_object(Bucket=outputs["UploadBucketName"], Key=key, Body=b"-")
+        boto3.client("s3").put_object(Bucket=made.bucket, Key=key, Body=b"-")
     (message,) = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
     (record,) = json.loads(message["Body"])["Records"]
     assert (record["s3"]["bucket"]["name"], record["s3"]["object"]["key"]) == (
-        outputs["UploadBucketName"],
+        made.bucket,
         "uploads%2Fcat.jpg",
     )
-
-
-@dataclass(frozen=True)
-class FakeAws:
-    """A folder with a command `aws` that knows one stack, and notes what it is asked."""
-
-    folder: Path
-    calls: Path
-
-    def asked(self) -> list[list[str]]:
-        return [json.loads(line) for line in self.calls.read_text().splitlines()] if self.calls.exists() else []
-
-
-@pytest.fixture
-def fake_aws(tmp_path: Path) -> FakeAws:
-    outputs = [{"OutputKey": name, "OutputValue": made["Value"]} for name, made in synthesize()["Outputs"].items()]
-    stacks = {"litelens": {"Stacks": [{"Outputs": outputs}]}, "another": {"Stacks": [{}]}}
-    fake = FakeAws(tmp_path / "bin", tmp_path / "calls")
-    fake.folder.mkdir()
-    program = fake.folder / "aws"
-    program.write_text(FAKE_AWS.format(python=sys.executable, calls=str(fake.calls), stacks=stacks))
-    program.chmod(0o755)
-    return fake
-
-
-FAKE_AWS = """#!{python}
-import json, sys
-import jmespath
-with open({calls!r}, "a") as calls:
-    print(json.dumps(sys.argv[1:]), file=calls)
-options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
-if sys.argv[2] == "describe-stacks":
-    found = {stacks!r}.get(options["--stack-name"])
-    print(jmespath.search(options["--query"], found) if found else "", end="")
-    sys.exit(0 if found else 254)
-"""
-
-
-def redrive(path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    """`make redrive` where no other commands are found than those of the folder and make's own."""
-    make = shutil.which("make")
-    assert make
-    assignments = [f"{name}={value}" for name, value in variables.items()]
-    return subprocess.run(
-        [make, "redrive", *assignments], cwd=ROOT, env={"PATH": str(path)}, capture_output=True, text=True
-    )
-
-
-def test_what_failed_goes_back_to_the_queue(fake_aws: FakeAws) -> None:
-    done = redrive(fake_aws.folder, STACK="litelens")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "The uploads that failed are on their way back to the queue.\n"
-    describe, move = fake_aws.asked()
-    assert describe[:4] == ["cloudformation", "describe-stacks", "--stack-name", "litelens"]
-    assert move == ["sqs", "start-message-move-task", "--source-arn", "Storage.Outputs.ImagesDeadLettersArn"]
-
-
-@pytest.mark.parametrize("variables", [{}, {"STACK": ""}])
-def test_redrive_asks_which_stack(fake_aws: FakeAws, variables: dict[str, str]) -> None:
-    done = redrive(fake_aws.folder, **variables)
-    assert done.returncode != 0
-    assert done.stderr.startswith("Which stack? make redrive STACK=litelens\n")
-    assert fake_aws.asked() == []
-
-
-def test_redrive_says_that_it_needs_the_aws_command(tmp_path: Path) -> None:
-    done = redrive(tmp_path, STACK="litelens")
-    assert done.returncode != 0
-    assert done.stderr.startswith("make redrive needs the AWS CLI, the command aws; install it first\n")
-
-
-def test_redrive_moves_nothing_of_another_kind_of_stack(fake_aws: FakeAws) -> None:
-    done = redrive(fake_aws.folder, STACK="another")
-    assert done.returncode != 0
-    assert done.stderr.startswith("The stack another has no output ImagesDeadLettersArn; is it one of litelens?\n")
-    assert len(fake_aws.asked()) == 1
-
-
-def test_redrive_ends_where_aws_fails(fake_aws: FakeAws) -> None:
-    assert redrive(fake_aws.folder, STACK="missing").returncode != 0
-    assert len(fake_aws.asked()) == 1

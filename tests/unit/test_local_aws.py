@@ -40,7 +40,7 @@ def test_only_one_of_many_conditional_writes_at_a_time_succeeds(endpoint: str) -
         return True
 
     with ThreadPoolExecutor(8) as threads:
-        for key in map(str, range(30)):
+        for key in map(str, range(60)):
             assert sum(threads.map(was_written, [key] * 8)) == 1
 
 
