@@ -24,8 +24,8 @@ from urllib.parse import parse_qsl
 
 import uvicorn
 
+from handlers.bodies import BINARY_TYPES
 from handlers.problems import FORBIDDEN, INTERNAL, KINDS, Kind, RequestTooLarge, problem
-from handlers.requests import BINARY_TYPES
 from litelens.errors import LitelensError
 from settings import SettingsError
 

@@ -18,7 +18,7 @@ from adapters.errors import (
     StorageTimeout,
     StorageUnavailable,
 )
-from handlers import answers, problems, requests
+from handlers import answers, bodies, problems
 from litelens.errors import CorruptImage, ImageMissing, ImageTooLarge, InvalidOption, NotAnImage
 
 VERSION = "1.0.0"
@@ -169,10 +169,10 @@ def _problem_response(kinds: list[problems.Kind]) -> dict[str, Any]:
 def _schemas() -> dict[str, Any]:
     _, schemas = msgspec.json.schema_components(
         (
-            requests.ClassifyBody,
-            requests.DescribeBody,
-            requests.UploadBody,
-            requests.ImageInput,
+            bodies.ClassifyBody,
+            bodies.DescribeBody,
+            bodies.UploadBody,
+            bodies.ImageInput,
             answers.ClassifyAnswer,
             answers.ClassifyManyAnswer,
             answers.DescribeAnswer,
@@ -223,7 +223,7 @@ def _query(name: str, field: Mapping[str, Any]) -> dict[str, Any]:
 
 def _form(many: bool, **fields: Any) -> dict[str, Any]:
     image = {"type": "string", "contentMediaType": "application/octet-stream"}
-    images = {"oneOf": [image, {"type": "array", "items": image, "minItems": 1, "maxItems": requests.MAX_IMAGES}]}
+    images = {"oneOf": [image, {"type": "array", "items": image, "minItems": 1, "maxItems": bodies.MAX_IMAGES}]}
     return {
         "schema": {
             "type": "object",
@@ -231,7 +231,7 @@ def _form(many: bool, **fields: Any) -> dict[str, Any]:
             "properties": {"image": images if many else image, **fields},
             "additionalProperties": False,
         },
-        "encoding": {"image": {"contentType": ", ".join(requests.IMAGE_TYPES)}},
+        "encoding": {"image": {"contentType": ", ".join(bodies.IMAGE_TYPES)}},
     }
 
 
@@ -239,10 +239,10 @@ _HEADERS = {
     "X-Request-Id": {"schema": {"type": "string"}, "description": "Finds the request in the logs."},
     "Litelens-Model": {"schema": {"type": "string"}, "description": "The model's name and version."},
 }
-_BYTES: dict[str, Any] = {media_type: {} for media_type in requests.IMAGE_TYPES}
+_BYTES: dict[str, Any] = {media_type: {} for media_type in bodies.IMAGE_TYPES}
 
-_OPTIONS = _fields(requests.ClassifyBody, "top_k", "threshold", "heatmap", "heatmap_label")
-_QUESTION = _fields(requests.DescribeBody, "question")
+_OPTIONS = _fields(bodies.ClassifyBody, "top_k", "threshold", "heatmap", "heatmap_label")
+_QUESTION = _fields(bodies.DescribeBody, "question")
 
 _ONE = {
     "model": _MODEL,
@@ -271,7 +271,7 @@ OPERATIONS = (
                 in_S3={"s3_uri": "s3://photos/cat.jpg"},
                 several={"images": [{"image": _RED}, {"s3_uri": "s3://photos/cat.jpg"}]},
             ),
-            requests.FORM_TYPE: _form(True, **_OPTIONS),
+            bodies.FORM_TYPE: _form(True, **_OPTIONS),
         },
         parameters=tuple(_query(name, field) for name, field in _OPTIONS.items()),
     ),
@@ -323,7 +323,7 @@ OPERATIONS = (
         body={
             **_BYTES,
             _JSON: _content("DescribeBody", a_question={"s3_uri": "s3://photos/cat.jpg", "question": "Which breed?"}),
-            requests.FORM_TYPE: _form(False, **_QUESTION),
+            bodies.FORM_TYPE: _form(False, **_QUESTION),
         },
         parameters=(_query("question", _QUESTION["question"]),),
     ),

@@ -25,7 +25,7 @@ from support import (
 )
 
 from handlers import api, problems
-from handlers.requests import IMAGE_TYPES
+from handlers.bodies import IMAGE_TYPES
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier
 from litelens.images import Limits

@@ -10,7 +10,8 @@ from support import ROCKET, answer_of, classify_bytes, classify_json, content_ty
 from test_forms import BOUNDARY, FORM_TYPE, B, form
 
 from adapters.objects import ObjectLocation
-from handlers.requests import MAX_IMAGES, ImageInput, source_of
+from handlers.bodies import MAX_IMAGES, ImageInput
+from handlers.requests import source_of
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 

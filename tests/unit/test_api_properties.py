@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from support import answer_of, event
 from test_forms import FORM_TYPE, form
 
-from handlers.requests import IMAGE_TYPES
+from handlers.bodies import IMAGE_TYPES
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 

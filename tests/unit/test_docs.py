@@ -8,8 +8,8 @@ from support import BUNDLE, ROOT
 from template import gateway_codes, parameters
 
 from handlers import problems
+from handlers.bodies import BINARY_TYPES, IMAGE_TYPES
 from handlers.openapi import OPERATIONS
-from handlers.requests import BINARY_TYPES, IMAGE_TYPES
 from litelens.images import FORMATS, Limits
 from settings import DEFAULT_MAX_UPLOAD_BYTES, Settings
 

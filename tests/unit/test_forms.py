@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from urllib3.filepost import encode_multipart_formdata
 
+from handlers.bodies import MAX_IMAGES
 from handlers.forms import Form, read_form
-from handlers.requests import MAX_IMAGES
 
 BOUNDARY = "----the-boundary"
 B = BOUNDARY.encode()

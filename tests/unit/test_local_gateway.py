@@ -11,7 +11,7 @@ import pytest
 from support import recorded_event
 from template import gateway_responses
 
-from handlers.requests import BINARY_TYPES
+from handlers.bodies import BINARY_TYPES
 from local.gateway import MAX_PAYLOAD, METHODS, create_app, to_event
 
 SCOPE = {

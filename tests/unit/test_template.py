@@ -15,8 +15,8 @@ from template import GatewayResponse, gateway_codes, gateway_responses, paramete
 from adapters.calls import CONNECT_SECONDS, READ_SECONDS
 from handlers.answers import Problem
 from handlers.api import RESERVED_SECONDS
+from handlers.bodies import ClassifyBody, DescribeBody
 from handlers.problems import INTERNAL, KINDS
-from handlers.requests import ClassifyBody, DescribeBody
 from settings import read_settings
 
 ORIGIN = "https://example.com"
