@@ -31,6 +31,9 @@ ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "images" / "rocket.jpg"
 BUNDLE = ROOT / "models" / "cifar100-resnet50"
 
+# Seconds that workers may take to start.
+_PATIENCE = 60
+
 # Classifies as many images as it is given numbers.
 Take = Callable[[Sequence[int]], None]
 
@@ -221,9 +224,12 @@ def measure(setting: Setting, seconds: float, repetitions: int) -> Measured:
         ]
         for worker in workers:
             worker.start()
-        together = [sum(rate) for rate in zip(*(rates.get() for _ in workers), strict=True)]
-        for worker in workers:
-            worker.join()
+        try:
+            each = [rates.get(timeout=_PATIENCE + 2 * seconds * repetitions) for _ in workers]
+        finally:
+            for worker in workers:
+                worker.terminate()
+        together = [sum(rate) for rate in zip(*each, strict=True)]
     return Measured(setting, statistics.median(together), min(together), max(together))
 
 
@@ -246,7 +252,7 @@ def settings(latency: float) -> list[Setting]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--latency", type=float, default=0.02, help="seconds that each call takes (default: 0.02)")
-    parser.add_argument("--seconds", type=float, default=4, help="of each repetition (default: 4)")
+    parser.add_argument("--seconds", type=float, default=3, help="of each repetition (default: 3)")
     parser.add_argument("--repetitions", type=int, default=5, help="(default: 5)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     given = parser.parse_args()

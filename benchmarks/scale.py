@@ -3,9 +3,9 @@
 Reads what `benchmarks/bulk.py --json` printed; prints the tables of docs/scale.md.
 """
 
+import argparse
 import json
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +139,9 @@ def _rounded(number: float) -> float:
 
 
 def main() -> None:
-    rates = rates_of(json.loads(Path(sys.argv[1]).read_text()))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measured", type=Path, help="the file of what benchmarks/bulk.py --json printed")
+    rates = rates_of(json.loads(parser.parse_args().measured.read_text()))
     print(totals(rates), breakdown(rates), sep="\n\n")
 
 

@@ -21,6 +21,9 @@ _AGO = re.compile(rf"(\d+)([{''.join(_UNITS)}])", re.ASCII)
 
 _DEFAULT_SINCE = "24h"
 
+# Each day costs requests, and results are not kept for so long.
+_LONGEST = timedelta(days=400)
+
 
 def add_results(commands: "argparse._SubParsersAction[ArgumentParser]") -> None:
     """Add the command."""
@@ -86,6 +89,8 @@ def _run(command: ArgumentParser, given: Namespace) -> int:
         first = list(itertools.islice(chosen, 1))
         if not first:
             say("There are no such results.")
+        if not (first or given.csv):
+            return 0
         return 0 if print_all(_format(given)(itertools.chain(first, chosen))) else 1
     except AwsError as error:
         say(str(error))
@@ -95,6 +100,8 @@ def _run(command: ArgumentParser, given: Namespace) -> int:
 def _check(command: ArgumentParser, given: Namespace) -> None:
     if not given.table:
         command.error("name the table, the stack's output ResultsTableName, by --table or LITELENS_RESULTS_TABLE")
+    if datetime.now(UTC) - given.since > _LONGEST:
+        command.error(f"--since may be {_LONGEST.days} days ago at the most")
     if given.until and given.until < given.since:
         command.error("--until must not be before --since")
     if given.failed and (given.label or given.uncertain):

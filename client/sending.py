@@ -65,8 +65,9 @@ class _Stored:
 
 
 def in_uploads(prefix: str) -> str:
-    """The prefix below uploads/, where it does not begin with that itself."""
-    return prefix if prefix.startswith(IMAGES) else IMAGES + prefix
+    """The prefix below uploads/, where it does not begin with that itself, and without a slash before it."""
+    prefix = prefix.lstrip("/")
+    return prefix if f"{prefix}/".startswith(IMAGES) else IMAGES + prefix
 
 
 def plan(paths: Sequence[str], prefix: str) -> Plan:
@@ -103,7 +104,7 @@ def _relative(name: str, path: str) -> str:
 def _photo(name: str, key: str) -> Photo | Failed:
     if is_object_key(key):
         return Photo(name, key)
-    return Failed(name, "invalid_key", f"{name} cannot be a key in S3, which has at most 1,024 bytes of UTF-8.")
+    return Failed(name, "invalid_key", f"{name} cannot be a key in S3: it is too long, or no text in UTF-8.")
 
 
 class Uploader:

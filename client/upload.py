@@ -16,6 +16,7 @@ from client.classify import PARALLEL, count
 if TYPE_CHECKING:
     from client.results import Failed, Result
     from client.sending import Plan, Sent
+    from client.table import Table
 
 
 def add_upload(commands: "argparse._SubParsersAction[ArgumentParser]") -> None:
@@ -117,10 +118,14 @@ def _upload_and_wait(plan: "Plan", course: _Course, given: Namespace) -> bool:
     """Send the photos, wait for their results, and print them; whether that was possible."""
     from client.console import print_all
     from client.output import json_lines, table
+    from client.table import Table
 
+    table_of_results = Table(given.table)
+    # Asked for before anything is sent, which nobody needs who has named a wrong table.
+    table_of_results.find(given.bucket, given.bucket, "")
     for _ in _sent(plan, course, given):
         pass
-    results = _results(course, given)
+    results = _results(course, given, table_of_results)
     if given.json:
         return print_all(json_lines(results))
     places = {item.name: place for place, item in enumerate(plan.items)}
@@ -178,15 +183,14 @@ def _lines(items: "Iterable[Sent | Failed]", *, as_json: bool) -> Iterator[str]:
             yield json.dumps({"source": item.name, "status": status, "key": item.key, "revision": item.revision}) + "\n"
 
 
-def _results(course: _Course, given: Namespace) -> "Iterator[Result]":
+def _results(course: _Course, given: Namespace, saved: "Table") -> "Iterator[Result]":
     """What is known of the photos that failed, and the results of the others as they come, noted."""
     from client.console import with_progress
     from client.following import follow
     from client.results import Failed
-    from client.table import Table
 
     yield from [*course.failed]
-    results = follow(course.sent, given.bucket, Table(given.table))
+    results = follow(course.sent, given.bucket, saved)
     for result in with_progress(results, len(course.sent), "Classifying", as_lines=given.json):
         if isinstance(result, Failed):
             course.failed.append(result)

@@ -26,7 +26,7 @@ def main() -> None:
     bundle = Path(os.environ.get("LITELENS_BUNDLE") or ROOT / "models" / "cifar100-resnet50")
     _forget_the_users_aws()
     _show_progress()
-    for sign in (signal.SIGTERM, signal.SIGHUP):
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.default_int_handler)
     try:
         require_free(given.port)
@@ -51,7 +51,9 @@ def _run(bundle: Path, port: int, workers: int) -> None:
     ):
         _fill(stack)
         print(_greeting(stack, api), flush=True)
-        ended.wait()
+        # Now and then it looks up: a signal that reaches another thread first wakes nobody who waits for ever.
+        while not ended.wait(timeout=1):
+            pass
 
 
 def _fill(stack: Stack) -> None:

@@ -23,14 +23,16 @@ Middleware = Callable[["WSGIApplication"], "WSGIApplication"]
 
 
 @contextmanager
-def serving_aws(port: int = 0, middleware: Middleware = lambda application: application) -> Iterator[str]:
+def serving_aws(
+    port: int = 0, middleware: Middleware = lambda application: application, host: str = _HOST
+) -> Iterator[str]:
     """The base URL of a server with moto's AWS until the block ends, behind this middleware.
 
-    With port 0 it is at a free one. Raises OSError when the port is taken. What is made in one server is there in
-    another one of the same process.
+    With port 0 it is at a free one; with the host 0.0.0.0 it can be reached from containers too. Raises OSError when
+    the port is taken. What is made in one server is there in another one of the same process.
     """
     application = middleware(_with_atomic_tables(DomainDispatcherApplication(create_backend_app)))
-    server = make_server(_HOST, port, application, threaded=True, request_handler=_QuietHandler)
+    server = make_server(host, port, application, threaded=True, request_handler=_QuietHandler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     try:

@@ -92,7 +92,11 @@ class ExecutionEnvironment:
             self._process = process = self._spawn()
         try:
             self._begin(process)
+        except EmulatorError:
+            self.kill()
+            raise
         except (OSError, http.client.HTTPException, ValueError) as error:
+            self.kill()
             raise EmulatorError(f"The function ended before it began; its log is {self._log}.") from error
 
     def invoke(self, event: Any) -> Any:
@@ -101,7 +105,6 @@ class ExecutionEnvironment:
             self.start()
             answer = self._post(event, self._timeout + _START_SECONDS)
         except EmulatorError as error:
-            self.kill()
             raise InvocationFailed(str(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
             # Either it ended, or it was out of time, which Lambda makes its end.

@@ -36,19 +36,6 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 @contextmanager
-def serving_moto(host: str = "127.0.0.1") -> Iterator[str]:
-    """The base URL of a server with moto's AWS; with the host 0.0.0.0 it can be reached from containers too."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address=host, port=0, verbose=False)
-    server.start()
-    try:
-        yield f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-    finally:
-        server.stop()
-
-
-@contextmanager
 def s3_at(url: str) -> Iterator[None]:
     """boto3, and the clients that the adapters keep, speak to this server, S3 or all of AWS."""
     from adapters.calls import aws_client

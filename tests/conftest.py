@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aws import s3_at, serving_moto
+from aws import s3_at
 from support import BUNDLE, DATA, LambdaContext, require
+
+from local.aws import serving_aws
 
 os.environ["LITELENS_BUNDLE"] = str(BUNDLE)
 
@@ -56,7 +58,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
     """The base URL of moto's server, which boto3 takes for S3 until the session ends."""
-    with serving_moto() as url, s3_at(url):
+    with serving_aws() as url, s3_at(url):
         yield url
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from adapters.deadline import Deadline
 from adapters.errors import StorageError, StorageTimeout, StorageUnavailable
@@ -22,11 +22,14 @@ READ_SECONDS = 2.0
 # More than one image's threads ever use at a time.
 _CONNECTIONS = 20
 
+Service = Literal["dynamodb", "events", "s3"]
+SERVICES: tuple[Service, ...] = get_args(Service)
+
 Refusal = Callable[["ClientError"], StorageError | None]
 
 
 @cache
-def aws_client(service: Literal["dynamodb", "events", "s3"], attempts: int = 1) -> Any:
+def aws_client(service: Service, attempts: int = 1) -> Any:
     """The process's client for a service, made when it is first used.
 
     With one attempt it does not retry: ask() does, by the deadline.

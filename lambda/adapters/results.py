@@ -35,9 +35,9 @@ class Results:
         self._table = table
 
     def find(self, result_id: ResultId, deadline: Deadline) -> bytes | None:
-        """The result, if there is one; one that was saved before is always seen."""
+        """The final result, if there is one; one that was saved before is always seen."""
         found = self._ask("get_item", deadline, Key=_primary_key(result_id), ConsistentRead=True)
-        return _document(found["Item"]) if "Item" in found else None
+        return _document(found["Item"]) if "Item" in found and found["Item"]["is_final"]["BOOL"] else None
 
     def of_object(self, bucket: str, key: str, deadline: Deadline) -> list[bytes]:
         """All results of an object, newest first: few, since each is of another revision or by another model."""
@@ -49,14 +49,24 @@ class Results:
         )
         return [_document(item) for item in sorted(items, key=lambda item: str(item["time"]["S"]), reverse=True)]
 
-    def save(self, result_id: ResultId, document: bytes, at: datetime, days: int, deadline: Deadline) -> bytes:
-        """Keep the result for so many days, unless there is one already; returns the one that is there then."""
+    def save(
+        self,
+        result_id: ResultId,
+        document: bytes,
+        at: datetime,
+        days: int,
+        deadline: Deadline,
+        *,
+        is_final: bool = True,
+    ) -> bytes:
+        """Keep the result for so many days, unless there is a final one already; returns the one that is there then."""
         item = {
             **_primary_key(result_id),
             "day": {"S": f"{at.date()}#{zlib.crc32(result_id.key.encode()) % SHARDS}"},
             "key": {"S": result_id.key},
             "time": {"S": at.isoformat()},
             "document": {"S": document.decode()},
+            "is_final": {"BOOL": is_final},
             "expires_at": {"N": str(int((at + timedelta(days=days)).timestamp()))},
         }
         return document if self._put(item, deadline) else self.find(result_id, deadline) or document
@@ -88,12 +98,17 @@ class Results:
         )
 
     def _put(self, item: dict[str, Any], deadline: Deadline) -> bool:
-        """Whether the item was put; False when there is one already."""
+        """Whether the item was put; False when there is a final one already."""
         client = aws_client("dynamodb")
 
         def attempt() -> bool:
             try:
-                client.put_item(TableName=self._table, Item=item, ConditionExpression="attribute_not_exists(image)")
+                client.put_item(
+                    TableName=self._table,
+                    Item=item,
+                    ConditionExpression="attribute_not_exists(image) OR is_final = :no",
+                    ExpressionAttributeValues={":no": {"BOOL": False}},
+                )
             except client.exceptions.ConditionalCheckFailedException:
                 return False
             return True

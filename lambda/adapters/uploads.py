@@ -6,12 +6,16 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from adapters.calls import storage_errors
 from adapters.deadline import Deadline
 from adapters.errors import ObjectNotFound
-from adapters.objects import ask_s3, is_object_key, s3_client
+from adapters.objects import ObjectLocation, ask_s3, is_object_key, s3_client
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import HeadObjectOutputTypeDef
 
 # The prefix that notifies, and the one that never does.
 IMAGES, RESULTS = "uploads/", "results/"
@@ -59,12 +63,22 @@ class Uploads:
 
     def is_there(self, upload_id: str, deadline: Deadline) -> bool:
         """Whether an image has arrived and not been deleted; raises StorageError."""
-        key = image_key(upload_id)
-        try:
-            ask_s3(lambda: s3_client().head_object(Bucket=self.bucket, Key=key), deadline)
-        except ObjectNotFound:
+        return self._head(image_key(upload_id), deadline) is not None
+
+    def is_at(self, location: ObjectLocation, deadline: Deadline) -> bool:
+        """Whether what is in this place now is this version, or has this etag; raises StorageError."""
+        head = self._head(location.key, deadline)
+        if head is None:
             return False
-        return True
+        if location.version_id is not None:
+            return head.get("VersionId") == location.version_id
+        return head["ETag"].strip('"') == location.etag
+
+    def _head(self, key: str, deadline: Deadline) -> "HeadObjectOutputTypeDef | None":
+        try:
+            return ask_s3(lambda: s3_client().head_object(Bucket=self.bucket, Key=key), deadline)
+        except ObjectNotFound:
+            return None
 
     def is_open(self, upload_id: str) -> bool:
         """Whether an image may still arrive: the id is not from the future, and its form has not run out."""

@@ -17,6 +17,9 @@ MAX_TURNS = 20
 # Of a confidence.
 _DIGITS = 6
 
+# The codes of problems with an object's being there.
+_NOT_THERE = ("object_not_found", "object_version_not_found")
+
 Confidence = Annotated[float, Meta(description="A calibrated probability.", ge=0, le=1, examples=[0.785321])]
 Label = Annotated[str, Meta(examples=["rocket"])]
 Milliseconds = Annotated[float, Meta(ge=0, examples=[2.2])]
@@ -175,6 +178,11 @@ class BulkResult(Struct, frozen=True):
     def is_superseded(self) -> bool:
         """Whether the object was overwritten before it could be read, so that another result tells of it."""
         return isinstance(self.result, Failure) and self.result.problem.code == "object_version_not_found"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it will stay so: what was deleted or overwritten may be put again, and be the same revision."""
+        return not isinstance(self.result, Failure) or self.result.problem.code not in _NOT_THERE
 
 
 class Links(Struct, frozen=True, omit_defaults=True):

@@ -22,6 +22,8 @@ class Arrival:
     key: str
     revision: str
     is_version: bool
+    # Differs where the same bytes are put again, and stays when S3 or SQS tells twice; empty where it is not told.
+    sequencer: str = ""
 
     @property
     def location(self) -> ObjectLocation:
@@ -35,6 +37,7 @@ class _Object(Struct, rename="camel"):
     key: str
     e_tag: str = ""
     version_id: str = ""
+    sequencer: str = ""
 
 
 class _Bucket(Struct):
@@ -78,7 +81,7 @@ def _arrival(s3: _S3) -> Arrival:
     version, etag = s3.object.version_id, s3.object.e_tag
     if not version and not etag:
         raise InvalidNotification("The notification names neither a version nor an etag.")
-    return Arrival(s3.bucket.name, key, version or etag, is_version=bool(version))
+    return Arrival(s3.bucket.name, key, version or etag, is_version=bool(version), sequencer=s3.object.sequencer)
 
 
 def _is_test_event(body: str) -> bool:

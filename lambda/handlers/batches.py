@@ -1,8 +1,9 @@
 """Images in bulk: batches of SQS's messages about uploads, and of a backfill's objects from Step Functions."""
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+import contextlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from adapters.calls import aws_client
 from adapters.deadline import Deadline
-from handlers.arrivals import Arrival, read_notification
+from handlers.arrivals import Arrival, InvalidNotification, read_notification
 from handlers.backfill import read_batch
 from handlers.problems import KINDS, OutOfTime
 from handlers.records import logger, metrics, record_batch, record_failure, record_in_progress, record_problem
@@ -27,13 +28,20 @@ from settings import Settings, required
 
 Handler = Callable[[dict[str, Any], LambdaContext], Any]
 
-# Left of the invocation's time, in which nothing is begun any more.
-_RESERVED_SECONDS = 5.0
+_PREFIX = "bulk"
+
+# Left of the invocation's time, in which nothing is begun any more: what remembers an image may take so long when it
+# does not answer, each attempt 3 seconds.
+_RESERVED_SECONDS = 10.0
+_ATTEMPTS = 3
+
+# Seconds without which an image is not begun.
+_LEAST_SECONDS = 10.0
 
 # Once a message has been in the queue for longer than SQS keeps one, it cannot come a second time.
-_REMEMBERED_SECONDS = 14 * 24 * 3600
+_QUEUE_DAYS = 14
 
-_ATTEMPTS = 5
+_DAY = 24 * 3600
 
 
 def create_handler(settings: Settings) -> Handler:
@@ -47,9 +55,16 @@ def create_handler(settings: Settings) -> Handler:
     @logger.inject_lambda_context(clear_state=True)
     @metrics.log_metrics
     def handle(event: dict[str, Any], context: LambdaContext) -> Any:
-        return batches.tell(event, context) if "Items" in event else batches.take(event, context)
+        deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000 - _RESERVED_SECONDS)
+        if "Items" in event:
+            return batches.tell_results(read_batch(event), deadline, context.aws_request_id)
+        return batches.take_messages(event, deadline, context)
 
     return handle
+
+
+class _NotFinal(Exception):
+    """The result is kept, but may change: the same image may come again, which must not be taken for a repetition."""
 
 
 class _Batches:
@@ -57,59 +72,76 @@ class _Batches:
         self._worker = Worker(settings)
         self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="image")
         self._processor = AsyncBatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
-        self._once = IdempotencyConfig(expires_after_seconds=_REMEMBERED_SECONDS, hash_function="sha256")
+        # What was done must be forgotten before its result is, and images that come then are new.
+        remembered = min(_QUEUE_DAYS, settings.result_days) * _DAY - _DAY // 24
+        self._once = IdempotencyConfig(expires_after_seconds=remembered, hash_function="sha256")
         client = aws_client("dynamodb", _ATTEMPTS)
         memory = DynamoDBPersistenceLayer(required(settings, "idempotency_table"), boto3_client=client)
-        self._take_once: Callable[..., None] = idempotent_function(
-            self._take_arrival,
+        # Else the first threads would each do that, and some work with it half done.
+        memory.configure(self._once, key_prefix=_PREFIX)
+        self._keep_once: Callable[..., None] = idempotent_function(
+            self._keep_result,
             data_keyword_argument="identity",
             persistence_store=memory,
             config=self._once,
-            key_prefix="bulk",
+            key_prefix=_PREFIX,
         )
 
-    def tell(self, event: dict[str, Any], context: LambdaContext) -> list[Any]:
-        """The results of a backfill's batch, in its order; raises InvalidBatch, AdapterError or OutOfTime."""
-        deadline, request_id = _deadline(context), context.aws_request_id
-        arrivals = read_batch(event)
+    def tell_results(self, arrivals: Sequence[Arrival], deadline: Deadline, request_id: str) -> list[Any]:
+        """The results of a backfill's batch, in its order; raises StorageError."""
         record_batch(len(arrivals))
-        results = self._threads.map(lambda arrival: self._worker.tell(arrival, deadline, request_id), arrivals)
-        return [msgspec.to_builtins(result) for result in results]
+        told = [self._threads.submit(self._worker.tell_result, each, deadline, request_id) for each in arrivals]
+        # Even if one has failed: what still runs would go on in the next invocation.
+        wait(told)
+        return [msgspec.to_builtins(each.result()) for each in told]
 
-    def take(self, event: dict[str, Any], context: LambdaContext) -> Any:
+    def take_messages(self, event: dict[str, Any], deadline: Deadline, context: LambdaContext) -> Any:
         """Lambda's partial response to a batch of messages: those that are to come again."""
-        deadline, request_id = _deadline(context), context.aws_request_id
         record_batch(len(event.get("Records", [])))
         self._once.register_lambda_context(context)
 
         async def take_record(record: SQSRecord) -> None:
             loop = asyncio.get_running_loop()
-            try:
-                await loop.run_in_executor(self._threads, self._take_message, record.body, deadline, request_id)
-            except Exception as error:
-                _record(error, request_id)
-                raise
+            await loop.run_in_executor(self._threads, self._take, record.body, deadline, context.aws_request_id)
 
         return async_process_partial_response(event, take_record, self._processor, context)
 
-    def _take_message(self, body: str, deadline: Deadline, request_id: str) -> None:
-        for arrival in read_notification(body):
-            if deadline.remaining() <= 0:
-                raise OutOfTime("There is no time left for this message; it is left for another invocation.")
-            identity = {
-                "bucket": arrival.bucket,
-                "key": arrival.key,
-                "revision": arrival.revision,
-                "model": self._worker.model,
-            }
-            self._take_once(identity=identity, arrival=arrival, deadline=deadline, request_id=request_id)
+    def _take(self, message: str, deadline: Deadline, request_id: str) -> None:
+        """See to it that all objects of a message have their results; raises the first error, after trying all."""
+        errors = []
+        for arrival in _arrivals(message, request_id):
+            try:
+                self._take_arrival(arrival, deadline, request_id)
+            except Exception as error:
+                _record(error, request_id)
+                errors.append(error)
+        if errors:
+            raise errors[0]
 
-    def _take_arrival(self, *, identity: dict[str, str], arrival: Arrival, deadline: Deadline, request_id: str) -> None:
-        self._worker.take(arrival, deadline, request_id)
+    def _take_arrival(self, arrival: Arrival, deadline: Deadline, request_id: str) -> None:
+        if deadline.remaining() < _LEAST_SECONDS:
+            raise OutOfTime("There is no time left for this image; it is left for another invocation.")
+        identity = {
+            "bucket": arrival.bucket,
+            "key": arrival.key,
+            "revision": arrival.revision,
+            "sequencer": arrival.sequencer,
+            "model": self._worker.model,
+        }
+        with contextlib.suppress(_NotFinal):
+            self._keep_once(identity=identity, arrival=arrival, deadline=deadline, request_id=request_id)
+
+    def _keep_result(self, *, identity: dict[str, str], arrival: Arrival, deadline: Deadline, request_id: str) -> None:
+        if not self._worker.keep_result(arrival, deadline, request_id):
+            raise _NotFinal
 
 
-def _deadline(context: LambdaContext) -> Deadline:
-    return Deadline.after(context.get_remaining_time_in_millis() / 1000 - _RESERVED_SECONDS)
+def _arrivals(message: str, request_id: str) -> list[Arrival]:
+    try:
+        return read_notification(message)
+    except InvalidNotification as error:
+        record_failure(error, request_id)
+        raise
 
 
 def _record(error: Exception, request_id: str) -> None:

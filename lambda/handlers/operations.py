@@ -65,7 +65,8 @@ class Operations:
             raise UnknownResult("This is not an id that POST /v1/uploads gave.")
         saved = results.of_object(uploads.bucket, image_key(upload_id), call.deadline)
         if saved:
-            found = _last([msgspec.json.decode(document, type=answers.BulkResult) for document in saved])
+            decoded = [msgspec.json.decode(document, type=answers.BulkResult) for document in saved]
+            found = next((result for result in decoded if not result.is_superseded), decoded[0])
             return answers.ResultAnswer(upload_id, found.model, found.result, call.id)
         if not uploads.is_open(upload_id) and not uploads.is_there(upload_id, call.deadline):
             raise UnknownResult("No image came under this id in time, or it was deleted since; ask for a new upload.")
@@ -135,7 +136,3 @@ class Operations:
         if self._uploads is None or self._results is None:
             raise NotConfigured(f"Uploads have no bucket here; {_OPERATOR} can give them one.")
         return self._uploads, self._results
-
-
-def _last(newest_first: list[answers.BulkResult]) -> answers.BulkResult:
-    return next((result for result in newest_first if not result.is_superseded), newest_first[0])

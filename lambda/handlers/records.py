@@ -1,6 +1,7 @@
 """What is written down of each request: log lines and metrics, never bytes, keys or base64."""
 
 import dataclasses
+import threading
 import traceback
 from http import HTTPStatus
 from typing import Any
@@ -15,14 +16,17 @@ logger = Logger(service="litelens")
 # The service is the environment's POWERTOOLS_SERVICE_NAME.
 metrics = Metrics(namespace="litelens")
 
+# Metrics are not safe for concurrent use.
+_lock = threading.Lock()
+
 
 def record_request() -> None:
-    metrics.add_metric("Requests", MetricUnit.Count, 1)
+    _count("Requests", MetricUnit.Count, 1)
 
 
 def record_batch(count: int) -> None:
     """`count` is the messages or objects that one invocation was given."""
-    metrics.add_metric("Records", MetricUnit.Count, count)
+    _count("Records", MetricUnit.Count, count)
 
 
 def record_in_progress(request_id: str) -> None:
@@ -45,14 +49,14 @@ def record_prediction(prediction: Prediction, size: int, request_id: str) -> Non
         uncertain=prediction.uncertain,
         timing_ms=dataclasses.asdict(prediction.timing),
     )
-    metrics.add_metric("Classified", MetricUnit.Count, 1)
-    metrics.add_metric("Decode", MetricUnit.Milliseconds, prediction.timing.decode)
-    metrics.add_metric("Inference", MetricUnit.Milliseconds, prediction.timing.inference)
+    _count("Classified", MetricUnit.Count, 1)
+    _count("Decode", MetricUnit.Milliseconds, prediction.timing.decode)
+    _count("Inference", MetricUnit.Milliseconds, prediction.timing.inference)
 
 
 def record_description(model: str, input_tokens: int, output_tokens: int, request_id: str) -> None:
     logger.info("described", request_id=request_id, by=model, input_tokens=input_tokens, output_tokens=output_tokens)
-    metrics.add_metric("Described", MetricUnit.Count, 1)
+    _count("Described", MetricUnit.Count, 1)
 
 
 def record_problem(error: Exception, request_id: str) -> None:
@@ -61,10 +65,10 @@ def record_problem(error: Exception, request_id: str) -> None:
     told: dict[str, Any] = {"request_id": request_id, "code": kind.code, "status": kind.status.value}
     if kind.status >= HTTPStatus.INTERNAL_SERVER_ERROR and kind.status != HTTPStatus.NOT_IMPLEMENTED:
         logger.warning("failed", **told, reason=_reason(error))
-        metrics.add_metric("Failed", MetricUnit.Count, 1)
+        _count("Failed", MetricUnit.Count, 1)
     else:
         logger.info("refused", **told)
-        metrics.add_metric("Refused", MetricUnit.Count, 1)
+        _count("Refused", MetricUnit.Count, 1)
 
 
 def _reason(error: Exception) -> str:
@@ -76,10 +80,15 @@ def _reason(error: Exception) -> str:
 
 def record_failure(error: Exception, request_id: str) -> None:
     logger.error("failed", request_id=request_id, error=type(error).__name__, at=_call_chain(error))
-    metrics.add_metric("Failed", MetricUnit.Count, 1)
+    _count("Failed", MetricUnit.Count, 1)
 
 
 def _call_chain(error: Exception) -> list[str]:
     """Where the error came from, without the paths and source lines of a stack trace."""
     frames = traceback.walk_tb(error.__traceback__)
     return [f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}:{line}" for frame, line in frames]
+
+
+def _count(name: str, unit: MetricUnit, value: float) -> None:
+    with _lock:
+        metrics.add_metric(name, unit, value)

@@ -43,9 +43,6 @@ _WEBP_BYTES = 13
 # libjpeg keeps the coefficients of a JPEG whose channels come in several scans until the last one is read.
 _COEFFICIENT_BYTES = 2
 
-# What may be allocated beyond the estimate: copies of the file, and what decoders take whatever the size.
-_SPARE_MEMORY = 32_000_000
-
 _TOO_MUCH_MEMORY = (
     "Decoding the image would take more than {:,} bytes of memory. Send a smaller image, or a baseline JPEG."
 )
@@ -70,12 +67,14 @@ class Limits:
     """The largest image accepted. Pixels and memory are told from the header, before anything is decoded.
 
     `memory` is in bytes: what decoding takes beside the file. A JPEG that would take more is decoded at half its width
-    and height, which takes a quarter. The default leaves a function of 512 MB enough for everything else.
+    and height, which takes a quarter. The default leaves a function of 512 MB enough for everything else. `spare` bytes
+    are left beyond that to copies of the file, to what decoders take whatever the size, and to other threads.
     """
 
     bytes: int = 6_000_000
     pixels: int = 50_000_000
     memory: int = 320_000_000
+    spare: int = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def decode(data: bytes, limits: Limits) -> DecodedImage:
         _fit_into_memory(image, picture, turn is not None, limits)
         # A GIF's first frame can be smaller than its canvas, which is transparent around it.
         frame = image.tile[0].extents if isinstance(image, GifImageFile) else None
-        with _allocating_at_most(before + limits.memory + _SPARE_MEMORY):
+        with _allocating_at_most(before + limits.memory + limits.spare):
             image.load()
         image_format = str(image.format)
     if turn in _SIDEWAYS:

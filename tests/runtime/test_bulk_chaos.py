@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 OBJECTS, SENT_AGAIN, BROKEN, KILLS = 1800, 200, 180, 5
 
-# When a message comes again, the record that a killed invocation left must have run out, which it does with the time
-# that the invocation had.
-TIMEOUTS = Timeouts(function=15, visibility=25)
+# The function has the least time that the template allows. When a message comes again, the record that a killed
+# invocation left must have run out, which it does with the time that the invocation had.
+TIMEOUTS = Timeouts(function=30, visibility=36)
 
 # Messages in the queue at a time; moto looks at all of them whenever some are asked for.
 BACKLOG = 40

@@ -23,7 +23,7 @@ LONGEST_KEY = f"uploads/{'ö' * 508}"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with local_stack(BUNDLE, timeouts=Timeouts(function=20, visibility=25)) as stack:
+    with local_stack(BUNDLE, timeouts=Timeouts(function=30, visibility=36)) as stack:
         yield stack
 
 

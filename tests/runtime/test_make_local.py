@@ -94,7 +94,10 @@ def running_local(*arguments: str) -> Iterator[Local]:
             yield Local(process, port)
         finally:
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
+            try:
+                process.wait(timeout=60)
+            finally:
+                process.kill()
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lamb
 
 def test_an_object_is_told_by_its_etag() -> None:
     (arrival,) = read_notification(notification(record(PUT)))
-    assert arrival == Arrival("photos", "uploads/cat.jpg", PUT.etag, is_version=False)
+    assert arrival == Arrival("photos", "uploads/cat.jpg", PUT.etag, is_version=False, sequencer="0055AED6DC")
     assert (arrival.location.etag, arrival.location.version_id) == (PUT.etag, None)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from aws import error, failing_s3, json_error, still_clock
+from aws import Clock, error, failing_s3, json_error, still_clock
 from bulk import (
     Context,
     Put,
@@ -159,6 +159,46 @@ def test_an_object_that_was_overwritten_meanwhile_leaves_the_place_beside_it_to_
     assert saved_object(settings, KEYS[0]) == first
 
 
+def test_an_image_that_is_put_again_after_it_was_deleted_is_new(settings: Settings) -> None:
+    arrived = put(settings, KEYS[0], PHOTO)
+    s3_client().delete_object(Bucket=arrived.bucket, Key=arrived.key)
+    handler = create_handler(settings)
+    assert left(handler(batch(told(arrived)), Context())) == []
+    assert code(settings, KEYS[0]) == "object_not_found"
+    again = put(settings, KEYS[0], PHOTO)
+    assert again == arrived
+    assert left(handler(batch(told(again)), Context())) == []
+    assert isinstance(outcome(settings, KEYS[0]), Classification)
+    assert isinstance(saved_object(settings, KEYS[0]).result, Classification)
+
+
+def test_a_late_repetition_does_not_bring_back_an_old_result_beside_the_image(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = create_handler(settings)
+    old = put(settings, KEYS[0], encoded(Image.new("RGB", (9, 9)), "PNG"))
+    with monkeypatch.context() as patch:
+        patch.setattr(Uploads, "save_result", failing)
+        assert left(handler(batch(told(old)), Context())) == ["0"]
+    new = put(settings, KEYS[0], PHOTO)
+    assert left(handler(batch(told(new)), Context())) == []
+    assert left(handler(batch(told(old)), Context())) == []
+    assert saved_object(settings, KEYS[0]).revision == new.etag
+
+
+def test_an_image_that_is_put_back_as_it_was_has_its_result_beside_it_again(
+    settings: Settings, runs: list[int]
+) -> None:
+    handler = create_handler(settings)
+    for body, sequencer in ((PHOTO, "1"), (b"hello", "2"), (PHOTO, "3")):
+        arrived = put(settings, KEYS[0], body)
+        before = len(runs)
+        assert left(handler(batch(told(arrived, sequencer=sequencer)), Context())) == []
+    assert len(runs) == before
+    assert saved_object(settings, KEYS[0]).revision == arrived.etag
+    assert len(results_of(settings, KEYS[0])) == 2
+
+
 def test_in_a_bucket_with_versions_each_version_has_its_result(settings: Settings) -> None:
     s3_client().put_bucket_versioning(Bucket=settings.upload_bucket, VersioningConfiguration={"Status": "Enabled"})
     versions = [
@@ -202,6 +242,13 @@ def test_a_message_may_tell_of_several_objects(settings: Settings) -> None:
     assert take(settings, notification(*(record(arrived) for arrived in puts))) == []
     for arrived in puts:
         assert isinstance(outcome(settings, arrived.key), Classification)
+
+
+def test_one_that_fails_does_not_keep_the_others_of_its_message(settings: Settings) -> None:
+    arrived = put(settings, KEYS[0], PHOTO)
+    elsewhere = Put("secrets", "uploads/cat.jpg", "etag")
+    assert take(settings, notification(record(elsewhere), record(arrived))) == ["0"]
+    assert isinstance(outcome(settings, KEYS[0]), Classification)
 
 
 def test_the_test_that_s3_sends_and_deletions_are_taken_without_a_result(settings: Settings) -> None:
@@ -277,6 +324,53 @@ def test_with_too_little_time_left_all_are_left_for_another_invocation(settings:
     assert table_of(settings.results_table) == []
     assert take(settings, *bodies) == []
     assert len(table_of(settings.results_table)) == 3
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Clock:
+    """The clock, which goes on by so many seconds with each inference from now on."""
+    clock, run = still_clock(monkeypatch), LiteRT.run
+
+    def slowly(*arguments: Any) -> Any:
+        clock.now += seconds
+        return run(*arguments)
+
+    monkeypatch.setattr(LiteRT, "run", slowly)
+    return clock
+
+
+def test_when_the_time_runs_out_the_rest_are_left_for_another_invocation(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, runs: list[int]
+) -> None:
+    puts = [put(settings, f"uploads/{number}.jpg", PHOTO) for number in range(6)]
+    handler = create_handler(settings)
+    before = len(runs)
+    with monkeypatch.context() as patch:
+        slowed(patch, 14)
+        again = left(handler(batch(*map(told, puts)), Context(60)))
+    # 50 seconds are left for images, and none is begun in the last 5 of them.
+    assert len(runs) - before <= 4
+    assert len(again) >= 2
+    assert left(handler(batch(*(told(puts[int(number)]) for number in again)), Context())) == []
+    assert len(table_of(settings.results_table)) == 6
+
+
+def test_the_records_of_a_message_are_begun_while_there_is_time(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, runs: list[int]
+) -> None:
+    puts = [put(settings, f"uploads/{number}.jpg", PHOTO) for number in range(4)]
+    handler = create_handler(settings)
+    slowed(monkeypatch, 21)
+    before = len(runs)
+    assert left(handler(batch(notification(*map(record, puts))), Context(60))) == ["0"]
+    # After two, 8 of the 50 seconds are left, fewer than the 10 that it takes to begin.
+    assert len(runs) - before == 2
+    assert len(table_of(settings.idempotency_table)) == 2
+
+
+def test_an_image_is_forgotten_before_its_result_is(settings: Settings) -> None:
+    take(dataclasses.replace(settings, result_days=1), told(put(settings, KEYS[0], PHOTO)))
+    (memory,), (result,) = table_of(settings.idempotency_table), table_of(settings.results_table)
+    assert int(memory["expiration"]["N"]) < int(result["expires_at"]["N"])
 
 
 def test_results_are_kept_for_as_many_days_as_are_set(settings: Settings) -> None:

@@ -316,7 +316,19 @@ def test_every_setting_is_set_by_the_image_or_by_a_template() -> None:
     source = (ROOT / "lambda" / "settings.py").read_text()
     api = synthesize()["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
     by_image = {"LITELENS_BUNDLE", "LITELENS_THREADS"}
-    assert set(re.findall(r'"(LITELENS_[A-Z_]+)"', source)) == by_image | api.keys() | bulk_variables().keys()
+    by_templates = {name for name in api | bulk_variables() if name.startswith("LITELENS_")}
+    assert set(re.findall(r'"(LITELENS_[A-Z_]+)"', source)) == by_image | by_templates
+
+
+def test_the_functions_metrics_are_told_apart() -> None:
+    api = synthesize()["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
+    assert (api["POWERTOOLS_SERVICE_NAME"], bulk_variables()["POWERTOOLS_SERVICE_NAME"]) == ("api", "bulk")
+
+
+def test_a_message_is_kept_for_as_long_as_can_be() -> None:
+    longest = 14 * 24 * 3600
+    assert storage("ImagesQueue")["MessageRetentionPeriod"] == longest
+    assert storage("ImagesDeadLetters")["MessageRetentionPeriod"] == longest
 
 
 def test_both_functions_are_the_same_image_started_by_another_command() -> None:

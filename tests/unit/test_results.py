@@ -34,14 +34,24 @@ def key_of(number: int) -> str:
 
 def test_a_result_that_was_saved_is_found(results: Results) -> None:
     assert results.find(CAT, soon()) is None
-    assert results.save(CAT, b'{"it": "is"}', NOON, 30, soon()) == b'{"it": "is"}'
+    assert results.save(CAT, b'{"it": "is"}', NOON, 30, soon(), is_final=True) == b'{"it": "is"}'
     assert results.find(CAT, soon()) == b'{"it": "is"}'
 
 
 def test_the_first_result_stays(results: Results, table: str) -> None:
-    results.save(CAT, b"first", NOON, 30, soon())
-    assert results.save(CAT, b"second", NOON, 30, soon()) == b"first"
+    results.save(CAT, b"first", NOON, 30, soon(), is_final=True)
+    assert results.save(CAT, b"second", NOON, 30, soon(), is_final=True) == b"first"
     assert results.find(CAT, soon()) == b"first"
+    assert len(table_of(table)) == 1
+
+
+def test_a_result_that_is_not_final_is_not_found_and_makes_room(results: Results, table: str) -> None:
+    results.save(CAT, b"gone", NOON, 30, soon(), is_final=False)
+    assert results.find(CAT, soon()) is None
+    assert results.of_object("photos", "uploads/cat.jpg", soon()) == [b"gone"]
+    assert results.save(CAT, b"back", NOON, 30, soon(), is_final=True) == b"back"
+    assert results.save(CAT, b"gone again", NOON, 30, soon(), is_final=False) == b"back"
+    assert results.find(CAT, soon()) == b"back"
     assert len(table_of(table)) == 1
 
 
@@ -53,13 +63,13 @@ def test_every_revision_and_every_model_has_its_own(results: Results) -> None:
         ResultId("scans", "uploads/cat.jpg", "etag", "model/1"),
     ]
     for number, other in enumerate(others):
-        results.save(other, f"{number}".encode(), NOON + timedelta(seconds=number), 30, soon())
+        results.save(other, f"{number}".encode(), NOON + timedelta(seconds=number), 30, soon(), is_final=True)
     assert [results.find(other, soon()) for other in others] == [b"0", b"1", b"2", b"3"]
     assert results.of_object("photos", "uploads/cat.jpg", soon()) == [b"2", b"1", b"0"]
 
 
 def test_a_result_expires_after_its_days(results: Results, table: str) -> None:
-    results.save(CAT, b"{}", NOON, 7, soon())
+    results.save(CAT, b"{}", NOON, 7, soon(), is_final=True)
     (item,) = table_of(table)
     assert item["expires_at"] == {"N": str(int((NOON + timedelta(days=7)).timestamp()))}
 
@@ -69,7 +79,7 @@ def test_results_are_listed_by_prefix_and_day(results: Results) -> None:
         for days in (0, 1, 5):
             at = NOON - timedelta(days=days)
             result_id = ResultId("photos", key_of(number), f"{days}", "model/1")
-            results.save(result_id, f"{number} {days}".encode(), at, 30, soon())
+            results.save(result_id, f"{number} {days}".encode(), at, 30, soon(), is_final=True)
     today = date(2026, 11, 21)
     listed = [text.decode().split() for text in results.list(today - timedelta(days=1), today, "uploads/01", 25)]
     assert [days for _, days in listed] == ["0"] * 10 + ["1"] * 10
@@ -81,14 +91,14 @@ def test_results_are_listed_by_prefix_and_day(results: Results) -> None:
 def test_a_long_list_comes_whole(results: Results) -> None:
     large = b"x" * 200_000
     for number in range(60):
-        results.save(ResultId("photos", key_of(number), "etag", "model/1"), large, NOON, 30, soon())
+        results.save(ResultId("photos", key_of(number), "etag", "model/1"), large, NOON, 30, soon(), is_final=True)
     assert len(list(results.list(NOON.date(), NOON.date(), "uploads/", 25))) == 60
 
 
 @pytest.mark.parametrize("key", ["uploads/" + "k" * 1016, "uploads/" + "ü" * 508, "uploads/a b+ü/%2F#.jpg"])
 def test_any_key_that_an_object_can_have_has_its_result(results: Results, key: str) -> None:
     result_id = ResultId("a-bucket-name-of-sixty-three-characters-which-is-the-longest-one", key, "e", "model/1")
-    results.save(result_id, b"{}", NOON, 30, soon())
+    results.save(result_id, b"{}", NOON, 30, soon(), is_final=True)
     assert results.of_object(result_id.bucket, key, soon()) == [b"{}"]
     assert list(results.list(NOON.date(), NOON.date(), key, 25)) == [b"{}"]
 
