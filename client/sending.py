@@ -73,12 +73,14 @@ def in_uploads(prefix: str) -> str:
 def plan(paths: Sequence[str], prefix: str) -> Plan:
     """The photos that these files and folders hold, to be put below `prefix` by their path within the folder.
 
-    Raises ValueError when two would get the same key.
+    Raises ValueError when two would get the same key, or a path is what only classify takes.
     """
     folder = prefix.strip("/")
     to = in_uploads(f"{folder}/" if folder else "")
     made, by_key = Plan(), dict[str, str]()
     for path in paths:
+        if path == "-" or path.startswith("s3://"):
+            raise ValueError(f"{path} is neither a file nor a folder, and nothing else can be uploaded")
         inputs = Inputs()
         expand_path(path, inputs)
         made.skipped.extend(inputs.skipped)

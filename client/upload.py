@@ -56,11 +56,13 @@ class _Course:
     total: int
     sent: "list[Sent]" = field(default_factory=list)
     failed: "list[Failed]" = field(default_factory=list)
+    unclassified: "list[Failed]" = field(default_factory=list)
 
     def __str__(self) -> str:
         new = sum(photo.is_new for photo in self.sent)
         there, failed = len(self.sent) - new, len(self.failed)
-        return f"{new:,} of {self.total:,} sent, {there:,} were there already, {failed:,} failed"
+        told = f"{new:,} of {self.total:,} sent, {there:,} were there already, {failed:,} failed"
+        return f"{told}; {len(self.unclassified):,} could not be classified" if self.unclassified else told
 
 
 def _run(command: ArgumentParser, given: Namespace) -> int:
@@ -79,7 +81,7 @@ def _run(command: ArgumentParser, given: Namespace) -> int:
         say(f"Interrupted: {course}; the same command goes on from there.")
         return 130
     say(f"{course}.")
-    return 0 if could_print and not course.failed else 1
+    return 0 if could_print and not (course.failed or course.unclassified) else 1
 
 
 def _check(command: ArgumentParser, given: Namespace) -> None:
@@ -193,5 +195,5 @@ def _results(course: _Course, given: Namespace, saved: "Table") -> "Iterator[Res
     results = follow(course.sent, given.bucket, saved)
     for result in with_progress(results, len(course.sent), "Classifying", as_lines=given.json):
         if isinstance(result, Failed):
-            course.failed.append(result)
+            course.unclassified.append(result)
         yield result

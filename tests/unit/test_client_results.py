@@ -233,6 +233,7 @@ def test_that_there_is_nothing_is_said(table: str, capsys: pytest.CaptureFixture
         (["--table", "t", "--since", "yesterday"], "it must be like 90m, 2h, 3d, 2026-11-20 or 2026-11-20T14:30"),
         (["--table", "t", "--since", "2026-13-20"], "it must be like 90m, 2h, 3d"),
         (["--table", "t", "--since", "9999999999d"], "it must be like 90m, 2h, 3d"),
+        (["--table", "t", "--since", "999d"], "--since may be 400 days ago at the most"),
         (["--table", "t", "--until", "2000-01-01"], "--until must not be before --since"),
         (["--table", "t", "--failed", "--label", "cat"], "what failed has no label"),
         (["--table", "t", "--json", "--csv"], "not allowed with"),

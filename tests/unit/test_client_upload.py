@@ -384,7 +384,7 @@ def test_results_are_waited_for_and_come_in_the_order_of_the_photos(
     ]
     assert first == f"{photos}/a.jpg: It is no image. (request request-1)"
     assert second == f"{photos}/gone.jpg cannot be read: No such file or directory."
-    assert captured.err == "2 of 3 sent, 0 were there already, 2 failed.\n"
+    assert captured.err == "2 of 3 sent, 0 were there already, 1 failed; 1 could not be classified.\n"
 
 
 def test_results_are_the_json_of_classify(
@@ -428,6 +428,13 @@ def test_where_versions_are_kept_the_result_of_this_version_is_waited_for(
         monkeypatch.setattr("client.following.time.sleep", classify)
     assert upload(bucket, photo, "--wait", "--table", table) == 0
     assert versions(bucket) == 1
+
+
+@pytest.mark.parametrize("path", ["-", "s3://photos/a.jpg"])
+def test_only_files_and_folders_are_uploaded(bucket: str, path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["upload", path, "--bucket", bucket])
+    assert f"{path} is neither a file nor a folder" in capsys.readouterr().err
 
 
 def test_a_table_that_is_not_there_is_a_sentence_before_anything_is_sent(
