@@ -1,7 +1,4 @@
-import importlib.util
 import os
-import platform
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +12,7 @@ from aws import s3_at
 from support import BUNDLE, DATA, LambdaContext, require
 
 from local.aws import serving_aws
+from local.emulator import install_emulator
 
 os.environ["LITELENS_BUNDLE"] = str(BUNDLE)
 
@@ -45,14 +43,7 @@ def cifar100(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The emulator's program, which ships inside aws-sam-cli."""
     require(sys.platform == "linux", "the runtime interface emulator runs on Linux only")
-    machine = {"x86_64": "x86_64", "aarch64": "arm64"}[platform.machine()]
-    samcli = importlib.util.find_spec("samcli")
-    assert samcli
-    assert samcli.origin
-    shipped = Path(samcli.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}"
-    program = Path(shutil.copy(shipped, tmp_path_factory.mktemp("emulator")))
-    program.chmod(0o755)
-    return program
+    return install_emulator(tmp_path_factory.mktemp("emulator"))
 
 
 @pytest.fixture(scope="session")

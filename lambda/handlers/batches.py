@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -67,9 +68,30 @@ class _NotFinal(Exception):
     """The result is kept, but may change: the same image may come again, which must not be taken for a repetition."""
 
 
+class _Turns:
+    """One thread at a time for each image: the others find its result instead of making it too."""
+
+    def __init__(self) -> None:
+        self._taken: set[tuple[str, ...]] = set()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def of(self, *image: str) -> Iterator[None]:
+        with self._changed:
+            self._changed.wait_for(lambda: image not in self._taken)
+            self._taken.add(image)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken.remove(image)
+                self._changed.notify_all()
+
+
 class _Batches:
     def __init__(self, settings: Settings) -> None:
         self._worker = Worker(settings)
+        self._turns = _Turns()
         self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="image")
         self._processor = AsyncBatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
         # What was done must be forgotten before its result is, and images that come then are new.
@@ -111,7 +133,8 @@ class _Batches:
         errors = []
         for arrival in _arrivals(message, request_id):
             try:
-                self._take_arrival(arrival, deadline, request_id)
+                with self._turns.of(arrival.bucket, arrival.key, arrival.revision):
+                    self._take_arrival(arrival, deadline, request_id)
             except Exception as error:
                 _record(error, request_id)
                 errors.append(error)

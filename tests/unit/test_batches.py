@@ -32,6 +32,7 @@ from adapters.results import Results
 from adapters.uploads import Uploads, result_key
 from handlers.answers import BulkResult, Classification, Failure
 from handlers.batches import create_handler
+from handlers.worker import Worker
 from litelens.bundle import load_bundle
 from litelens.engines import LiteRT
 from settings import Settings, SettingsError
@@ -225,15 +226,34 @@ def test_a_message_that_comes_again_costs_no_second_inference_and_makes_no_secon
     assert results_of(settings, KEYS[0]) == result
 
 
-def test_two_that_tell_of_the_same_image_at_once_cost_one_inference(settings: Settings, runs: list[int]) -> None:
+@pytest.mark.parametrize("sequencers", [["1", "1", "1", "1"], ["1", "2", "3", "4"]], ids=["told", "put"])
+def test_the_same_image_several_times_in_a_batch_costs_one_inference(
+    settings: Settings, runs: list[int], sequencers: list[str]
+) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     handler = create_handler(settings)
     before = len(runs)
-    again = left(handler(batch(*[told(arrived)] * 4), Context()))
-    # Those that found the first one at work come again, and find its result.
-    assert len(again) < 4
-    assert left(handler(batch(told(arrived)), Context())) == []
+    assert left(handler(batch(*(told(arrived, sequencer=text) for text in sequencers)), Context())) == []
     assert len(runs) == before + 1
+    assert len(results_of(settings, KEYS[0])) == 1
+
+
+def test_an_image_that_another_invocation_has_in_hand_comes_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrived = put(settings, KEYS[0], PHOTO)
+    first, second = create_handler(settings), create_handler(settings)
+    keep, met = Worker.keep_result, []
+
+    def meanwhile(*arguments: Any) -> Any:
+        if not met:
+            met.append(left(second(batch(told(arrived)), Context())))
+        return keep(*arguments)
+
+    monkeypatch.setattr(Worker, "keep_result", meanwhile)
+    assert left(first(batch(told(arrived)), Context())) == []
+    assert met == [["0"]]
+    assert left(second(batch(told(arrived)), Context())) == []
     assert len(results_of(settings, KEYS[0])) == 1
 
 
