@@ -32,6 +32,11 @@ class Table:
         self._name = name
         self._results = Results(name)
 
+    def check(self) -> None:
+        """Raises AwsError when the table is not there, or may not be read."""
+        with self._explained():
+            self._results.of_object("", "", Deadline.after(_ANSWER_SECONDS))
+
     def find(self, bucket: str, key: str, revision: str) -> BulkResult | None:
         """The newest result of this revision of an object, if there is one; raises AwsError."""
         with self._explained():

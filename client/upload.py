@@ -122,12 +122,12 @@ def _upload_and_wait(plan: "Plan", course: _Course, given: Namespace) -> bool:
     from client.output import json_lines, table
     from client.table import Table
 
-    table_of_results = Table(given.table)
-    # Asked for before anything is sent, which nobody needs who has named a wrong table.
-    table_of_results.find(given.bucket, given.bucket, "")
+    saved = Table(given.table)
+    # Before anything is sent, which nobody needs who has named a wrong table.
+    saved.check()
     for _ in _sent(plan, course, given):
         pass
-    results = _results(course, given, table_of_results)
+    results = _results(course, given, saved)
     if given.json:
         return print_all(json_lines(results))
     places = {item.name: place for place, item in enumerate(plan.items)}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from local.aws import CREDENTIALS, isolated_environment
 from local.emulator import EmulatorError
-from local.stack import LocalError, Stack, local_stack, require_free
+from local.gateway import listen
+from local.stack import LocalError, Stack, local_stack
 from local.storage import ROOT
 
 SAMPLE = "tests/images/rocket.jpg"
@@ -29,7 +30,7 @@ def main() -> None:
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.default_int_handler)
     try:
-        require_free(given.port)
+        listen(given.port, "local").close()
         _run(bundle, given.port, given.workers)
     except (EmulatorError, LocalError) as error:
         sys.exit(str(error))

@@ -183,7 +183,8 @@ async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -
     await send({"type": "http.response.body", "body": body})
 
 
-def _listen(port: int) -> socket.socket:
+def listen(port: int, verb: str = "run") -> socket.socket:
+    """A socket that listens on this port, for that verb of make; ends the process with a sentence when none can."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -192,7 +193,7 @@ def _listen(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or error
-        sys.exit(f"Port {port} cannot be used ({reason}); choose another: make run PORT=8081")
+        sys.exit(f"Port {port} cannot be used ({reason}); choose another: make {verb} PORT=8081")
     return listener
 
 
@@ -207,7 +208,7 @@ def main() -> None:
     given = parser.parse_args()
     # They are for CloudWatch.
     os.environ.setdefault("POWERTOOLS_METRICS_DISABLED", "true")
-    listener = _listen(given.port)
+    listener = listen(given.port)
     try:
         from handlers.api import handler
     except (LitelensError, SettingsError) as error:

@@ -6,7 +6,6 @@ function runs in Lambda's runtime interface emulator. All that was uploaded is g
 
 import contextlib
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -151,16 +150,6 @@ def _variables(endpoint: str, declared: Mapping[str, str], bundle: Path) -> dict
         "LITELENS_THREADS": "1",
         "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "lambda")]),
     }
-
-
-def require_free(port: int) -> None:
-    """Raises LocalError when nothing can listen on this port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except (OSError, OverflowError) as error:
-            raise LocalError(f"Port {port} cannot be used ({error}); choose another: make local PORT=8081") from error
 
 
 def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -36,8 +36,8 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
 @contextmanager
-def s3_at(url: str) -> Iterator[None]:
-    """boto3, and the clients that the adapters keep, speak to this server, S3 or all of AWS."""
+def aws_at(url: str) -> Iterator[None]:
+    """boto3, and the clients that the adapters keep, speak to this server."""
     from adapters.calls import aws_client
 
     with pytest.MonkeyPatch.context() as patch:
@@ -60,8 +60,8 @@ def new_bucket() -> str:
 
 
 @contextmanager
-def failing_s3(*answers: Answer) -> Iterator[list[str]]:
-    """An S3 that gives these answers, the last one again and again; yields the requests as it gets them."""
+def failing_aws(*answers: Answer) -> Iterator[list[str]]:
+    """An AWS that gives these answers, the last one again and again; yields the requests as it gets them."""
     requests: list[str] = []
     given = itertools.chain(answers, itertools.repeat(answers[-1]))
 
@@ -87,7 +87,7 @@ def failing_s3(*answers: Answer) -> Iterator[list[str]]:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
-            with s3_at(f"http://127.0.0.1:{server.server_port}"):
+            with aws_at(f"http://127.0.0.1:{server.server_port}"):
                 yield requests
         finally:
             server.shutdown()

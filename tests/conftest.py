@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aws import s3_at
+from aws import aws_at
 from support import BUNDLE, DATA, LambdaContext, require
 
 from local.aws import serving_aws
@@ -49,7 +49,7 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
     """The base URL of moto's server, which boto3 takes for S3 until the session ends."""
-    with serving_aws() as url, s3_at(url):
+    with serving_aws() as url, aws_at(url):
         yield url
 
 

@@ -43,7 +43,7 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task import lambda
 from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from support import ROOT
-from template import _synthesize
+from template import synthesize_template
 
 Worker = distributed_item_processor_worker.DistributedItemProcessorWorker
 Function = Callable[[dict[str, Any]], Any]
@@ -59,7 +59,7 @@ def backfills(**parameters: str) -> dict[str, Any]:
         "UploadBucketName": "uploads",
         "ImageBuckets": "photos",
     }
-    return dict(_synthesize(ROOT / "infra" / "backfill.yaml", given | parameters)["Resources"])
+    return dict(synthesize_template(ROOT / "infra" / "backfill.yaml", given | parameters)["Resources"])
 
 
 def definition(**parameters: str) -> str:

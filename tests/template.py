@@ -41,13 +41,13 @@ def synthesize(**parameters: str) -> dict[str, Any]:
 
     A resource's reference reads as its name, an attribute's as `Name.Attribute`.
     """
-    return _synthesize(TEMPLATE, parameters)
+    return synthesize_template(TEMPLATE, parameters)
 
 
 def synthesize_nested(application: str, **parameters: str) -> dict[str, Any]:
     """The same of an application nested in the stack, with the parameters that the stack then hands to it."""
     nested = synthesize(**parameters)["Resources"][application]["Properties"]
-    return _synthesize(ROOT / nested["TemplateURL"], nested["Parameters"])
+    return synthesize_template(ROOT / nested["TemplateURL"], nested["Parameters"])
 
 
 def parameters() -> dict[str, dict[str, Any]]:
@@ -78,7 +78,8 @@ def _response(made: dict[str, Any]) -> GatewayResponse:
     )
 
 
-def _synthesize(template: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+def synthesize_template(template: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of any template, with these parameters."""
     document = _transformed(template, tuple(parameters.items()))
     assert parameters.keys() <= document["Parameters"].keys(), "CloudFormation refuses parameters that it does not know"
     values = {

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws import s3_at
+from aws import aws_at
 from bulk import batch
 from container.conftest import BASE_IMAGE, EXTRA_CA
 from support import ROCKET, ROOT, LambdaContext, answer_of, classify_bytes, free_port, recorded_event, require, running
@@ -83,7 +83,7 @@ def deployed(docker: str) -> Iterator[Deployed]:
     question = [docker, "network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Subnet}}"]
     subnet = subprocess.run(question, check=True, capture_output=True, text=True).stdout.strip()
     host = str(ip_network(subnet)[1])
-    with serving_aws(host="0.0.0.0") as url, s3_at(url):
+    with serving_aws(host="0.0.0.0") as url, aws_at(url):
         made = Deployed(create_storage(url, "litelens", {}), url.replace("127.0.0.1", host))
         aws_client("s3").put_object(Bucket=made.bucket, Key="rocket.jpg", Body=ROCKET.read_bytes())
         yield made

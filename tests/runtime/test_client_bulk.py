@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws import s3_at
+from aws import aws_at
 from PIL import Image
 from support import BUNDLE, ROCKET, ROOT, encoded, require
 
@@ -58,7 +58,7 @@ def gate() -> Gate:
 def stack(gate: Gate) -> Iterator[Stack]:
     """A stack at work, which boto3 takes for AWS."""
     require(sys.platform == "linux", "the runtime interface emulator runs on Linux only")
-    with local_stack(BUNDLE, middleware=gate.around) as stack, stack.polling(), s3_at(stack.endpoint):
+    with local_stack(BUNDLE, middleware=gate.around) as stack, stack.polling(), aws_at(stack.endpoint):
         yield stack
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import Answer, Clock, error, failing_s3, found, new_bucket, say_nothing, still_clock
+from aws import Answer, Clock, error, failing_aws, found, new_bucket, say_nothing, still_clock
 from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, classify_json, content_type_of
 
 from adapters.objects import s3_client
@@ -21,7 +21,7 @@ PHOTO_JSON = {"image": base64.b64encode(PHOTO).decode()}
 KEY = "holiday/secret key ü.jpg"
 MAX_BYTES = 100_000
 
-# With failing_s3's answer: what is asked for, the status, and the code.
+# With failing_aws's answer: what is asked for, the status, and the code.
 FAULTS: dict[str, tuple[Answer, int, str]] = {
     "no access": (error(403, "AccessDenied"), 403, "object_access_denied"),
     "an archived object": (error(403, "InvalidObjectState"), 403, "object_access_denied"),
@@ -124,7 +124,7 @@ class TestObjects:
     ) -> None:
         monkeypatch.setattr("adapters.calls.READ_SECONDS", 0.2)
         answer, status, code = FAULTS[name]
-        with failing_s3(answer) as requests:
+        with failing_aws(answer) as requests:
             response = handle_faults(classify_json({"s3_uri": "s3://photos/cat.jpg"}))
         assert requests
         assert problem_of(response) == (status, code)
@@ -143,19 +143,19 @@ class TestObjects:
         reason: str,
     ) -> None:
         monkeypatch.setattr("adapters.calls.READ_SECONDS", 0.2)
-        with failing_s3(answer):
+        with failing_aws(answer):
             handle_faults(classify_json({"s3_uri": "s3://photos/cat.jpg"}))
         (line,) = [vars(record) for record in caplog.records if record.getMessage() == "failed"]
         assert (line["levelname"], line["reason"]) == ("WARNING", reason)
 
     def test_s3_is_not_asked_about_another_bucket(self, handle_faults: Handle) -> None:
-        with failing_s3(found(PHOTO)) as requests:
+        with failing_aws(found(PHOTO)) as requests:
             response = handle_faults(classify_json({"s3_uri": "s3://secrets/cat.jpg"}))
         assert problem_of(response) == (403, "bucket_not_allowed")
         assert requests == []
 
     def test_no_bucket_is_read_by_default(self, handle: Handle) -> None:
-        with failing_s3(found(PHOTO)) as requests:
+        with failing_aws(found(PHOTO)) as requests:
             assert problem_of(handle(classify_json({"s3_uri": "s3://photos/cat.jpg"})))[1] == "bucket_not_allowed"
         assert requests == []
 

@@ -7,7 +7,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from aws import AWS_TEXT, Clock, s3_at, still_clock
+from aws import AWS_TEXT, Clock, aws_at, still_clock
 from converse import HANGS, ConverseServer, Reply, answer, converse_server, failure, refusal
 from support import BUNDLE, ROCKET, LambdaContext, event
 from test_api_aws import problem_of, put, succeeded
@@ -199,7 +199,7 @@ def test_no_log_line_tells_what_was_sent_or_said(
     written = StringIO()
     monkeypatch.setattr(api.logger.registered_handler, "stream", written)
     in_s3 = {"s3_uri": f"s3://photos/{KEY}"}
-    with s3_at(moto_server):
+    with aws_at(moto_server):
         from adapters.objects import s3_client
 
         s3_client().create_bucket(Bucket="photos")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from aws import failing_s3, found
+from aws import failing_aws, found
 from bulk import Context, Put, batch, classify_uploads, new_settings, notification, record, results_of
 from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, event
 from test_api_aws import MAX_BYTES, problem_of, put, succeeded
@@ -119,7 +119,7 @@ def test_the_image_that_was_sent_last_counts(handle_s3: Handle, settings: Settin
 
 @pytest.mark.parametrize("upload_id", ["x", "..", "%2e%2e", "results", "9a00d317-3e73-4f23-aec5-3eb8269d6efd"])
 def test_an_id_that_was_not_given_out_is_unknown(handle_faults: Handle, upload_id: str) -> None:
-    with failing_s3(found(b"{}")) as requests:
+    with failing_aws(found(b"{}")) as requests:
         assert problem_of(result(handle_faults, upload_id)) == UNKNOWN
     assert requests == []
 

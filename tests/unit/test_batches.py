@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from aws import Clock, error, failing_s3, json_error, still_clock
+from aws import Clock, error, failing_aws, json_error, still_clock
 from bulk import (
     Context,
     Put,
@@ -22,6 +22,7 @@ from bulk import (
     table_of,
 )
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 from support import BUNDLE, ROCKET, encoded
 
 from adapters.calls import aws_client
@@ -393,6 +394,24 @@ def test_an_image_is_forgotten_before_its_result_is(settings: Settings) -> None:
     assert int(memory["expiration"]["N"]) < int(result["expires_at"]["N"])
 
 
+def test_what_other_threads_fetch_is_not_taken_from_the_decoder(
+    moto_server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = new_settings(max_upload_bytes=10_000_000)
+    limits, load = settings.limits, JpegImageFile.load
+    nine_others = 9 * 2 * settings.max_upload_bytes
+
+    def beside_others(image: JpegImageFile) -> Any:
+        held = bytearray(limits.memory + nine_others)
+        loaded = load(image)
+        del held
+        return loaded
+
+    monkeypatch.setattr(JpegImageFile, "load", beside_others)
+    assert take(settings, told(put(settings, KEYS[0], PHOTO))) == []
+    assert isinstance(outcome(settings, KEYS[0]), Classification)
+
+
 def test_results_are_kept_for_as_many_days_as_are_set(settings: Settings) -> None:
     take(dataclasses.replace(settings, result_days=7), told(put(settings, KEYS[0], PHOTO)))
     (item,) = table_of(settings.results_table)
@@ -428,7 +447,7 @@ class TestBackfill:
 
     def test_one_that_may_not_be_read_fails_alone(self, settings: Settings) -> None:
         handler = create_handler(settings)
-        with failing_s3(error(403, "AccessDenied")):
+        with failing_aws(error(403, "AccessDenied")):
             (answer,) = handler(self.batch(Put(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
         assert answer["result"]["problem"]["code"] == "object_access_denied"
 
@@ -445,7 +464,7 @@ class TestBackfill:
     ) -> None:
         handler = create_handler(settings)
         still_clock(monkeypatch)
-        with failing_s3(error(503, "SlowDown")), pytest.raises(StorageUnavailable):
+        with failing_aws(error(503, "SlowDown")), pytest.raises(StorageUnavailable):
             handler(self.batch(Put(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
 
 
@@ -453,6 +472,6 @@ def test_a_throttled_memory_of_what_was_done_leaves_the_message(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     still_clock(monkeypatch)
-    with failing_s3(json_error("ProvisionedThroughputExceededException")) as requests:
+    with failing_aws(json_error("ProvisionedThroughputExceededException")) as requests:
         assert take(settings, told(Put(settings.upload_bucket or "", KEYS[0], "etag"))) == ["0"]
     assert requests

@@ -7,7 +7,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from aws import new_bucket, s3_at
+from aws import aws_at, new_bucket
 from fake_api import Request, Response, answering, in_turn, labelled, refused
 from support import ROCKET, free_port
 
@@ -184,7 +184,7 @@ def test_photos_in_s3_are_classified_on_this_machine(moto_server: str, capsys: p
 def test_without_credentials_a_photo_in_s3_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with s3_at(f"http://127.0.0.1:{free_port()}"):
+    with aws_at(f"http://127.0.0.1:{free_port()}"):
         for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             monkeypatch.delenv(variable)
         assert main(["classify", "s3://photos/a.jpg"]) == 1

@@ -16,7 +16,7 @@ from typing import Any
 
 import boto3
 import pytest
-from aws import AWS_TEXT, error, failing_s3, new_bucket
+from aws import AWS_TEXT, error, failing_aws, new_bucket
 from fake_api import Request, Response, answering, sent
 from states import ROLE, definition
 from support import ROOT
@@ -161,7 +161,7 @@ def test_a_missing_permission_is_named(capsys: pytest.CaptureFixture[str]) -> No
         said = complaint(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
     assert said.endswith("you need the permission states:DescribeStateMachine.")
     described = {"definition": definition()}
-    with failing_s3(error(403, "AccessDenied")), step_functions(DescribeStateMachine=described):
+    with failing_aws(error(403, "AccessDenied")), step_functions(DescribeStateMachine=described):
         said = complaint(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
     assert said == "s3://photos/ cannot be listed; you need the permission s3:ListBucket."
 

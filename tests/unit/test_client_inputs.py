@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws import new_bucket, s3_at
+from aws import aws_at, new_bucket
 from fake_api import Request, Response, answering
 from support import ROOT, free_port
 
@@ -203,7 +203,7 @@ def test_a_prefix_gives_more_images_than_s3_lists_at_a_time() -> None:
         page = f"<ListBucketResult>{more}<Contents><Key>{key}</Key></Contents></ListBucketResult>"
         return Response(200, page.encode())
 
-    with answering(list_one) as (url, _), s3_at(url):
+    with answering(list_one) as (url, _), aws_at(url):
         assert names("s3://photos/") == ["s3://photos/a.jpg", "s3://photos/b.jpg"]
 
 
@@ -220,7 +220,7 @@ def test_a_bucket_that_is_not_there_is_a_sentence(moto_server: str) -> None:
 
 
 def test_without_credentials_a_prefix_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    with s3_at(f"http://127.0.0.1:{free_port()}"):
+    with aws_at(f"http://127.0.0.1:{free_port()}"):
         for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             monkeypatch.delenv(variable)
         assert failure("s3://photos/").detail.startswith("There are no AWS credentials;")

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from aws import error, failing_s3
+from aws import error, failing_aws
 from fake_api import Request, Response, answering, in_turn, labelled
 from support import ROCKET, ROOT
 
@@ -110,7 +110,7 @@ def test_an_interrupted_upload_tells_how_much_was_sent_and_how_to_go_on(tmp_path
 
     options = ["--bucket", "photos", "--parallel", "1", "--json"]
     command = [sys.executable, "-m", "client", "upload", str(tmp_path), *options]
-    with failing_s3(answer):
+    with failing_aws(answer):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
             assert json.loads(process.stdout.readline())["status"] == "sent"

@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from aws import Answer, error, failing_s3, found, json_error, s3_at, say_nothing, still_clock
+from aws import Answer, aws_at, error, failing_aws, found, json_error, say_nothing, still_clock
 from bulk import new_table
 from fake_api import MODEL, classification, problem
 from support import free_port
@@ -220,8 +220,9 @@ def test_results_are_printed_as_they_come(table: str, save: Save, monkeypatch: p
     assert len(printed) == 2
 
 
-def test_that_there_is_nothing_is_said(table: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["results", "--json"]) == 0
+@pytest.mark.parametrize("options", [["--json"], []])
+def test_that_there_is_nothing_is_said(table: str, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["results", *options]) == 0
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "There are no such results.\n")
 
@@ -273,7 +274,7 @@ def test_a_table_that_is_not_there_is_a_sentence(moto_server: str, capsys: pytes
 def test_a_table_that_cannot_be_read_is_a_sentence(
     answer: Answer, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with failing_s3(answer):
+    with failing_aws(answer):
         assert error_of(capsys, "--table", "results", "--csv") == f"{sentence}\n"
 
 
@@ -283,7 +284,7 @@ def test_a_table_that_does_not_answer_is_given_up(
 ) -> None:
     still_clock(monkeypatch)
     monkeypatch.setattr("adapters.calls.READ_SECONDS", 0.05)
-    with failing_s3(answer) as requests:
+    with failing_aws(answer) as requests:
         assert "The table results cannot be read: " in error_of(capsys, "--table", "results")
     assert len(requests) > 3
 
@@ -292,7 +293,7 @@ def test_without_a_network_there_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     still_clock(monkeypatch)
-    with s3_at(f"http://127.0.0.1:{free_port()}"):
+    with aws_at(f"http://127.0.0.1:{free_port()}"):
         assert "AWS cannot be reached from here" in error_of(capsys, "--table", "results")
 
 
@@ -306,7 +307,7 @@ def test_without_a_network_there_is_a_sentence(
 def test_without_credentials_or_a_region_there_is_a_sentence(
     variables: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with s3_at(f"http://127.0.0.1:{free_port()}"):
+    with aws_at(f"http://127.0.0.1:{free_port()}"):
         for variable in variables:
             monkeypatch.delenv(variable)
         assert error_of(capsys, "--table", "results").startswith(sentence)
@@ -329,5 +330,5 @@ def test_a_long_listing_is_not_given_up_while_results_come(
         clock.now += 3
         found(json.dumps(next(left)).encode())(handler)
 
-    with failing_s3(slowly):
+    with failing_aws(slowly):
         assert len(listed(capsys, "--table", "results")) == pages

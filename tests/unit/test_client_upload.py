@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws import Answer, error, failing_s3, found, json_error, new_bucket, s3_at
+from aws import Answer, aws_at, error, failing_aws, found, json_error, new_bucket
 from bulk import new_table
 from fake_api import MODEL, classification, problem
 from PIL import Image
@@ -197,7 +197,7 @@ def many(tmp_path: Path) -> Path:
 
 
 def test_many_photos_are_compared_by_a_listing(many: Path) -> None:
-    with failing_s3(by_method(GET=listing(*many.iterdir()))) as requests:
+    with failing_aws(by_method(GET=listing(*many.iterdir()))) as requests:
         assert upload("photos", many) == 0
     assert len(requests) == 1
     assert "prefix=uploads%2Fphoto-&" in requests[0]
@@ -205,21 +205,21 @@ def test_many_photos_are_compared_by_a_listing(many: Path) -> None:
 
 def test_a_few_photos_are_compared_one_by_one(many: Path) -> None:
     few = sorted(many.iterdir())[:9]
-    with failing_s3(by_method(HEAD=error(404, "NotFound"), PUT=taken)) as requests:
+    with failing_aws(by_method(HEAD=error(404, "NotFound"), PUT=taken)) as requests:
         assert upload("photos", *few) == 0
     assert methods(requests) == {"HEAD": 9, "PUT": 9}
 
 
 def test_a_bucket_that_is_too_large_to_list_is_not_listed_to_its_end(many: Path) -> None:
     answers = by_method(GET=listing(is_truncated=True), HEAD=error(404, "NotFound"), PUT=taken)
-    with failing_s3(answers) as requests:
+    with failing_aws(answers) as requests:
         assert upload("photos", many) == 0
     assert methods(requests) == {"GET": 2, "HEAD": 20, "PUT": 20}
 
 
 def test_who_may_only_put_can_upload(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
     denied = error(403, "AccessDenied")
-    with failing_s3(by_method(GET=denied, HEAD=denied, PUT=taken)):
+    with failing_aws(by_method(GET=denied, HEAD=denied, PUT=taken)):
         assert upload("photos", many) == 0
     assert capsys.readouterr().err == "20 of 20 sent, 0 were there already, 0 failed.\n"
 
@@ -244,7 +244,7 @@ def test_a_setting_that_cannot_be_is_a_sentence(photos: Path, monkeypatch: pytes
 
 
 def test_a_file_that_is_not_there_fails_without_aws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with failing_s3(error(500, "InternalError")) as requests:
+    with failing_aws(error(500, "InternalError")) as requests:
         assert upload("photos", tmp_path / "gone.jpg") == 1
     assert capsys.readouterr().err.splitlines() == [
         f"{tmp_path}/gone.jpg cannot be read: No such file or directory.",
@@ -267,7 +267,7 @@ def test_a_name_that_cannot_be_a_key_fails_alone(
 
 def test_two_photos_do_not_get_the_same_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, other = made(tmp_path / "one", "a.jpg"), made(tmp_path / "other", "a.jpg")
-    with failing_s3(error(500, "InternalError")) as requests:
+    with failing_aws(error(500, "InternalError")) as requests:
         told = refused_as_usage(capsys, one, other, "--bucket", "photos")
     assert f"{one}/a.jpg and {other}/a.jpg would both be uploads/a.jpg" in told
     assert requests == []
@@ -309,13 +309,13 @@ def test_a_bucket_that_cannot_be_used_ends_the_upload(
     answer: Answer, sentence: str, many: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found_none = by_method(GET=error(403, "AccessDenied"), HEAD=error(404, "NotFound"), PUT=answer)
-    with failing_s3(found_none):
+    with failing_aws(found_none):
         assert upload("photos", many) == 1
     assert capsys.readouterr().err == f"{sentence}\n"
 
 
 def test_without_a_network_nothing_is_sent(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with s3_at(f"http://127.0.0.1:{free_port()}"):
+    with aws_at(f"http://127.0.0.1:{free_port()}"):
         assert upload("photos", photos) == 1
     assert "The bucket photos cannot be written to: AWS cannot be reached from here" in capsys.readouterr().err
 
@@ -323,7 +323,7 @@ def test_without_a_network_nothing_is_sent(photos: Path, capsys: pytest.CaptureF
 def test_without_credentials_nothing_is_sent(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with s3_at(f"http://127.0.0.1:{free_port()}"):
+    with aws_at(f"http://127.0.0.1:{free_port()}"):
         for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             monkeypatch.delenv(variable)
         assert upload("photos", photos) == 1
@@ -333,7 +333,7 @@ def test_without_credentials_nothing_is_sent(
 def test_a_failure_in_the_middle_tells_how_to_go_on(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
     puts = itertools.chain([taken] * 3, itertools.repeat(error(500, "InternalError")))
     answers = by_method(GET=listing(), PUT=lambda handler: next(puts)(handler))
-    with failing_s3(answers):
+    with failing_aws(answers):
         assert upload("photos", many, "--parallel", "1") == 1
     assert capsys.readouterr().err == (
         "The bucket photos cannot be written to: InternalError. 3 of 20 sent, 0 were there already, 0 failed; the same "
@@ -447,6 +447,6 @@ def test_a_table_that_is_not_there_is_a_sentence_before_anything_is_sent(
 
 def test_a_table_that_may_not_be_read_is_a_sentence(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = by_method(HEAD=error(404, "NotFound"), PUT=taken, POST=json_error("AccessDeniedException"))
-    with failing_s3(answers):
+    with failing_aws(answers):
         assert upload("photos", photos / "a.jpg", "--wait", "--table", "results") == 1
     assert "The table results cannot be read; you need the permission dynamodb:Query." in capsys.readouterr().err

@@ -12,14 +12,14 @@ from aws import (
     Answer,
     Clock,
     announced,
+    aws_at,
     drip,
     error,
-    failing_s3,
+    failing_aws,
     found,
     hang_up,
     in_another_region,
     new_bucket,
-    s3_at,
     say_nothing,
     still_clock,
 )
@@ -149,21 +149,21 @@ def test_an_archived_object_is_to_be_restored_first(bucket: str) -> None:
 
 
 def test_s3_is_not_asked_about_a_bucket_that_is_not_allowed() -> None:
-    with failing_s3(found(PHOTO)) as requests, pytest.raises(BucketNotAllowed):
+    with failing_aws(found(PHOTO)) as requests, pytest.raises(BucketNotAllowed):
         Objects(["photos"], len(PHOTO)).read(ObjectLocation("private", HERE.key), Deadline.after(25))
     assert requests == []
 
 
 @pytest.mark.parametrize("key", ["", "k" * 1025, "é" * 513, "\ud800"])
 def test_s3_is_not_asked_for_a_key_that_no_object_can_have(key: str) -> None:
-    with failing_s3(found(PHOTO)) as requests, pytest.raises(ObjectNotFound):
+    with failing_aws(found(PHOTO)) as requests, pytest.raises(ObjectNotFound):
         read(ObjectLocation("photos", key))
     assert requests == []
 
 
 @pytest.mark.parametrize("version_id", ["", "v" * 1025, "\ud800"])
 def test_s3_is_not_asked_for_a_version_that_cannot_be(version_id: str) -> None:
-    with failing_s3(found(PHOTO)) as requests, pytest.raises(ObjectVersionNotFound):
+    with failing_aws(found(PHOTO)) as requests, pytest.raises(ObjectVersionNotFound):
         read(ObjectLocation("photos", HERE.key, version_id))
     assert requests == []
 
@@ -186,14 +186,14 @@ def test_s3_is_not_asked_for_a_version_that_cannot_be(version_id: str) -> None:
     ],
 )
 def test_what_s3_refuses_is_asked_once_and_told_as_what_it_is(answer: Answer, expected: type[Exception]) -> None:
-    with failing_s3(answer) as requests, pytest.raises(Exception) as caught:  # noqa: PT011
+    with failing_aws(answer) as requests, pytest.raises(Exception) as caught:  # noqa: PT011
         read()
     assert type(caught.value) is expected
     assert requests == [f"GET /photos/{HERE.key}"]
 
 
 def test_a_bucket_that_s3_does_not_lead_to_is_denied() -> None:
-    with failing_s3(in_another_region), pytest.raises(ObjectAccessDenied, match="region"):
+    with failing_aws(in_another_region), pytest.raises(ObjectAccessDenied, match="region"):
         read()
 
 
@@ -211,7 +211,7 @@ def test_a_bucket_that_s3_does_not_lead_to_is_denied() -> None:
     ids=["500", "slow-down", "502-in-html", "request-timeout", "hung-up", "no-body", "half-a-body"],
 )
 def test_what_fails_twice_in_passing_is_read_the_third_time(failure: Answer, clock: Clock) -> None:
-    with failing_s3(failure, failure, found(PHOTO)) as requests:
+    with failing_aws(failure, failure, found(PHOTO)) as requests:
         assert read() == PHOTO
     assert requests == [f"GET /photos/{HERE.key}"] * 3
     assert len(clock.pauses) == 2
@@ -223,7 +223,7 @@ def test_a_body_that_stops_coming_is_read_again(clock: Clock) -> None:
         announced(len(PHOTO), PHOTO[:1000])(handler)
         say_nothing(handler)
 
-    with failing_s3(stop, found(PHOTO)) as requests:
+    with failing_aws(stop, found(PHOTO)) as requests:
         assert read() == PHOTO
     assert len(requests) >= 2
     assert clock.pauses
@@ -231,20 +231,20 @@ def test_a_body_that_stops_coming_is_read_again(clock: Clock) -> None:
 
 @pytest.mark.parametrize("failure", [error(503, "SlowDown"), hang_up, announced(9, b"12345678")])
 def test_s3_is_unavailable_when_it_fails_until_the_deadline(failure: Answer, clock: Clock) -> None:
-    with failing_s3(failure) as requests, pytest.raises(StorageUnavailable):
+    with failing_aws(failure) as requests, pytest.raises(StorageUnavailable):
         read()
     # botocore would have multiplied the requests.
     assert len(requests) == len(clock.pauses) + 1 >= 4
 
 
 def test_s3_is_unavailable_when_nothing_listens(clock: Clock) -> None:
-    with s3_at(f"http://127.0.0.1:{free_port()}"), pytest.raises(StorageUnavailable):
+    with aws_at(f"http://127.0.0.1:{free_port()}"), pytest.raises(StorageUnavailable):
         read()
     assert len(clock.pauses) >= 3
 
 
 def test_s3_is_unavailable_without_credentials() -> None:
-    with failing_s3(found(PHOTO)) as requests, pytest.MonkeyPatch.context() as patch:
+    with failing_aws(found(PHOTO)) as requests, pytest.MonkeyPatch.context() as patch:
         patch.delenv("AWS_ACCESS_KEY_ID")
         with pytest.raises(StorageUnavailable):
             read()
@@ -255,14 +255,14 @@ def test_s3_is_unavailable_without_credentials() -> None:
 def test_botocore_retries_nothing_whatever_the_environment_says(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_RETRY_MODE", mode)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
-    with failing_s3(error(503, "SlowDown")) as requests, pytest.raises(ClientError):
+    with failing_aws(error(503, "SlowDown")) as requests, pytest.raises(ClientError):
         s3_client().get_object(Bucket="photos", Key="any")
     assert len(requests) == 1
 
 
 @pytest.mark.usefixtures("impatient")
 def test_an_s3_that_says_nothing_is_a_timeout(clock: Clock) -> None:
-    with failing_s3(say_nothing) as requests, pytest.raises(StorageTimeout):
+    with failing_aws(say_nothing) as requests, pytest.raises(StorageTimeout):
         read(seconds=1)
     assert requests
     assert clock.pauses
@@ -270,7 +270,7 @@ def test_an_s3_that_says_nothing_is_a_timeout(clock: Clock) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_body_that_drips_ends_at_the_deadline() -> None:
-    with failing_s3(drip(PHOTO[:200], pause=0.05)) as requests, pytest.raises(StorageTimeout):
+    with failing_aws(drip(PHOTO[:200], pause=0.05)) as requests, pytest.raises(StorageTimeout):
         read(seconds=1.5)
     assert requests
 
@@ -285,7 +285,7 @@ def test_the_wait_for_a_body_ends_at_the_deadline(clock: Clock, monkeypatch: pyt
         if not client_hung_up:
             handler.wfile.write(PHOTO[1000:])
 
-    with failing_s3(pause_near_the_deadline) as requests, pytest.raises(StorageTimeout):
+    with failing_aws(pause_near_the_deadline) as requests, pytest.raises(StorageTimeout):
         read(seconds=25)
     assert len(requests) == 1
 
@@ -295,13 +295,13 @@ def test_a_body_that_comes_after_the_deadline_is_not_read(clock: Clock) -> None:
         clock.now += 26
         found(PHOTO)(handler)
 
-    with failing_s3(answer_late) as requests, pytest.raises(StorageTimeout):
+    with failing_aws(answer_late) as requests, pytest.raises(StorageTimeout):
         read(seconds=25)
     assert len(requests) == 1
 
 
 def test_s3_is_not_asked_without_the_time_for_an_answer(clock: Clock) -> None:
-    with failing_s3(found(PHOTO)) as requests, pytest.raises(StorageTimeout):
+    with failing_aws(found(PHOTO)) as requests, pytest.raises(StorageTimeout):
         read(seconds=calls.CONNECT_SECONDS + calls.READ_SECONDS - 0.1)
     assert requests == []
 
@@ -321,7 +321,7 @@ def test_s3_is_not_asked_without_the_time_for_an_answer(clock: Clock) -> None:
 @pytest.mark.usefixtures("clock")
 def test_messages_and_logs_are_sentences_of_ours_alone(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with failing_s3(answer) as requests, pytest.raises((StorageError, ImageTooLarge)) as caught:
+    with failing_aws(answer) as requests, pytest.raises((StorageError, ImageTooLarge)) as caught:
         read()
     assert requests
     for told in (str(caught.value), caplog.text):
@@ -338,7 +338,7 @@ def test_the_connection_is_kept_for_the_next_object() -> None:
         ports.append(handler.client_address[1])
         found(PHOTO)(handler)
 
-    with failing_s3(answer):
+    with failing_aws(answer):
         assert read() == read() == PHOTO
     assert len(ports) == 2
     assert len(set(ports)) == 1

@@ -3,7 +3,7 @@
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from aws import failing_s3, json_error, still_clock
+from aws import failing_aws, json_error, still_clock
 from bulk import new_table, table_of
 
 from adapters.deadline import Deadline
@@ -107,7 +107,7 @@ def test_a_throttled_table_is_asked_again_until_the_deadline(monkeypatch: pytest
     clock = still_clock(monkeypatch)
     throttled = json_error("ProvisionedThroughputExceededException")
     unavailable = pytest.raises(StorageUnavailable, match="The table of results cannot be used")
-    with failing_s3(throttled) as requests, unavailable:
+    with failing_aws(throttled) as requests, unavailable:
         Results("results").find(CAT, soon())
     assert len(requests) > 3
     assert clock.pauses

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from aws import ENVIRONMENT, error, failing_s3, found, new_bucket, s3_at, still_clock
+from aws import ENVIRONMENT, aws_at, error, failing_aws, found, new_bucket, still_clock
 from support import ROCKET
 
 from adapters.deadline import Deadline
@@ -131,7 +131,7 @@ def test_the_form_expires_when_it_says(bucket: str) -> None:
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
 def test_the_form_goes_to_the_buckets_region(region: str) -> None:
-    with s3_at("http://127.0.0.1"), pytest.MonkeyPatch.context() as patch:
+    with aws_at("http://127.0.0.1"), pytest.MonkeyPatch.context() as patch:
         patch.delenv("AWS_ENDPOINT_URL")
         patch.setenv("AWS_DEFAULT_REGION", region)
         upload = Uploads("litelens-uploads", MAX_BYTES).create("image/jpeg")
@@ -140,7 +140,7 @@ def test_the_form_goes_to_the_buckets_region(region: str) -> None:
 
 
 def test_a_form_cannot_be_made_without_credentials() -> None:
-    with s3_at("http://127.0.0.1"), pytest.MonkeyPatch.context() as patch:
+    with aws_at("http://127.0.0.1"), pytest.MonkeyPatch.context() as patch:
         patch.delenv("AWS_ACCESS_KEY_ID")
         with pytest.raises(StorageUnavailable):
             Uploads("photos", MAX_BYTES).create("image/jpeg")
@@ -179,7 +179,7 @@ def test_ids_differ_and_sort_by_time(uploads: Uploads, monkeypatch: pytest.Monke
 def test_anything_but_a_canonical_uuid_of_version_7_is_no_upload(text: str) -> None:
     assert not is_upload_id(text)
     uploads = Uploads("photos", MAX_BYTES)
-    with failing_s3(found(b"not ours")) as requests, pytest.raises(ValueError, match="no such upload"):
+    with failing_aws(found(b"not ours")) as requests, pytest.raises(ValueError, match="no such upload"):
         uploads.is_there(text, soon())
     assert requests == []
 
@@ -194,17 +194,17 @@ def test_what_fails_in_passing_is_asked_again(monkeypatch: pytest.MonkeyPatch) -
     still_clock(monkeypatch)
     uploads, upload_id = Uploads("photos", MAX_BYTES), id_made_at(time.time())
     slow, busy = error(503, "SlowDown"), error(500, "InternalError")
-    with failing_s3(slow, busy, found(b"")) as requests:
+    with failing_aws(slow, busy, found(b"")) as requests:
         assert uploads.is_there(upload_id, soon())
     assert requests == [f"HEAD /photos/uploads/{upload_id}"] * 3
-    with failing_s3(slow, busy, found(b"")) as requests:
+    with failing_aws(slow, busy, found(b"")) as requests:
         uploads.save_result("uploads/cat.jpg", b"{}", soon())
     assert requests == ["PUT /photos/results/cat.jpg.json"] * 3
 
 
 def test_no_access_is_not_taken_for_an_image_that_has_not_arrived() -> None:
     uploads, upload_id = Uploads("photos", MAX_BYTES), id_made_at(time.time())
-    with failing_s3(error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
+    with failing_aws(error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
         uploads.is_there(upload_id, soon())
-    with failing_s3(error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
+    with failing_aws(error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
         uploads.save_result("uploads/cat.jpg", b"{}", soon())
