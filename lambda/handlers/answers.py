@@ -186,16 +186,27 @@ class BulkResult(Struct, frozen=True):
 
 
 class Links(Struct, frozen=True, omit_defaults=True):
-    """Where more is told about the model, relative to the API's root."""
+    """What this deployment has beyond `POST /v1/classify`, by its path below the API's root."""
 
     report: str | UnsetType = UNSET
+    uploads: str | UnsetType = UNSET
+    describe: str | UnsetType = UNSET
+
+
+class ImageLimits(Struct, frozen=True, omit_defaults=True):
+    """The largest image in bytes, in a request and, where there are uploads, as an upload; and in pixels."""
+
+    request_bytes: Annotated[int, Meta(ge=1)]
+    pixels: Annotated[int, Meta(ge=1)]
+    upload_bytes: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
 
 
 class ModelAnswer(Struct, frozen=True, omit_defaults=True):
-    """The model's manifest, and all that was measured of it where it was."""
+    """The model's manifest, what this deployment does with it, and all that was measured of it where it was."""
 
     manifest: dict[str, Any]
     links: Links
+    limits: ImageLimits
     metrics: dict[str, Any] | UnsetType = UNSET
 
 

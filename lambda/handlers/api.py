@@ -14,7 +14,7 @@ from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from adapters.deadline import Deadline
-from handlers.operations import REPORT_PATH, Operations
+from handlers.operations import DESCRIBE_PATH, REPORT_PATH, UPLOADS_PATH, Operations
 from handlers.problems import INTERNAL, KINDS, MethodNotAllowed, UnknownPath, problem
 from handlers.records import logger, metrics, record_failure, record_problem, record_request
 from handlers.requests import Call
@@ -28,6 +28,12 @@ RESERVED_SECONDS = 3.0
 _AN_HOUR = 3600
 _DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
+)
+
+# The report's script and styles are inline, and whatever a bundle brings along must not reach what pages of the same
+# origin keep, such as a key.
+_REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
 
 
@@ -72,9 +78,9 @@ class _Routes:
         self._operations = operations
         self._routes: dict[str, tuple[str, Callable[..., Response[str]]]] = {
             "/v1/classify": ("POST", self._classify),
-            "/v1/uploads": ("POST", self._create_upload),
+            UPLOADS_PATH: ("POST", self._create_upload),
             "/v1/results/<upload_id>": ("GET", self._tell_result),
-            "/v1/describe": ("POST", self._describe),
+            DESCRIBE_PATH: ("POST", self._describe),
             "/v1/model": ("GET", self._tell_model),
             REPORT_PATH: ("GET", self._show_report),
             "/v1/health": ("GET", self._tell_health),
@@ -107,7 +113,9 @@ class _Routes:
         return self._cached(msgspec.json.encode(self._operations.tell_model()).decode(), "application/json")
 
     def _show_report(self) -> Response[str]:
-        return self._cached(self._operations.show_report(), "text/html; charset=utf-8")
+        answer = self._cached(self._operations.show_report(), "text/html; charset=utf-8")
+        answer.headers["Content-Security-Policy"] = _REPORT_POLICY
+        return answer
 
     def _show_document(self) -> Response[str]:
         from handlers.openapi import describe_api

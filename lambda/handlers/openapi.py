@@ -332,7 +332,7 @@ OPERATIONS = (
         "/v1/model",
         "service",
         "getModel",
-        "The model's manifest and all that was measured of it",
+        "The model's manifest, all that was measured of it, and what this deployment has and takes",
         answer={_JSON: _content("ModelAnswer")},
         is_cached=True,
     ),

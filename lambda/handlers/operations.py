@@ -19,6 +19,8 @@ from litelens.classifier import Classifier, Options
 from settings import Settings
 
 REPORT_PATH = "/v1/model/report"
+UPLOADS_PATH = "/v1/uploads"
+DESCRIBE_PATH = "/v1/describe"
 
 _OPERATOR = "whoever runs the service (docs/deploy.md tells how)"
 
@@ -29,7 +31,8 @@ class Operations:
     def __init__(self, settings: Settings) -> None:
         """Raises BundleError when the bundle cannot be served."""
         largest = max(settings.limits.bytes, settings.max_upload_bytes)
-        self._body_limit = settings.limits.bytes
+        self._limits = settings.limits
+        self._max_upload_bytes = settings.max_upload_bytes
         self._bundle = load_bundle(settings.bundle)
         self._classifier = Classifier(
             self._bundle, dataclasses.replace(settings.limits, bytes=largest), settings.threads
@@ -99,7 +102,16 @@ class Operations:
         has_report = (self._bundle.folder / REPORT).is_file()
         return answers.ModelAnswer(
             manifest=dict(self._bundle.manifest),
-            links=answers.Links(report=REPORT_PATH if has_report else UNSET),
+            links=answers.Links(
+                report=REPORT_PATH if has_report else UNSET,
+                uploads=UPLOADS_PATH if self._has_uploads() else UNSET,
+                describe=DESCRIBE_PATH if self._describer else UNSET,
+            ),
+            limits=answers.ImageLimits(
+                request_bytes=self._limits.bytes,
+                pixels=self._limits.pixels,
+                upload_bytes=self._max_upload_bytes if self._has_uploads() else UNSET,
+            ),
             metrics=msgspec.json.decode(metrics.read_bytes()) if metrics.is_file() else UNSET,
         )
 
@@ -127,10 +139,13 @@ class Operations:
         source = source_of(image)
         if isinstance(source, ObjectLocation):
             return self._objects.read(source, call.deadline)
-        if len(source) > self._body_limit:
-            detail = f"The image has {len(source):,} bytes; at most {self._body_limit:,} are accepted in a request."
+        if len(source) > self._limits.bytes:
+            detail = f"The image has {len(source):,} bytes; at most {self._limits.bytes:,} are accepted in a request."
             raise RequestTooLarge(f"{detail} Send it by POST /v1/uploads." if self._uploads else detail)
         return source
+
+    def _has_uploads(self) -> bool:
+        return self._uploads is not None and self._results is not None
 
     def _configured_uploads(self) -> tuple[Uploads, Results]:
         if self._uploads is None or self._results is None:

@@ -136,6 +136,34 @@ def test_the_model_route_gives_the_manifest_the_metrics_and_the_way_to_the_repor
     assert content_type_of(report).startswith("text/html")
 
 
+def test_the_report_cannot_reach_what_pages_of_the_same_origin_keep(handle: Handle) -> None:
+    (policy,) = handle(event("GET", "/v1/model/report"))["multiValueHeaders"]["Content-Security-Policy"]
+    assert policy.startswith("sandbox allow-scripts; default-src 'none'; ")
+    assert "allow-same-origin" not in policy
+
+
+def test_the_model_route_tells_what_the_deployment_has_and_takes(handle: Handle) -> None:
+    bare = answer_of(handle(event("GET", "/v1/model")))
+    assert bare["links"].keys() == {"report"}
+    assert bare["limits"] == {"request_bytes": 6_000_000, "pixels": 50_000_000}
+    everything = Settings(
+        BUNDLE,
+        Limits(bytes=1000, pixels=100),
+        threads=1,
+        max_upload_bytes=2000,
+        upload_bucket="uploads",
+        results_table="results",
+        describe_model="a-model",
+    )
+    answer = answer_of(api.create_handler(everything)(event("GET", "/v1/model"), LambdaContext()))
+    assert answer["links"] == {
+        "report": "/v1/model/report",
+        "uploads": "/v1/uploads",
+        "describe": "/v1/describe",
+    }
+    assert answer["limits"] == {"request_bytes": 1000, "pixels": 100, "upload_bytes": 2000}
+
+
 def test_health_tells_of_the_inference_at_start_up(handle: Handle) -> None:
     health = answer_of(handle(recorded_event("health")))
     assert health["status"] == "ok"

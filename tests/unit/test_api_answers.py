@@ -138,7 +138,7 @@ class TestCaching:
 class TestReport:
     def test_a_bundle_without_one_has_no_link_to_it(self, without_report: Handle) -> None:
         answer = answer_of(without_report(event("GET", "/v1/model")))
-        assert list(answer) == ["manifest", "links"]
+        assert list(answer) == ["manifest", "links", "limits"]
         assert answer["links"] == {}
 
     def test_a_bundle_without_one_answers_that_there_is_none(self, without_report: Handle) -> None:

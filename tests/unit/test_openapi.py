@@ -14,6 +14,7 @@ from support import ROCKET, ROOT, answer_of, classify_bytes, classify_json, even
 
 from handlers import problems
 from handlers.openapi import OPERATIONS, describe_api
+from handlers.operations import DESCRIBE_PATH, REPORT_PATH, UPLOADS_PATH
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -62,7 +63,12 @@ def test_it_has_every_route_but_itself_and_the_docs(handle: Handle) -> None:
         response = handle(event("DELETE", path))
         assert (response["statusCode"], response["multiValueHeaders"]["Allow"]) == (405, [operation.method]), path
     source = (ROOT / "lambda" / "handlers" / "api.py").read_text()
-    routes = {"/v1/model/report", *re.findall(r'^            "(/\S+)": \("', source, re.MULTILINE)}
+    routes = {
+        DESCRIBE_PATH,
+        REPORT_PATH,
+        UPLOADS_PATH,
+        *re.findall(r'^            "(/\S+)": \("', source, re.MULTILINE),
+    }
     undocumented = {"/openapi.json", "/docs", "/docs/<name>"}
     documented = {operation.path.replace("{id}", "<upload_id>") for operation in OPERATIONS}
     assert routes - undocumented == documented
