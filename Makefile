@@ -16,7 +16,7 @@ export LITELENS_BUNDLE := $(BUNDLE)
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
 
-.PHONY: help run local classify test lint train redrive openapi lock clean
+.PHONY: help run local classify test lint train redrive site openapi lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -44,13 +44,32 @@ train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PR
 	@.venv-dev/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)
 
 redrive: ## send uploads that failed three times back to the queue (STACK=litelens)
-	@test -n "$$STACK" || { echo "Which stack? make redrive STACK=litelens" >&2; exit 2; }
-	@command -v aws >/dev/null || { echo "make redrive needs the AWS CLI, the command aws; install it first" >&2; exit 2; }
-	@arn=$$(aws cloudformation describe-stacks --stack-name "$$STACK" --output text \
-		--query "Stacks[0].Outputs[?OutputKey=='ImagesDeadLettersArn'].OutputValue | [0] || ''") && \
-	{ test -n "$$arn" || { echo "The stack $$STACK has no output ImagesDeadLettersArn; is it one of litelens?" >&2; exit 2; }; } && \
-	aws sqs start-message-move-task --source-arn "$$arn" >/dev/null && \
+	@$(call need_stack,redrive)
+	@$(call read_output,ImagesDeadLettersArn,is it one of litelens?) && \
+	aws sqs start-message-move-task --source-arn "$$ImagesDeadLettersArn" >/dev/null && \
 	echo "The uploads that failed are on their way back to the queue."
+
+site: ## put the page in web/ where a stack serves it (STACK=litelens)
+	@$(call need_stack,site)
+	@test -f web/index.html || { echo "There is no page to put anywhere; web/index.html is missing." >&2; exit 2; }
+	@$(call read_output,SiteBucketName,is it one of litelens with Page=true?) && \
+	$(call read_output,SiteDistributionId,is it one of litelens with Page=true?) && \
+	$(call read_output,PageUrl,is it one of litelens with Page=true?) && \
+	aws s3 sync web "s3://$$SiteBucketName" --delete --cache-control no-cache && \
+	aws cloudfront create-invalidation --distribution-id "$$SiteDistributionId" --paths '/*' >/dev/null && \
+	echo "The page is at $$PageUrl"
+
+define need_stack
+test -n "$$STACK" || { echo "Which stack? make $(1) STACK=litelens" >&2; exit 2; }
+command -v aws >/dev/null || { echo "make $(1) needs the AWS CLI, the command aws; install it first" >&2; exit 2; }
+endef
+
+# An output of the stack, as the shell's variable of the same name.
+define read_output
+$(1)=$$(aws cloudformation describe-stacks --stack-name "$$STACK" --output text \
+	--query "Stacks[0].Outputs[?OutputKey=='$(1)'].OutputValue | [0] || ''") && \
+{ test -n "$$$(1)" || { echo "The stack $$STACK has no output $(1); $(2)" >&2; exit 2; }; }
+endef
 
 openapi: $(DEV_ENV) ## write the API's description to docs/openapi.json
 	@.venv-dev/bin/python -m handlers.openapi > docs/openapi.json

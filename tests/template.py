@@ -50,6 +50,28 @@ def synthesize_nested(application: str, **parameters: str) -> dict[str, Any]:
     return synthesize_template(ROOT / nested["TemplateURL"], nested["Parameters"])
 
 
+def page_headers(**parameters: str) -> dict[str, str]:
+    """The headers that CloudFront puts on the page in place of S3's, their names in lower case."""
+    made = synthesize_nested("Site", **parameters)["Resources"]["PageHeaders"]["Properties"]
+    policy = made["ResponseHeadersPolicyConfig"]
+    security, custom = policy["SecurityHeadersConfig"], policy["CustomHeadersConfig"]["Items"]
+    assert all(header["Override"] is True for header in [*security.values(), *custom])
+    values = {
+        "ContentSecurityPolicy": lambda header: ("content-security-policy", header["ContentSecurityPolicy"]),
+        "ContentTypeOptions": lambda _: ("x-content-type-options", "nosniff"),
+        "FrameOptions": lambda header: ("x-frame-options", header["FrameOption"]),
+        "ReferrerPolicy": lambda header: ("referrer-policy", header["ReferrerPolicy"]),
+        "StrictTransportSecurity": lambda header: (
+            "strict-transport-security",
+            f"max-age={header['AccessControlMaxAgeSec']}",
+        ),
+    }
+    return {
+        **dict(values[name](header) for name, header in security.items()),
+        **{header["Header"].lower(): header["Value"] for header in custom},
+    }
+
+
 def parameters() -> dict[str, dict[str, Any]]:
     """The declaration of each parameter of the stack."""
     return dict(_transformed(TEMPLATE, ())["Parameters"])
@@ -90,7 +112,7 @@ def synthesize_template(template: Path, parameters: Mapping[str, Any]) -> dict[s
         if declared["Type"] == "CommaDelimitedList":
             values[name] = values[name].split(",")
     evaluate = _Evaluator(document, values | PSEUDO_PARAMETERS)
-    return {name: evaluate(document[name]) for name in ("Resources", "Outputs")}
+    return {part: evaluate(evaluate.present(document[part])) for part in ("Resources", "Outputs")}
 
 
 @cache
@@ -134,6 +156,13 @@ class _Evaluator:
         if len(node) == 1 and ((name := next(iter(node))) == "Ref" or name.startswith("Fn::")):
             return self._functions[name](node[name])
         return {key: made for key, value in node.items() if (made := self(value)) is not NOTHING}
+
+    def present(self, declared: Mapping[str, Any]) -> dict[str, Any]:
+        """The resources or outputs that have no condition, or one that holds."""
+        return {name: made for name, made in declared.items() if self._holds(made)}
+
+    def _holds(self, made: Mapping[str, Any]) -> bool:
+        return "Condition" not in made or bool(self(self._conditions[made["Condition"]]))
 
     def _reference(self, name: str) -> Any:
         return NOTHING if name == "AWS::NoValue" else self._values.get(name, name)

@@ -330,6 +330,16 @@ def test_every_parameter_says_what_it_is_and_has_a_default() -> None:
         ("CorsOrigin", "https://example.com/", False),
         ("CorsOrigin", "*", False),
         ("CorsOrigin", "https://*.example.com", False),
+        ("PageEndpoints", "", True),
+        ("PageEndpoints", "https://example.com", True),
+        ("PageEndpoints", "https://one.example.com https://two.example.com:8443 http://127.0.0.1:8080", True),
+        ("PageEndpoints", "https://example.com ", False),
+        ("PageEndpoints", "https://example.com/live", False),
+        ("PageEndpoints", "https://one.example.com,https://two.example.com", False),
+        ("PageEndpoints", "https://*.example.com", False),
+        ("PageEndpoints", "*", False),
+        ("PageEndpoints", "https://example.com; script-src *", False),
+        ("PageEndpoints", "'unsafe-inline'", False),
         ("EventBus", "", True),
         ("EventBus", "default", True),
         ("EventBus", "*", False),
@@ -342,5 +352,5 @@ def test_every_parameter_says_what_it_is_and_has_a_default() -> None:
         ("DescribeModel", "global.provider.model-4.7", False),
     ],
 )
-def test_a_parameter_takes_one_value_and_no_pattern(name: str, text: str, accepted: bool) -> None:
+def test_a_parameter_takes_what_it_names_and_no_pattern(name: str, text: str, accepted: bool) -> None:
     assert bool(re.fullmatch(parameters()[name]["AllowedPattern"], text)) is accepted
