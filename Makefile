@@ -35,10 +35,17 @@ classify: ## print the five best labels of a photo (IMAGE=photo.jpg)
 test: $(DEV_ENV) ## run all tests (TESTS=tests/unit for some)
 	.venv-dev/bin/python -m pytest $(TESTS)
 
-lint: $(DEV_ENV) ## check style and types
+lint: $(DEV_ENV) ## check style and types (those of the page need npx, which comes with Node)
 	.venv-dev/bin/ruff check .
 	.venv-dev/bin/ruff format --check .
 	.venv-dev/bin/mypy
+	npx --yes --package $(TYPESCRIPT) -- tsc $(TYPESCRIPT_OPTIONS) web/main.js
+	npx --yes $(PRETTIER) --print-width 120 --check "web/*.{html,css,js}" "web/views/*"
+
+TYPESCRIPT := typescript@7.0.2
+TYPESCRIPT_OPTIONS := --allowJs --checkJs --strict --noEmit --skipLibCheck --target es2024 \
+	--lib es2024,dom,dom.iterable --module esnext --moduleResolution bundler
+PRETTIER := prettier@3.10.1
 
 train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PRESET=cifar100 for another recipe)
 	@.venv-dev/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)

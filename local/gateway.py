@@ -1,14 +1,16 @@
 """API Gateway and Lambda on a laptop: HTTP requests become REST proxy events for the very handler that is deployed.
 
-Run with `make run`. One event is handled at a time, as in one Lambda execution environment. Neither Lambda's timeout
-nor its limit of 6 MB on an event is imposed, nor what only a deployed API has: throttling, compression, and the models
-that bound JSON before the handler sees it. A key is asked for where one is given at the start.
+Run with `make run`; the page in web/ is at the root. One event is handled at a time, as in one Lambda execution
+environment. Neither Lambda's timeout nor its limit of 6 MB on an event is imposed, nor what only a deployed API has:
+throttling, and the models that bound JSON before the handler sees it. A key is asked for where one is given at the
+start.
 """
 
 import argparse
 import asyncio
 import base64
 import contextlib
+import gzip
 import logging
 import os
 import re
@@ -27,6 +29,7 @@ import uvicorn
 from handlers.bodies import BINARY_TYPES
 from handlers.problems import FORBIDDEN, INTERNAL, KINDS, Kind, RequestTooLarge, problem
 from litelens.errors import LitelensError
+from local import site
 from settings import SettingsError
 
 Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
@@ -41,6 +44,10 @@ METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
 OPEN = re.compile(r"/v1/health|/openapi\.json|/docs(/[^/]+)?")
 
 MAX_PAYLOAD = 10_000_000
+
+# The template's MinimumCompressionSize, and the least that CloudFront compresses, too (1,000 there).
+LEAST_COMPRESSED = 1024
+
 TIMEOUT_MS = 29_000
 SAMPLE = "tests/images/rocket.jpg"
 
@@ -60,11 +67,17 @@ class LocalContext:
 
 
 def create_app(handler: Handler, api_key: str | None = None) -> Application:
-    """An ASGI application that answers what this Lambda handler answers, to whoever has the key if there is one."""
+    """An ASGI application that answers what this Lambda handler answers, to whoever has the key if there is one.
+
+    The page in web/ is for all.
+    """
     one_at_a_time = ThreadPoolExecutor(max_workers=1)
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         request_id = str(uuid.uuid4())
+        if scope["method"] == "GET" and (file := site.read_site_file(scope["path"])):
+            await _send_file(send, file, scope)
+            return
         if scope["method"] not in METHODS:
             await _refuse(send, FORBIDDEN, "API Gateway knows no such path or method.", request_id)
             return
@@ -86,7 +99,8 @@ def create_app(handler: Handler, api_key: str | None = None) -> Application:
             logging.exception("the handler raised")
             await _refuse(send, INTERNAL, "The request could not be completed; it may be sent again.", request_id)
             return
-        await _send(send, result["statusCode"], _response_headers(result), _response_body(result))
+        body, headers = _response_body(result), _response_headers(result)
+        await _send(send, result["statusCode"], *_compressed(headers, body, scope))
 
     return app
 
@@ -176,6 +190,23 @@ async def _refuse(send: Send, kind: Kind, detail: str, request_id: str) -> None:
     await _send(send, answer.status_code, headers, str(answer.body).encode())
 
 
+async def _send_file(send: Send, file: site.SiteFile, scope: MutableMapping[str, Any]) -> None:
+    headers = {**site.HEADERS, "content-type": file.content_type, "cache-control": "no-cache", "etag": file.tag}
+    if (b"if-none-match", file.tag.encode()) in scope["headers"]:
+        await _send(send, 304, headers, b"")
+    elif file.content_type.startswith(site.COMPRESSIBLE):
+        await _send(send, 200, *_compressed(headers, file.body, scope))
+    else:
+        await _send(send, 200, headers, file.body)
+
+
+def _compressed(headers: dict[str, str], body: bytes, scope: MutableMapping[str, Any]) -> tuple[dict[str, str], bytes]:
+    accepted = b",".join(value for name, value in scope["headers"] if name == b"accept-encoding")
+    if len(body) < LEAST_COMPRESSED or b"gzip" not in accepted:
+        return headers, body
+    return {**headers, "content-encoding": "gzip"}, gzip.compress(body)
+
+
 async def _send(send: Send, status: int, headers: dict[str, str], body: bytes) -> None:
     pairs = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
     pairs.append((b"content-length", str(len(body)).encode()))
@@ -214,7 +245,7 @@ def main() -> None:
     except (LitelensError, SettingsError) as error:
         sys.exit(str(error))
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    print(f"litelens is listening on {address} (Ctrl-C ends it). Try:\n")
+    print(f"litelens is listening on {address} (Ctrl-C ends it). Open that and drop a photo, or try:\n")
     print(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {address}/v1/classify\n", flush=True)
     app = create_app(handler, given.api_key)
     config = uvicorn.Config(app, lifespan="off", log_level="warning", server_header=False)

@@ -1,0 +1,116 @@
+/** Photos as files: which of them the API takes as they are, and how the others are made so. */
+
+import { failure } from "./api.js";
+
+/** @import {Model} from "./state.js" */
+
+/** What Lambda's event of 6 MB holds in base64, headers and all. */
+const REQUEST_BYTES = 4_400_000;
+
+/** Pixels of the longer side after shrinking; far more than any model sees. */
+const SHRUNKEN_SIDE = 2048;
+const JPEG_QUALITY = 0.92;
+
+/** How files begin that the API takes. @type {[string, RegExp][]} */
+const SIGNATURES = [
+  ["image/jpeg", /^\xff\xd8\xff/],
+  ["image/png", /^\x89PNG\r\n\x1a\n/],
+  ["image/webp", /^RIFF[^]{4}WEBP/],
+  ["image/gif", /^GIF8[79]a/],
+  ["image/bmp", /^BM/],
+];
+
+/**
+ * The type that the API knows these bytes by, whatever the file is called, or null.
+ * @param {Blob} file
+ * @returns {Promise<string | null>}
+ */
+async function typeOf(file) {
+  const head = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
+  return SIGNATURES.find(([, signature]) => signature.test(head))?.[0] ?? null;
+}
+
+/**
+ * The photo as one request can carry it: as it is, or else upright and smaller, as JPEG.
+ * @param {Blob} file
+ * @param {Model | null} model whose limits hold
+ * @returns {Promise<Blob>}
+ */
+export async function forRequest(file, model) {
+  const type = await typeOf(file);
+  return type && file.size <= requestBytes(model) ? file.slice(0, file.size, type) : shrunken(file);
+}
+
+/**
+ * The photo as it can be uploaded, or null when it needs no upload or the deployment takes no such.
+ * @param {Blob} file
+ * @param {Model | null} model
+ * @returns {Promise<Blob | null>}
+ */
+export async function forUpload(file, model) {
+  const type = await typeOf(file);
+  const most = model?.limits.upload_bytes ?? 0;
+  if (!type || file.size > most || file.size <= requestBytes(model)) return null;
+  return file.slice(0, file.size, type);
+}
+
+/**
+ * @param {Blob} image
+ * @returns {Promise<string>} its bytes in base64
+ */
+export async function base64Of(image) {
+  const bytes = new Uint8Array(await image.arrayBuffer());
+  let text = "";
+  // Longer argument lists overflow the stack.
+  for (let start = 0; start < bytes.length; start += 0x8000) {
+    text += String.fromCharCode(...bytes.subarray(start, start + 0x8000));
+  }
+  return btoa(text);
+}
+
+/** @param {Model | null} model */
+function requestBytes(model) {
+  return Math.min(REQUEST_BYTES, model?.limits.request_bytes ?? REQUEST_BYTES);
+}
+
+/**
+ * The photo upright, on white where it is transparent, and with a longer side of at most 2048 pixels, as JPEG.
+ * @param {Blob} file
+ * @returns {Promise<Blob>}
+ */
+export async function shrunken(file) {
+  /** @type {ImageBitmap} */
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
+  } catch {
+    throw failure((await typeOf(file)) ? "corrupt_image" : "not_an_image");
+  }
+  const scale = Math.min(1, SHRUNKEN_SIDE / Math.max(bitmap.width, bitmap.height));
+  const canvas = canvasOf(Math.max(1, bitmap.width * scale), Math.max(1, bitmap.height * scale));
+  const context = contextOf(canvas);
+  context.fillStyle = "#fff";
+  context.fillRect(0, 0, canvas.width, canvas.height);
+  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  bitmap.close();
+  return blobOf(canvas, "image/jpeg", JPEG_QUALITY);
+}
+
+/** @param {number} width @param {number} height */
+export function canvasOf(width, height) {
+  return Object.assign(document.createElement("canvas"), { width: Math.round(width), height: Math.round(height) });
+}
+
+/** @param {HTMLCanvasElement} canvas @returns {CanvasRenderingContext2D} */
+export function contextOf(canvas) {
+  const context = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
+  context.imageSmoothingQuality = "high";
+  return context;
+}
+
+/** @param {HTMLCanvasElement} canvas @param {string} type @param {number} [quality] @returns {Promise<Blob>} */
+export function blobOf(canvas, type, quality) {
+  return new Promise((resolve, reject) =>
+    canvas.toBlob((blob) => (blob ? resolve(blob) : reject(failure("not_drawn"))), type, quality),
+  );
+}

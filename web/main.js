@@ -1,0 +1,69 @@
+/** Starts the page: draws it after each change, and listens to what concerns all of it. */
+
+import { filesIn } from "./dropping.js";
+import { add } from "./classifying.js";
+import { connect } from "./service.js";
+import { applyTheme } from "./settings.js";
+import { current, onChange, update } from "./state.js";
+import { text } from "./text.js";
+import { render } from "./vendor/lit-html/lit-html.js";
+import { page, viewOf } from "./views/page.js";
+
+let isDrawing = false;
+
+function draw() {
+  if (isDrawing) return;
+  isDrawing = true;
+  queueMicrotask(() => {
+    isDrawing = false;
+    render(page(current()), document.body);
+  });
+}
+
+function follow() {
+  const view = viewOf(location.hash);
+  const isAnother = view !== current().view;
+  update({ view });
+  document.title = `${text.titles[view]} · litelens`;
+  // A new view is a new page to those who hear it.
+  if (isAnother) queueMicrotask(() => document.querySelector("h1")?.focus());
+}
+
+/** @param {readonly File[]} files */
+function take(files) {
+  if (files.length === 0) return;
+  if (current().view !== "classify") location.hash = "";
+  add(files);
+}
+
+/** @param {DragEvent} event */
+function carriesFiles(event) {
+  return event.dataTransfer?.types.includes("Files") ?? false;
+}
+
+document.addEventListener("dragover", (event) => {
+  if (!carriesFiles(event)) return;
+  event.preventDefault();
+  if (!current().isDraggedOver) update({ isDraggedOver: true });
+});
+document.addEventListener("dragleave", (event) => {
+  // Into no other element: out of the window.
+  if (event.relatedTarget === null) update({ isDraggedOver: false });
+});
+document.addEventListener("drop", async (event) => {
+  if (!carriesFiles(event) || !event.dataTransfer) return;
+  event.preventDefault();
+  update({ isDraggedOver: false });
+  take(await filesIn(event.dataTransfer));
+});
+document.addEventListener("paste", (event) => {
+  const files = [...(event.clipboardData?.files ?? [])];
+  if (files.length > 0) event.preventDefault();
+  take(files);
+});
+window.addEventListener("hashchange", follow);
+
+applyTheme();
+onChange(draw);
+follow();
+void connect();

@@ -1,0 +1,104 @@
+/** Which results are shown, in which order, and what is saved of them. */
+
+/** @import {Photo, Filter, Answer, Problem} from "./state.js" */
+
+/** As of `litelens classify --csv`. */
+const COLUMNS = ["image", "label", "confidence", "uncertain", "group", "error_code", "error"];
+
+/** What a spreadsheet takes for the beginning of a formula. */
+const FORMULA = /^[=+\-@\t\r]/;
+
+/** @param {Photo} photo @returns {Answer | null} */
+export function answerOf({ progress }) {
+  return progress.stage === "done" ? progress.answer : null;
+}
+
+/** @param {Photo} photo @param {number} threshold */
+export function isUncertain(photo, threshold) {
+  const answer = answerOf(photo);
+  return answer !== null && answer.predictions[0].confidence < threshold;
+}
+
+/**
+ * The photos that the filter leaves, in its order; those without an answer come last, as they were added.
+ * @param {readonly Photo[]} photos
+ * @param {Filter} filter
+ * @param {number} threshold
+ * @returns {Photo[]}
+ */
+export function shown(photos, filter, threshold) {
+  return photos.filter((photo) => isLeft(photo, filter, threshold)).sort((a, b) => compare(a, b, filter.order));
+}
+
+/** @param {Photo} photo @param {Filter} filter @param {number} threshold */
+function isLeft(photo, { kind, label, leastConfidence }, threshold) {
+  if (kind === "failed") return photo.progress.stage === "failed";
+  if (kind === "uncertain" && !isUncertain(photo, threshold)) return false;
+  const answer = answerOf(photo);
+  if (answer === null) return kind === "all" && label === "" && leastConfidence === 0;
+  if (kind === "certain" && isUncertain(photo, threshold)) return false;
+  const asked = label === "" ? answer.predictions[0] : answer.predictions.find((found) => found.label === label);
+  return asked !== undefined && asked.confidence >= leastConfidence;
+}
+
+/** @param {Photo} a @param {Photo} b @param {import("./state.js").Order} order */
+function compare(a, b, order) {
+  if (order === "added") return a.id - b.id;
+  if (order === "name") return a.name.localeCompare(b.name, undefined, { numeric: true }) || a.id - b.id;
+  const [first, second] = [answerOf(a)?.predictions[0], answerOf(b)?.predictions[0]];
+  if (!first || !second) return Number(!first) - Number(!second) || a.id - b.id;
+  if (order === "label") return first.label.localeCompare(second.label) || second.confidence - first.confidence;
+  return (second.confidence - first.confidence) * (order === "surest" ? 1 : -1) || a.id - b.id;
+}
+
+/**
+ * A row for each photo that has an answer or failed, as RFC 4180 has it. A cell that a spreadsheet would take for a
+ * formula has an apostrophe before it.
+ * @param {readonly Photo[]} photos
+ * @param {number} threshold
+ * @param {(problem: Problem) => string} sentence
+ * @returns {string}
+ */
+export function toCsv(photos, threshold, sentence) {
+  const rows = photos.flatMap((photo) => {
+    if (photo.progress.stage === "failed") {
+      return [[photo.name, "", "", "", "", photo.progress.problem.code, sentence(photo.progress.problem)]];
+    }
+    const answer = answerOf(photo);
+    if (!answer) return [];
+    const [best] = answer.predictions;
+    const isBelow = isUncertain(photo, threshold);
+    return [[photo.name, best.label, `${best.confidence}`, `${isBelow}`, answer.group?.label ?? "", "", ""]];
+  });
+  return [COLUMNS, ...rows].map((cells) => `${cells.map(csvCell).join(",")}\r\n`).join("");
+}
+
+/** @param {string} text */
+function csvCell(text) {
+  const plain = FORMULA.test(text) ? `'${text}` : text;
+  return /[",\r\n]/.test(plain) ? `"${plain.replaceAll('"', '""')}"` : plain;
+}
+
+/**
+ * Each photo that has an answer or failed, as `litelens classify --json` has it; `threshold` is the page's.
+ * @param {readonly Photo[]} photos
+ * @param {number} threshold
+ * @param {(problem: Problem) => string} sentence
+ * @returns {string}
+ */
+export function toJson(photos, threshold, sentence) {
+  const results = photos.map((photo) => documentOf(photo, threshold, sentence)).filter((document) => document !== null);
+  return `${JSON.stringify(results, null, 2)}\n`;
+}
+
+/** @param {Photo} photo @param {number} threshold @param {(problem: Problem) => string} sentence */
+function documentOf(photo, threshold, sentence) {
+  const { progress, name } = photo;
+  if (progress.stage === "failed") {
+    const { code, requestId } = progress.problem;
+    const problem = { code, detail: sentence(progress.problem), request_id: requestId ?? undefined };
+    return { source: name, status: "failed", problem };
+  }
+  if (progress.stage !== "done") return null;
+  return { source: name, status: "done", ...progress.answer, uncertain: isUncertain(photo, threshold), threshold };
+}

@@ -1,0 +1,45 @@
+/** Files that the page makes for people to keep. */
+
+import { blobOf, canvasOf, contextOf } from "./images.js";
+
+/** @import {HeatMap} from "./state.js" */
+
+/** A canvas with more pixels is too much for phones. */
+const MOST_PIXELS = 12_000_000;
+
+/** @param {Blob} content @param {string} name */
+export function save(content, name) {
+  const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(content), download: name });
+  link.click();
+  URL.revokeObjectURL(link.href);
+}
+
+/**
+ * A PNG of the photo, upright, and over it the heat map where there is one.
+ * @param {string} url the photo's
+ * @param {HeatMap | null} heatMap
+ * @param {{width: number, height: number}} answered the photo's size that the heat map's region refers to
+ * @param {number} opacity
+ * @returns {Promise<Blob>}
+ */
+export async function withHeatMap(url, heatMap, answered, opacity) {
+  const photo = await decoded(url);
+  const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (photo.naturalWidth * photo.naturalHeight)));
+  const canvas = canvasOf(photo.naturalWidth * scale, photo.naturalHeight * scale);
+  const context = contextOf(canvas);
+  context.drawImage(photo, 0, 0, canvas.width, canvas.height);
+  if (heatMap) {
+    const { left, top, width, height } = heatMap.region;
+    const [across, down] = [canvas.width / answered.width, canvas.height / answered.height];
+    context.globalAlpha = opacity;
+    context.drawImage(await decoded(heatMap.png), left * across, top * down, width * across, height * down);
+  }
+  return blobOf(canvas, "image/png");
+}
+
+/** @param {string} url @returns {Promise<HTMLImageElement>} */
+async function decoded(url) {
+  const image = Object.assign(new Image(), { src: url });
+  await image.decode();
+  return image;
+}

@@ -1,0 +1,50 @@
+/** Where the API is, its key, and how the page looks. The first two are forgotten with the tab. */
+
+/** @typedef {"auto" | "light" | "dark"} Theme */
+/** @typedef {"shrink" | "upload"} LargePhotos what is done with photos that one request cannot carry */
+/** @typedef {{endpoint: string, key: string, theme: Theme, largePhotos: LargePhotos}} Settings */
+
+/** @type {Record<keyof Settings, {store: () => Storage, otherwise: string}>} */
+const PLACES = {
+  endpoint: { store: () => sessionStorage, otherwise: "" },
+  key: { store: () => sessionStorage, otherwise: "" },
+  theme: { store: () => localStorage, otherwise: "auto" },
+  largePhotos: { store: () => localStorage, otherwise: "shrink" },
+};
+
+/** Those of this tab. An empty endpoint is the page's own origin. @returns {Settings} */
+export function settings() {
+  return /** @type {Settings} */ (
+    Object.fromEntries(
+      Object.entries(PLACES).map(([name, { store, otherwise }]) => [
+        name,
+        store().getItem(`litelens.${name}`) ?? otherwise,
+      ]),
+    )
+  );
+}
+
+/** @param {Partial<Settings>} changes */
+export function saveSettings(changes) {
+  for (const [name, value] of Object.entries(changes)) {
+    PLACES[/** @type {keyof Settings} */ (name)].store().setItem(`litelens.${name}`, value);
+  }
+  applyTheme();
+}
+
+export function applyTheme() {
+  document.documentElement.dataset.theme = settings().theme;
+}
+
+/**
+ * An endpoint as requests are appended to it, or null when it is none.
+ * @param {string} text
+ * @returns {string | null}
+ */
+export function endpointOf(text) {
+  const trimmed = text.trim().replace(/\/+$/, "");
+  if (trimmed === "") return "";
+  const url = URL.canParse(trimmed) ? new URL(trimmed) : null;
+  const isPlain = url && /^https?:$/.test(url.protocol) && !url.search && !url.hash && !url.username;
+  return isPlain ? trimmed : null;
+}

@@ -1,0 +1,155 @@
+/** What the page shows, in one place: everything on it is drawn from this object, and changes only by update(). */
+
+/**
+ * @typedef {{label: string, index: number, confidence: number, group?: string}} Prediction
+ * @typedef {{left: number, top: number, width: number, height: number}} Region in pixels of the upright photo
+ * @typedef {{label: string, png: string, grid: number[][], region: Region}} HeatMap
+ * @typedef {{name: string, version: string}} ModelName
+ * @typedef {{
+ *   image: {format: string, width: number, height: number},
+ *   predictions: Prediction[],
+ *   group?: {label: string, confidence: number},
+ *   timing_ms: {decode: number, inference: number, total: number},
+ *   model: ModelName,
+ *   heatmap?: HeatMap,
+ * }} Answer what the API says of one photo
+ * @typedef {{question: string, answer: string}} Turn
+ * @typedef {{code: string, detail: string, status: number, requestId: string | null}} Problem
+ */
+
+/**
+ * How far a photo has come.
+ * @typedef {{stage: "waiting" | "preparing" | "classifying" | "following"}
+ *   | {stage: "sending", share: number}
+ *   | {stage: "throttled", seconds: number}
+ *   | {stage: "cancelled"}
+ *   | {stage: "failed", problem: Problem}
+ *   | {stage: "done", answer: Answer}} Progress
+ */
+
+/**
+ * A heat map that was asked for, by the label that it is of.
+ * @typedef {{stage: "loading"} | {stage: "failed", problem: Problem} | {stage: "done", map: HeatMap}} HeatMapState
+ */
+
+/**
+ * The conversation about a photo.
+ * @typedef {{
+ *   turns: Turn[],
+ *   question: string | null,
+ *   model: string | null,
+ *   problem: Problem | null,
+ * }} Conversation `question` waits for its answer
+ */
+
+/**
+ * @typedef {{
+ *   id: number,
+ *   name: string,
+ *   file: Blob,
+ *   url: string,
+ *   progress: Progress,
+ *   heatMaps: Record<string, HeatMapState>,
+ *   shownLabel: string | null,
+ *   isCompared: boolean,
+ *   conversation: Conversation,
+ * }} Photo `url` is the preview's; `shownLabel` is the one whose heat map lies over it
+ */
+
+/**
+ * What GET /v1/model answers.
+ * @typedef {{
+ *   manifest: Record<string, any>,
+ *   links: {report?: string, uploads?: string, describe?: string},
+ *   limits: {request_bytes: number, pixels: number, upload_bytes?: number},
+ *   metrics?: Record<string, any>,
+ * }} Model
+ * @typedef {{stage: "loading"} | {stage: "failed", problem: Problem} | {stage: "ready", model: Model}} Service
+ */
+
+/** @typedef {"added" | "name" | "label" | "surest" | "least sure"} Order */
+/** @typedef {"all" | "certain" | "uncertain" | "failed"} Kind */
+/** @typedef {{order: Order, kind: Kind, label: string, leastConfidence: number}} Filter */
+/** @typedef {{column: string, isDescending: boolean, text: string}} ClassTable */
+
+/**
+ * @typedef {{
+ *   view: string,
+ *   service: Service,
+ *   photos: readonly Photo[],
+ *   threshold: number | null,
+ *   opacity: number,
+ *   filter: Filter,
+ *   comparedLabel: string | null,
+ *   askedPhoto: number | null,
+ *   classTable: ClassTable,
+ *   confusedClass: number,
+ *   isDraggedOver: boolean,
+ *   announcement: string,
+ * }} State `threshold` is null until someone moves it: the model's own holds then
+ */
+
+/** @type {State} */
+let state = {
+  view: "classify",
+  service: { stage: "loading" },
+  photos: [],
+  threshold: null,
+  opacity: 0.6,
+  filter: { order: "added", kind: "all", label: "", leastConfidence: 0 },
+  comparedLabel: null,
+  askedPhoto: null,
+  classTable: { column: "f1", isDescending: true, text: "" },
+  confusedClass: 0,
+  isDraggedOver: false,
+  announcement: "",
+};
+
+/** @type {Set<() => void>} */
+const listeners = new Set();
+
+/** @returns {State} */
+export function current() {
+  return state;
+}
+
+/**
+ * Put these in the place of what was there, and tell all who listen.
+ * @param {Partial<State>} changes
+ */
+export function update(changes) {
+  state = { ...state, ...changes };
+  for (const listener of listeners) listener();
+}
+
+/** @param {() => void} listener is called after each change */
+export function onChange(listener) {
+  listeners.add(listener);
+}
+
+/**
+ * @param {number} id
+ * @returns {Photo | undefined}
+ */
+export function photo(id) {
+  return state.photos.find((photo) => photo.id === id);
+}
+
+/**
+ * Change a photo; nothing happens when it was removed meanwhile.
+ * @param {number} id
+ * @param {Partial<Photo>} changes
+ */
+export function updatePhoto(id, changes) {
+  update({ photos: state.photos.map((photo) => (photo.id === id ? { ...photo, ...changes } : photo)) });
+}
+
+/** The deployment's model, once it is known. @returns {Model | null} */
+export function model() {
+  return state.service.stage === "ready" ? state.service.model : null;
+}
+
+/** Below this confidence an answer is uncertain. @returns {number} */
+export function threshold() {
+  return state.threshold ?? model()?.manifest.threshold ?? 0.5;
+}

@@ -1,0 +1,171 @@
+/** One photo: its picture, how far it has come, and what the model says of it. */
+
+import { cancel, remove, retry, showHeatMap } from "../classifying.js";
+import { answerOf, isUncertain } from "../results.js";
+import { save, withHeatMap } from "../saving.js";
+import { current, model, threshold, update, updatePhoto } from "../state.js";
+import { text } from "../text.js";
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { picture, shownHeatMap } from "./picture.js";
+
+/** @import {Photo, Prediction, Answer, State} from "../state.js" */
+
+/** @param {Photo} photo @param {State} state */
+export function card(photo, state) {
+  const answer = answerOf(photo);
+  return html`
+    <li class="card" data-stage=${photo.progress.stage}>
+      <article aria-label=${photo.name}>
+        ${picture(photo, photo.shownLabel, state.opacity)}
+        <div class="told">
+          <div class="headline">
+            <h2 class="name" title=${photo.name}>${photo.name}</h2>
+            <button
+              class="button quiet"
+              title=${text.remove}
+              aria-label=${text.named(text.remove, photo.name)}
+              @click=${() => remove([photo.id])}
+            >
+              <span aria-hidden="true">✕</span>
+            </button>
+          </div>
+          ${answer ? found(photo, answer) : progress(photo)}
+        </div>
+        ${answer ? html`<div class="row actions">${doneActions(photo, answer)}</div>` : nothing}
+      </article>
+    </li>
+  `;
+}
+
+/** @param {Photo} photo @param {Answer} answer */
+function found(photo, answer) {
+  const below = isUncertain(photo, threshold());
+  return html`
+    <p class="verdict ${below ? "uncertain" : "certain"}">${below ? text.uncertain(threshold()) : text.certain}</p>
+    <div class="labels" role="group" aria-label=${text.labels}>
+      ${answer.predictions.map((prediction) => bar(photo, prediction))}
+    </div>
+    ${heatMapState(photo)}
+    <p class="small row apart">
+      ${answer.group ? html`<span title=${text.groupTitle}>${text.group(answer.group.label, answer.group.confidence)}</span>` : nothing}
+      <span title=${text.timingTitle}>${text.timing(answer.timing_ms.total)}</span>
+    </p>
+  `;
+}
+
+/** @param {Photo} photo @param {Prediction} prediction */
+function bar(photo, { label, confidence }) {
+  const isShown = photo.shownLabel === label;
+  return html`
+    <button
+      class="bar"
+      title=${text.heatMapOf(label)}
+      aria-pressed=${isShown}
+      @click=${() => showHeatMap(photo.id, isShown ? null : label)}
+    >
+      <span class="label">${text.label(label)}</span>
+      <span class="track"><span class="fill" .style=${`inline-size: ${confidence * 100}%`}></span></span>
+      <span class="figure">${text.percent(confidence)}</span>
+    </button>
+  `;
+}
+
+/** @param {Photo} photo */
+function heatMapState({ shownLabel, heatMaps }) {
+  if (shownLabel === null) return nothing;
+  const state = heatMaps[shownLabel];
+  if (state?.stage === "failed") return html`<p class="small bad" role="alert">${text.sentence(state.problem)}</p>`;
+  return html`<p class="small">
+    ${state?.stage === "done" ? text.heatMapShown(shownLabel) : text.heatMapLoading(shownLabel)}
+  </p>`;
+}
+
+/** @param {Photo} photo */
+function progress(photo) {
+  const { progress, name, id } = photo;
+  const again = html`<button class="button" @click=${() => retry([id])}>
+    ${text.tryAgain}<span class="unseen">: ${name}</span>
+  </button>`;
+  if (progress.stage === "failed") {
+    return html`<p class="verdict bad">${text.sentence(progress.problem)}</p>
+      <div class="row">
+        ${again}
+        ${
+          progress.problem.code === "forbidden"
+            ? html`<a class="button" href="#settings">${text.openSettings}</a>`
+            : nothing
+        }
+      </div>`;
+  }
+  if (progress.stage === "cancelled")
+    return html`<p class="verdict">${text.cancelled}</p>
+      ${again}`;
+  return html`
+    <p class="verdict">${stageText(progress)}</p>
+    <progress
+      aria-label=${text.named(stageText(progress), name)}
+      max="1"
+      value=${shareOf(progress) ?? nothing}
+    ></progress>
+    <button class="button" @click=${() => cancel(id)}>${text.cancel}<span class="unseen">: ${name}</span></button>
+  `;
+}
+
+/** @param {import("../state.js").Progress} progress */
+function stageText(progress) {
+  switch (progress.stage) {
+    case "sending":
+      return text.sending(progress.share);
+    case "throttled":
+      return text.throttled(progress.seconds);
+    case "waiting":
+    case "preparing":
+    case "classifying":
+    case "following":
+      return text[progress.stage];
+    default:
+      return "";
+  }
+}
+
+/** @param {import("../state.js").Progress} progress */
+function shareOf(progress) {
+  if (progress.stage === "waiting") return 0;
+  return progress.stage === "sending" ? progress.share : null;
+}
+
+/** @param {Photo} photo @param {Answer} answer */
+function doneActions(photo, answer) {
+  const { id, name, isCompared } = photo;
+  return html`
+    <label class="check">
+      <input
+        type="checkbox"
+        aria-label=${text.named(text.compare, name)}
+        .checked=${isCompared}
+        @change=${() => updatePhoto(id, { isCompared: !isCompared })}
+      />${text.compare}
+    </label>
+    ${
+      model()?.links.describe
+        ? html`<a class="button quiet" href="#ask" @click=${() => update({ askedPhoto: id })}>
+            ${text.ask}<span class="unseen">: ${name}</span>
+          </a>`
+        : nothing
+    }
+    <button class="button quiet" title=${text.savePngTitle} @click=${() => savePng(photo, answer)}>
+      ${text.savePng}<span class="unseen">: ${name}</span>
+    </button>
+  `;
+}
+
+/** With the heat map of the best label where none is shown. @param {Photo} photo @param {Answer} answer */
+async function savePng(photo, answer) {
+  const label = photo.shownLabel ?? answer.predictions[0].label;
+  await showHeatMap(photo.id, label);
+  const drawn = current().photos.find(({ id }) => id === photo.id);
+  const heatMap = drawn ? shownHeatMap(drawn, label) : null;
+  if (!heatMap) return;
+  const content = await withHeatMap(photo.url, heatMap, answer.image, current().opacity);
+  save(content, `${photo.name.replace(/\.[^.]*$/, "")} ${label}.png`);
+}

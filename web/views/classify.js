@@ -1,0 +1,102 @@
+/** Photos in, labels out. */
+
+import { add } from "../classifying.js";
+import { shown } from "../results.js";
+import { threshold } from "../state.js";
+import { text } from "../text.js";
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { repeat } from "../vendor/lit-html/directives/repeat.js";
+import { card } from "./card.js";
+import { controls, resetFilter } from "./controls.js";
+
+/** @import {State} from "../state.js" */
+
+/** In web/samples; all are in the public domain (CC0, or NASA's), by way of scikit-image. */
+const SAMPLES = /** @type {const} */ (["rocket", "coffee", "astronaut", "chelsea"]);
+
+/** @param {State} state */
+export function classifyView(state) {
+  const photos = shown(state.photos, state.filter, threshold());
+  const isEmpty = state.photos.length === 0;
+  return html`
+    ${chooser(isEmpty)} ${isEmpty ? samples() : controls(state, photos)}
+    ${!isEmpty && photos.length === 0 ? noneLeft() : nothing}
+    <ul class="cards" aria-label=${text.photos} ?hidden=${photos.length === 0}>
+      ${repeat(
+        photos,
+        ({ id }) => id,
+        (photo) => card(photo, state),
+      )}
+    </ul>
+  `;
+}
+
+/** @param {boolean} isLarge */
+function chooser(isLarge) {
+  const isTouched = matchMedia("(pointer: coarse)").matches;
+  return html`
+    <section class="chooser ${isLarge ? "large" : ""}">
+      <p>${isTouched ? text.tap : text.drop}</p>
+      <div class="row">
+        <button class="button primary" @click=${openPicker}>${text.choose}</button>
+        <input hidden type="file" accept="image/*" multiple data-picker="files" @change=${takeChosen} />
+        ${isTouched ? camera() : nothing}
+      </div>
+      ${isLarge ? html`<p class="small">${text.privacy}</p>` : nothing}
+    </section>
+  `;
+}
+
+/** Phones open their camera for it. */
+function camera() {
+  return html`
+    <button class="button" @click=${openPicker}>${text.camera}</button>
+    <input hidden type="file" accept="image/*" capture="environment" data-picker="camera" @change=${takeChosen} />
+  `;
+}
+
+function samples() {
+  return html`
+    <section class="samples">
+      <h2>${text.samples}</h2>
+      <div class="row">
+        ${SAMPLES.map(
+          (name) => html`
+            <button class="sample" aria-label=${text.sample(text.sampleNames[name])} @click=${() => addSample(name)}>
+              <img src="samples/${name}.jpg" alt="" width="160" height="120" />
+            </button>
+          `,
+        )}
+      </div>
+    </section>
+  `;
+}
+
+function noneLeft() {
+  return html`
+    <div class="notice">
+      <p>${text.nothingShown}</p>
+      <button class="button" @click=${resetFilter}>${text.resetFilters}</button>
+    </div>
+  `;
+}
+
+/** The input comes right after its button. @param {Event} event */
+function openPicker({ currentTarget }) {
+  const input = /** @type {HTMLElement} */ (currentTarget).nextElementSibling;
+  /** @type {HTMLInputElement} */ (input).click();
+}
+
+/** @param {Event} event */
+function takeChosen({ target }) {
+  const input = /** @type {HTMLInputElement} */ (target);
+  add([...(input.files ?? [])]);
+  // The same photo may be chosen again.
+  input.value = "";
+}
+
+/** @param {string} name */
+async function addSample(name) {
+  const response = await fetch(`samples/${name}.jpg`);
+  add([new File([await response.blob()], `${name}.jpg`)]);
+}

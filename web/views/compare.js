@@ -1,0 +1,79 @@
+/** Several photos side by side: their confidences for the same labels, and the same label's heat maps. */
+
+import { showHeatMap } from "../classifying.js";
+import { answerOf } from "../results.js";
+import { update } from "../state.js";
+import { text } from "../text.js";
+import { html } from "../vendor/lit-html/lit-html.js";
+import { select } from "./controls.js";
+import { picture } from "./picture.js";
+
+/** @import {State, Photo, Answer} from "../state.js" */
+
+/** @param {State} state */
+export function compareView(state) {
+  const photos = state.photos.filter((photo) => photo.isCompared && answerOf(photo));
+  const back = html`<a class="button" href="#classify">${text.back}</a>`;
+  if (photos.length < 2)
+    return html`<p>${text.nothingToCompare}</p>
+      ${back}`;
+  const labels = labelsOf(photos);
+  const shown = state.comparedLabel !== null && labels.includes(state.comparedLabel) ? state.comparedLabel : "";
+  const options = Object.fromEntries([["", text.noHeatMap], ...labels.map((label) => [label, text.label(label)])]);
+  return html`
+    <div class="row fields">
+      ${back} ${select(text.compareWith, options, shown, (label) => showAll(photos, label || null))}
+    </div>
+    <div class="scroller" tabindex="0" role="region" aria-label=${text.titles.compare}>
+      <table class="compared">
+        <thead>
+          <tr>
+            <td></td>
+            ${photos.map(
+              (photo) =>
+                html`<th scope="col">${picture(photo, shown || null, state.opacity)}<span>${photo.name}</span></th>`,
+            )}
+          </tr>
+        </thead>
+        <tbody>
+          ${labels.map(
+            (label) => html`
+              <tr>
+                <th scope="row">${text.label(label)}</th>
+                ${photos.map((photo) => cell(/** @type {Answer} */ (answerOf(photo)), label))}
+              </tr>
+            `,
+          )}
+        </tbody>
+      </table>
+    </div>
+  `;
+}
+
+/** All labels that any of them has, those with the highest confidence first. @param {Photo[]} photos */
+function labelsOf(photos) {
+  /** @type {Map<string, number>} */
+  const best = new Map();
+  for (const { label, confidence } of photos.flatMap((photo) => answerOf(photo)?.predictions ?? [])) {
+    best.set(label, Math.max(confidence, best.get(label) ?? 0));
+  }
+  return [...best.keys()].sort((a, b) => (best.get(b) ?? 0) - (best.get(a) ?? 0));
+}
+
+/** @param {Answer} answer @param {string} label */
+function cell({ predictions }, label) {
+  const found = predictions.find((prediction) => prediction.label === label);
+  if (!found) return html`<td class="small">${text.below(predictions[predictions.length - 1].confidence)}</td>`;
+  return html`
+    <td>
+      <span class="track"><span class="fill" .style=${`inline-size: ${found.confidence * 100}%`}></span></span>
+      <span class="figure">${text.percent(found.confidence)}</span>
+    </td>
+  `;
+}
+
+/** @param {Photo[]} photos @param {string | null} label */
+function showAll(photos, label) {
+  update({ comparedLabel: label });
+  for (const { id } of photos) void showHeatMap(id, label);
+}

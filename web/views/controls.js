@@ -1,0 +1,148 @@
+/** What concerns all photos: thresholds, filters, and what is saved of them. */
+
+import { remove, retry } from "../classifying.js";
+import { answerOf, isUncertain, toCsv, toJson } from "../results.js";
+import { save } from "../saving.js";
+import { current, model, threshold, update } from "../state.js";
+import { text } from "../text.js";
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { live } from "../vendor/lit-html/directives/live.js";
+
+/** @import {State, Photo, Filter} from "../state.js" */
+
+/** @type {Filter} */
+const EVERYTHING = { order: "added", kind: "all", label: "", leastConfidence: 0 };
+
+export function resetFilter() {
+  update({ filter: EVERYTHING });
+}
+
+/** @param {State} state @param {Photo[]} shown the photos that the filter leaves, in its order */
+export function controls(state, shown) {
+  return html`
+    <section class="controls" aria-label=${text.controls}>
+      <div class="row apart">${summary(state, shown)} ${actions(state, shown)}</div>
+      <details ?open=${matchMedia("(min-width: 700px)").matches}>
+        <summary>${text.adjust}</summary>
+        ${sliders(state)} ${filters(state)}
+      </details>
+    </section>
+  `;
+}
+
+/** @param {State} state */
+function sliders(state) {
+  const usual = model()?.manifest.threshold;
+  const isMoved = state.threshold !== null && usual !== undefined;
+  return html`
+    <div class="row fields">
+      ${slider(text.threshold, threshold(), (value) => update({ threshold: value }))}
+      ${
+        isMoved
+          ? html`<button class="button quiet" @click=${() => update({ threshold: null })}>
+              ${text.resetThreshold(usual)}
+            </button>`
+          : nothing
+      }
+      ${slider(text.opacity, state.opacity, (value) => update({ opacity: value }))}
+    </div>
+  `;
+}
+
+/** @param {string} label @param {number} value 0 to 1 @param {(value: number) => void} onInput */
+function slider(label, value, onInput) {
+  const take = (/** @type {Event} */ { target }) => onInput(Number(/** @type {HTMLInputElement} */ (target).value));
+  return html`
+    <label class="field slider">
+      <span>${label} <output>${text.wholePercent(value)}</output></span>
+      <input type="range" min="0" max="1" step="0.01" .value=${live(`${value}`)} @input=${take} />
+    </label>
+  `;
+}
+
+/** @param {State} state */
+function filters({ photos, filter }) {
+  const found = photos.flatMap((photo) => answerOf(photo)?.predictions.map(({ label }) => label) ?? []);
+  const labels = [...new Set(found)].sort((a, b) => a.localeCompare(b));
+  const change = (/** @type {Partial<Filter>} */ changes) => update({ filter: { ...current().filter, ...changes } });
+  return html`
+    <div class="row fields">
+      ${select(text.sort, text.orders, filter.order, (order) => change({ order }))}
+      ${select(text.show, text.kinds, filter.kind, (kind) => change({ kind }))}
+      ${select(text.labelFilter, Object.fromEntries([["", text.anyLabel], ...labels.map((label) => [label, text.label(label)])]), filter.label, (label) => change({ label }))}
+      ${slider(text.leastConfidence, filter.leastConfidence, (leastConfidence) => change({ leastConfidence }))}
+    </div>
+  `;
+}
+
+/**
+ * @template {string} T
+ * @param {string} label
+ * @param {Record<T, string>} options
+ * @param {T} chosen
+ * @param {(value: T) => void} onChoose
+ */
+export function select(label, options, chosen, onChoose) {
+  const choose = (/** @type {Event} */ { target }) =>
+    onChoose(/** @type {T} */ (/** @type {HTMLSelectElement} */ (target).value));
+  return html`
+    <label class="field">
+      <span>${label}</span>
+      <select @change=${choose}>
+        ${Object.entries(options).map(
+          ([value, name]) => html`<option value=${value} .selected=${value === chosen}>${name}</option>`,
+        )}
+      </select>
+    </label>
+  `;
+}
+
+/** @param {State} state @param {Photo[]} shown */
+function summary({ photos }, shown) {
+  const uncertain = photos.filter((photo) => isUncertain(photo, threshold())).length;
+  const failed = failedAmong(photos).length;
+  const working = photos.filter(({ progress }) => !["done", "failed", "cancelled"].includes(progress.stage)).length;
+  const parts = [
+    text.count(shown.length, photos.length),
+    uncertain ? text.countUncertain(uncertain) : null,
+    failed ? text.countFailed(failed) : null,
+    working ? text.countWorking(working) : null,
+  ];
+  return html`<p class="summary">${parts.filter(Boolean).join(" · ")}</p>`;
+}
+
+/** @param {State} state @param {Photo[]} shown */
+function actions({ photos }, shown) {
+  const failed = failedAmong(photos).map(({ id }) => id);
+  const compared = photos.filter(({ isCompared }) => isCompared).length;
+  return html`
+    <div class="row">
+      ${compared > 1 ? html`<a class="button primary" href="#compare">${text.comparePhotos(compared)}</a>` : nothing}
+      ${
+        failed.length > 0
+          ? html`<button class="button" @click=${() => retry(failed)}>${text.retryFailed(failed.length)}</button>`
+          : nothing
+      }
+      <button class="button" @click=${() => saveText(toCsv(shown, threshold(), text.sentence), "text/csv", "csv")}>
+        ${text.saveCsv}
+      </button>
+      <button
+        class="button"
+        @click=${() => saveText(toJson(shown, threshold(), text.sentence), "application/json", "json")}
+      >
+        ${text.saveJson}
+      </button>
+      <button class="button quiet" @click=${() => remove(photos.map(({ id }) => id))}>${text.removeAll}</button>
+    </div>
+  `;
+}
+
+/** @param {readonly Photo[]} photos */
+function failedAmong(photos) {
+  return photos.filter(({ progress }) => progress.stage === "failed");
+}
+
+/** @param {string} content @param {string} type @param {string} ending */
+function saveText(content, type, ending) {
+  save(new Blob([content], { type }), `litelens.${ending}`);
+}

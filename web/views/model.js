@@ -1,0 +1,174 @@
+/** The model: what it is, how good it is, and where it errs. */
+
+import { fetchText, problemOf } from "../api.js";
+import { save } from "../saving.js";
+import { settings } from "../settings.js";
+import { threshold, update } from "../state.js";
+import { text } from "../text.js";
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { chart, counts, shares } from "./charts.js";
+import { classes } from "./classes.js";
+import { confusion } from "./confusion.js";
+
+/** @import {State, Model} from "../state.js" */
+
+/** @param {State} state */
+export function modelView(state) {
+  if (state.service.stage === "loading") return html`<p role="status">${text.loading}</p>`;
+  if (state.service.stage === "failed") return nothing;
+  const { model } = state.service;
+  const { metrics } = model;
+  return html`
+    ${about(model)} ${figures(model)}
+    ${
+      metrics
+        ? html`<div class="panels">${calibration(metrics)} ${coverage(metrics)} ${learning(metrics)}</div>`
+        : html`<p class="notice">${text.withoutMetrics}</p>`
+    }
+    ${classes(model, state.classTable)}
+    ${
+      metrics?.confusion
+        ? confusion(
+            model.manifest.labels,
+            metrics.confusion,
+            Math.min(state.confusedClass, metrics.confusion.length - 1),
+          )
+        : nothing
+    }
+  `;
+}
+
+/** @param {Model} model */
+function about({ manifest, links }) {
+  const { width, height } = manifest.preprocessing;
+  return html`
+    <p class="lead"><strong>${manifest.name} ${manifest.version}</strong></p>
+    <p>${manifest.description ?? ""} ${text.input(width, height)}</p>
+    ${links.report ? reportLink(links.report) : nothing}
+  `;
+}
+
+/** A plain link where no key is asked for; a link carries no key, so that the report is saved as a file else. */
+/** @param {string} path */
+function reportLink(path) {
+  const { endpoint, key } = settings();
+  if (!key)
+    return html`<p><a class="button" href=${endpoint + path} target="_blank" rel="noopener">${text.report}</a></p>`;
+  return html`<p><button class="button" @click=${() => saveReport(path)}>${text.report}</button></p>`;
+}
+
+/** @param {string} path */
+async function saveReport(path) {
+  update({ announcement: text.reportLoading });
+  try {
+    save(new Blob([await fetchText(path)], { type: "text/html" }), "report.html");
+  } catch (error) {
+    update({ service: { stage: "failed", problem: problemOf(error) } });
+  }
+}
+
+/** @param {Model} model */
+function figures({ manifest }) {
+  const { metrics = {}, files, labels } = manifest;
+  const top1 = metrics.int8_top1 ?? metrics.fp32_top1;
+  /** @type {[string, string | undefined][]} */
+  const all = [
+    [text.figures.top1, shareOf(top1)],
+    [text.figures.top5, shareOf(metrics.int8_top5 ?? metrics.fp32_top5)],
+    [text.figures.error, shareOf(metrics.calibration_error)],
+    [text.figures.agreement, shareOf(metrics.agreement)],
+    [text.figures.size, files ? text.megabytes(files["model.tflite"].bytes) : undefined],
+    [text.figures.classes, text.number(labels.length)],
+    [text.figures.images, metrics.test_images === undefined ? undefined : text.number(metrics.test_images)],
+  ];
+  return html`
+    <dl class="figures">
+      ${all
+        .filter(([, value]) => value !== undefined)
+        .map(
+          ([name, value]) =>
+            html`<div>
+              <dt>${name}</dt>
+              <dd>${value}</dd>
+            </div>`,
+        )}
+    </dl>
+  `;
+}
+
+/** @param {number | undefined} share */
+function shareOf(share) {
+  return share === undefined ? undefined : text.percent(share);
+}
+
+/** @typedef {{images: number, confidence: number, accuracy: number}} Bin */
+
+/** @param {Record<string, any>} metrics */
+function calibration(metrics) {
+  if (!metrics.reliability) return nothing;
+  const series = [
+    { name: text.calibrated, points: dots(metrics.reliability), hasDots: true },
+    { name: text.uncalibrated, points: dots(metrics.reliability_uncalibrated ?? []) },
+  ].filter(({ points }) => points.length > 0);
+  const axes = /** @type {const} */ ([shares(text.confidenceAxis), shares(text.accuracyAxis)]);
+  return panel(
+    text.calibration,
+    chart(text.calibrationTitle, ...axes, series, { diagonal: true }),
+    text.calibrationLegend,
+  );
+}
+
+/** @param {Bin[]} bins */
+function dots(bins) {
+  const most = Math.max(...bins.map(({ images }) => images));
+  return bins.map(({ images, confidence, accuracy }) => ({
+    x: confidence,
+    y: accuracy,
+    // An area in proportion to the images.
+    size: 2 + 6 * Math.sqrt(images / most),
+    title: text.calibrationPoint(confidence, accuracy, images),
+  }));
+}
+
+/** @typedef {{coverage: number, accuracy: number, threshold: number}} Covered */
+
+/** @param {Record<string, any>} metrics */
+function coverage(metrics) {
+  /** @type {Covered[]} from the highest threshold to the lowest */
+  const points = metrics.coverage ?? [];
+  if (points.length === 0) return nothing;
+  const here = points.findLast((point) => point.threshold >= threshold()) ?? points[0];
+  const series = [
+    { name: text.coverage, points: points.map(({ coverage, accuracy }) => ({ x: coverage, y: accuracy })) },
+  ];
+  return panel(
+    text.coverage,
+    chart(text.coverageTitle, shares(text.coverageAxis), shares(text.accuracyAxis), series, { marker: here.coverage }),
+    text.coverageLegend(threshold(), here.coverage, here.accuracy),
+  );
+}
+
+/** @typedef {{accuracy?: number, val_accuracy?: number}} Epoch */
+
+/** @param {Record<string, any>} metrics */
+function learning(metrics) {
+  /** @type {Epoch[]} */
+  const epochs = metrics.history ?? [];
+  if (epochs.length < 2) return nothing;
+  const line = (/** @type {keyof Epoch} */ field) =>
+    epochs.flatMap((epoch, index) => (epoch[field] === undefined ? [] : [{ x: index + 1, y: epoch[field] }]));
+  const series = [
+    { name: text.validated, points: line("val_accuracy") },
+    { name: text.trained, points: line("accuracy") },
+  ].filter(({ points }) => points.length > 0);
+  const across = counts(text.epochAxis, epochs.length);
+  return panel(text.learning, chart(text.learningTitle, across, shares(text.accuracyAxis), series), "");
+}
+
+/** @param {string} title @param {unknown} content @param {string} legend */
+function panel(title, content, legend) {
+  return html`<section class="panel">
+    <h2>${title}</h2>
+    ${content} ${legend ? html`<p class="small">${legend}</p>` : nothing}
+  </section>`;
+}

@@ -1,0 +1,75 @@
+/** The frame around all views. */
+
+import { model } from "../state.js";
+import { text } from "../text.js";
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { askView } from "./ask.js";
+import { classifyView } from "./classify.js";
+import { compareView } from "./compare.js";
+import { modelView } from "./model.js";
+import { settingsView } from "./settings.js";
+
+/** @import {State} from "../state.js" */
+
+const VIEWS = {
+  classify: classifyView,
+  compare: compareView,
+  model: modelView,
+  ask: askView,
+  settings: settingsView,
+};
+
+/** @typedef {keyof typeof VIEWS} View */
+
+/** The view that a location's hash stands for. @param {string} hash @returns {View} */
+export function viewOf(hash) {
+  const name = hash.slice(1);
+  return Object.hasOwn(VIEWS, name) ? /** @type {View} */ (name) : "classify";
+}
+
+/** @param {State} state */
+export function page(state) {
+  const view = /** @type {View} */ (state.view);
+  return html`
+    <a class="skip" href="#main" @click=${skip}>${text.skip}</a>
+    <header class="top">
+      <a class="brand" href="#">
+        <img src="favicon.svg" alt="" width="28" height="28" />
+        <span translate="no">litelens</span>
+      </a>
+      <nav aria-label=${text.nav.label}>
+        ${link("classify", ["classify", "compare"], view)} ${link("model", ["model"], view)}
+        ${model()?.links.describe ? link("ask", ["ask"], view) : nothing} ${link("settings", ["settings"], view)}
+      </nav>
+    </header>
+    <main id="main" tabindex="-1">
+      <h1 tabindex="-1" class=${view === "classify" ? "unseen" : ""}>${text.titles[view]}</h1>
+      ${view === "settings" ? nothing : trouble(state)} ${VIEWS[view](state)}
+    </main>
+    <div class="unseen" role="status">${state.announcement}</div>
+    ${state.isDraggedOver ? html`<div class="curtain"><p>${text.dropNow}</p></div>` : nothing}
+  `;
+}
+
+/** @param {"classify" | "model" | "ask" | "settings"} name @param {View[]} views @param {View} shown */
+function link(name, views, shown) {
+  const isHere = views.includes(shown);
+  return html`<a href="#${name}" aria-current=${isHere ? "page" : nothing}>${text.nav[name]}</a>`;
+}
+
+/** Why the service does not answer, if it does not. @param {State} state */
+function trouble({ service }) {
+  if (service.stage !== "failed") return nothing;
+  return html`
+    <div class="notice bad" role="alert">
+      <p>${text.sentence(service.problem)}</p>
+      <a class="button" href="#settings">${text.openSettings}</a>
+    </div>
+  `;
+}
+
+/** The hash is the view's, so that a plain link would leave it. @param {Event} event */
+function skip(event) {
+  event.preventDefault();
+  document.getElementById("main")?.focus();
+}

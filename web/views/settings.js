@@ -1,0 +1,83 @@
+/** Where the service is, its key, and how the page looks. */
+
+import { connect } from "../service.js";
+import { endpointOf, saveSettings, settings } from "../settings.js";
+import { model } from "../state.js";
+import { text } from "../text.js";
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { select } from "./controls.js";
+
+/** @import {State, Service} from "../state.js" */
+
+/** Headers carry no other characters. */
+const KEY = /^[!-~]*$/;
+
+/** @param {State} state */
+export function settingsView(state) {
+  const { endpoint, key, theme, largePhotos } = settings();
+  return html`<div class="panels">
+    <form class="panel" novalidate @submit=${submit}>
+      <h2>${text.service}</h2>
+      ${input("endpoint", "url", endpoint, text.endpoint, text.endpointHint)}
+      ${input("key", "password", key, text.key, text.keyHint)}
+      <button class="button primary">${text.save}</button>
+      ${connection(state.service)}
+    </form>
+    <section class="panel">
+      <h2>${text.appearance}</h2>
+      ${select(text.theme, text.themes, theme, (theme) => saveSettings({ theme }))}
+      ${
+        model()?.links.uploads
+          ? select(text.largePhotos, text.largePhotosOptions, largePhotos, (largePhotos) =>
+              saveSettings({ largePhotos }),
+            )
+          : nothing
+      }
+    </section>
+  </div>`;
+}
+
+/** @param {string} name @param {string} type @param {string} value @param {string} label @param {string} hint */
+function input(name, type, value, label, hint) {
+  return html`<div>
+    <label class="field">
+      <span>${label}</span>
+      <input
+        name=${name}
+        type=${type}
+        value=${value}
+        autocomplete="off"
+        spellcheck="false"
+        aria-describedby="${name}-hint"
+        @input=${clearComplaint}
+      />
+    </label>
+    <p class="small" id="${name}-hint">${hint}</p>
+  </div>`;
+}
+
+/** @param {Service} service */
+function connection(service) {
+  if (service.stage === "loading") return html`<p role="status">${text.connecting}</p>`;
+  if (service.stage === "failed") return html`<p class="bad" role="alert">${text.sentence(service.problem)}</p>`;
+  const { name, version } = service.model.manifest;
+  return html`<p class="good" role="status">${text.connected(name, version)}</p>`;
+}
+
+/** @param {SubmitEvent} event */
+function submit(event) {
+  event.preventDefault();
+  const form = /** @type {HTMLFormElement} */ (event.currentTarget);
+  const field = (/** @type {string} */ name) => /** @type {HTMLInputElement} */ (form.elements.namedItem(name));
+  const [endpoint, key] = [endpointOf(field("endpoint").value), field("key").value.trim()];
+  field("endpoint").setCustomValidity(endpoint === null ? text.endpointWrong : "");
+  field("key").setCustomValidity(KEY.test(key) ? "" : text.keyWrong);
+  if (endpoint === null || !form.reportValidity()) return;
+  saveSettings({ endpoint, key });
+  void connect();
+}
+
+/** @param {Event} event */
+function clearComplaint({ target }) {
+  /** @type {HTMLInputElement} */ (target).setCustomValidity("");
+}
