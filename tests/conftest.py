@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aws import aws_at
+from servers import Deployment, deployed, serving
 from support import BUNDLE, DATA, LambdaContext, require
 
 from local.aws import serving_aws
@@ -51,6 +52,19 @@ def moto_server() -> Iterator[str]:
     """The base URL of moto's server, which boto3 takes for S3 until the session ends."""
     with serving_aws() as url, aws_at(url):
         yield url
+
+
+@pytest.fixture(scope="session")
+def port() -> Iterator[int]:
+    """Where a running server listens that has nothing but the bundle."""
+    with serving() as port:
+        yield port
+
+
+@pytest.fixture(scope="session")
+def deployment(moto_server: str) -> Iterator[Deployment]:
+    with deployed(moto_server) as deployment:
+        yield deployment
 
 
 @pytest.fixture

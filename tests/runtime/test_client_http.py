@@ -13,7 +13,7 @@ import pytest
 from aws import ENVIRONMENT as AWS
 from bulk import classify_uploads, new_settings
 from PIL import Image
-from runtime.conftest import ENVIRONMENT, serve
+from servers import ENVIRONMENT, serve
 from support import ROCKET, ROOT, encoded, free_port, running
 
 from client.__main__ import main

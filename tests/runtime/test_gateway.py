@@ -10,7 +10,7 @@ import socket
 import subprocess
 from typing import Any
 
-from runtime.conftest import API_KEY, ENVIRONMENT, Deployment, serve
+from servers import API_KEY, ENVIRONMENT, Deployment, serve
 from support import (
     BUNDLE,
     ROCKET,

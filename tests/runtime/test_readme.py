@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from bulk import classify_uploads
-from runtime.conftest import API_KEY, Deployment
+from servers import API_KEY, Deployment
 from support import ROOT, require
 
 README = (ROOT / "README.md").read_text()

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runtime.conftest import API_KEY, Deployment
+from servers import API_KEY, Deployment
 from support import ROOT
 
 PROGRAM = str(Path(sys.executable).parent / "schemathesis")

@@ -1,9 +1,11 @@
+"""Servers that tests of several kinds talk to."""
+
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-import pytest
 from aws import ENVIRONMENT as FAKE_CREDENTIALS
 from bulk import new_settings
 from converse import ConverseServer, converse_server
@@ -35,34 +37,34 @@ def serve(port: int) -> list[str]:
     return [sys.executable, "-m", "local.gateway", "--port", str(port)]
 
 
-@pytest.fixture(scope="session")
-def port() -> Iterator[int]:
-    """Where a running server listens that has nothing but the bundle."""
+@contextmanager
+def serving(**variables: str) -> Iterator[int]:
+    """The port of `make run` with these variables, until the block ends."""
     port = free_port()
-    with running(serve(port), ready=f"http://127.0.0.1:{port}", cwd=ROOT, env=ENVIRONMENT):
+    with running(serve(port), ready=f"http://127.0.0.1:{port}", cwd=ROOT, env={**ENVIRONMENT, **variables}):
         yield port
 
 
-@pytest.fixture(scope="session")
-def deployment(moto_server: str) -> Iterator[Deployment]:
+@contextmanager
+def deployed(moto_server: str) -> Iterator[Deployment]:
+    """All that there can be, until the block ends."""
     from adapters.objects import s3_client
 
-    settings, port = new_settings(), free_port()
+    settings = new_settings()
     assert settings.upload_bucket
     assert settings.results_table
     s3_client().create_bucket(Bucket="photos")
     s3_client().put_object(Bucket="photos", Key="rocket.jpg", Body=ROCKET.read_bytes())
-    with converse_server() as converse:
-        environment = {
-            **ENVIRONMENT,
-            **FAKE_CREDENTIALS,
-            **converse.environment,
-            "AWS_ENDPOINT_URL": moto_server,
-            "LITELENS_BUCKETS": "photos",
-            "LITELENS_UPLOAD_BUCKET": settings.upload_bucket,
-            "LITELENS_RESULTS_TABLE": settings.results_table,
-            "LITELENS_DESCRIBE_MODEL": "a-model",
-        }
-        command = [*serve(port), f"--api-key={API_KEY}"]
-        with running(command, ready=f"http://127.0.0.1:{port}", cwd=ROOT, env=environment):
-            yield Deployment(port, settings, converse)
+    with (
+        converse_server() as converse,
+        serving(
+            **{**FAKE_CREDENTIALS, **converse.environment},
+            API_KEY=API_KEY,
+            AWS_ENDPOINT_URL=moto_server,
+            LITELENS_BUCKETS="photos",
+            LITELENS_UPLOAD_BUCKET=settings.upload_bucket,
+            LITELENS_RESULTS_TABLE=settings.results_table,
+            LITELENS_DESCRIBE_MODEL="a-model",
+        ) as port,
+    ):
+        yield Deployment(port, settings, converse)

@@ -1,0 +1,52 @@
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from support import require
+
+DEVICES: dict[str, dict[str, Any]] = {
+    "desk": {"viewport": {"width": 1280, "height": 900}},
+    "phone": {"viewport": {"width": 375, "height": 740}, "is_mobile": True, "has_touch": True},
+}
+
+# Chromium asks its maker for much at its start.
+ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    program = shutil.which("chromium")
+    require(program, "there is no chromium here")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    """The devices that a test is run on, one after the other."""
+    return str(request.param)
+
+
+@pytest.fixture
+def context(chromium: Browser, device: str) -> Iterator[BrowserContext]:
+    """A browser that has seen nothing yet; what breaks in a page or is kept from it by its policy fails the test."""
+    trouble: list[str] = []
+    with chromium.new_context(**DEVICES[device], accept_downloads=True) as context:
+        context.set_default_timeout(20_000)
+        context.on("weberror", lambda raised: trouble.append(str(raised.error)))
+        context.on("console", lambda said: trouble.append(said.text) if "Content Security" in said.text else None)
+        yield context
+    assert trouble == []
+
+
+@pytest.fixture
+def page(context: BrowserContext, port: int) -> Page:
+    """The page as `make run` serves it, with its model known."""
+    page = context.new_page()
+    with page.expect_response("**/v1/model"):
+        page.goto(f"http://127.0.0.1:{port}/")
+    return page
