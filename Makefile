@@ -16,7 +16,7 @@ export LITELENS_BUNDLE := $(BUNDLE)
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
 
-.PHONY: help run local classify test lint train redrive site openapi lock clean
+.PHONY: help run local classify test lint train redrive site screenshots openapi lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -77,6 +77,9 @@ $(1)=$$(aws cloudformation describe-stacks --stack-name "$$STACK" --output text 
 	--query "Stacks[0].Outputs[?OutputKey=='$(1)'].OutputValue | [0] || ''") && \
 { test -n "$$$(1)" || { echo "The stack $$STACK has no output $(1); $(2)" >&2; exit 2; }; }
 endef
+
+screenshots: $(DEV_ENV) ## take pictures of the page into docs/screenshots (needs Chromium)
+	@.venv-dev/bin/python tests/screenshots.py
 
 openapi: $(DEV_ENV) ## write the API's description to docs/openapi.json
 	@.venv-dev/bin/python -m handlers.openapi > docs/openapi.json

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import template
 from aws import ENVIRONMENT
-from support import require
+from playwright._impl._driver import compute_driver_executable
 from template import gateway_codes, page_headers, parameters, synthesize, synthesize_nested
 
 from adapters.calls import aws_client
@@ -220,8 +219,8 @@ def test_the_documentation_is_read_at_the_apis_own_address(path: str) -> None:
     assert behaviour(path)["FunctionAssociations"] == [
         {"EventType": "viewer-request", "FunctionARN": "DocsRedirect.FunctionARN"}
     ]
-    node = shutil.which("node")
-    require(node, "node is not installed, which runs CloudFront's function")
+    # Playwright brings its own.
+    node, _ = compute_driver_executable()
     code = resources()["DocsRedirect"]["Properties"]["FunctionCode"]
     event = json.dumps({"request": {"method": "GET", "uri": path}})
     command = [str(node), "--eval", f"{code}; console.log(JSON.stringify(handler({event})))"]

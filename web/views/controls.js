@@ -54,7 +54,7 @@ function slider(label, value, onInput) {
   const take = (/** @type {Event} */ { target }) => onInput(Number(/** @type {HTMLInputElement} */ (target).value));
   return html`
     <label class="field slider">
-      <span>${label} <output>${text.wholePercent(value)}</output></span>
+      <span>${label} <output>${text.percent(value)}</output></span>
       <input type="range" min="0" max="1" step="0.01" .value=${live(`${value}`)} @input=${take} />
     </label>
   `;

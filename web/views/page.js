@@ -1,5 +1,6 @@
 /** The frame around all views. */
 
+import { connect } from "../service.js";
 import { model } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
@@ -33,7 +34,7 @@ export function page(state) {
   return html`
     <a class="skip" href="#main" @click=${skip}>${text.skip}</a>
     <header class="top">
-      <a class="brand" href="#">
+      <a class="brand" href="#" aria-label="litelens">
         <img src="favicon.svg" alt="" width="28" height="28" />
         <span translate="no">litelens</span>
       </a>
@@ -63,7 +64,10 @@ function trouble({ service }) {
   return html`
     <div class="notice bad" role="alert">
       <p>${text.sentence(service.problem)}</p>
-      <a class="button" href="#settings">${text.openSettings}</a>
+      <div class="row">
+        <button class="button" @click=${connect}>${text.tryAgain}</button>
+        <a class="button" href="#settings">${text.openSettings}</a>
+      </div>
     </div>
   `;
 }

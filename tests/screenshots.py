@@ -1,0 +1,63 @@
+"""Pictures of the page's main states, made of the real page with the real model: `make screenshots`."""
+
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, expect
+from screen import CHROMIUM, DEVICES, SAMPLES, add, browsing, card, done, go, labels
+from servers import serving
+from support import ROOT
+
+FOLDER = ROOT / "docs" / "screenshots"
+PHOTOS = [SAMPLES / f"{name}.jpg" for name in ("rocket", "coffee", "astronaut", "chelsea")]
+
+
+def main() -> None:
+    if CHROMIUM is None:
+        sys.exit("There is no chromium here; install it first, such as with apt-get install chromium.")
+    FOLDER.mkdir(exist_ok=True)
+    with serving() as port, browsing() as browser:
+        for device in DEVICES:
+            for scheme in ("light", "dark"):
+                with browser.new_context(**DEVICES[device], color_scheme=scheme) as context:
+                    page = context.new_page()
+                    with page.expect_response("**/v1/model"):
+                        page.goto(f"http://127.0.0.1:{port}/")
+                    _take_all(page, f"{device}-{scheme}")
+
+
+def _take_all(page: Page, name: str) -> None:
+    _take(page, f"empty-{name}")
+    add(page, *PHOTOS, ROOT / "README.md")
+    done(page, *[photo.name for photo in PHOTOS])
+    label = labels(card(page, "rocket.jpg")).first
+    label.click()
+    expect(card(page, "rocket.jpg")).to_contain_text("Heat map: ")
+    page.mouse.move(0, 0)
+    _take(page, f"classify-{name}")
+    for photo in PHOTOS[:3]:
+        page.get_by_label(f"Compare: {photo.name}").check()
+    page.get_by_role("link", name="Compare 3 photos").click()
+    page.get_by_label("Heat map of").select_option(index=1)
+    expect(page.locator("img[data-label]")).to_have_count(3)
+    _take(page, f"compare-{name}")
+    for view in ("Model", "Settings"):
+        go(page, view)
+        _take(page, f"{view.lower()}-{name}")
+    page.route("**/v1/model", lambda route: route.abort())
+    page.reload()
+    page.get_by_role("alert").first.wait_for()
+    go(page, "Classify")
+    _take(page, f"unreachable-{name}")
+    page.unroute_all()
+
+
+def _take(page: Page, name: str) -> None:
+    path: Path = FOLDER / f"{name}.jpg"
+    page.evaluate("scrollTo(0, 0)")
+    page.screenshot(path=path, animations="disabled", quality=85)
+    print(f"Wrote {path.relative_to(ROOT)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

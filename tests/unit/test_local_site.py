@@ -1,0 +1,117 @@
+"""The page as the local server has it: the files of web/, with the headers that CloudFront puts on them."""
+
+import asyncio
+import gzip
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import ROOT
+from template import page_headers
+
+from local.gateway import LEAST_COMPRESSED, create_app
+from local.site import HEADERS, read_site_file
+
+WEB = ROOT / "web"
+
+
+def no_handler(*_: object) -> dict[str, Any]:
+    raise AssertionError("the handler must not be called")
+
+
+def get(path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of what is at this path, from a server that asks for a key."""
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"method": "GET", "path": path, "headers": named, "query_string": b"", "http_version": "1.1"}
+    asyncio.run(create_app(no_handler, "a-key")(scope, receive, send))
+    start, content = sent
+    return start["status"], {name.decode(): value.decode() for name, value in start["headers"]}, content["body"]
+
+
+def test_the_page_is_at_the_root_and_asks_for_no_key() -> None:
+    status, headers, body = get("/")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert body == (WEB / "index.html").read_bytes()
+
+
+@pytest.mark.parametrize("file", [file for file in WEB.rglob("*") if file.is_file()], ids=lambda file: file.name)
+def test_every_file_of_the_page_is_served_as_it_is(file: Path) -> None:
+    path = f"/{file.relative_to(WEB).as_posix()}"
+    status, headers, body = get("/" if path == "/index.html" else path)
+    assert (status, body) == (200, file.read_bytes())
+    assert headers["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/main.js", "text/javascript; charset=utf-8"),
+        ("/style.css", "text/css; charset=utf-8"),
+        ("/favicon.svg", "image/svg+xml"),
+        ("/samples/rocket.jpg", "image/jpeg"),
+    ],
+)
+def test_types_are_those_that_browsers_ask_for(path: str, content_type: str) -> None:
+    assert get(path)[1]["content-type"] == content_type
+
+
+@pytest.mark.parametrize(
+    "path", ["/../README.md", "/views", "/views/", "/%2e%2e/README.md", "/nothing.js", "//main.js"]
+)
+def test_what_is_not_of_the_page_is_the_apis_to_answer(path: str) -> None:
+    status, headers, _ = get(path)
+    assert (status, headers["content-type"]) == (403, "application/problem+json")
+
+
+def test_text_is_compressed_for_those_who_take_it_and_photos_are_not() -> None:
+    status, headers, body = get("/style.css", accept_encoding="br, gzip")
+    assert (status, headers["content-encoding"]) == (200, "gzip")
+    assert gzip.decompress(body) == (WEB / "style.css").read_bytes()
+    assert "content-encoding" not in get("/style.css", accept_encoding="br")[1]
+    assert "content-encoding" not in get("/samples/rocket.jpg", accept_encoding="gzip")[1]
+
+
+def test_what_is_short_is_not_compressed() -> None:
+    assert (WEB / "favicon.svg").stat().st_size < LEAST_COMPRESSED
+    assert "content-encoding" not in get("/favicon.svg", accept_encoding="gzip")[1]
+
+
+def test_a_file_that_the_browser_has_is_not_sent_again() -> None:
+    tag = get("/main.js")[1]["etag"]
+    status, headers, body = get("/main.js", if_none_match=tag)
+    assert (status, headers["cache-control"], body) == (304, "no-cache", b"")
+    assert get("/main.js", if_none_match='"older"')[0] == 200
+
+
+def test_a_file_is_read_anew(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text("before")
+    before = read_site_file("/", tmp_path)
+    (tmp_path / "index.html").write_text("after")
+    after = read_site_file("/", tmp_path)
+    assert before
+    assert after
+    assert (before.body, after.body) == (b"before", b"after")
+    assert before.tag != after.tag
+
+
+def test_the_headers_are_cloudfronts() -> None:
+    deployed, local = page_headers(), dict(HEADERS)
+    # There is no TLS on this machine, and no telling which API or AWS the page is pointed at.
+    del deployed["strict-transport-security"]
+    assert without_connections(deployed) == without_connections(local)
+    assert get("/")[1].items() >= local.items()
+
+
+def without_connections(headers: dict[str, str]) -> dict[str, Any]:
+    directives = headers["content-security-policy"].split("; ")
+    kept = [directive for directive in directives if not directive.startswith("connect-src ")]
+    assert len(kept) == len(directives) - 1
+    return {**headers, "content-security-policy": kept}
