@@ -2,9 +2,10 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from support import recorded_event
 from template import gateway_responses
 
 from handlers.bodies import BINARY_TYPES
-from local.gateway import MAX_PAYLOAD, METHODS, create_app, to_event
+from local.gateway import LEAST_COMPRESSED, MAX_PAYLOAD, METHODS, create_app, to_event
 
-SCOPE = {
+SCOPE: dict[str, Any] = {
     "method": "POST",
     "path": "/v1/classify",
     "query_string": b"top_k=1&top_k=2&x=",
@@ -25,7 +26,12 @@ SCOPE = {
 Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
 
 
-async def exchange(handler: Handler, *received: dict[str, Any], method: str = "POST") -> list[dict[str, Any]]:
+async def exchange(
+    handler: Handler,
+    *received: dict[str, Any],
+    method: str = "POST",
+    headers: Sequence[tuple[bytes, bytes]] = (),
+) -> list[dict[str, Any]]:
     """What the application sends when it receives these messages."""
     messages, sent = iter(received), []
 
@@ -35,7 +41,8 @@ async def exchange(handler: Handler, *received: dict[str, Any], method: str = "P
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    await create_app(handler)({**SCOPE, "method": method}, receive, send)
+    scope = {**SCOPE, "method": method, "headers": [*SCOPE["headers"], *headers]}
+    await create_app(handler)(scope, receive, send)
     return sent
 
 
@@ -117,6 +124,17 @@ def test_a_body_in_pieces_reaches_the_handler_whole() -> None:
     assert (start["status"], content["body"]) == (200, b"abcd")
     assert (b"x-one", b"1") in start["headers"]
     assert (b"content-length", b"4") in start["headers"]
+
+
+def test_long_answers_are_compressed_for_those_who_take_it() -> None:
+    def answer(event: dict[str, Any], _: object) -> dict[str, Any]:
+        return {"statusCode": 200, "body": "a" * LEAST_COMPRESSED}
+
+    (start, content) = asyncio.run(exchange(answer, body(b""), headers=[(b"accept-encoding", b"gzip, br")]))
+    assert (b"content-encoding", b"gzip") in start["headers"]
+    assert gzip.decompress(content["body"]) == b"a" * LEAST_COMPRESSED
+    (start, content) = asyncio.run(exchange(answer, body(b"")))
+    assert content["body"] == b"a" * LEAST_COMPRESSED
 
 
 def test_several_values_of_a_header_are_kept() -> None:
