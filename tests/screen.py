@@ -11,6 +11,9 @@ from support import ROOT
 
 SAMPLES = ROOT / "web" / "samples"
 
+# As long as for what people do: machines have more to do than that.
+expect.set_options(timeout=20_000)
+
 CHROMIUM = shutil.which("chromium")
 
 # Chromium asks its maker for much at its start.
@@ -65,3 +68,36 @@ def go(page: Page, view: str) -> None:
     """Open a view by its link."""
     page.get_by_role("navigation").get_by_role("link", name=view).click()
     expect(page.get_by_role("navigation").get_by_role("link", name=view)).to_have_attribute("aria-current", "page")
+
+
+def connect(page: Page, *, endpoint: str = "", key: str = "") -> None:
+    """Enter these in Settings, and save them."""
+    go(page, "Settings")
+    page.get_by_label("Endpoint").fill(endpoint)
+    page.get_by_label("API key").fill(key)
+    page.get_by_role("button", name="Save and connect").click()
+
+
+def adjust(page: Page) -> None:
+    """Open the threshold, the order and the filters, which phones keep closed."""
+    page.get_by_text("Threshold, order and filters").wait_for()
+    if not page.get_by_label("Sort by").is_visible():
+        page.get_by_text("Threshold, order and filters").click()
+
+
+def names(page: Page) -> Locator:
+    """The names of the photos that are shown, in their order."""
+    return page.get_by_role("article").get_by_role("heading")
+
+
+def said_of(page: Page, image: bytes, **options: str) -> Any:
+    """What the API itself says of an image."""
+    url = f"{page.url.partition('#')[0]}v1/classify"
+    answer = page.request.post(url, params={**options}, data=image, headers={"content-type": "image/jpeg"})
+    assert answer.ok, answer.text()
+    return answer.json()
+
+
+def with_key(page: Page, key: str) -> None:
+    """Let the page be opened as if this key had been entered before in its tab."""
+    page.add_init_script(f"if (location.protocol === 'http:') sessionStorage.setItem('litelens.key', '{key}');")

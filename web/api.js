@@ -53,7 +53,7 @@ export function problemOf(error) {
 
 /** @returns {Promise<Model>} */
 export async function fetchModel() {
-  return parse(await fetchText("/v1/model"));
+  return having(["manifest", "links", "limits"], parse(await fetchText("/v1/model")));
 }
 
 /**
@@ -89,9 +89,9 @@ async function get(url, signal) {
  * @param {Listeners} listeners
  * @returns {Promise<Answer>}
  */
-export function classify(image, options, listeners) {
+export async function classify(image, options, listeners) {
   const query = new URLSearchParams(options);
-  return post(`/v1/classify?${query}`, image, listeners);
+  return having(["image", "predictions"], await post(`/v1/classify?${query}`, image, listeners));
 }
 
 /**
@@ -102,8 +102,8 @@ export function classify(image, options, listeners) {
  * @param {AbortSignal} signal
  * @returns {Promise<{answer: string, turns: Turn[], describe_model: string}>}
  */
-export function describe(image, question, turns, signal) {
-  return post("/v1/describe", json({ image, question, turns }), { signal });
+export async function describe(image, question, turns, signal) {
+  return having(["answer", "turns"], await post("/v1/describe", json({ image, question, turns }), { signal }));
 }
 
 /**
@@ -113,7 +113,8 @@ export function describe(image, question, turns, signal) {
  * @returns {Promise<Answer>}
  */
 export async function upload(image, listeners) {
-  const form = await post("/v1/uploads", json({ content_type: image.type }), { ...listeners, onSent: undefined });
+  const made = await post("/v1/uploads", json({ content_type: image.type }), { ...listeners, onSent: undefined });
+  const form = having(["id", "url", "fields"], made);
   const body = new FormData();
   for (const [name, value] of Object.entries(form.fields)) body.append(name, value);
   body.append("file", image);
@@ -226,6 +227,17 @@ function parse(text) {
   } catch {
     throw failure("not_litelens");
   }
+}
+
+/**
+ * The document, if it is one of litelens, which has these members.
+ * @param {string[]} members
+ * @param {any} document
+ * @returns {any}
+ */
+function having(members, document) {
+  if (members.every((member) => document?.[member] !== undefined)) return document;
+  throw failure("not_litelens");
 }
 
 /** @param {number} status @param {string} text @returns {Problem} */

@@ -1,7 +1,7 @@
 /** The conversation about a photo. */
 
 import { describe, problemOf } from "./api.js";
-import { base64Of, forRequest } from "./images.js";
+import { base64Of, inRequest } from "./images.js";
 import { model, photo, updatePhoto } from "./state.js";
 
 /** @import {Conversation} from "./state.js" */
@@ -18,13 +18,16 @@ export async function ask(id, question) {
   if (!asked || asked.conversation.question !== null) return;
   const controller = new AbortController();
   running.set(id, controller);
-  change(id, { question, problem: null });
+  change(id, { question, draft: "", problem: null });
   try {
-    const image = await base64Of(await forRequest(asked.file, model()));
-    const said = await describe(image, question, asked.conversation.turns, controller.signal);
+    const said = await inRequest(asked.file, model(), async (image) =>
+      describe(await base64Of(image), question, asked.conversation.turns, controller.signal),
+    );
     change(id, { turns: said.turns, model: said.describe_model, question: null });
   } catch (error) {
-    change(id, { problem: problemOf(error), question: null });
+    // Nobody need type it again.
+    const draft = photo(id)?.conversation.draft || question;
+    change(id, { problem: problemOf(error), question: null, draft });
   } finally {
     running.delete(id);
   }
@@ -33,6 +36,11 @@ export async function ask(id, question) {
 /** @param {number} id */
 export function stopAsking(id) {
   running.get(id)?.abort();
+}
+
+/** Keep what is not sent yet. @param {number} id @param {string} draft */
+export function keepDraft(id, draft) {
+  change(id, { draft });
 }
 
 /** @param {number} id @param {Partial<Conversation>} changes */

@@ -1,20 +1,22 @@
 /** The photos' way to their answers: a few at a time, each by itself, so that one can fail, wait or be cancelled. */
 
-import { Failure, classify, problemOf, upload } from "./api.js";
-import { forRequest, forUpload, shrunken } from "./images.js";
+import { classify, problemOf, upload } from "./api.js";
+import { forUpload, inRequest } from "./images.js";
+import { answerOf, isUnderWay } from "./results.js";
 import { settings } from "./settings.js";
 import { current, model, photo, update, updatePhoto } from "./state.js";
 import { text } from "./text.js";
 
-/** @import {Photo, Progress, Answer, HeatMapState} from "./state.js" */
+/** @import {Photo, Progress, Answer, HeatMapState, Region} from "./state.js" */
 
 /** As many requests as a browser sends to one host at a time, less those that others need. */
 const AT_A_TIME = 4;
 
-const TOO_LARGE = new Set(["request_too_large", "image_too_large"]);
-
 /** What can be stopped, by the photo's id. @type {Map<number, AbortController>} */
 const running = new Map();
+
+/** Heat maps on their way, by the photo's id and the label. @type {Map<string, Promise<void>>} */
+const fetching = new Map();
 
 let lastId = 0;
 
@@ -53,19 +55,49 @@ export function remove(ids) {
  * @param {string | null} label
  */
 export async function showHeatMap(id, label) {
-  const shown = photo(id);
-  if (!shown) return;
   updatePhoto(id, { shownLabel: label });
-  if (label === null || (Object.hasOwn(shown.heatMaps, label) && shown.heatMaps[label].stage !== "failed")) return;
+  if (label !== null) await fetchHeatMap(id, label);
+}
+
+/**
+ * Have this label's heat map, which is asked for only when it is neither there nor on its way.
+ * @param {number} id
+ * @param {string} label
+ */
+export async function fetchHeatMap(id, label) {
+  const wanted = photo(id);
+  if (!wanted || (Object.hasOwn(wanted.heatMaps, label) && wanted.heatMaps[label].stage === "done")) return;
+  const key = `${id} ${label}`;
+  const onItsWay = fetching.get(key) ?? askForHeatMap(id, wanted.file, label).finally(() => fetching.delete(key));
+  fetching.set(key, onItsWay);
+  await onItsWay;
+}
+
+/** @param {number} id @param {Blob} file @param {string} label */
+async function askForHeatMap(id, file, label) {
   const keep = (/** @type {HeatMapState} */ state) =>
     updatePhoto(id, { heatMaps: { ...photo(id)?.heatMaps, [label]: state } });
   keep({ stage: "loading" });
   try {
-    const { heatmap } = await classified(shown.file, { top_k: "1", heatmap_label: label }, {});
-    if (heatmap) keep({ stage: "done", map: heatmap });
+    const { heatmap, image } = await classified(file, { top_k: "1", heatmap_label: label }, {});
+    const asked = photo(id);
+    const answered = (asked && answerOf(asked)?.image) ?? image;
+    if (heatmap) keep({ stage: "done", map: { ...heatmap, region: scaled(heatmap.region, image, answered) } });
   } catch (error) {
     keep({ stage: "failed", problem: problemOf(error) });
   }
+}
+
+/**
+ * The region in pixels of the photo that was answered: one that was uploaded as it is was made smaller for its heat map.
+ * @param {Region} region
+ * @param {{width: number, height: number}} sent
+ * @param {{width: number, height: number}} answered
+ * @returns {Region}
+ */
+function scaled({ left, top, width, height }, sent, answered) {
+  const [across, down] = [answered.width / sent.width, answered.height / sent.height];
+  return { left: left * across, top: top * down, width: width * across, height: height * down };
 }
 
 /** @param {File} file @returns {Photo} */
@@ -79,7 +111,7 @@ function newPhoto(file) {
     heatMaps: {},
     shownLabel: null,
     isCompared: false,
-    conversation: { turns: [], question: null, model: null, problem: null },
+    conversation: { turns: [], question: null, draft: "", model: null, problem: null },
   };
 }
 
@@ -97,7 +129,7 @@ async function run({ id, name, file }) {
   const tell = (/** @type {Progress} */ progress) => updatePhoto(id, { progress });
   tell({ stage: "preparing" });
   try {
-    const answer = await answerOf(file, controller.signal, tell);
+    const answer = await answerTo(file, controller.signal, tell);
     tell({ stage: "done", answer });
     announce(text.announceDone(name, answer.predictions[0]));
   } catch (error) {
@@ -116,7 +148,7 @@ async function run({ id, name, file }) {
  * @param {(progress: Progress) => void} tell
  * @returns {Promise<Answer>}
  */
-async function answerOf(file, signal, tell) {
+async function answerTo(file, signal, tell) {
   const listeners = {
     signal,
     onSent: (/** @type {number} */ share) => tell(share < 1 ? { stage: "sending", share } : { stage: "classifying" }),
@@ -129,23 +161,17 @@ async function answerOf(file, signal, tell) {
 }
 
 /**
- * What the API says of a photo, which is made smaller for it once it is found too large.
  * @param {Blob} file
  * @param {Record<string, string>} options
  * @param {import("./api.js").Listeners} listeners
  * @returns {Promise<Answer>}
  */
-async function classified(file, options, listeners) {
-  try {
-    return await classify(await forRequest(file, model()), options, listeners);
-  } catch (error) {
-    if (!(error instanceof Failure) || !TOO_LARGE.has(error.problem.code)) throw error;
-    return classify(await shrunken(file), options, listeners);
-  }
+function classified(file, options, listeners) {
+  return inRequest(file, model(), (image) => classify(image, options, listeners));
 }
 
 /** @param {string} announcement */
 function announce(announcement) {
-  const left = current().photos.filter(({ id }) => running.has(id)).length - 1;
+  const left = current().photos.filter(isUnderWay).length;
   update({ announcement: left > 0 ? `${announcement} ${text.announceLeft(left)}` : announcement });
 }

@@ -1,11 +1,14 @@
 /** Photos as files: which of them the API takes as they are, and how the others are made so. */
 
-import { failure } from "./api.js";
+import { Failure, failure } from "./api.js";
 
 /** @import {Model} from "./state.js" */
 
 /** What Lambda's event of 6 MB holds in base64, headers and all. */
 const REQUEST_BYTES = 4_400_000;
+
+/** What the API answers to a photo that it would take if it were smaller. */
+const TOO_LARGE = new Set(["request_too_large", "image_too_large"]);
 
 /** Pixels of the longer side after shrinking; far more than any model sees. */
 const SHRUNKEN_SIDE = 2048;
@@ -26,17 +29,45 @@ const SIGNATURES = [
  * @returns {Promise<string | null>}
  */
 async function typeOf(file) {
-  const head = String.fromCharCode(...new Uint8Array(await file.slice(0, 16).arrayBuffer()));
+  if (file.size === 0) throw failure("image_missing");
+  const head = String.fromCharCode(...new Uint8Array(await beginning(file)));
   return SIGNATURES.find(([, signature]) => signature.test(head))?.[0] ?? null;
+}
+
+/** @param {Blob} file */
+async function beginning(file) {
+  try {
+    return await file.slice(0, 16).arrayBuffer();
+  } catch {
+    // Chosen earlier, and moved or changed since.
+    throw failure("file_gone");
+  }
+}
+
+/**
+ * What `send` makes of the photo, which is made smaller for it once it is found too large.
+ * @template T
+ * @param {Blob} file
+ * @param {Model | null} model whose limits hold
+ * @param {(image: Blob) => Promise<T>} send
+ * @returns {Promise<T>}
+ */
+export async function inRequest(file, model, send) {
+  try {
+    return await send(await forRequest(file, model));
+  } catch (error) {
+    if (!(error instanceof Failure) || !TOO_LARGE.has(error.problem.code)) throw error;
+    return send(await shrunken(file));
+  }
 }
 
 /**
  * The photo as one request can carry it: as it is, or else upright and smaller, as JPEG.
  * @param {Blob} file
- * @param {Model | null} model whose limits hold
+ * @param {Model | null} model
  * @returns {Promise<Blob>}
  */
-export async function forRequest(file, model) {
+async function forRequest(file, model) {
   const type = await typeOf(file);
   return type && file.size <= requestBytes(model) ? file.slice(0, file.size, type) : shrunken(file);
 }
@@ -78,7 +109,7 @@ function requestBytes(model) {
  * @param {Blob} file
  * @returns {Promise<Blob>}
  */
-export async function shrunken(file) {
+async function shrunken(file) {
   /** @type {ImageBitmap} */
   let bitmap;
   try {

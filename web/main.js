@@ -41,6 +41,11 @@ function carriesFiles(event) {
   return event.dataTransfer?.types.includes("Files") ?? false;
 }
 
+/** Text does, even where its program has put a picture beside it. @param {ClipboardEvent} event */
+function goesIntoField({ target, clipboardData }) {
+  return target instanceof Element && target.matches(":read-write") && clipboardData?.types.includes("text/plain");
+}
+
 document.addEventListener("dragover", (event) => {
   if (!carriesFiles(event)) return;
   event.preventDefault();
@@ -58,7 +63,8 @@ document.addEventListener("drop", async (event) => {
 });
 document.addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
-  if (files.length > 0) event.preventDefault();
+  if (files.length === 0 || goesIntoField(event)) return;
+  event.preventDefault();
   take(files);
 });
 window.addEventListener("hashchange", follow);

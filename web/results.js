@@ -13,6 +13,11 @@ export function answerOf({ progress }) {
   return progress.stage === "done" ? progress.answer : null;
 }
 
+/** @param {Photo} photo */
+export function isUnderWay({ progress }) {
+  return !["done", "failed", "cancelled"].includes(progress.stage);
+}
+
 /** @param {Photo} photo @param {number} threshold */
 export function isUncertain(photo, threshold) {
   const answer = answerOf(photo);

@@ -9,12 +9,13 @@ let asked = 0;
 export async function connect() {
   const mine = ++asked;
   update({ service: { stage: "loading" } });
-  /** @type {import("./state.js").Service} */
-  let service;
+  /** @type {Partial<import("./state.js").State>} */
+  let found;
   try {
-    service = { stage: "ready", model: await fetchModel() };
+    const model = await fetchModel();
+    found = { service: { stage: "ready", model }, usualThreshold: model.manifest.threshold };
   } catch (error) {
-    service = { stage: "failed", problem: problemOf(error) };
+    found = { service: { stage: "failed", problem: problemOf(error) } };
   }
-  if (mine === asked) update({ service });
+  if (mine === asked) update(found);
 }

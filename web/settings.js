@@ -44,7 +44,6 @@ export function applyTheme() {
 export function endpointOf(text) {
   const trimmed = text.trim().replace(/\/+$/, "");
   if (trimmed === "") return "";
-  const url = URL.canParse(trimmed) ? new URL(trimmed) : null;
-  const isPlain = url && /^https?:$/.test(url.protocol) && !url.search && !url.hash && !url.username;
+  const isPlain = /^https?:\/\/[^?#]+$/i.test(trimmed) && URL.canParse(trimmed) && !new URL(trimmed).username;
   return isPlain ? trimmed : null;
 }

@@ -37,9 +37,10 @@
  * @typedef {{
  *   turns: Turn[],
  *   question: string | null,
+ *   draft: string,
  *   model: string | null,
  *   problem: Problem | null,
- * }} Conversation `question` waits for its answer
+ * }} Conversation `question` waits for its answer, `draft` is not sent yet
  */
 
 /**
@@ -78,6 +79,7 @@
  *   service: Service,
  *   photos: readonly Photo[],
  *   threshold: number | null,
+ *   usualThreshold: number,
  *   opacity: number,
  *   filter: Filter,
  *   comparedLabel: string | null,
@@ -86,7 +88,7 @@
  *   confusedClass: number,
  *   isDraggedOver: boolean,
  *   announcement: string,
- * }} State `threshold` is null until someone moves it: the model's own holds then
+ * }} State `threshold` is null until someone moves it: the usual one holds then, which is the last known model's
  */
 
 /** @type {State} */
@@ -95,6 +97,7 @@ let state = {
   service: { stage: "loading" },
   photos: [],
   threshold: null,
+  usualThreshold: 0.5,
   opacity: 0.6,
   filter: { order: "added", kind: "all", label: "", leastConfidence: 0 },
   comparedLabel: null,
@@ -151,5 +154,5 @@ export function model() {
 
 /** Below this confidence an answer is uncertain. @returns {number} */
 export function threshold() {
-  return state.threshold ?? model()?.manifest.threshold ?? 0.5;
+  return state.threshold ?? state.usualThreshold;
 }

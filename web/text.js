@@ -42,6 +42,7 @@ const problems = {
   not_an_image: "This file is no photo that can be read here. Choose a JPEG, PNG, WebP, GIF or BMP.",
   corrupt_image: "The file is damaged or incomplete. Save or export the photo anew and choose that.",
   image_missing: "The file is empty. Choose another one.",
+  file_gone: "The file can no longer be read; it was moved or changed. Choose it again.",
   internal_error: "Something went wrong on the service's side. Try again in a moment.",
   timeout: "The service took too long. Try again in a moment.",
   not_configured: "This deployment does not offer that.",

@@ -1,10 +1,668 @@
 """Photos in, labels out, on the page as people use it."""
 
-from playwright.sync_api import Page, expect
-from screen import SAMPLES, add, card, done, labels
+import json
+import re
+import shutil
+import urllib.request
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from playwright.sync_api import FilePayload, Locator, Page, Request, expect
+from screen import SAMPLES, add, adjust, card, done, go, labels, names, said_of
+from support import DATA, encoded, require
+
+ALL_SAMPLES = ("rocket.jpg", "coffee.jpg", "astronaut.jpg", "chelsea.jpg")
+
+at_the_desk = pytest.mark.parametrize("device", ["desk"], indirect=True)
+on_the_phone = pytest.mark.parametrize("device", ["phone"], indirect=True)
 
 
-def test_a_chosen_photo_shows_its_labels_with_confidences(page: Page) -> None:
-    add(page, SAMPLES / "rocket.jpg")
+class Held:
+    """Answers of the API that have come, and are kept from the page until they are let go."""
+
+    def __init__(self, page: Page) -> None:
+        self._held: list[str] = []
+        self._free = 0
+        self._session = page.context.new_cdp_session(page)
+        self._session.on("Fetch.requestPaused", self._hold)
+        pattern = {"urlPattern": "*/v1/classify*", "requestStage": "Response"}
+        self._session.send("Fetch.enable", {"patterns": [pattern]})
+
+    def let_one_go(self) -> None:
+        """The first, which may be on its way yet."""
+        self._free += 1
+        self._go_on()
+
+    def let_go(self) -> None:
+        """Those that are held, and all that come later."""
+        self._session.send("Fetch.disable")
+
+    def _hold(self, paused: dict[str, Any]) -> None:
+        self._held.append(paused["requestId"])
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._free and self._held:
+            self._free -= 1
+            self._session.send("Fetch.continueRequest", {"requestId": self._held.pop(0)})
+
+
+class Dragged:
+    """Files, or else a text, that someone drags over the page from another program."""
+
+    def __init__(self, page: Page, *files: Path, text: str = "") -> None:
+        items = [{"mimeType": "text/plain", "data": text}] if text else []
+        self._data = {"items": items, "files": [str(file) for file in files], "dragOperationsMask": 1}
+        self._session = page.context.new_cdp_session(page)
+        self._tell("dragEnter")
+        self._tell("dragOver")
+
+    def drop(self) -> None:
+        self._tell("drop")
+
+    def leave(self) -> None:
+        self._tell("dragOver", x=-5)
+
+    def _tell(self, kind: str, x: int = 200) -> None:
+        self._session.send("Input.dispatchDragEvent", {"type": kind, "x": x, "y": 200, "data": self._data})
+
+
+class Asked:
+    """The requests for answers and heat maps that the page has sent since."""
+
+    def __init__(self, page: Page) -> None:
+        self.urls: list[str] = []
+        page.on("request", self._note)
+
+    def _note(self, request: Request) -> None:
+        if "/v1/classify" in request.url:
+            self.urls.append(request.url)
+
+
+def named(name: str, image: Image.Image, **options: Any) -> FilePayload:
+    return FilePayload(name=name, mimeType="image/jpeg", buffer=encoded(image, "JPEG", **options))
+
+
+def close_up() -> FilePayload:
+    """A part of a photo that the model is certain of, as it is of none of the samples."""
+    return named("close up.jpg", Image.open(SAMPLES / "rocket.jpg").crop((160, 160, 320, 320)), quality=90)
+
+
+def rocket() -> FilePayload:
+    """As it is in the samples."""
+    return FilePayload(name="rocket.jpg", mimeType="image/jpeg", buffer=(SAMPLES / "rocket.jpg").read_bytes())
+
+
+def add_samples(page: Page) -> dict[str, Any]:
+    """Choose the samples, and wait for them; what the API says of each, by its name."""
+    add(page, *(SAMPLES / name for name in ALL_SAMPLES))
+    done(page, *ALL_SAMPLES)
+    return {name: said_of(page, (SAMPLES / name).read_bytes()) for name in ALL_SAMPLES}
+
+
+def best(answer: Any) -> Any:
+    return answer["predictions"][0]
+
+
+def readable(label: str) -> str:
+    return label.replace("_", " ")
+
+
+def percent(share: float) -> str:
+    return f"{share:.1%}"
+
+
+def copy(page: Page, text: str | None = None) -> None:
+    """Put the rocket's picture into the clipboard, and beside it a text if there is one."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(
+        """async (text) => {
+            const photo = await createImageBitmap(await (await fetch("samples/rocket.jpg")).blob());
+            const canvas = new OffscreenCanvas(photo.width, photo.height);
+            canvas.getContext("2d").drawImage(photo, 0, 0);
+            const picture = { "image/png": await canvas.convertToBlob() };
+            const words = text && { "text/plain": new Blob([text], { type: "text/plain" }) };
+            await navigator.clipboard.write([new ClipboardItem({ ...picture, ...words })]);
+        }""",
+        text,
+    )
+
+
+def preview(card: Locator) -> Locator:
+    return card.locator("img").first
+
+
+def overlay(card: Locator) -> Locator:
+    """The heat map over a photo."""
+    return card.locator("img[data-label]")
+
+
+def assert_in_place(photo: Locator, answer: Any) -> None:
+    """The heat map covers that part of the photo that the answer says."""
+    region, size = answer["heatmap"]["region"], answer["image"]
+    expect(overlay(photo)).to_have_js_property("complete", True)
+    whole, part = preview(photo).bounding_box(), overlay(photo).bounding_box()
+    assert whole
+    assert part
+    across, down = whole["width"] / size["width"], whole["height"] / size["height"]
+    assert across == pytest.approx(down, rel=0.02)
+    expected = {
+        "x": whole["x"] + region["left"] * across,
+        "y": whole["y"] + region["top"] * down,
+        "width": region["width"] * across,
+        "height": region["height"] * down,
+    }
+    assert part == pytest.approx(expected, abs=1)
+
+
+def test_a_chosen_photo_shows_the_labels_of_the_api_with_their_confidences(page: Page) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose photos").click()
+    chooser.value.set_files(SAMPLES / "rocket.jpg")
     done(page, "rocket.jpg")
-    expect(labels(card(page, "rocket.jpg")).first).to_contain_text("%")
+    answer = said_of(page, (SAMPLES / "rocket.jpg").read_bytes())
+    expect(labels(card(page, "rocket.jpg"))).to_have_text(
+        [re.compile(rf"{readable(found['label'])}\s*{percent(found['confidence'])}") for found in answer["predictions"]]
+    )
+    group = f"{answer['group']['label']}: {percent(answer['group']['confidence'])}"
+    expect(card(page, "rocket.jpg")).to_contain_text(group)
+
+
+def test_many_photos_are_chosen_at_once_and_each_gets_its_own_labels(page: Page, port: int) -> None:
+    require((DATA / "photos").is_dir(), f"there are no photos at {DATA}; LITELENS_DATA names another folder")
+    photos = sorted((DATA / "photos").glob("*.jpg"))
+    assert len(photos) > 50
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Choose photos").click()
+    assert chooser.value.is_multiple()
+    chooser.value.set_files(photos)
+    expect(page.get_by_text(f"{len(photos)} photos")).to_be_visible()
+    expect(labels(page.get_by_role("article"))).to_have_count(5 * len(photos), timeout=30_000)
+    shown = page.get_by_role("article").evaluate_all(
+        "cards => cards.map(card => [card.ariaLabel, card.querySelector('[aria-pressed]').innerText.split('\\n')[0]])"
+    )
+    assert shown == [[photo.name, best_label(port, photo)] for photo in photos]
+
+
+@cache
+def best_label(port: int, photo: Path) -> str:
+    url = f"http://127.0.0.1:{port}/v1/classify?top_k=1"
+    request = urllib.request.Request(url, photo.read_bytes(), {"content-type": "image/jpeg"})
+    with urllib.request.urlopen(request) as answer:
+        return readable(best(json.load(answer))["label"])
+
+
+@at_the_desk
+def test_files_are_dropped_and_a_curtain_says_that_they_can_be(page: Page) -> None:
+    page.get_by_role("button", name="Choose photos").wait_for()
+    curtain = page.get_by_text("Let go to classify")
+    dragged = Dragged(page, SAMPLES / "rocket.jpg", SAMPLES / "coffee.jpg")
+    expect(curtain).to_be_visible()
+    dragged.leave()
+    expect(curtain).to_have_count(0)
+    expect(names(page)).to_have_count(0)
+    Dragged(page, SAMPLES / "rocket.jpg", SAMPLES / "coffee.jpg").drop()
+    expect(curtain).to_have_count(0)
+    done(page, "rocket.jpg", "coffee.jpg")
+
+
+@at_the_desk
+def test_a_dropped_folder_is_taken_with_those_in_it_in_order_but_without_hidden_files(
+    page: Page, tmp_path: Path
+) -> None:
+    folder = tmp_path / "trip"
+    for name in ("10.jpg", "9.jpg", "day 1/evening.jpg", ".hidden.jpg", ".hidden/8.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SAMPLES / "coffee.jpg", folder / name)
+    page.get_by_role("button", name="Choose photos").wait_for()
+    Dragged(page, folder, SAMPLES / "rocket.jpg").drop()
+    done(page, "9.jpg", "10.jpg", "evening.jpg", "rocket.jpg")
+    expect(names(page)).to_have_text(["9.jpg", "10.jpg", "evening.jpg", "rocket.jpg"])
+
+
+@at_the_desk
+def test_a_dropped_folder_of_more_files_than_browsers_list_at_a_time_is_taken_whole(page: Page, tmp_path: Path) -> None:
+    for number in range(101):
+        (tmp_path / f"{number}.jpg").write_bytes(b"")
+    page.get_by_role("button", name="Choose photos").wait_for()
+    Dragged(page, tmp_path).drop()
+    expect(names(page)).to_have_text([f"{number}.jpg" for number in range(101)])
+
+
+@at_the_desk
+def test_a_photo_dropped_on_another_view_leads_back_to_the_photos(page: Page) -> None:
+    go(page, "Model")
+    Dragged(page, SAMPLES / "rocket.jpg").drop()
+    done(page, "rocket.jpg")
+
+
+@at_the_desk
+def test_text_that_is_dragged_over_the_page_is_none_of_its_business(page: Page) -> None:
+    page.get_by_role("button", name="Choose photos").wait_for()
+    Dragged(page, text="a text")
+    expect(page.get_by_text("Let go to classify")).to_have_count(0)
+
+
+def test_a_copied_picture_is_pasted(page: Page) -> None:
+    page.get_by_role("button", name="Choose photos").wait_for()
+    # File managers put the name beside it.
+    for number, text in enumerate((None, "rocket.png"), start=1):
+        copy(page, text)
+        page.keyboard.press("Control+V")
+        expect(labels(page.get_by_role("article"))).to_have_count(5 * number)
+    expect(preview(page.get_by_role("article")).first).to_have_js_property("naturalWidth", 480)
+
+
+def test_text_pasted_into_a_field_is_left_to_the_field(page: Page) -> None:
+    go(page, "Settings")
+    # As office programs copy text: with a picture of it.
+    copy(page, "http://127.0.0.1")
+    page.get_by_label("Endpoint").focus()
+    page.keyboard.press("Control+V")
+    expect(page.get_by_label("Endpoint")).to_have_value("http://127.0.0.1")
+    expect(page.get_by_role("heading", name="Settings")).to_be_visible()
+    go(page, "Classify")
+    expect(page.get_by_role("button", name="Try the sample: a rocket")).to_be_visible()
+
+
+@on_the_phone
+def test_phones_take_a_photo_with_their_camera(page: Page) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Take a photo").click()
+    assert chooser.value.element.get_attribute("capture") == "environment"
+    assert not chooser.value.is_multiple()
+    chooser.value.set_files(SAMPLES / "rocket.jpg")
+    done(page, "rocket.jpg")
+
+
+@at_the_desk
+def test_a_desk_has_no_camera_button(page: Page) -> None:
+    expect(page.get_by_role("button", name="Choose photos")).to_be_visible()
+    expect(page.get_by_role("button", name="Take a photo")).to_have_count(0)
+
+
+def test_samples_are_there_to_be_tried(page: Page) -> None:
+    for name, file in {"a rocket": "rocket", "a cup of coffee": "coffee", "an astronaut": "astronaut"}.items():
+        page.get_by_role("button", name=f"Try the sample: {name}").click()
+        done(page, f"{file}.jpg")
+        expect(labels(card(page, f"{file}.jpg")).first).to_contain_text(best_shown(page, SAMPLES / f"{file}.jpg"))
+        page.get_by_role("button", name="Remove all").click()
+    expect(page.get_by_role("button", name="Try the sample: a cat")).to_be_visible()
+
+
+def best_shown(page: Page, photo: Path) -> str:
+    return readable(best(said_of(page, photo.read_bytes()))["label"])
+
+
+def test_a_sample_says_why_it_is_not_classified_without_a_network(page: Page) -> None:
+    sample = page.get_by_role("button", name="Try the sample: a cat")
+    expect(sample.locator("img")).to_have_js_property("naturalWidth", 451)
+    page.context.set_offline(True)
+    sample.click()
+    expect(card(page, "chelsea.jpg")).to_contain_text("This device is offline. Connect it, then try again.")
+    page.context.set_offline(False)
+    card(page, "chelsea.jpg").get_by_role("button", name="Try again").click()
+    done(page, "chelsea.jpg")
+
+
+def test_previews_are_there_before_any_answer(page: Page) -> None:
+    held = Held(page)
+    add(page, SAMPLES / "rocket.jpg", SAMPLES / "astronaut.jpg")
+    expect(preview(card(page, "rocket.jpg"))).to_have_js_property("naturalWidth", 480)
+    expect(preview(card(page, "astronaut.jpg"))).to_have_js_property("naturalHeight", 480)
+    expect(page.get_by_text("2 photos · 2 under way")).to_be_visible()
+    expect(labels(page.get_by_role("article"))).to_have_count(0)
+    held.let_go()
+    done(page, "rocket.jpg", "astronaut.jpg")
+
+
+def test_four_photos_are_classified_at_a_time_while_the_others_wait(page: Page) -> None:
+    held = Held(page)
+    classifying = page.get_by_text("Classifying", exact=True)
+    waiting = page.get_by_text("Waiting for its turn", exact=True)
+    rocket = Image.open(SAMPLES / "rocket.jpg")
+    add(page, *(named(f"{number}.jpg", rocket) for number in range(6)))
+    expect(classifying).to_have_count(4)
+    expect(waiting).to_have_count(2)
+    expect(page.get_by_role("progressbar", name="Classifying: 0.jpg")).to_be_visible()
+    held.let_one_go()
+    expect(labels(page.get_by_role("article"))).to_have_count(5)
+    expect(page.get_by_role("status")).to_contain_text("5 photos are left.")
+    expect(classifying).to_have_count(4)
+    expect(waiting).to_have_count(1)
+    held.let_go()
+    done(page, *(f"{number}.jpg" for number in range(6)))
+
+
+def test_how_much_of_a_photo_has_been_sent_is_shown(page: Page) -> None:
+    session = page.context.new_cdp_session(page)
+    limits = {"offline": False, "latency": 0, "downloadThroughput": -1}
+    session.send("Network.emulateNetworkConditions", {**limits, "uploadThroughput": 1000})
+    add(page, named("large.jpg", Image.open(SAMPLES / "astronaut.jpg").resize((1600, 1600))))
+    expect(card(page, "large.jpg")).to_contain_text(re.compile(r"Sending, \d\d?%"))
+    sent = page.get_by_role("progressbar", name=re.compile("Sending.*large.jpg")).get_attribute("value")
+    assert 0 < float(sent or 0) < 1
+    session.send("Network.emulateNetworkConditions", {**limits, "uploadThroughput": -1})
+    done(page, "large.jpg")
+
+
+def test_one_photo_is_cancelled_while_the_others_go_on_and_is_tried_again(page: Page) -> None:
+    held = Held(page)
+    add(page, SAMPLES / "rocket.jpg", SAMPLES / "coffee.jpg")
+    expect(page.get_by_text("Classifying", exact=True)).to_have_count(2)
+    with page.expect_event("requestfailed", lambda request: "/v1/classify" in request.url):
+        card(page, "rocket.jpg").get_by_role("button", name="Cancel").click()
+    expect(card(page, "rocket.jpg").get_by_text("Cancelled")).to_be_visible()
+    held.let_go()
+    done(page, "coffee.jpg")
+    expect(labels(card(page, "rocket.jpg"))).to_have_count(0)
+    card(page, "rocket.jpg").get_by_role("button", name="Try again").click()
+    done(page, "rocket.jpg")
+
+
+def test_a_photo_cancelled_before_its_turn_is_never_sent(page: Page) -> None:
+    held, asked = Held(page), Asked(page)
+    rocket = Image.open(SAMPLES / "rocket.jpg")
+    add(page, *(named(f"{number}.jpg", rocket) for number in range(5)))
+    expect(card(page, "4.jpg").get_by_text("Waiting for its turn")).to_be_visible()
+    card(page, "4.jpg").get_by_role("button", name="Cancel").click()
+    held.let_go()
+    done(page, "0.jpg", "1.jpg", "2.jpg", "3.jpg")
+    expect(card(page, "4.jpg").get_by_text("Cancelled")).to_be_visible()
+    assert len(asked.urls) == 4
+
+
+def test_all_that_failed_are_tried_again_together_and_only_those(page: Page) -> None:
+    add(page, SAMPLES / "chelsea.jpg")
+    done(page, "chelsea.jpg")
+    page.route("**/v1/classify?*", lambda route: route.fulfill(status=500, body=""))
+    add(page, SAMPLES / "rocket.jpg", SAMPLES / "coffee.jpg")
+    expect(card(page, "rocket.jpg")).to_contain_text("Something went wrong on the service's side. Try again")
+    expect(page.get_by_text(re.compile("3 photos .* 2 failed"))).to_be_visible()
+    page.unroute("**/v1/classify?*")
+    asked = Asked(page)
+    page.get_by_role("button", name="Retry 2 failed").click()
+    done(page, "rocket.jpg", "coffee.jpg")
+    assert len(asked.urls) == 2
+    expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+
+
+def test_one_photo_is_removed_and_then_all(page: Page) -> None:
+    add_samples(page)
+    page.get_by_role("button", name="Remove: coffee.jpg").click()
+    expect(names(page)).to_have_text(["rocket.jpg", "astronaut.jpg", "chelsea.jpg"])
+    page.get_by_role("button", name="Remove all").click()
+    expect(names(page)).to_have_count(0)
+    expect(page.get_by_role("button", name="Try the sample: a rocket")).to_be_visible()
+
+
+def test_a_photo_removed_while_it_is_classified_does_not_come_back(page: Page) -> None:
+    held = Held(page)
+    add(page, SAMPLES / "rocket.jpg", SAMPLES / "coffee.jpg")
+    expect(page.get_by_text("Classifying", exact=True)).to_have_count(2)
+    with page.expect_event("requestfailed", lambda request: "/v1/classify" in request.url):
+        page.get_by_role("button", name="Remove: rocket.jpg").click()
+    held.let_go()
+    done(page, "coffee.jpg")
+    expect(names(page)).to_have_text(["coffee.jpg"])
+    expect(page.get_by_text("1 photo", exact=False)).not_to_contain_text("under way")
+
+
+def test_answers_are_certain_or_uncertain_by_the_threshold_of_the_model(page: Page) -> None:
+    add(page, close_up(), rocket())
+    done(page, "close up.jpg", "rocket.jpg")
+    expect(card(page, "close up.jpg").get_by_text("Certain", exact=True)).to_be_visible()
+    expect(card(page, "rocket.jpg").get_by_text(f"Uncertain: below {percent(threshold(page))}")).to_be_visible()
+    expect(page.get_by_text("2 photos · 1 uncertain")).to_be_visible()
+
+
+def threshold(page: Page) -> float:
+    """Of the model."""
+    return float(page.request.get(f"{page.url}v1/model").json()["manifest"]["threshold"])
+
+
+def test_a_threshold_takes_effect_without_a_new_request_and_is_reset(page: Page) -> None:
+    add(page, close_up(), rocket())
+    done(page, "close up.jpg", "rocket.jpg")
+    asked = Asked(page)
+    adjust(page)
+    slider = page.get_by_label("Uncertain below")
+    slider.press("Home")
+    expect(page.get_by_text("Certain", exact=True)).to_have_count(2)
+    slider.press("End")
+    expect(page.get_by_text("Uncertain: below 100.0%")).to_have_count(2)
+    slider.fill("0.7")
+    expect(page.get_by_text("Certain", exact=True)).to_have_count(2)
+    page.get_by_role("button", name=f"Reset to the model's {percent(threshold(page))}").click()
+    expect(card(page, "rocket.jpg").get_by_text("Uncertain: below")).to_be_visible()
+    expect(card(page, "close up.jpg").get_by_text("Certain", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Reset to")).to_have_count(0)
+    assert asked.urls == []
+
+
+def test_the_heat_map_of_the_best_label_lies_over_its_part_of_the_photo(page: Page) -> None:
+    rocket = Image.open(SAMPLES / "rocket.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    photos = [
+        named("landscape.jpg", rocket),
+        named("portrait.jpg", rocket.crop((180, 0, 330, 320))),
+        named("turned.jpg", rocket, exif=exif),
+    ]
+    add(page, *photos)
+    for photo in photos:
+        shown = card(page, photo["name"])
+        labels(shown).first.click()
+        answer = said_of(page, photo["buffer"], heatmap="true")
+        expect(overlay(shown)).to_have_attribute("src", answer["heatmap"]["png"])
+        expect(shown).to_contain_text(f"Heat map: {readable(best(answer)['label'])}")
+        assert_in_place(shown, answer)
+    turned = answer["image"]
+    assert turned["height"] > turned["width"]
+
+
+def test_the_heat_map_of_another_label_takes_the_place_of_the_first(page: Page) -> None:
+    answer = add_samples(page)["rocket.jpg"]
+    rocket = card(page, "rocket.jpg")
+    labels(rocket).first.click()
+    expect(overlay(rocket)).to_have_count(1)
+    third = answer["predictions"][2]["label"]
+    rocket.get_by_role("button", name=readable(third)).click()
+    shown = said_of(page, (SAMPLES / "rocket.jpg").read_bytes(), heatmap_label=third)
+    expect(overlay(rocket)).to_have_attribute("src", shown["heatmap"]["png"])
+    assert_in_place(rocket, shown)
+    expect(rocket.get_by_role("button", pressed=True)).to_have_count(1)
+    expect(overlay(page.get_by_role("article"))).to_have_count(1)
+
+
+def test_a_heat_map_is_taken_away_by_pressing_again_and_asked_for_only_once(page: Page) -> None:
+    add(page, SAMPLES / "rocket.jpg")
+    rocket = card(page, "rocket.jpg")
+    asked = Asked(page)
+    for _ in range(2):
+        labels(rocket).first.click()
+        expect(overlay(rocket)).to_be_visible()
+        expect(labels(rocket).first).to_have_attribute("aria-pressed", "true")
+        labels(rocket).first.click()
+        expect(overlay(rocket)).to_have_count(0)
+        expect(rocket.get_by_text("Heat map")).to_have_count(0)
+    assert len([url for url in asked.urls if "heatmap" in url]) == 1
+
+
+def test_a_heat_map_that_failed_says_so_and_is_asked_for_again(page: Page) -> None:
+    add(page, SAMPLES / "rocket.jpg")
+    rocket = card(page, "rocket.jpg")
+    page.route("**/v1/classify?*heatmap_label*", lambda route: route.abort())
+    labels(rocket).first.click()
+    expect(rocket.get_by_role("alert")).to_contain_text("The service cannot be reached. Check the connection")
+    page.unroute("**/v1/classify?*heatmap_label*")
+    labels(rocket).first.click()
+    labels(rocket).first.click()
+    expect(overlay(rocket)).to_be_visible()
+    expect(rocket.get_by_role("alert")).to_have_count(0)
+
+
+def test_heat_maps_are_as_opaque_as_the_slider_says(page: Page) -> None:
+    add(page, SAMPLES / "rocket.jpg")
+    labels(card(page, "rocket.jpg")).first.click()
+    adjust(page)
+    heat, slider = overlay(card(page, "rocket.jpg")), page.get_by_label("Heat map's opacity")
+    for opacity in ("0", "0.25", "1"):
+        slider.fill(opacity)
+        expect(heat).to_have_css("opacity", opacity)
+    slider.press("ArrowLeft")
+    expect(heat).to_have_css("opacity", "0.99")
+
+
+def compare(page: Page, *files: str) -> None:
+    for file in files:
+        page.get_by_label(f"Compare: {file}").check()
+    page.get_by_role("link", name=re.compile(r"Compare \d photos")).click()
+    expect(page.get_by_role("heading", name="Compare photos")).to_be_focused()
+
+
+def test_two_photos_are_compared_side_by_side_with_heat_maps_of_the_same_label(page: Page) -> None:
+    answers = add_samples(page)
+    compare(page, "rocket.jpg", "coffee.jpg")
+    rocket, coffee = columns = [page.get_by_role("columnheader", name=f"{name}.jpg") for name in ("rocket", "coffee")]
+    for column in columns:
+        expect(preview(column)).to_be_in_viewport(ratio=1)
+    label = best(answers["coffee.jpg"])["label"]
+    page.get_by_label("Heat map of").select_option(readable(label))
+    for column, file in ((rocket, "rocket.jpg"), (coffee, "coffee.jpg")):
+        answer = said_of(page, (SAMPLES / file).read_bytes(), heatmap_label=label)
+        expect(overlay(column)).to_have_attribute("src", answer["heatmap"]["png"])
+        assert_in_place(column, answer)
+    page.get_by_label("Heat map of").select_option("none")
+    expect(overlay(page.get_by_role("table"))).to_have_count(0)
+
+
+def test_compared_photos_have_a_row_for_each_label_of_any_of_them(page: Page) -> None:
+    answers = add_samples(page)
+    files = ["rocket.jpg", "coffee.jpg", "chelsea.jpg"]
+    compare(page, *files)
+    confidences = {
+        label: [
+            {found["label"]: found["confidence"] for found in answers[file]["predictions"]}.get(label) for file in files
+        ]
+        for label in {found["label"] for file in files for found in answers[file]["predictions"]}
+    }
+    assert len(confidences) > 5
+    expect(page.get_by_role("rowheader")).to_have_count(len(confidences))
+    for label, of_files in confidences.items():
+        header = page.get_by_role("rowheader", name=readable(label), exact=True)
+        cells = page.get_by_role("row").filter(has=header).get_by_role("cell")
+        least = [answers[file]["predictions"][-1]["confidence"] for file in files]
+        told = [f"below {percent(low)}" if of is None else percent(of) for of, low in zip(of_files, least, strict=True)]
+        expect(cells).to_have_text(told)
+
+
+def test_a_photo_compared_later_gets_the_heat_map_that_was_chosen(page: Page) -> None:
+    answers = add_samples(page)
+    compare(page, "rocket.jpg", "coffee.jpg")
+    label = best(answers["coffee.jpg"])["label"]
+    page.get_by_label("Heat map of").select_option(readable(label))
+    expect(overlay(page.get_by_role("table"))).to_have_count(2)
+    page.get_by_role("link", name="Back to all photos").click()
+    compare(page, "chelsea.jpg")
+    answer = said_of(page, (SAMPLES / "chelsea.jpg").read_bytes(), heatmap_label=label)
+    chelsea = page.get_by_role("columnheader", name="chelsea.jpg")
+    expect(overlay(chelsea)).to_have_attribute("src", answer["heatmap"]["png"])
+
+
+def test_comparing_leaves_the_photos_own_heat_maps_as_they_were(page: Page) -> None:
+    answers = add_samples(page)
+    labels(card(page, "coffee.jpg")).first.click()
+    compare(page, "rocket.jpg", "coffee.jpg")
+    page.get_by_label("Heat map of").select_option(readable(best(answers["rocket.jpg"])["label"]))
+    expect(overlay(page.get_by_role("table"))).to_have_count(2)
+    page.get_by_role("link", name="Back to all photos").click()
+    expect(overlay(card(page, "rocket.jpg"))).to_have_count(0)
+    expect(overlay(card(page, "coffee.jpg"))).to_have_attribute("data-label", best(answers["coffee.jpg"])["label"])
+
+
+def test_with_less_than_two_photos_the_comparison_says_how_to_choose_them(page: Page) -> None:
+    add(page, SAMPLES / "rocket.jpg")
+    page.get_by_label("Compare: rocket.jpg").check()
+    expect(page.get_by_role("link", name="Compare")).to_have_count(0)
+    page.goto(f"{page.url}#compare")
+    expect(page.get_by_text("Choose two photos or more to compare: tick “Compare” on each.")).to_be_visible()
+    page.get_by_role("link", name="Back to all photos").click()
+    done(page, "rocket.jpg")
+
+
+def test_photos_are_sorted_by_name_label_and_confidence(page: Page) -> None:
+    answers = add_samples(page)
+    adjust(page)
+    orders = {
+        "file name": sorted(answers),
+        "label": sorted(answers, key=lambda name: best(answers[name])["label"]),
+        "confidence, highest first": sorted(answers, key=lambda name: -best(answers[name])["confidence"]),
+        "confidence, lowest first": sorted(answers, key=lambda name: best(answers[name])["confidence"]),
+        "order of adding": list(ALL_SAMPLES),
+    }
+    assert len({tuple(order) for order in orders.values()}) == len(orders)
+    for order, sorted_names in orders.items():
+        page.get_by_label("Sort by").select_option(order)
+        expect(names(page)).to_have_text(sorted_names)
+
+
+def test_photos_are_filtered_by_how_certain_they_are_and_whether_they_failed(page: Page) -> None:
+    broken = FilePayload(name="broken.jpg", mimeType="image/jpeg", buffer=b"no photo")
+    add(page, close_up(), rocket(), broken)
+    done(page, "close up.jpg", "rocket.jpg")
+    expect(card(page, "broken.jpg")).to_contain_text("This file is no photo that can be read here.")
+    adjust(page)
+    kinds = {
+        "uncertain": ["rocket.jpg"],
+        "failed": ["broken.jpg"],
+        "certain": ["close up.jpg"],
+        "all": ["close up.jpg", "rocket.jpg", "broken.jpg"],
+    }
+    for kind, left in kinds.items():
+        page.get_by_role("combobox", name="Show").select_option(kind)
+        expect(names(page)).to_have_text(left)
+    page.get_by_role("combobox", name="Show").select_option("certain")
+    expect(page.get_by_text("1 of 3 photos")).to_be_visible()
+    page.get_by_label("Uncertain below").press("End")
+    expect(page.get_by_text("No photo is left by these filters.")).to_be_visible()
+
+
+def test_photos_are_filtered_by_label_and_least_confidence(page: Page) -> None:
+    answers = add_samples(page)
+    adjust(page)
+    page.get_by_label("With a confidence from").fill("0.3")
+    expect(names(page)).to_have_text([name for name in ALL_SAMPLES if best(answers[name])["confidence"] >= 0.3])
+    page.get_by_label("With a confidence from").fill("0")
+    found = answers["coffee.jpg"]["predictions"][1]
+    page.get_by_label("With label").select_option(readable(found["label"]))
+    having = {
+        name: predicted["confidence"]
+        for name, answer in answers.items()
+        for predicted in answer["predictions"]
+        if predicted["label"] == found["label"]
+    }
+    assert len(having) < len(answers)
+    expect(names(page)).to_have_text(list(having))
+    # Of that label, which is not the best one.
+    page.get_by_label("With a confidence from").fill("0.1")
+    expect(names(page)).to_have_text([name for name, confidence in having.items() if confidence >= 0.1])
+    page.get_by_label("With a confidence from").fill("0.9")
+    expect(names(page)).to_have_count(0)
+
+
+def test_filters_that_leave_nothing_are_taken_back_and_the_order_stays(page: Page) -> None:
+    answers = add_samples(page)
+    adjust(page)
+    page.get_by_label("Sort by").select_option("file name")
+    label = readable(best(answers["rocket.jpg"])["label"])
+    page.get_by_label("With label").select_option(label)
+    page.get_by_role("button", name="Remove: rocket.jpg").click()
+    expect(page.get_by_text("No photo is left by these filters.")).to_be_visible()
+    expect(page.get_by_label("With label").locator("option:checked")).to_have_text(label)
+    page.get_by_role("button", name="Show all").click()
+    expect(names(page)).to_have_text(["astronaut.jpg", "chelsea.jpg", "coffee.jpg"])
+    expect(page.get_by_label("With label").locator("option:checked")).to_have_text("any")

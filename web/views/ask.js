@@ -1,16 +1,19 @@
 /** Questions about one of the photos, answered by a language model. */
 
-import { ask, stopAsking } from "../asking.js";
-import { model, update } from "../state.js";
+import { ask, keepDraft, stopAsking } from "../asking.js";
+import { update } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { live } from "../vendor/lit-html/directives/live.js";
 import { picture } from "./picture.js";
 
 /** @import {State, Photo, Conversation} from "../state.js" */
 
 /** @param {State} state */
 export function askView(state) {
-  if (!model()?.links.describe) return html`<p>${text.askMissing}</p>`;
+  if (state.service.stage === "loading") return html`<p role="status">${text.loading}</p>`;
+  if (state.service.stage === "failed") return nothing;
+  if (!state.service.model.links.describe) return html`<p>${text.askMissing}</p>`;
   if (state.photos.length === 0) {
     return html`<p>${text.askNothing}</p>
       <a class="button primary" href="#classify">${text.choose}</a>`;
@@ -69,7 +72,7 @@ function said(who, what, side) {
 function form({ id, conversation }) {
   const isWaiting = conversation.question !== null;
   return html`
-    <form class="question" @submit=${(/** @type {SubmitEvent} */ event) => send(event, id)}>
+    <form class="question" @submit=${(/** @type {SubmitEvent} */ event) => send(event, id, conversation.draft)}>
       <label class="field">
         <span>${text.question}</span>
         <textarea
@@ -78,6 +81,8 @@ function form({ id, conversation }) {
           maxlength="2000"
           required
           placeholder=${text.askPlaceholder}
+          .value=${live(conversation.draft)}
+          @input=${(/** @type {Event} */ event) => keepDraft(id, areaIn(event).value)}
           @keydown=${sendOnEnter}
         ></textarea>
       </label>
@@ -90,20 +95,21 @@ function form({ id, conversation }) {
   `;
 }
 
-/** @param {SubmitEvent} event @param {number} id */
-function send(event, id) {
+/** @param {SubmitEvent} event @param {number} id @param {string} draft */
+function send(event, id, draft) {
   event.preventDefault();
-  const field = /** @type {HTMLFormElement} */ (event.currentTarget).elements.namedItem("question");
-  const area = /** @type {HTMLTextAreaElement} */ (field);
-  const question = area.value.trim();
-  if (question === "") return;
-  area.value = "";
-  void ask(id, question);
+  const question = draft.trim();
+  if (question !== "") void ask(id, question);
+}
+
+/** @param {Event} event */
+function areaIn({ currentTarget }) {
+  return /** @type {HTMLTextAreaElement} */ (currentTarget);
 }
 
 /** @param {KeyboardEvent} event */
 function sendOnEnter(event) {
   if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
   event.preventDefault();
-  /** @type {HTMLTextAreaElement} */ (event.currentTarget).form?.requestSubmit();
+  areaIn(event).form?.requestSubmit();
 }

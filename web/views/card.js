@@ -1,6 +1,6 @@
 /** One photo: its picture, how far it has come, and what the model says of it. */
 
-import { cancel, remove, retry, showHeatMap } from "../classifying.js";
+import { cancel, fetchHeatMap, remove, retry, showHeatMap } from "../classifying.js";
 import { answerOf, isUncertain } from "../results.js";
 import { save, withHeatMap } from "../saving.js";
 import { current, model, threshold, update, updatePhoto } from "../state.js";
@@ -45,7 +45,7 @@ function found(photo, answer) {
     <div class="labels" role="group" aria-label=${text.labels}>
       ${answer.predictions.map((prediction) => bar(photo, prediction))}
     </div>
-    ${heatMapState(photo)}
+    ${photo.shownLabel === null ? nothing : heatMapState(photo, photo.shownLabel)}
     <p class="small row apart">
       ${answer.group ? html`<span title=${text.groupTitle}>${text.group(answer.group.label, answer.group.confidence)}</span>` : nothing}
       <span title=${text.timingTitle}>${text.timing(answer.timing_ms.total)}</span>
@@ -70,14 +70,11 @@ function bar(photo, { label, confidence }) {
   `;
 }
 
-/** @param {Photo} photo */
-function heatMapState({ shownLabel, heatMaps }) {
-  if (shownLabel === null) return nothing;
-  const state = heatMaps[shownLabel];
+/** @param {Photo} photo @param {string} label */
+export function heatMapState({ heatMaps }, label) {
+  const state = Object.hasOwn(heatMaps, label) ? heatMaps[label] : null;
   if (state?.stage === "failed") return html`<p class="small bad" role="alert">${text.sentence(state.problem)}</p>`;
-  return html`<p class="small">
-    ${state?.stage === "done" ? text.heatMapShown(shownLabel) : text.heatMapLoading(shownLabel)}
-  </p>`;
+  return html`<p class="small">${state?.stage === "done" ? text.heatMapShown(label) : text.heatMapLoading(label)}</p>`;
 }
 
 /** @param {Photo} photo */
@@ -143,7 +140,7 @@ function doneActions(photo, answer) {
         type="checkbox"
         aria-label=${text.named(text.compare, name)}
         .checked=${isCompared}
-        @change=${() => updatePhoto(id, { isCompared: !isCompared })}
+        @change=${() => compare(photo)}
       />${text.compare}
     </label>
     ${
@@ -157,6 +154,13 @@ function doneActions(photo, answer) {
       ${text.savePng}<span class="unseen">: ${name}</span>
     </button>
   `;
+}
+
+/** @param {Photo} photo */
+function compare({ id, isCompared }) {
+  updatePhoto(id, { isCompared: !isCompared });
+  const label = current().comparedLabel;
+  if (!isCompared && label !== null) void fetchHeatMap(id, label);
 }
 
 /** With the heat map of the best label where none is shown. @param {Photo} photo @param {Answer} answer */

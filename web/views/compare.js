@@ -1,10 +1,11 @@
 /** Several photos side by side: their confidences for the same labels, and the same label's heat maps. */
 
-import { showHeatMap } from "../classifying.js";
+import { fetchHeatMap } from "../classifying.js";
 import { answerOf } from "../results.js";
 import { update } from "../state.js";
 import { text } from "../text.js";
-import { html } from "../vendor/lit-html/lit-html.js";
+import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { heatMapState } from "./card.js";
 import { select } from "./controls.js";
 import { picture } from "./picture.js";
 
@@ -31,7 +32,10 @@ export function compareView(state) {
             <td></td>
             ${photos.map(
               (photo) =>
-                html`<th scope="col">${picture(photo, shown || null, state.opacity)}<span>${photo.name}</span></th>`,
+                html`<th scope="col">
+                  ${picture(photo, shown || null, state.opacity)}<span>${photo.name}</span>
+                  ${shown ? heatMapState(photo, shown) : nothing}
+                </th>`,
             )}
           </tr>
         </thead>
@@ -75,5 +79,5 @@ function cell({ predictions }, label) {
 /** @param {Photo[]} photos @param {string | null} label */
 function showAll(photos, label) {
   update({ comparedLabel: label });
-  for (const { id } of photos) void showHeatMap(id, label);
+  if (label !== null) for (const { id } of photos) void fetchHeatMap(id, label);
 }

@@ -1,7 +1,7 @@
 /** What concerns all photos: thresholds, filters, and what is saved of them. */
 
 import { remove, retry } from "../classifying.js";
-import { answerOf, isUncertain, toCsv, toJson } from "../results.js";
+import { answerOf, isUncertain, isUnderWay, toCsv, toJson } from "../results.js";
 import { save } from "../saving.js";
 import { current, model, threshold, update } from "../state.js";
 import { text } from "../text.js";
@@ -14,7 +14,7 @@ import { live } from "../vendor/lit-html/directives/live.js";
 const EVERYTHING = { order: "added", kind: "all", label: "", leastConfidence: 0 };
 
 export function resetFilter() {
-  update({ filter: EVERYTHING });
+  update({ filter: { ...EVERYTHING, order: current().filter.order } });
 }
 
 /** @param {State} state @param {Photo[]} shown the photos that the filter leaves, in its order */
@@ -54,8 +54,16 @@ function slider(label, value, onInput) {
   const take = (/** @type {Event} */ { target }) => onInput(Number(/** @type {HTMLInputElement} */ (target).value));
   return html`
     <label class="field slider">
-      <span>${label} <output>${text.percent(value)}</output></span>
-      <input type="range" min="0" max="1" step="0.01" .value=${live(`${value}`)} @input=${take} />
+      <span>${label} <span class="value" aria-hidden="true">${text.percent(value)}</span></span>
+      <input
+        type="range"
+        min="0"
+        max="1"
+        step="0.01"
+        aria-valuetext=${text.percent(value)}
+        .value=${live(`${value}`)}
+        @input=${take}
+      />
     </label>
   `;
 }
@@ -63,7 +71,8 @@ function slider(label, value, onInput) {
 /** @param {State} state */
 function filters({ photos, filter }) {
   const found = photos.flatMap((photo) => answerOf(photo)?.predictions.map(({ label }) => label) ?? []);
-  const labels = [...new Set(found)].sort((a, b) => a.localeCompare(b));
+  // The chosen one stays to be seen when its photos are gone.
+  const labels = [...new Set(filter.label ? [filter.label, ...found] : found)].sort((a, b) => a.localeCompare(b));
   const change = (/** @type {Partial<Filter>} */ changes) => update({ filter: { ...current().filter, ...changes } });
   return html`
     <div class="row fields">
@@ -101,7 +110,7 @@ export function select(label, options, chosen, onChoose) {
 function summary({ photos }, shown) {
   const uncertain = photos.filter((photo) => isUncertain(photo, threshold())).length;
   const failed = failedAmong(photos).length;
-  const working = photos.filter(({ progress }) => !["done", "failed", "cancelled"].includes(progress.stage)).length;
+  const working = photos.filter(isUnderWay).length;
   const parts = [
     text.count(shown.length, photos.length),
     uncertain ? text.countUncertain(uncertain) : null,

@@ -72,7 +72,7 @@ function submit(event) {
   const [endpoint, key] = [endpointOf(field("endpoint").value), field("key").value.trim()];
   field("endpoint").setCustomValidity(endpoint === null ? text.endpointWrong : "");
   field("key").setCustomValidity(KEY.test(key) ? "" : text.keyWrong);
-  if (endpoint === null || !form.reportValidity()) return;
+  if (!form.reportValidity() || endpoint === null) return;
   saveSettings({ endpoint, key });
   void connect();
 }

@@ -1,0 +1,349 @@
+"""Files that people take from the page, and large or strange photos that they bring to it."""
+
+import csv
+import json
+from collections.abc import Callable
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from playwright.sync_api import Download, FilePayload, Page, Route, expect
+from screen import SAMPLES, add, adjust, card, done, labels, names, said_of
+from support import encoded
+
+from client.output import COLUMNS
+
+# What the photo on the page has in its EXIF, as cameras that were turned write it.
+ORIENTATION = 0x0112
+TURNED = 6
+
+REQUEST_BYTES = 4_400_000
+SHRUNKEN_SIDE = 2048
+
+RED, BLUE, GREEN = (200, 30, 30), (30, 30, 200), (30, 160, 30)
+
+
+class Sent:
+    """The images that the page sends, in their order; `refuse` answers instead of the API where it wants to."""
+
+    def __init__(self, page: Page, refuse: Callable[[Route, int], bool] = lambda route, number: False) -> None:
+        self.bodies: list[bytes] = []
+        self.types: list[str] = []
+        self._refuse = refuse
+        page.route("**/v1/classify?*", self._note)
+
+    @property
+    def images(self) -> list[Image.Image]:
+        return [Image.open(BytesIO(body)) for body in self.bodies]
+
+    def _note(self, route: Route) -> None:
+        self.bodies.append(route.request.post_data_buffer or b"")
+        self.types.append(route.request.headers["content-type"])
+        if not self._refuse(route, len(self.bodies)):
+            route.continue_()
+
+
+def too_large(route: Route) -> bool:
+    """API Gateway's own answer to more bytes than it takes."""
+    route.fulfill(status=413, json={"message": "Request Too Long"})
+    return True
+
+
+def payload(name: str, content: bytes) -> FilePayload:
+    return FilePayload(name=name, mimeType="application/octet-stream", buffer=content)
+
+
+def rocket(name: str = "rocket.jpg") -> FilePayload:
+    return payload(name, (SAMPLES / "rocket.jpg").read_bytes())
+
+
+def halves(width: int, height: int, noise: np.random.Generator) -> Image.Image:
+    """Red on the left and blue on the right, a green corner at the upper left, and noise that nothing compresses."""
+    pixels = np.empty((height, width, 3))
+    pixels[:, : width // 2], pixels[:, width // 2 :] = RED, BLUE
+    pixels[: height // 4, : width // 4] = GREEN
+    return Image.fromarray((pixels + noise.uniform(-30, 30, pixels.shape)).clip(0, 255).astype(np.uint8))
+
+
+def turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[ORIENTATION] = TURNED
+    return exif
+
+
+def colours(image: Image.Image) -> dict[str, str]:
+    """Which colour prevails in each corner of what is seen."""
+    small = np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX))
+    corners = {
+        "upper left": small[0, 0],
+        "upper right": small[0, 7],
+        "lower left": small[7, 0],
+        "lower right": small[7, 7],
+    }
+    return {corner: ("red", "green", "blue")[int(np.argmax(colour))] for corner, colour in corners.items()}
+
+
+def saved(page: Page, button: str) -> Download:
+    with page.expect_download() as download:
+        page.get_by_role("button", name=button).click()
+    return download.value
+
+
+def read_csv(download: Download) -> list[dict[str, str]]:
+    assert download.suggested_filename == "litelens.csv"
+    return list(csv.DictReader(StringIO(Path(download.path()).read_bytes().decode(), newline=""), strict=True))
+
+
+def read_json(download: Download) -> Any:
+    assert download.suggested_filename == "litelens.json"
+    return json.loads(Path(download.path()).read_bytes())
+
+
+def pixels(image: Image.Image) -> NDArray[np.int16]:
+    return np.asarray(image.convert("RGB"), np.int16)
+
+
+def png_of(page: Page, name: str) -> tuple[str, Image.Image]:
+    """The name and the content of a photo's PNG."""
+    with page.expect_download() as download:
+        card(page, name).get_by_role("button", name="Save PNG").click()
+    image = Image.open(download.value.path())
+    assert image.format == "PNG"
+    return download.value.suggested_filename, image
+
+
+def assert_differs_only_in_the_region(shown: Image.Image, photo: Image.Image, answer: Any) -> None:
+    region = answer["heatmap"]["region"]
+    assert region["width"] * region["height"] < photo.width * photo.height
+    rows = slice(round(region["top"]), round(region["top"] + region["height"]))
+    columns = slice(round(region["left"]), round(region["left"] + region["width"]))
+    difference = np.abs(pixels(shown) - pixels(photo)).max(axis=2)
+    assert (difference[rows, columns] > 20).mean() > 0.2
+    difference[rows, columns] = 0
+    # Browsers and Pillow decode JPEG a little differently.
+    assert difference.max() < 20
+
+
+def test_results_are_saved_as_csv_as_the_command_line_writes_it(page: Page) -> None:
+    add(page, rocket(), rocket("again.jpg"))
+    done(page, "rocket.jpg", "again.jpg")
+    answer = said_of(page, rocket()["buffer"])
+    best = answer["predictions"][0]
+    rows = read_csv(saved(page, "Save CSV"))
+    assert list(rows[0]) == list(COLUMNS)
+    assert [row["image"] for row in rows] == ["rocket.jpg", "again.jpg"]
+    assert rows[0]["label"] == best["label"]
+    assert float(rows[0]["confidence"]) == best["confidence"]
+    assert rows[0]["uncertain"] == "true"
+    assert rows[0]["group"] == answer["group"]["label"]
+    assert rows[0]["error_code"] == rows[0]["error"] == ""
+
+
+def test_results_are_saved_as_json_with_all_that_the_api_said(page: Page) -> None:
+    add(page, rocket())
+    done(page, "rocket.jpg")
+    (result,) = read_json(saved(page, "Save JSON"))
+    answer = said_of(page, rocket()["buffer"])
+    assert result["source"] == "rocket.jpg"
+    assert result["status"] == "done"
+    for member in ("image", "predictions", "group", "uncertain", "model"):
+        assert result[member] == answer[member]
+
+
+def test_file_names_are_no_formulas_in_a_spreadsheet_and_survive_quoting(page: Page) -> None:
+    formula = '=1+1,"x".jpg'
+    add(page, rocket(formula))
+    done(page, formula)
+    (row,) = read_csv(saved(page, "Save CSV"))
+    assert row["image"] == f"'{formula}"
+    assert row["label"]
+    assert read_json(saved(page, "Save JSON"))[0]["source"] == formula
+
+
+def test_what_is_saved_is_what_is_shown_in_its_order(page: Page) -> None:
+    photos = [SAMPLES / name for name in ("rocket.jpg", "coffee.jpg", "chelsea.jpg")]
+    add(page, *photos)
+    done(page, *(photo.name for photo in photos))
+    adjust(page)
+    page.get_by_label("Sort by").select_option("confidence, lowest first")
+    page.get_by_label("With a confidence from").fill("0.25")
+    answers = {photo.name: said_of(page, photo.read_bytes())["predictions"][0]["confidence"] for photo in photos}
+    left = sorted((name for name in answers if answers[name] >= 0.25), key=answers.__getitem__)
+    assert 1 < len(left) < len(photos)
+    expect(names(page)).to_have_text(left)
+    assert [row["image"] for row in read_csv(saved(page, "Save CSV"))] == left
+    assert [result["source"] for result in read_json(saved(page, "Save JSON"))] == left
+
+
+def test_what_is_saved_follows_the_threshold_of_the_page(page: Page) -> None:
+    add(page, rocket())
+    done(page, "rocket.jpg")
+    adjust(page)
+    for threshold, uncertain in ((0.5, False), (0.9, True)):
+        page.get_by_label("Uncertain below").fill(f"{threshold}")
+        (row,) = read_csv(saved(page, "Save CSV"))
+        (result,) = read_json(saved(page, "Save JSON"))
+        assert row["uncertain"] == str(uncertain).lower()
+        assert result["uncertain"] is uncertain
+        assert result["threshold"] == threshold
+
+
+def test_a_photo_that_failed_is_saved_with_the_reason(page: Page) -> None:
+    add(page, payload("broken.jpg", b"no photo"), rocket())
+    done(page, "rocket.jpg")
+    expect(card(page, "broken.jpg")).to_contain_text("This file is no photo that can be read here.")
+    failed, _ = read_csv(saved(page, "Save CSV"))
+    assert (failed["image"], failed["label"], failed["error_code"]) == ("broken.jpg", "", "not_an_image")
+    assert failed["error"].startswith("This file is no photo that can be read here.")
+    failed, _ = read_json(saved(page, "Save JSON"))
+    assert (failed["source"], failed["status"]) == ("broken.jpg", "failed")
+    assert failed["problem"]["code"] == "not_an_image"
+
+
+def test_a_photo_is_saved_with_its_heat_map_in_its_own_size(page: Page) -> None:
+    add(page, rocket())
+    done(page, "rocket.jpg")
+    answer = said_of(page, rocket()["buffer"], heatmap="true")
+    label = answer["predictions"][1]["label"]
+    labels(card(page, "rocket.jpg")).nth(1).click()
+    name, image = png_of(page, "rocket.jpg")
+    assert name == f"rocket {label}.png"
+    photo = Image.open(SAMPLES / "rocket.jpg")
+    assert image.size == photo.size
+    assert_differs_only_in_the_region(image, photo, answer)
+    labels(card(page, "rocket.jpg")).nth(0).click()
+    name, other = png_of(page, "rocket.jpg")
+    assert name == f"rocket {answer['predictions'][0]['label']}.png"
+    assert other.tobytes() != image.tobytes()
+
+
+def test_a_turned_photo_is_saved_upright_with_the_heat_map_where_it_belongs(page: Page) -> None:
+    photo = Image.open(SAMPLES / "rocket.jpg")
+    content = encoded(photo, "JPEG", exif=turned(), quality=95)
+    add(page, payload("turned.jpg", content))
+    done(page, "turned.jpg")
+    _, image = png_of(page, "turned.jpg")
+    upright = ImageOps.exif_transpose(Image.open(BytesIO(content)))
+    assert image.size == upright.size == (photo.height, photo.width)
+    assert_differs_only_in_the_region(image, upright, said_of(page, content, heatmap="true"))
+
+
+def test_a_picture_is_saved_with_the_opacity_of_the_slider(page: Page) -> None:
+    add(page, rocket())
+    done(page, "rocket.jpg")
+    adjust(page)
+    page.get_by_label("Heat map's opacity").fill("0")
+    _, image = png_of(page, "rocket.jpg")
+    photo = Image.open(SAMPLES / "rocket.jpg")
+    assert np.abs(pixels(image) - pixels(photo)).max() < 20
+
+
+def test_a_picture_waits_for_its_heat_map_which_is_asked_for_once(page: Page) -> None:
+    add(page, rocket())
+    done(page, "rocket.jpg")
+    held: list[Route] = []
+    page.route("**/v1/classify?*heatmap_label*", lambda route: held.append(route))
+    with page.expect_request("**/v1/classify?*heatmap_label*"):
+        labels(card(page, "rocket.jpg")).first.click()
+    expect(card(page, "rocket.jpg").get_by_text("Heat map: ")).to_contain_text("…")
+    with page.expect_download():
+        card(page, "rocket.jpg").get_by_role("button", name="Save PNG").click()
+        (route,) = held
+        route.continue_()
+    assert len(held) == 1
+
+
+def test_photos_that_the_api_takes_are_sent_byte_for_byte(page: Page) -> None:
+    photo = Image.open(SAMPLES / "coffee.jpg")
+    kinds = {"a.jpg": "JPEG", "b.png": "PNG", "called otherwise.jpg": "WEBP", "d.gif": "GIF", "e.bmp": "BMP"}
+    contents = {name: encoded(photo, kind) for name, kind in kinds.items()}
+    sent = Sent(page)
+    add(page, *(payload(name, content) for name, content in contents.items()))
+    done(page, *kinds)
+    types = [f"image/{kind.lower()}" for kind in kinds.values()]
+    assert sorted(zip(sent.types, sent.bodies, strict=True)) == sorted(zip(types, contents.values(), strict=True))
+
+
+def test_a_photo_too_large_for_a_request_is_shrunk_and_stays_upright(
+    page: Page, noise: np.random.Generator, tmp_path: Path
+) -> None:
+    photo = tmp_path / "large.jpg"
+    halves(2600, 1300, noise).save(photo, "JPEG", quality=100, subsampling=0, exif=turned())
+    assert photo.stat().st_size > REQUEST_BYTES
+    sent = Sent(page)
+    add(page, photo)
+    done(page, "large.jpg")
+    (image,) = sent.images
+    assert image.format == "JPEG"
+    assert image.size == (SHRUNKEN_SIDE // 2, SHRUNKEN_SIDE)
+    assert len(sent.bodies[0]) < REQUEST_BYTES
+    assert image.getexif().get(ORIENTATION, 1) == 1
+    assert colours(image) == {"upper left": "red", "upper right": "green", "lower left": "blue", "lower right": "blue"}
+
+
+def test_a_large_photo_of_few_pixels_keeps_them(page: Page, noise: np.random.Generator, tmp_path: Path) -> None:
+    photo = tmp_path / "large.png"
+    Image.fromarray(noise.integers(0, 256, (1200, 1300, 3), np.uint8)).save(photo, "PNG")
+    assert photo.stat().st_size > REQUEST_BYTES
+    sent = Sent(page)
+    add(page, photo)
+    done(page, "large.png")
+    (image,) = sent.images
+    assert (image.format, image.size) == ("JPEG", (1300, 1200))
+
+
+def test_a_heat_map_lies_where_it_belongs_over_a_photo_that_was_shrunk(
+    page: Page, noise: np.random.Generator, tmp_path: Path
+) -> None:
+    photo = tmp_path / "large.jpg"
+    halves(2600, 1300, noise).save(photo, "JPEG", quality=100, subsampling=0)
+    sent = Sent(page)
+    add(page, photo)
+    done(page, "large.jpg")
+    _, image = png_of(page, "large.jpg")
+    assert image.size == (2600, 1300)
+    answer = said_of(page, sent.bodies[0], heatmap="true")
+    scale = image.width / answer["image"]["width"]
+    answer["heatmap"]["region"] = {side: value * scale for side, value in answer["heatmap"]["region"].items()}
+    assert_differs_only_in_the_region(image, Image.open(photo), answer)
+
+
+def test_a_format_that_only_the_browser_reads_is_converted_and_what_is_transparent_turns_white(page: Page) -> None:
+    photo = Image.open(SAMPLES / "chelsea.jpg").convert("RGBA")
+    photo.paste((0, 0, 0, 0), (0, 0, photo.width // 2, photo.height))
+    sent = Sent(page)
+    add(page, payload("cat.avif", encoded(photo, "AVIF")))
+    done(page, "cat.avif")
+    (image,) = sent.images
+    assert (image.format, image.size) == ("JPEG", photo.size)
+    assert sent.types == ["image/jpeg"]
+    assert pixels(image)[:, : photo.width // 2 - 16].min() > 245
+    assert pixels(image)[:, photo.width // 2 + 16 :].mean() < 200
+
+
+def test_a_photo_of_more_pixels_than_the_api_takes_is_sent_again_smaller(page: Page, tmp_path: Path) -> None:
+    photo = tmp_path / "vast.jpg"
+    Image.new("L", (8000, 6400), 99).save(photo, "JPEG")
+    sent = Sent(page)
+    add(page, photo)
+    done(page, "vast.jpg")
+    assert [image.size for image in sent.images] == [(8000, 6400), (2048, 1638)]
+
+
+def test_a_photo_that_is_refused_as_too_large_is_tried_once_more_smaller(page: Page) -> None:
+    content = encoded(Image.open(SAMPLES / "rocket.jpg").resize((3000, 2000)), "JPEG")
+    sent = Sent(page, lambda route, number: number == 1 and too_large(route))
+    add(page, payload("photo.jpg", content))
+    done(page, "photo.jpg")
+    assert sent.bodies[0] == content
+    assert [image.size for image in sent.images] == [(3000, 2000), (2048, 1365)]
+
+
+def test_a_photo_that_stays_too_large_says_so_after_two_tries(page: Page) -> None:
+    sent = Sent(page, lambda route, number: too_large(route))
+    add(page, rocket())
+    expect(card(page, "rocket.jpg")).to_contain_text("too large to be sent, even after it was made smaller here")
+    assert len(sent.bodies) == 2

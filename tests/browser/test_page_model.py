@@ -1,0 +1,403 @@
+"""The view Model, held against the bundle's own files."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import ROUND_HALF_UP, Decimal
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from screen import DEVICES, connect, done, go
+from servers import API_KEY, Deployment, serving
+from support import BUNDLE
+
+MANIFEST = json.loads((BUNDLE / "manifest.json").read_text())
+METRICS = json.loads((BUNDLE / "metrics.json").read_text())
+LABELS: list[str] = MANIFEST["labels"]
+CONFUSION: list[list[int]] = METRICS["confusion"]
+COVERAGE: list[dict[str, float]] = METRICS["coverage"]
+
+CALIBRATION = "How often the model is right, by how sure it says it is"
+CERTAINTY = "How many answers are certain, and how many of those are right, by the threshold"
+TRAINING = "Accuracy by epoch of training"
+CONFUSED = "What the model takes each class for"
+
+COLUMNS = {
+    "Class": "label",
+    "Group": "group",
+    "Images": "images",
+    "Precision": "precision",
+    "Recall": "recall",
+    "F1": "f1",
+}
+NO_MEASUREMENTS = "This model was published without its measurements."
+
+# As many as fit beside the matrix.
+TOLD = 12
+
+# Everything that a chart is made of, in the drawing's own units.
+READ_CHART = """
+(drawing) => {
+  const numbers = (element, ...names) => names.map((name) => Number(element.getAttribute(name)));
+  const all = (kind) => [...drawing.querySelectorAll(kind)];
+  return {
+    texts: all("text").filter((text) => !text.matches(".axis")).map((text) => [
+      text.textContent, text.getAttribute("text-anchor"), Number(text.getAttribute("x")),
+    ]),
+    lines: all("line").map((line) => numbers(line, "x1", "y1", "x2", "y2")),
+    paths: all("path").map((path) => path.getAttribute("d")),
+    dots: all("circle").map((dot) => [...numbers(dot, "cx", "cy", "r"), dot.textContent]),
+  };
+}
+"""
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart, read by its own axes."""
+
+    dots: list[Point]
+    sizes: list[float]
+    titles: list[str]
+    curves: list[list[Point]]
+    uprights: list[float]
+    has_diagonal: bool
+
+
+class Axes:
+    """What a place in the drawing stands for, told by the ticks and their texts."""
+
+    def __init__(self, drawn: Any) -> None:
+        across = [(x, value_of(text)) for text, anchor, x in drawn["texts"] if anchor == "middle"]
+        heights = [y1 for _, y1, _, y2 in drawn["lines"] if y1 == y2]
+        values = [value_of(text) for text, anchor, _ in drawn["texts"] if anchor == "end"]
+        self._across = across[0], across[-1]
+        self._up = list(zip(heights, values, strict=True))
+
+    def x(self, place: float) -> float:
+        return _between(*self._across, place)
+
+    def point(self, x: float, y: float) -> Point:
+        return self.x(x), _between(self._up[0], self._up[-1], y)
+
+
+def _between(first: Point, last: Point, place: float) -> float:
+    return first[1] + (place - first[0]) / (last[0] - first[0]) * (last[1] - first[1])
+
+
+def value_of(tick: str) -> float:
+    return float(tick[:-1]) / 100 if tick.endswith("%") else float(tick)
+
+
+def read(page: Page, title: str) -> Chart:
+    drawn = page.get_by_role("img", name=title).evaluate(READ_CHART)
+    axes = Axes(drawn)
+    paths = [re.findall(r"[ML]([\d.]+) ([\d.]+)", path) for path in drawn["paths"]]
+    slanted = [line for line in drawn["lines"] if line[0] != line[2] and line[1] != line[3]]
+    return Chart(
+        dots=[axes.point(x, y) for x, y, _, _ in drawn["dots"]],
+        sizes=[size for _, _, size, _ in drawn["dots"]],
+        titles=[title for _, _, _, title in drawn["dots"]],
+        curves=[[axes.point(float(x), float(y)) for x, y in path] for path in paths],
+        uprights=[axes.x(x1) for x1, y1, x2, y2 in drawn["lines"] if x1 == x2 and y1 != y2],
+        has_diagonal=[(axes.point(x1, y1), axes.point(x2, y2)) for x1, y1, x2, y2 in slanted] == [((0, 0), (1, 1))],
+    )
+
+
+def near(points: list[Point]) -> Any:
+    """These, as exactly as an eye can tell in a chart."""
+    return [pytest.approx(point, abs=0.002) for point in points]
+
+
+def percent(share: float) -> str:
+    return f"{(Decimal(repr(share)) * 100).quantize(Decimal('0.1'), ROUND_HALF_UP)}%"
+
+
+def label(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def row_of(measured: dict[str, Any]) -> tuple[str, ...]:
+    """A class as the table shows it."""
+    shares = (percent(measured[name]) for name in ("precision", "recall", "f1"))
+    name = measured["label"]
+    return (label(name), MANIFEST["groups"][name], str(measured["images"]), *shares)
+
+
+@cache
+def rows() -> dict[tuple[str, ...], dict[str, Any]]:
+    return {row_of(measured): {**measured, "group": row_of(measured)[1]} for measured in METRICS["classes"]}
+
+
+def shown_rows(page: Page) -> list[tuple[str, ...]]:
+    texts = page.get_by_role("table").evaluate(
+        "(table) => [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()))"
+    )
+    return [tuple(row) for row in texts]
+
+
+def heading(page: Page, name: str) -> Locator:
+    return page.get_by_role("columnheader", name=name)
+
+
+def panel(page: Page, heading: str) -> Locator:
+    return page.locator("section").filter(has=page.get_by_role("heading", name=heading, exact=True))
+
+
+def told(confusion: Locator, which: int) -> list[str]:
+    """The lines of the list beside the matrix that tells the chosen class, or of the one with the worst."""
+    return [
+        " ".join(line.split())
+        for line in confusion.get_by_role("list").nth(which).get_by_role("listitem").all_inner_texts()
+    ]
+
+
+def expected_row(index: int) -> list[str]:
+    said = CONFUSION[index]
+    found = sorted(((count, LABELS[column]) for column, count in enumerate(said) if count), key=lambda pair: -pair[0])
+    return [f"{label(name)}: {count} of {sum(said)}" for count, name in found[:TOLD]]
+
+
+@pytest.fixture
+def model(page: Page) -> Page:
+    """The view Model of the bundled model."""
+    go(page, "Model")
+    expect(page.get_by_role("table")).to_be_visible()
+    return page
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def seen(request: pytest.FixtureRequest, chromium: Browser, port: int) -> Iterator[Page]:
+    """The same, for tests that look only, and so can share it."""
+    with chromium.new_context(**DEVICES[request.param]) as context:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{port}/#model")
+        expect(page.get_by_role("table")).to_be_visible()
+        yield page
+
+
+@pytest.fixture(scope="module")
+def unmeasured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a bundle is served that has no measurements and no report."""
+    bundle = tmp_path_factory.mktemp("unmeasured") / "bundle"
+    bundle.mkdir()
+    (bundle / "model.tflite").symlink_to(BUNDLE / "model.tflite")
+    manifest = {name: value for name, value in MANIFEST.items() if name != "metrics"}
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with serving(LITELENS_BUNDLE=str(bundle)) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_the_model_is_introduced_by_its_name_and_what_was_measured(seen: Page) -> None:
+    expect(seen.get_by_text(f"{MANIFEST['name']} {MANIFEST['version']}", exact=True)).to_be_visible()
+    expect(
+        seen.get_by_text(f"{MANIFEST['description']} It sees photos at 32 \N{MULTIPLICATION SIGN} 32 pixels.")
+    ).to_be_visible()
+    metrics = MANIFEST["metrics"]
+    figures = zip(*(seen.get_by_role(role).all_inner_texts() for role in ("term", "definition")), strict=True)
+    assert dict(figures) == {
+        "Top-1 accuracy": percent(metrics["int8_top1"]),
+        "Top-5 accuracy": percent(metrics["int8_top5"]),
+        "Calibration error": percent(metrics["calibration_error"]),
+        "Agrees with fp32": percent(metrics["agreement"]),
+        "Model size": f"{MANIFEST['files']['model.tflite']['bytes'] / 1e6:.1f} MB",
+        "Classes": f"{len(LABELS)}",
+        "Test images": f"{metrics['test_images']:,}",
+    }
+
+
+def test_the_calibration_chart_has_a_dot_for_each_bin(seen: Page) -> None:
+    bins = METRICS["reliability"]
+    points = [(one["confidence"], one["accuracy"]) for one in bins]
+    chart = read(seen, CALIBRATION)
+    assert chart.dots == near(points)
+    as_trained = [(one["confidence"], one["accuracy"]) for one in METRICS["reliability_uncalibrated"]]
+    assert chart.curves == [near(points), near(as_trained)]
+    assert chart.has_diagonal
+    assert chart.titles == [
+        f"Of {one['images']:,} images with {percent(one['confidence'])} confidence, "
+        f"{percent(one['accuracy'])} are right"
+        for one in bins
+    ]
+    by_images = sorted(range(len(bins)), key=lambda index: bins[index]["images"])
+    assert by_images == sorted(range(len(bins)), key=lambda index: chart.sizes[index])
+    expect(panel(seen, "Calibration").get_by_text("calibrated", exact=True)).to_be_visible()
+    expect(panel(seen, "Calibration").get_by_text("as trained", exact=True)).to_be_visible()
+
+
+def test_the_certainty_chart_has_its_marker_at_the_models_own_threshold(seen: Page) -> None:
+    chart = read(seen, CERTAINTY)
+    assert chart.curves == [near([(point["coverage"], point["accuracy"]) for point in COVERAGE])]
+    assert_marked_at(seen, MANIFEST["threshold"])
+
+
+def test_the_certainty_charts_marker_follows_the_threshold_set_under_classify(page: Page) -> None:
+    page.get_by_role("button", name="Try the sample: a rocket").click()
+    done(page, "rocket.jpg")
+    for threshold in (0.3, 0, 1):
+        if not threshold_slider(page).is_visible():
+            page.get_by_text("Threshold, order and filters").click()
+        threshold_slider(page).fill(str(threshold))
+        go(page, "Model")
+        assert_marked_at(page, threshold)
+        go(page, "Classify")
+
+
+def threshold_slider(page: Page) -> Locator:
+    return page.get_by_role("slider", name="Uncertain below")
+
+
+def assert_marked_at(page: Page, threshold: float) -> None:
+    # Measured for some thresholds only; the next higher one stands for those between.
+    here = next((point for point in reversed(COVERAGE) if point["threshold"] >= threshold), COVERAGE[0])
+    legend = (
+        f"At the threshold of {percent(threshold)}, {percent(here['coverage'])} of the test images are certain, "
+        f"and {percent(here['accuracy'])} of those are right."
+    )
+    expect(page.get_by_text(legend)).to_be_visible()
+    assert read(page, CERTAINTY).uprights == [pytest.approx(here["coverage"], abs=0.002)]
+
+
+def test_the_training_chart_shows_the_accuracy_of_every_epoch(seen: Page) -> None:
+    epochs = METRICS["history"]
+    chart = read(seen, TRAINING)
+    assert chart.curves == [
+        near([(number, epoch[name]) for number, epoch in enumerate(epochs, 1)]) for name in ("val_accuracy", "accuracy")
+    ]
+    legend = panel(seen, "Training").locator("figcaption")
+    expect(legend).to_have_text(re.compile(r"^\s*validation\s*training\s*$"))
+
+
+def test_the_table_has_every_class_with_what_was_measured_of_it(seen: Page) -> None:
+    assert seen.get_by_role("columnheader").all_inner_texts() == list(COLUMNS)
+    assert len(LABELS) == 100
+    assert sorted(shown_rows(seen)) == sorted(rows())
+
+
+def test_the_table_sorts_by_each_column_both_ways(model: Page) -> None:
+    best = max(METRICS["classes"], key=lambda measured: measured["f1"])
+    assert shown_rows(model)[0] == row_of(best)
+    for name, column in COLUMNS.items():
+        # Numbers are sorted from the highest first, names from A.
+        is_first_down = column not in ("label", "group")
+        for is_down in (is_first_down, not is_first_down):
+            heading(model, name).get_by_role("button").click()
+            direction = "descending" if is_down else "ascending"
+            expect(heading(model, name)).to_have_attribute("aria-sort", direction)
+            values = [rows()[row][column] for row in shown_rows(model)]
+            assert values == sorted(values, reverse=is_down), (name, direction)
+            assert len(values) == len(LABELS)
+        expect(model.locator("[aria-sort=ascending], [aria-sort=descending]")).to_have_count(1)
+
+
+def test_classes_are_found_by_their_name_or_group(model: Page) -> None:
+    for sought in ("tree", "Maple Tree ", "maple_tree", "VEHICLES 1"):
+        plain = label(sought.strip().lower())
+        expected = [row for row in rows() if plain in row[0] or plain in row[1]]
+        assert 0 < len(expected) < len(LABELS)
+        model.get_by_label("Find a class").fill(sought)
+        expect(model.get_by_role("table").get_by_role("rowheader")).to_have_count(len(expected))
+        assert sorted(shown_rows(model)) == sorted(expected)
+
+
+def test_a_search_that_finds_no_class_says_so(model: Page) -> None:
+    model.get_by_label("Find a class").fill("zebra crossing")
+    expect(model.get_by_text("No class has that in its name.")).to_be_visible()
+    model.get_by_label("Find a class").fill("")
+    expect(model.get_by_role("table").get_by_role("rowheader")).to_have_count(len(LABELS))
+
+
+def test_every_count_of_the_confusion_is_drawn_and_the_larger_the_stronger(seen: Page) -> None:
+    shades = seen.get_by_role("img", name=CONFUSED).evaluate(
+        "(drawing) => [...drawing.querySelectorAll('path')].map((path) => [path.getAttribute('d'),"
+        " Number(getComputedStyle(path).opacity)])"
+    )
+    squares = [re.findall(r"M(\d+) (\d+)h1v1h-1z", path) for path, _ in shades]
+    assert "".join(f"M{x} {y}h1v1h-1z" for square in squares for x, y in square) == "".join(path for path, _ in shades)
+    drawn = [(int(row), int(column)) for square in squares for column, row in square]
+    assert sorted(drawn) == [(row, column) for row, said in enumerate(CONFUSION) for column, n in enumerate(said) if n]
+    shares = [[CONFUSION[int(y)][int(x)] / sum(CONFUSION[int(y)]) for x, y in square] for square in squares]
+    opacities = [opacity for _, opacity in shades]
+    assert opacities == sorted(set(opacities))
+    assert opacities[0] > 0
+    assert all(max(fainter) < min(stronger) for fainter, stronger in pairwise(filter(None, shares)))
+
+
+def test_pressing_a_row_of_the_matrix_tells_what_its_class_is_taken_for(model: Page) -> None:
+    confusion = panel(model, "Confusion")
+    matrix = model.get_by_role("img", name=CONFUSED)
+    matrix.scroll_into_view_if_needed()
+    box = matrix.bounding_box()
+    assert box
+    for index in (LABELS.index("boy"), 0, len(LABELS) - 1):
+        matrix.click(position={"x": box["width"] / 3, "y": box["height"] * (index + 0.5) / len(LABELS)})
+        expect(confusion.get_by_label("Images of")).to_have_value(str(index))
+        assert told(confusion, 0) == expected_row(index)
+        expect(matrix.locator("rect").last).to_have_attribute("y", str(index))
+
+
+def test_choosing_a_class_tells_what_it_is_taken_for(model: Page) -> None:
+    confusion = panel(model, "Confusion")
+    chooser = confusion.get_by_label("Images of")
+    assert chooser.get_by_role("option").all_inner_texts() == [label(name) for name in LABELS]
+    assert told(confusion, 0) == expected_row(0)
+    chooser.select_option("willow tree")
+    expect(confusion.get_by_role("list").first).to_contain_text("willow tree:")
+    assert told(confusion, 0) == expected_row(LABELS.index("willow_tree"))
+
+
+def test_the_pairs_that_are_confused_most_are_told(seen: Page) -> None:
+    mistakes = [
+        (count / sum(said), row, column)
+        for row, said in enumerate(CONFUSION)
+        for column, count in enumerate(said)
+        if row != column
+    ]
+    worst = sorted(mistakes, key=lambda mistake: -mistake[0])[:TOLD]
+    assert told(panel(seen, "Confusion"), 1) == [
+        f"{label(LABELS[row])}, taken for {label(LABELS[column])} {percent(share)}" for share, row, column in worst
+    ]
+
+
+def test_the_full_report_opens_in_a_tab_of_its_own(model: Page) -> None:
+    with model.context.expect_page() as opened:
+        model.get_by_role("link", name="The full report").click()
+    report = opened.value
+    expect(report).to_have_title(f"{MANIFEST['name']} {MANIFEST['version']} \N{EN DASH} training report")
+    expect(report.get_by_role("heading", level=1)).to_be_visible()
+    expect(model.get_by_role("heading", name="The model", level=1)).to_be_visible()
+
+
+def test_where_a_key_is_asked_for_the_full_report_is_saved(context: BrowserContext, deployment: Deployment) -> None:
+    page = context.new_page()
+    page.goto(deployment.url)
+    connect(page, key=API_KEY)
+    go(page, "Model")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="The full report").click()
+    assert download.value.suggested_filename == "report.html"
+    assert Path(download.value.path()).read_bytes() == (BUNDLE / "report.html").read_bytes()
+
+
+def test_a_model_without_measurements_shows_its_classes_and_says_so(context: BrowserContext, unmeasured: str) -> None:
+    page = context.new_page()
+    page.goto(f"{unmeasured}/#model")
+    expect(page.get_by_text(NO_MEASUREMENTS)).to_be_visible()
+    expect(page.get_by_text(f"{MANIFEST['name']} {MANIFEST['version']}", exact=True)).to_be_visible()
+    assert page.get_by_role("term").all_inner_texts() == ["Model size", "Classes"]
+    assert page.get_by_role("columnheader").all_inner_texts() == ["Class", "Group"]
+    assert sorted(shown_rows(page)) == sorted((label(name), MANIFEST["groups"][name]) for name in LABELS)
+    expect(page.get_by_text("The full report")).to_have_count(0)
+    expect(page.get_by_role("img")).to_have_count(0)
+
+
+def test_a_model_with_measurements_does_not_say_that_it_has_none(seen: Page) -> None:
+    expect(seen.get_by_role("table")).to_be_visible()
+    expect(seen.get_by_text(NO_MEASUREMENTS)).to_have_count(0)
