@@ -62,7 +62,8 @@ site: ## put the page in web/ where a stack serves it (STACK=litelens)
 	@$(call read_output,SiteBucketName,is it one of litelens with Page=true?) && \
 	$(call read_output,SiteDistributionId,is it one of litelens with Page=true?) && \
 	$(call read_output,PageUrl,is it one of litelens with Page=true?) && \
-	aws s3 sync web "s3://$$SiteBucketName" --delete --cache-control no-cache && \
+	aws s3 cp web "s3://$$SiteBucketName" --recursive --cache-control no-cache && \
+	aws s3 sync web "s3://$$SiteBucketName" --delete && \
 	aws cloudfront create-invalidation --distribution-id "$$SiteDistributionId" --paths '/*' >/dev/null && \
 	echo "The page is at $$PageUrl"
 

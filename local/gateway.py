@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import functools
 import gzip
 import logging
 import os
@@ -30,7 +31,7 @@ from handlers.bodies import BINARY_TYPES
 from handlers.problems import FORBIDDEN, INTERNAL, KINDS, Kind, RequestTooLarge, problem
 from litelens.errors import LitelensError
 from local import site
-from settings import SettingsError
+from settings import SettingsError, read_settings
 
 Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
 Message = MutableMapping[str, Any]
@@ -66,11 +67,12 @@ class LocalContext:
         return TIMEOUT_MS
 
 
-def create_app(handler: Handler, api_key: str | None = None) -> Application:
+def create_app(handler: Handler, api_key: str | None = None, cors_origin: str | None = None) -> Application:
     """An ASGI application that answers what this Lambda handler answers, to whoever has the key if there is one.
 
-    The page in web/ is for all.
+    The page in web/ is for all. Pages of `cors_origin` may read the refusals that are not the handler's, too.
     """
+    refuse = functools.partial(_refuse, cors_origin=cors_origin)
     one_at_a_time = ThreadPoolExecutor(max_workers=1)
 
     async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -79,17 +81,17 @@ def create_app(handler: Handler, api_key: str | None = None) -> Application:
             await _send_file(send, file, scope)
             return
         if scope["method"] not in METHODS:
-            await _refuse(send, FORBIDDEN, "API Gateway knows no such path or method.", request_id)
+            await refuse(send, FORBIDDEN, "API Gateway knows no such path or method.", request_id)
             return
         if api_key is not None and not _is_open(scope) and not _has_key(scope, api_key):
-            await _refuse(send, FORBIDDEN, "Send a valid API key in the header x-api-key.", request_id)
+            await refuse(send, FORBIDDEN, "Send a valid API key in the header x-api-key.", request_id)
             return
         try:
             body = await _read_body(receive)
         except ConnectionResetError:
             return
         except RequestTooLarge as error:
-            await _refuse(send, KINDS[RequestTooLarge], str(error), request_id)
+            await refuse(send, KINDS[RequestTooLarge], str(error), request_id)
             return
         event = to_event(scope, body, request_id)
         loop = asyncio.get_running_loop()
@@ -97,7 +99,7 @@ def create_app(handler: Handler, api_key: str | None = None) -> Application:
             result = await loop.run_in_executor(one_at_a_time, handler, event, LocalContext(request_id))
         except Exception:
             logging.exception("the handler raised")
-            await _refuse(send, INTERNAL, "The request could not be completed; it may be sent again.", request_id)
+            await refuse(send, INTERNAL, "The request could not be completed; it may be sent again.", request_id)
             return
         body, headers = _response_body(result), _response_headers(result)
         await _send(send, result["statusCode"], *_compressed(headers, body, scope))
@@ -183,10 +185,12 @@ def _has_key(scope: MutableMapping[str, Any], api_key: str) -> bool:
     return (b"x-api-key", api_key.encode()) in scope["headers"]
 
 
-async def _refuse(send: Send, kind: Kind, detail: str, request_id: str) -> None:
+async def _refuse(send: Send, kind: Kind, detail: str, request_id: str, cors_origin: str | None) -> None:
     """What the template makes API Gateway answer itself."""
     answer = problem(kind, detail, request_id)
     headers = {"content-type": str(answer.content_type), "x-request-id": request_id}
+    if cors_origin:
+        headers["access-control-allow-origin"] = cors_origin
     await _send(send, answer.status_code, headers, str(answer.body).encode())
 
 
@@ -247,7 +251,7 @@ def main() -> None:
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     print(f"litelens is listening on {address} (Ctrl-C ends it). Open that and drop a photo, or try:\n")
     print(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {address}/v1/classify\n", flush=True)
-    app = create_app(handler, given.api_key)
+    app = create_app(handler, given.api_key, read_settings().cors_origin)
     config = uvicorn.Config(app, lifespan="off", log_level="warning", server_header=False)
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])

@@ -50,7 +50,7 @@ def add(page: Page, *files: Path | FilePayload) -> None:
 
 def card(page: Page, name: str) -> Locator:
     """The photo of this file's name."""
-    return page.get_by_role("article", name=name)
+    return page.get_by_role("article", name=name, exact=True)
 
 
 def labels(card: Locator) -> Locator:

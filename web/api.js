@@ -62,11 +62,15 @@ export async function fetchModel() {
  * @param {AbortSignal} [signal]
  * @returns {Promise<string>}
  */
-export async function fetchText(path, signal) {
-  const url = urlOf(path);
-  const { ok, status, text } = await get(url, signal);
-  if (!ok) throw new Failure(refusalOf(status, text));
-  return text;
+export function fetchText(path, signal) {
+  return patiently(
+    async () => {
+      const { ok, status, text } = await get(urlOf(path), signal);
+      if (!ok) throw new Failure(refusalOf(status, text));
+      return text;
+    },
+    { signal },
+  );
 }
 
 /**
@@ -132,7 +136,7 @@ export async function upload(image, listeners) {
 async function follow(id, signal) {
   const started = performance.now();
   for (let pause = POLL.first; ; pause = Math.min(pause * 1.5, POLL.most)) {
-    const { result, model } = parse(await patiently(() => fetchText(`/v1/results/${id}`, signal), { signal }));
+    const { result, model } = parse(await fetchText(`/v1/results/${id}`, signal));
     if (result.status === "done") return { ...result, model };
     if (result.status === "failed") throw new Failure(problemIn(result.problem));
     if (performance.now() - started > POLL.altogether * 1000) throw failure("result_late");

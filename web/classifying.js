@@ -1,52 +1,69 @@
-/** The photos' way to their answers: a few at a time, each by itself, so that one can fail, wait or be cancelled. */
+/** The photos' way to their answers: each by itself, so that one can fail, wait or be cancelled. */
 
 import { classify, problemOf, upload } from "./api.js";
-import { forUpload, inRequest } from "./images.js";
+import { forUpload, inRequest, orShrunken, previewOf } from "./images.js";
+import { run, stop } from "./jobs.js";
 import { answerOf, isUnderWay } from "./results.js";
+import { connected } from "./service.js";
 import { settings } from "./settings.js";
-import { current, model, photo, update, updatePhoto } from "./state.js";
+import { EVERYTHING, current, model, photoById, update, updatePhoto } from "./state.js";
 import { text } from "./text.js";
 
 /** @import {Photo, Progress, Answer, HeatMapState, Region} from "./state.js" */
 
-/** As many requests as a browser sends to one host at a time, less those that others need. */
-const AT_A_TIME = 4;
-
-/** What can be stopped, by the photo's id. @type {Map<number, AbortController>} */
-const running = new Map();
-
 /** Heat maps on their way, by the photo's id and the label. @type {Map<string, Promise<void>>} */
 const fetching = new Map();
 
+/** Bytes of a photo that is its own preview. */
+const PREVIEWED_AS_IT_IS = 1_000_000;
+
 let lastId = 0;
+
+/** Previews are made one by one. @type {Promise<unknown>} */
+let lastPreview = Promise.resolve();
 
 /** @param {readonly File[]} files */
 export function add(files) {
   const photos = files.map(newPhoto);
-  update({ photos: [...current().photos, ...photos] });
-  goOn();
+  update({ photos: [...current().photos, ...photos], announcement: "" });
+  for (const photo of photos) {
+    void classifyPhoto(photo);
+    void addPreview(photo);
+  }
 }
 
 /** @param {number} id */
 export function cancel(id) {
-  running.get(id)?.abort();
-  if (photo(id)?.progress.stage === "waiting") updatePhoto(id, { progress: { stage: "cancelled" } });
+  stop(id, "classify");
 }
 
 /** @param {readonly number[]} ids */
 export function retry(ids) {
-  for (const id of ids) updatePhoto(id, { progress: { stage: "waiting" } });
-  goOn();
+  // The same sentence is said again if it fails in the same way.
+  update({ announcement: "" });
+  for (const id of ids) {
+    const again = photoById(id);
+    if (again) void classifyPhoto(again);
+  }
 }
 
 /** @param {readonly number[]} ids */
 export function remove(ids) {
   for (const id of ids) {
-    running.get(id)?.abort();
-    const gone = photo(id);
+    stop(id);
+    const gone = photoById(id);
     if (gone) URL.revokeObjectURL(gone.url);
+    if (gone?.preview) URL.revokeObjectURL(gone.preview);
   }
   update({ photos: current().photos.filter((photo) => !ids.includes(photo.id)) });
+}
+
+/** Ask another service about all photos: answers, heat maps and thresholds of two models do not mix. */
+export function startOver() {
+  const { photos } = current();
+  remove(photos.map(({ id }) => id));
+  update({ threshold: null, comparedLabel: null, filter: EVERYTHING });
+  add(photos.map(({ file }) => file));
 }
 
 /**
@@ -65,24 +82,29 @@ export async function showHeatMap(id, label) {
  * @param {string} label
  */
 export async function fetchHeatMap(id, label) {
-  const wanted = photo(id);
+  const wanted = photoById(id);
   if (!wanted || (Object.hasOwn(wanted.heatMaps, label) && wanted.heatMaps[label].stage === "done")) return;
   const key = `${id} ${label}`;
-  const onItsWay = fetching.get(key) ?? askForHeatMap(id, wanted.file, label).finally(() => fetching.delete(key));
+  const onItsWay = fetching.get(key) ?? askForHeatMap(wanted, label).finally(() => fetching.delete(key));
   fetching.set(key, onItsWay);
   await onItsWay;
 }
 
-/** @param {number} id @param {Blob} file @param {string} label */
-async function askForHeatMap(id, file, label) {
+/** @param {Photo} photo @param {string} label */
+async function askForHeatMap({ id, name, file }, label) {
   const keep = (/** @type {HeatMapState} */ state) =>
-    updatePhoto(id, { heatMaps: { ...photo(id)?.heatMaps, [label]: state } });
+    updatePhoto(id, { heatMaps: { ...photoById(id)?.heatMaps, [label]: state } });
   keep({ stage: "loading" });
   try {
-    const { heatmap, image } = await classified(file, { top_k: "1", heatmap_label: label }, {});
-    const asked = photo(id);
+    const { heatmap, image } = await run(id, "heat map", (signal) =>
+      classified(file, { top_k: "1", heatmap_label: label }, { signal }),
+    );
+    const asked = photoById(id);
     const answered = (asked && answerOf(asked)?.image) ?? image;
-    if (heatmap) keep({ stage: "done", map: { ...heatmap, region: scaled(heatmap.region, image, answered) } });
+    if (heatmap) {
+      keep({ stage: "done", map: { ...heatmap, region: scaled(heatmap.region, image, answered) } });
+      announce(text.announceHeatMap(name, label));
+    }
   } catch (error) {
     keep({ stage: "failed", problem: problemOf(error) });
   }
@@ -107,38 +129,47 @@ function newPhoto(file) {
     name: file.name,
     file,
     url: URL.createObjectURL(file),
+    preview: null,
     progress: { stage: "waiting" },
     heatMaps: {},
     shownLabel: null,
     isCompared: false,
+    saveProblem: null,
     conversation: { turns: [], question: null, draft: "", model: null, problem: null },
   };
 }
 
-function goOn() {
-  for (const waiting of current().photos.filter(({ progress }) => progress.stage === "waiting")) {
-    if (running.size >= AT_A_TIME) return;
-    if (!running.has(waiting.id)) void run(waiting);
-  }
-}
-
 /** @param {Photo} photo */
-async function run({ id, name, file }) {
-  const controller = new AbortController();
-  running.set(id, controller);
+async function classifyPhoto({ id, name, file }) {
   const tell = (/** @type {Progress} */ progress) => updatePhoto(id, { progress });
-  tell({ stage: "preparing" });
+  tell({ stage: "waiting" });
   try {
-    const answer = await answerTo(file, controller.signal, tell);
+    const answer = await run(id, "classify", async (signal) => {
+      tell({ stage: "preparing" });
+      await connected();
+      return answerTo(file, signal, tell);
+    });
     tell({ stage: "done", answer });
     announce(text.announceDone(name, answer.predictions[0]));
   } catch (error) {
     const problem = problemOf(error);
-    tell(problem.code === "cancelled" ? { stage: "cancelled" } : { stage: "failed", problem });
-    announce(problem.code === "cancelled" ? text.announceCancelled(name) : text.announceFailed(name, problem));
-  } finally {
-    running.delete(id);
-    goOn();
+    const isCancelled = problem.code === "cancelled";
+    tell(isCancelled ? { stage: "cancelled" } : { stage: "failed", problem });
+    if (photoById(id)) announce(isCancelled ? text.announceCancelled(name) : text.announceFailed(name, problem));
+  }
+}
+
+/** A small picture of a large photo: many large ones would fill the memory. @param {Photo} photo */
+async function addPreview({ id, file, url }) {
+  if (file.size <= PREVIEWED_AS_IT_IS) return updatePhoto(id, { preview: url });
+  const preview = lastPreview.then(() => previewOf(file));
+  lastPreview = preview.catch(() => undefined);
+  try {
+    const made = URL.createObjectURL(await preview);
+    if (photoById(id)) updatePhoto(id, { preview: made });
+    else URL.revokeObjectURL(made);
+  } catch {
+    updatePhoto(id, { preview: url });
   }
 }
 
@@ -156,8 +187,13 @@ async function answerTo(file, signal, tell) {
     onUploaded: () => tell({ stage: "following" }),
   };
   const original = settings().largePhotos === "upload" ? await forUpload(file, model()) : null;
-  if (original) return upload(original, listeners);
-  return classified(file, {}, listeners);
+  return original
+    ? orShrunken(
+        file,
+        () => upload(original, listeners),
+        (image) => classify(image, {}, listeners),
+      )
+    : classified(file, {}, listeners);
 }
 
 /**

@@ -7,8 +7,7 @@
 export async function filesIn(dropped) {
   const entries = [...dropped.items].map((item) => item.webkitGetAsEntry());
   if (!entries.some((entry) => entry?.isDirectory)) return [...dropped.files];
-  const found = await Promise.all(entries.filter((entry) => entry !== null).map(filesBelow));
-  return found.flat();
+  return flat(entries.filter((entry) => entry !== null));
 }
 
 /** @param {FileSystemEntry} entry @returns {Promise<File[]>} */
@@ -16,10 +15,16 @@ async function filesBelow(entry) {
   if (entry.name.startsWith(".")) return [];
   if (entry.isFile) {
     const file = /** @type {FileSystemFileEntry} */ (entry);
-    return [await new Promise((resolve, reject) => file.file(resolve, reject))];
+    // One that cannot be read is as good as empty, which is told of when it is sent.
+    return [await new Promise((resolve) => file.file(resolve, () => resolve(new File([], entry.name))))];
   }
   const entries = await entriesOf(/** @type {FileSystemDirectoryEntry} */ (entry));
   entries.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
+  return flat(entries);
+}
+
+/** @param {FileSystemEntry[]} entries @returns {Promise<File[]>} */
+async function flat(entries) {
   return (await Promise.all(entries.map(filesBelow))).flat();
 }
 
@@ -30,7 +35,7 @@ async function entriesOf(folder) {
   // A hundred at a time, until there are none.
   for (;;) {
     /** @type {FileSystemEntry[]} */
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
     if (some.length === 0) return entries;
     entries.push(...some);
   }

@@ -12,6 +12,7 @@ const TOO_LARGE = new Set(["request_too_large", "image_too_large"]);
 
 /** Pixels of the longer side after shrinking; far more than any model sees. */
 const SHRUNKEN_SIDE = 2048;
+const PREVIEW_SIDE = 840;
 const JPEG_QUALITY = 0.92;
 
 /** How files begin that the API takes. @type {[string, RegExp][]} */
@@ -24,20 +25,27 @@ const SIGNATURES = [
 ];
 
 /**
- * The type that the API knows these bytes by, whatever the file is called, or null.
+ * By EXIF the API turns a WebP upright, which browsers do not: what is sent must be what is seen, or heat maps lie askew.
+ * The flag is the container's (RFC 9649, section 2.7.1).
+ */
+const WEBP_WITH_EXIF = /^RIFF[^]{4}WEBPVP8X[^]{4}[\x08-\x0f\x18-\x1f\x28-\x2f\x38-\x3f]/;
+
+/**
+ * The type that the API takes these bytes as, whatever the file is called, or null when they must be made JPEG.
  * @param {Blob} file
  * @returns {Promise<string | null>}
  */
 async function typeOf(file) {
   if (file.size === 0) throw failure("image_missing");
   const head = String.fromCharCode(...new Uint8Array(await beginning(file)));
+  if (WEBP_WITH_EXIF.test(head)) return null;
   return SIGNATURES.find(([, signature]) => signature.test(head))?.[0] ?? null;
 }
 
 /** @param {Blob} file */
 async function beginning(file) {
   try {
-    return await file.slice(0, 16).arrayBuffer();
+    return await file.slice(0, 24).arrayBuffer();
   } catch {
     // Chosen earlier, and moved or changed since.
     throw failure("file_gone");
@@ -53,23 +61,26 @@ async function beginning(file) {
  * @returns {Promise<T>}
  */
 export async function inRequest(file, model, send) {
+  const type = await typeOf(file);
+  if (!type || file.size > requestBytes(model)) return send(await shrunken(file));
+  return orShrunken(file, () => send(file.slice(0, file.size, type)), send);
+}
+
+/**
+ * What the first way makes of the photo as it is, or the second of a smaller one where it is found too large.
+ * @template T
+ * @param {Blob} file
+ * @param {() => Promise<T>} asItIs
+ * @param {(image: Blob) => Promise<T>} send
+ * @returns {Promise<T>}
+ */
+export async function orShrunken(file, asItIs, send) {
   try {
-    return await send(await forRequest(file, model));
+    return await asItIs();
   } catch (error) {
     if (!(error instanceof Failure) || !TOO_LARGE.has(error.problem.code)) throw error;
     return send(await shrunken(file));
   }
-}
-
-/**
- * The photo as one request can carry it: as it is, or else upright and smaller, as JPEG.
- * @param {Blob} file
- * @param {Model | null} model
- * @returns {Promise<Blob>}
- */
-async function forRequest(file, model) {
-  const type = await typeOf(file);
-  return type && file.size <= requestBytes(model) ? file.slice(0, file.size, type) : shrunken(file);
 }
 
 /**
@@ -109,7 +120,17 @@ function requestBytes(model) {
  * @param {Blob} file
  * @returns {Promise<Blob>}
  */
-async function shrunken(file) {
+function shrunken(file) {
+  return drawn(file, SHRUNKEN_SIDE);
+}
+
+/** The same, much smaller, to be looked at. @param {Blob} file */
+export function previewOf(file) {
+  return drawn(file, PREVIEW_SIDE);
+}
+
+/** @param {Blob} file @param {number} side the longer one's most pixels @returns {Promise<Blob>} */
+async function drawn(file, side) {
   /** @type {ImageBitmap} */
   let bitmap;
   try {
@@ -117,7 +138,7 @@ async function shrunken(file) {
   } catch {
     throw failure((await typeOf(file)) ? "corrupt_image" : "not_an_image");
   }
-  const scale = Math.min(1, SHRUNKEN_SIDE / Math.max(bitmap.width, bitmap.height));
+  const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
   const canvas = canvasOf(Math.max(1, bitmap.width * scale), Math.max(1, bitmap.height * scale));
   const context = contextOf(canvas);
   context.fillStyle = "#fff";

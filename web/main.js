@@ -16,8 +16,18 @@ function draw() {
   isDrawing = true;
   queueMicrotask(() => {
     isDrawing = false;
-    render(page(current()), document.body);
+    keepingFocus(() => render(page(current()), document.body));
   });
+}
+
+/** Where what had the focus is gone, the nearest around it has it, not the top of the page. @param {() => void} change */
+function keepingFocus(change) {
+  const around = [];
+  for (let element = document.activeElement; element; element = element.parentElement) around.push(element);
+  change();
+  if (around[0]?.isConnected) return;
+  const nearest = around.find((element) => element.isConnected && element.matches("[tabindex]:not([hidden])"));
+  /** @type {HTMLElement | undefined} */ (nearest)?.focus();
 }
 
 function follow() {
@@ -69,6 +79,7 @@ document.addEventListener("paste", (event) => {
 });
 window.addEventListener("hashchange", follow);
 
+document.documentElement.lang = text.language;
 applyTheme();
 onChange(draw);
 follow();

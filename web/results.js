@@ -1,5 +1,7 @@
 /** Which results are shown, in which order, and what is saved of them. */
 
+import { text } from "./text.js";
+
 /** @import {Photo, Filter, Answer, Problem} from "./state.js" */
 
 /** As of `litelens classify --csv`. */
@@ -49,10 +51,11 @@ function isLeft(photo, { kind, label, leastConfidence }, threshold) {
 /** @param {Photo} a @param {Photo} b @param {import("./state.js").Order} order */
 function compare(a, b, order) {
   if (order === "added") return a.id - b.id;
-  if (order === "name") return a.name.localeCompare(b.name, undefined, { numeric: true }) || a.id - b.id;
+  if (order === "name") return a.name.localeCompare(b.name, text.language, { numeric: true }) || a.id - b.id;
   const [first, second] = [answerOf(a)?.predictions[0], answerOf(b)?.predictions[0]];
   if (!first || !second) return Number(!first) - Number(!second) || a.id - b.id;
-  if (order === "label") return first.label.localeCompare(second.label) || second.confidence - first.confidence;
+  if (order === "label")
+    return first.label.localeCompare(second.label, text.language) || second.confidence - first.confidence;
   return (second.confidence - first.confidence) * (order === "surest" ? 1 : -1) || a.id - b.id;
 }
 

@@ -1,8 +1,11 @@
 /** Files that the page makes for people to keep. */
 
+import { failure } from "./api.js";
 import { blobOf, canvasOf, contextOf } from "./images.js";
 
 /** @import {HeatMap} from "./state.js" */
+
+const A_MINUTE = 60_000;
 
 /** A canvas with more pixels is too much for phones. */
 const MOST_PIXELS = 12_000_000;
@@ -11,7 +14,8 @@ const MOST_PIXELS = 12_000_000;
 export function save(content, name) {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(content), download: name });
   link.click();
-  URL.revokeObjectURL(link.href);
+  // Some browsers begin to read it only after this.
+  setTimeout(() => URL.revokeObjectURL(link.href), A_MINUTE);
 }
 
 /**
@@ -40,6 +44,8 @@ export async function withHeatMap(url, heatMap, answered, opacity) {
 /** @param {string} url @returns {Promise<HTMLImageElement>} */
 async function decoded(url) {
   const image = Object.assign(new Image(), { src: url });
-  await image.decode();
+  await image.decode().catch(() => {
+    throw failure("not_drawn");
+  });
   return image;
 }

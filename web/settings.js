@@ -4,7 +4,9 @@
 /** @typedef {"shrink" | "upload"} LargePhotos what is done with photos that one request cannot carry */
 /** @typedef {{endpoint: string, key: string, theme: Theme, largePhotos: LargePhotos}} Settings */
 
-/** @type {Record<keyof Settings, {store: () => Storage, otherwise: string}>} */
+/** @typedef {keyof Settings} Name */
+
+/** @type {Record<Name, {store: () => Storage, otherwise: string}>} */
 const PLACES = {
   endpoint: { store: () => sessionStorage, otherwise: "" },
   key: { store: () => sessionStorage, otherwise: "" },
@@ -12,14 +14,14 @@ const PLACES = {
   largePhotos: { store: () => localStorage, otherwise: "shrink" },
 };
 
+/** Where the browser keeps no data of sites, this page does until it is closed. @type {Map<string, string>} */
+const kept = new Map();
+
 /** Those of this tab. An empty endpoint is the page's own origin. @returns {Settings} */
 export function settings() {
   return /** @type {Settings} */ (
     Object.fromEntries(
-      Object.entries(PLACES).map(([name, { store, otherwise }]) => [
-        name,
-        store().getItem(`litelens.${name}`) ?? otherwise,
-      ]),
+      Object.entries(PLACES).map(([name, { otherwise }]) => [name, read(/** @type {Name} */ (name)) ?? otherwise]),
     )
   );
 }
@@ -27,9 +29,27 @@ export function settings() {
 /** @param {Partial<Settings>} changes */
 export function saveSettings(changes) {
   for (const [name, value] of Object.entries(changes)) {
-    PLACES[/** @type {keyof Settings} */ (name)].store().setItem(`litelens.${name}`, value);
+    write(/** @type {Name} */ (name), value);
   }
   applyTheme();
+}
+
+/** @param {Name} name @returns {string | null | undefined} */
+function read(name) {
+  try {
+    return PLACES[name].store().getItem(`litelens.${name}`);
+  } catch {
+    return kept.get(name);
+  }
+}
+
+/** @param {Name} name @param {string} value */
+function write(name, value) {
+  try {
+    PLACES[name].store().setItem(`litelens.${name}`, value);
+  } catch {
+    kept.set(name, value);
+  }
 }
 
 export function applyTheme() {
@@ -46,4 +66,9 @@ export function endpointOf(text) {
   if (trimmed === "") return "";
   const isPlain = /^https?:\/\/[^?#]+$/i.test(trimmed) && URL.canParse(trimmed) && !new URL(trimmed).username;
   return isPlain ? trimmed : null;
+}
+
+/** @param {string} endpoint as endpointOf() gives it @returns {string} */
+export function originOf(endpoint) {
+  return new URL(endpoint || location.origin).origin;
 }

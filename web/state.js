@@ -47,14 +47,16 @@
  * @typedef {{
  *   id: number,
  *   name: string,
- *   file: Blob,
+ *   file: File,
  *   url: string,
+ *   preview: string | null,
  *   progress: Progress,
  *   heatMaps: Record<string, HeatMapState>,
  *   shownLabel: string | null,
  *   isCompared: boolean,
+ *   saveProblem: Problem | null,
  *   conversation: Conversation,
- * }} Photo `url` is the preview's; `shownLabel` is the one whose heat map lies over it
+ * }} Photo `url` is the file's, `preview` that of a picture small enough to be shown; `saveProblem` is why it could not be saved; `shownLabel` is the one whose heat map lies over it
  */
 
 /**
@@ -84,12 +86,16 @@
  *   filter: Filter,
  *   comparedLabel: string | null,
  *   askedPhoto: number | null,
+ *   reportProblem: Problem | null,
  *   classTable: ClassTable,
  *   confusedClass: number,
  *   isDraggedOver: boolean,
  *   announcement: string,
  * }} State `threshold` is null until someone moves it: the usual one holds then, which is the last known model's
  */
+
+/** The filter that leaves all. @type {Filter} */
+export const EVERYTHING = { order: "added", kind: "all", label: "", leastConfidence: 0 };
 
 /** @type {State} */
 let state = {
@@ -99,9 +105,10 @@ let state = {
   threshold: null,
   usualThreshold: 0.5,
   opacity: 0.6,
-  filter: { order: "added", kind: "all", label: "", leastConfidence: 0 },
+  filter: EVERYTHING,
   comparedLabel: null,
   askedPhoto: null,
+  reportProblem: null,
   classTable: { column: "f1", isDescending: true, text: "" },
   confusedClass: 0,
   isDraggedOver: false,
@@ -134,7 +141,7 @@ export function onChange(listener) {
  * @param {number} id
  * @returns {Photo | undefined}
  */
-export function photo(id) {
+export function photoById(id) {
   return state.photos.find((photo) => photo.id === id);
 }
 

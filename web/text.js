@@ -41,7 +41,7 @@ const problems = {
   image_too_large: "The photo has more pixels or bytes than this service takes. Choose a smaller one.",
   not_an_image: "This file is no photo that can be read here. Choose a JPEG, PNG, WebP, GIF or BMP.",
   corrupt_image: "The file is damaged or incomplete. Save or export the photo anew and choose that.",
-  image_missing: "The file is empty. Choose another one.",
+  image_missing: "The file is empty, or cannot be read. Choose another one.",
   file_gone: "The file can no longer be read; it was moved or changed. Choose it again.",
   internal_error: "Something went wrong on the service's side. Try again in a moment.",
   timeout: "The service took too long. Try again in a moment.",
@@ -90,6 +90,7 @@ export const text = {
   dropNow: "Let go to classify",
   choose: "Choose photos",
   camera: "Take a photo",
+  hint: "Press a label to see where the model sees it.",
   samples: "Nothing at hand? Try one of these.",
   sample: (/** @type {string} */ name) => `Try the sample: ${name}`,
   sampleNames: { rocket: "a rocket", coffee: "a cup of coffee", astronaut: "an astronaut", chelsea: "a cat" },
@@ -105,7 +106,6 @@ export const text = {
   throttled: (/** @type {number} */ seconds) =>
     `Too many requests; trying again in ${counted(seconds, "second", "seconds")}`,
   cancelled: "Cancelled",
-  failed: "Failed",
   cancel: "Cancel",
   remove: "Remove",
   named: (/** @type {string} */ action, /** @type {string} */ name) => `${action}: ${name}`,
@@ -142,7 +142,7 @@ export const text = {
   kinds: { all: "all", certain: "certain", uncertain: "uncertain", failed: "failed" },
   labelFilter: "With label",
   anyLabel: "any",
-  leastConfidence: "With a confidence from",
+  leastConfidence: "At least this sure",
   count: (/** @type {number} */ shown, /** @type {number} */ all) =>
     shown === all ? counted(all, "photo", "photos") : `${number(shown)} of ${counted(all, "photo", "photos")}`,
   countUncertain: (/** @type {number} */ count) => `${number(count)} uncertain`,
@@ -158,6 +158,7 @@ export const text = {
   announceDone: (/** @type {string} */ name, /** @type {Prediction} */ best) =>
     `${name}: ${label(best.label)}, ${percent(best.confidence)}.`,
   announceFailed: (/** @type {string} */ name, /** @type {Problem} */ problem) => `${name}: ${sentence(problem)}`,
+  announceHeatMap: (/** @type {string} */ file, /** @type {string} */ name) => `${file}: heat map of ${label(name)}.`,
   announceCancelled: (/** @type {string} */ name) => `${name}: cancelled.`,
   announceLeft: (/** @type {number} */ count) => `${counted(count, "photo is", "photos are")} left.`,
 
@@ -170,13 +171,13 @@ export const text = {
 
   // The model
   figures: {
-    top1: "Top-1 accuracy",
-    top5: "Top-5 accuracy",
-    error: "Calibration error",
-    agreement: "Agrees with fp32",
-    size: "Model size",
-    classes: "Classes",
-    images: "Test images",
+    top1: ["Top-1 accuracy", "the first label is right"],
+    top5: ["Top-5 accuracy", "one of the first five is"],
+    error: ["Calibration error", "confidences are off by so much"],
+    agreement: ["Agreement", "same label as before it was made small"],
+    size: ["Model size", "of the file that is served"],
+    classes: ["Classes", "labels that it knows"],
+    images: ["Test images", "that it was measured on"],
   },
   megabytes: (/** @type {number} */ bytes) => `${number(bytes / 1e6)} MB`,
   input: (/** @type {number} */ width, /** @type {number} */ height) =>
@@ -192,7 +193,7 @@ export const text = {
   calibrationPoint: (/** @type {number} */ confidence, /** @type {number} */ accuracy, /** @type {number} */ images) =>
     `Of ${counted(images, "image", "images")} with ${percent(confidence)} confidence, ${percent(accuracy)} are right`,
   calibrated: "calibrated",
-  uncalibrated: "as trained",
+  uncalibrated: "before calibration",
   coverage: "Certainty",
   coverageTitle: "How many answers are certain, and how many of those are right, by the threshold",
   coverageLegend: (/** @type {number} */ threshold, /** @type {number} */ covered, /** @type {number} */ accuracy) =>
@@ -247,5 +248,8 @@ export const text = {
   theme: "Theme",
   themes: { auto: "as the device", light: "light", dark: "dark" },
   largePhotos: "Photos that are too large for a request",
-  largePhotosOptions: { shrink: "shrink them here first, which saves data", upload: "upload them as they are" },
+  largePhotosOptions: {
+    shrink: "shrink them here first, which saves data",
+    upload: "upload them as they are; the service keeps them for a while",
+  },
 };

@@ -144,7 +144,7 @@ def shown_rows(page: Page) -> list[tuple[str, ...]]:
 
 
 def heading(page: Page, name: str) -> Locator:
-    return page.get_by_role("columnheader", name=name)
+    return page.locator("thead").get_by_role("columnheader", name=name)
 
 
 def panel(page: Page, heading: str) -> Locator:

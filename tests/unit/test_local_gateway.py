@@ -31,6 +31,7 @@ async def exchange(
     *received: dict[str, Any],
     method: str = "POST",
     headers: Sequence[tuple[bytes, bytes]] = (),
+    **given: str,
 ) -> list[dict[str, Any]]:
     """What the application sends when it receives these messages."""
     messages, sent = iter(received), []
@@ -42,7 +43,7 @@ async def exchange(
         sent.append(message)
 
     scope = {**SCOPE, "method": method, "headers": [*SCOPE["headers"], *headers]}
-    await create_app(handler)(scope, receive, send)
+    await create_app(handler, **given)(scope, receive, send)
     return sent
 
 
@@ -110,6 +111,15 @@ def test_the_handler_answers_every_method_that_the_gateway_passes(method: str) -
 
     (start, _) = asyncio.run(exchange(answer, body(b""), method=method))
     assert (b"x-method", method.encode()) in start["headers"]
+
+
+def test_refusals_may_be_read_by_the_pages_that_may_call_the_api() -> None:
+    deployed = gateway_responses(CorsOrigin="https://example.com")["INVALID_API_KEY"]
+    given = {"api_key": "a-key", "cors_origin": "https://example.com"}
+    (start, content) = asyncio.run(exchange(no_handler, body(b""), **given))
+    assert json.loads(content["body"])["code"] == "forbidden"
+    allowed = dict(start["headers"])[b"access-control-allow-origin"].decode()
+    assert f"'{allowed}'" == deployed.headers["Access-Control-Allow-Origin"]
 
 
 def test_other_methods_do_not_reach_the_handler() -> None:

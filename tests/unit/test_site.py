@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from fake_aws import FakeAws, install_fake_aws, make
 
-SYNC = ["s3", "sync", "web", "s3://Site.Outputs.SiteBucketName", "--delete", "--cache-control", "no-cache"]
+# All files: sync would leave out one that is no newer than another of its size.
+COPY = ["s3", "cp", "web", "s3://Site.Outputs.SiteBucketName", "--recursive", "--cache-control", "no-cache"]
+CLEAN = ["s3", "sync", "web", "s3://Site.Outputs.SiteBucketName", "--delete"]
 INVALIDATION = ["cloudfront", "create-invalidation", "--distribution-id", "Site.Outputs.SiteDistributionId"]
 
 
@@ -26,9 +28,9 @@ def test_the_page_is_put_where_the_stack_serves_it(fake_aws: FakeAws, checkout: 
     done = make("site", fake_aws.folder, within=checkout, STACK="litelens")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "The page is at Site.Outputs.PageUrl\n"
-    *describe, sync, invalidation = fake_aws.asked()
+    *describe, copy, clean, invalidation = fake_aws.asked()
     assert [call[:4] for call in describe] == [["cloudformation", "describe-stacks", "--stack-name", "litelens"]] * 3
-    assert sync == SYNC
+    assert (copy, clean) == (COPY, CLEAN)
     assert invalidation == [*INVALIDATION, "--paths", "/*"]
 
 
@@ -69,8 +71,8 @@ def test_site_ends_where_the_stack_is_not_found(fake_aws: FakeAws, checkout: Pat
 
 
 def test_site_ends_where_files_cannot_be_put(tmp_path: Path, checkout: Path) -> None:
-    fake = install_fake_aws(tmp_path, failing=("s3", "sync"))
+    fake = install_fake_aws(tmp_path, failing=("s3", "cp"))
     done = make("site", fake.folder, within=checkout, STACK="litelens")
     assert done.returncode != 0
-    assert fake.asked()[-1] == SYNC
+    assert fake.asked()[-1] == COPY
     assert "The page is at" not in done.stdout

@@ -34,10 +34,10 @@ function choices(photos, chosen) {
     <fieldset class="choices">
       <legend>${text.askWhich}</legend>
       ${photos.map(
-        ({ id, name, url }) => html`
+        ({ id, name, preview }) => html`
           <label title=${name}>
             <input type="radio" name="asked" .checked=${id === chosen.id} @change=${() => update({ askedPhoto: id })} />
-            <img src=${url} alt=${name} width="64" height="64" />
+            <img src=${preview ?? nothing} alt=${name} width="64" height="64" />
           </label>
         `,
       )}

@@ -1,9 +1,10 @@
 /** One photo: its picture, how far it has come, and what the model says of it. */
 
+import { problemOf } from "../api.js";
 import { cancel, fetchHeatMap, remove, retry, showHeatMap } from "../classifying.js";
 import { answerOf, isUncertain } from "../results.js";
 import { save, withHeatMap } from "../saving.js";
-import { current, model, threshold, update, updatePhoto } from "../state.js";
+import { current, model, photoById, threshold, update, updatePhoto } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { picture, shownHeatMap } from "./picture.js";
@@ -15,7 +16,7 @@ export function card(photo, state) {
   const answer = answerOf(photo);
   return html`
     <li class="card" data-stage=${photo.progress.stage}>
-      <article aria-label=${photo.name}>
+      <article tabindex="-1" aria-label=${photo.name}>
         ${picture(photo, photo.shownLabel, state.opacity)}
         <div class="told">
           <div class="headline">
@@ -46,6 +47,7 @@ function found(photo, answer) {
       ${answer.predictions.map((prediction) => bar(photo, prediction))}
     </div>
     ${photo.shownLabel === null ? nothing : heatMapState(photo, photo.shownLabel)}
+    ${photo.saveProblem ? html`<p class="small bad" role="alert">${text.sentence(photo.saveProblem)}</p>` : nothing}
     <p class="small row apart">
       ${answer.group ? html`<span title=${text.groupTitle}>${text.group(answer.group.label, answer.group.confidence)}</span>` : nothing}
       <span title=${text.timingTitle}>${text.timing(answer.timing_ms.total)}</span>
@@ -164,12 +166,17 @@ function compare({ id, isCompared }) {
 }
 
 /** With the heat map of the best label where none is shown. @param {Photo} photo @param {Answer} answer */
-async function savePng(photo, answer) {
-  const label = photo.shownLabel ?? answer.predictions[0].label;
-  await showHeatMap(photo.id, label);
-  const drawn = current().photos.find(({ id }) => id === photo.id);
-  const heatMap = drawn ? shownHeatMap(drawn, label) : null;
-  if (!heatMap) return;
-  const content = await withHeatMap(photo.url, heatMap, answer.image, current().opacity);
-  save(content, `${photo.name.replace(/\.[^.]*$/, "")} ${label}.png`);
+async function savePng({ id, name, url, shownLabel }, answer) {
+  const label = shownLabel ?? answer.predictions[0].label;
+  updatePhoto(id, { saveProblem: null });
+  await showHeatMap(id, label);
+  const shown = photoById(id);
+  if (!shown) return;
+  const heatMap = shownHeatMap(shown, label);
+  try {
+    const content = await withHeatMap(url, heatMap, answer.image, current().opacity);
+    save(content, `${[name.replace(/\.[^.]*$/, ""), ...(heatMap ? [label] : [])].join(" ")}.png`);
+  } catch (error) {
+    updatePhoto(id, { saveProblem: problemOf(error) });
+  }
 }

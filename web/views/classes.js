@@ -19,7 +19,7 @@ export function classes({ manifest, metrics }, table) {
   );
   const shown = rows.filter((row) => matches(row, table.text)).sort((a, b) => compare(a, b, table));
   return html`
-    <section class="panel wide">
+    <section class="panel">
       <h2>${text.classes}</h2>
       <label class="field">
         <span>${text.classFilter}</span>

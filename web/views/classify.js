@@ -1,7 +1,7 @@
 /** Photos in, labels out. */
 
 import { add } from "../classifying.js";
-import { shown } from "../results.js";
+import { answerOf, shown } from "../results.js";
 import { threshold } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
@@ -21,7 +21,8 @@ export function classifyView(state) {
   return html`
     ${chooser(isEmpty)} ${isEmpty ? samples() : controls(state, photos)}
     ${!isEmpty && photos.length === 0 ? noneLeft() : nothing}
-    <ul class="cards" aria-label=${text.photos} ?hidden=${photos.length === 0}>
+    ${photos.some(answerOf) ? html`<p class="small">${text.hint}</p>` : nothing}
+    <ul class="cards" tabindex="-1" aria-label=${text.photos} ?hidden=${photos.length === 0}>
       ${repeat(
         photos,
         ({ id }) => id,
@@ -42,7 +43,7 @@ function chooser(isLarge) {
         <input hidden type="file" accept="image/*" multiple data-picker="files" @change=${takeChosen} />
         ${isTouched ? camera() : nothing}
       </div>
-      ${isLarge ? html`<p class="small">${text.privacy}</p>` : nothing}
+      ${isLarge ? html`<p class="small">${text.privacy}</p>` : sampleButtons()}
     </section>
   `;
 }
@@ -59,16 +60,22 @@ function samples() {
   return html`
     <section class="samples">
       <h2>${text.samples}</h2>
-      <div class="row">
-        ${SAMPLES.map(
-          (name) => html`
-            <button class="sample" aria-label=${text.sample(text.sampleNames[name])} @click=${() => addSample(name)}>
-              <img src="samples/${name}.jpg" alt="" width="160" height="120" />
-            </button>
-          `,
-        )}
-      </div>
+      ${sampleButtons()}
     </section>
+  `;
+}
+
+function sampleButtons() {
+  return html`
+    <div class="row">
+      ${SAMPLES.map(
+        (name) => html`
+          <button class="sample" aria-label=${text.sample(text.sampleNames[name])} @click=${() => addSample(name)}>
+            <img src="samples/${name}.jpg" alt="" width="160" height="120" />
+          </button>
+        `,
+      )}
+    </div>
   `;
 }
 
@@ -98,6 +105,6 @@ function takeChosen({ target }) {
 /** @param {string} name */
 async function addSample(name) {
   // It is on the page already, and so at hand without a network.
-  const response = await fetch(`samples/${name}.jpg`, { cache: "force-cache" });
-  add([new File([await response.blob()], `${name}.jpg`)]);
+  const response = await fetch(`samples/${name}.jpg`, { cache: "force-cache" }).catch(() => null);
+  add([new File(response?.ok ? [await response.blob()] : [], `${name}.jpg`)]);
 }

@@ -5,8 +5,9 @@ import { answerOf } from "../results.js";
 import { update } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { repeat } from "../vendor/lit-html/directives/repeat.js";
 import { heatMapState } from "./card.js";
-import { select } from "./controls.js";
+import { named, select } from "./fields.js";
 import { picture } from "./picture.js";
 
 /** @import {State, Photo, Answer} from "../state.js" */
@@ -20,17 +21,19 @@ export function compareView(state) {
       ${back}`;
   const labels = labelsOf(photos);
   const shown = state.comparedLabel !== null && labels.includes(state.comparedLabel) ? state.comparedLabel : "";
-  const options = Object.fromEntries([["", text.noHeatMap], ...labels.map((label) => [label, text.label(label)])]);
   return html`
     <div class="row fields">
-      ${back} ${select(text.compareWith, options, shown, (label) => showAll(photos, label || null))}
+      ${back}
+      ${select(text.compareWith, [["", text.noHeatMap], ...named(labels)], shown, (label) => showAll(photos, label || null))}
     </div>
     <div class="scroller" tabindex="0" role="region" aria-label=${text.titles.compare}>
       <table class="compared">
         <thead>
           <tr>
             <td></td>
-            ${photos.map(
+            ${repeat(
+              photos,
+              ({ id }) => id,
               (photo) =>
                 html`<th scope="col">
                   ${picture(photo, shown || null, state.opacity)}<span>${photo.name}</span>

@@ -3,7 +3,7 @@
 import { update } from "../state.js";
 import { text } from "../text.js";
 import { html, svg } from "../vendor/lit-html/lit-html.js";
-import { select } from "./controls.js";
+import { select } from "./fields.js";
 
 /** Shades of the matrix, and how many rows of the worst are shown. */
 const SHADES = 5;
@@ -15,20 +15,20 @@ const WORST = 12;
  * @param {number} chosen the class whose row is told
  */
 export function confusion(labels, counts, chosen) {
-  const choices = Object.fromEntries(labels.map((label, index) => [`${index}`, text.label(label)]));
+  const choices = labels.map((label, index) => /** @type {[string, string]} */ ([`${index}`, text.label(label)]));
   return html`
-    <section class="panel wide" id="confusion">
+    <section class="panel">
       <h2>${text.confusion}</h2>
       <p class="small">${text.confusionLegend}</p>
       <div class="split">
         ${matrix(counts, chosen)}
         <div>
           ${select(text.confusionOf, choices, `${chosen}`, (index) => update({ confusedClass: Number(index) }))}
-          ${rowOf(labels, counts[chosen])}
+          ${bars(labels, cellsOf(counts[chosen], chosen))}
         </div>
         <div>
           <h3>${text.mostConfused}</h3>
-          ${worst(labels, counts)}
+          ${mistakes(labels, drawingOf(counts).worst)}
         </div>
       </div>
     </section>
@@ -48,28 +48,37 @@ function matrix(counts, chosen) {
       @click=${(/** @type {MouseEvent} */ event) => choose(event, size)}
     >
       <rect class="ground" width=${size} height=${size} />
-      ${shaded(counts).map((path, shade) => svg`<path class="shade-${shade + 1}" d=${path} />`)}
+      ${drawingOf(counts).paths.map((path, shade) => svg`<path class="shade-${shade + 1}" d=${path} />`)}
       <rect class="chosen" x="0" y=${chosen} width=${size} height="1" />
     </svg>
   `;
 }
 
-/** @type {WeakMap<number[][], string[]>} */
-const drawn = new WeakMap();
+/**
+ * @typedef {{there: number, said: number, count: number, share: number}} Cell
+ * @typedef {{paths: string[], worst: Cell[]}} Drawing the squares of each shade, from the faintest, and the mistakes
+ */
 
-/** The squares of each shade as one path, from the faintest; drawn once. @param {number[][]} counts @returns {string[]} */
-function shaded(counts) {
-  const known = drawn.get(counts);
+/** @type {WeakMap<number[][], Drawing>} */
+const drawings = new WeakMap();
+
+/** Made once: there may be a thousand classes. @param {number[][]} counts @returns {Drawing} */
+function drawingOf(counts) {
+  const known = drawings.get(counts);
   if (known) return known;
   const paths = Array.from({ length: SHADES }, () => "");
-  for (const [row, said] of counts.entries()) {
-    const all = sum(said);
-    for (const [column, count] of said.entries()) {
-      if (count > 0) paths[shadeOf(count / all)] += `M${column} ${row}h1v1h-1z`;
-    }
-  }
-  drawn.set(counts, paths);
-  return paths;
+  const cells = counts.flatMap(cellsOf);
+  for (const { there, said, share } of cells) paths[shadeOf(share)] += `M${said} ${there}h1v1h-1z`;
+  const mistakes = cells.filter(({ there, said }) => there !== said).sort((a, b) => b.share - a.share);
+  const drawing = { paths, worst: mistakes.slice(0, WORST) };
+  drawings.set(counts, drawing);
+  return drawing;
+}
+
+/** Those that are not empty. @param {number[]} row @param {number} there @returns {Cell[]} */
+function cellsOf(row, there) {
+  const all = sum(row);
+  return row.map((count, said) => ({ there, said, count, share: count / all })).filter(({ count }) => count > 0);
 }
 
 /** By the root of the share: single mistakes would be invisible else. @param {number} share */
@@ -84,20 +93,17 @@ function choose({ currentTarget, clientY }, size) {
   if (row >= 0 && row < size) update({ confusedClass: row });
 }
 
-/** @param {string[]} labels @param {number[]} said */
-function rowOf(labels, said) {
-  const all = sum(said);
-  const found = said
-    .map((count, index) => ({ label: labels[index], count }))
-    .filter(({ count }) => count > 0)
-    .sort((a, b) => b.count - a.count);
+/** @param {string[]} labels @param {Cell[]} cells of one class */
+function bars(labels, cells) {
+  const all = sum(cells.map(({ count }) => count));
+  const found = cells.toSorted((a, b) => b.count - a.count);
   return html`
     <ul class="bars">
       ${found.slice(0, WORST).map(
-        ({ label, count }) => html`
+        ({ said, count, share }) => html`
           <li>
-            <span>${text.confusionRow(label, count, all)}</span>
-            <span class="track"><span class="fill" .style=${`inline-size: ${(count / all) * 100}%`}></span></span>
+            <span>${text.confusionRow(labels[said], count, all)}</span>
+            <span class="track"><span class="fill" .style=${`inline-size: ${share * 100}%`}></span></span>
           </li>
         `,
       )}
@@ -105,27 +111,18 @@ function rowOf(labels, said) {
   `;
 }
 
-/** @param {string[]} labels @param {number[][]} counts */
-function worst(labels, counts) {
-  const mistakes = counts.flatMap((said, there) =>
-    said
-      .map((count, index) => ({ there, index, count, share: count / sum(said) }))
-      .filter(({ index }) => index !== there),
-  );
-  mistakes.sort((a, b) => b.share - a.share);
+/** @param {string[]} labels @param {Cell[]} worst */
+function mistakes(labels, worst) {
   return html`
     <ul class="bars">
-      ${mistakes
-        .slice(0, WORST)
-        .filter(({ count }) => count > 0)
-        .map(
-          ({ there, index, share }) => html`
-            <li>
-              <span>${text.mostConfusedRow(labels[there], labels[index])}</span>
-              <span class="figure">${text.percent(share)}</span>
-            </li>
-          `,
-        )}
+      ${worst.map(
+        ({ there, said, share }) => html`
+          <li>
+            <span>${text.mostConfusedRow(labels[there], labels[said])}</span>
+            <span class="figure">${text.percent(share)}</span>
+          </li>
+        `,
+      )}
     </ul>
   `;
 }

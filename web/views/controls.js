@@ -3,15 +3,12 @@
 import { remove, retry } from "../classifying.js";
 import { answerOf, isUncertain, isUnderWay, toCsv, toJson } from "../results.js";
 import { save } from "../saving.js";
-import { current, model, threshold, update } from "../state.js";
+import { EVERYTHING, current, model, threshold, update } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
-import { live } from "../vendor/lit-html/directives/live.js";
+import { entries, named, select, slider } from "./fields.js";
 
 /** @import {State, Photo, Filter} from "../state.js" */
-
-/** @type {Filter} */
-const EVERYTHING = { order: "added", kind: "all", label: "", leastConfidence: 0 };
 
 export function resetFilter() {
   update({ filter: { ...EVERYTHING, order: current().filter.order } });
@@ -20,7 +17,7 @@ export function resetFilter() {
 /** @param {State} state @param {Photo[]} shown the photos that the filter leaves, in its order */
 export function controls(state, shown) {
   return html`
-    <section class="controls" aria-label=${text.controls}>
+    <section class="controls" tabindex="-1" aria-label=${text.controls}>
       <div class="row apart">${summary(state, shown)} ${actions(state, shown)}</div>
       <details ?open=${matchMedia("(min-width: 700px)").matches}>
         <summary>${text.adjust}</summary>
@@ -49,60 +46,21 @@ function sliders(state) {
   `;
 }
 
-/** @param {string} label @param {number} value 0 to 1 @param {(value: number) => void} onInput */
-function slider(label, value, onInput) {
-  const take = (/** @type {Event} */ { target }) => onInput(Number(/** @type {HTMLInputElement} */ (target).value));
-  return html`
-    <label class="field slider">
-      <span>${label} <span class="value" aria-hidden="true">${text.percent(value)}</span></span>
-      <input
-        type="range"
-        min="0"
-        max="1"
-        step="0.01"
-        aria-valuetext=${text.percent(value)}
-        .value=${live(`${value}`)}
-        @input=${take}
-      />
-    </label>
-  `;
-}
-
 /** @param {State} state */
 function filters({ photos, filter }) {
   const found = photos.flatMap((photo) => answerOf(photo)?.predictions.map(({ label }) => label) ?? []);
   // The chosen one stays to be seen when its photos are gone.
-  const labels = [...new Set(filter.label ? [filter.label, ...found] : found)].sort((a, b) => a.localeCompare(b));
+  const labels = [...new Set(filter.label ? [filter.label, ...found] : found)].sort((a, b) =>
+    a.localeCompare(b, text.language),
+  );
   const change = (/** @type {Partial<Filter>} */ changes) => update({ filter: { ...current().filter, ...changes } });
   return html`
     <div class="row fields">
-      ${select(text.sort, text.orders, filter.order, (order) => change({ order }))}
-      ${select(text.show, text.kinds, filter.kind, (kind) => change({ kind }))}
-      ${select(text.labelFilter, Object.fromEntries([["", text.anyLabel], ...labels.map((label) => [label, text.label(label)])]), filter.label, (label) => change({ label }))}
+      ${select(text.sort, entries(text.orders), filter.order, (order) => change({ order }))}
+      ${select(text.show, entries(text.kinds), filter.kind, (kind) => change({ kind }))}
+      ${select(text.labelFilter, [["", text.anyLabel], ...named(labels)], filter.label, (label) => change({ label }))}
       ${slider(text.leastConfidence, filter.leastConfidence, (leastConfidence) => change({ leastConfidence }))}
     </div>
-  `;
-}
-
-/**
- * @template {string} T
- * @param {string} label
- * @param {Record<T, string>} options
- * @param {T} chosen
- * @param {(value: T) => void} onChoose
- */
-export function select(label, options, chosen, onChoose) {
-  const choose = (/** @type {Event} */ { target }) =>
-    onChoose(/** @type {T} */ (/** @type {HTMLSelectElement} */ (target).value));
-  return html`
-    <label class="field">
-      <span>${label}</span>
-      <select @change=${choose}>
-        ${Object.entries(options).map(
-          ([value, name]) => html`<option value=${value} .selected=${value === chosen}>${name}</option>`,
-        )}
-      </select>
-    </label>
   `;
 }
 

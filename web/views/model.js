@@ -10,7 +10,7 @@ import { chart, counts, shares } from "./charts.js";
 import { classes } from "./classes.js";
 import { confusion } from "./confusion.js";
 
-/** @import {State, Model} from "../state.js" */
+/** @import {State, Model, Problem} from "../state.js" */
 
 /** @param {State} state */
 export function modelView(state) {
@@ -19,7 +19,7 @@ export function modelView(state) {
   const { model } = state.service;
   const { metrics } = model;
   return html`
-    ${about(model)} ${figures(model)}
+    ${about(model, state.reportProblem)} ${figures(model)}
     ${
       metrics
         ? html`<div class="panels">${calibration(metrics)} ${coverage(metrics)} ${learning(metrics)}</div>`
@@ -27,7 +27,7 @@ export function modelView(state) {
     }
     ${classes(model, state.classTable)}
     ${
-      metrics?.confusion
+      metrics?.confusion?.length
         ? confusion(
             model.manifest.labels,
             metrics.confusion,
@@ -38,46 +38,50 @@ export function modelView(state) {
   `;
 }
 
-/** @param {Model} model */
-function about({ manifest, links }) {
+/** @param {Model} model @param {Problem | null} problem the report's */
+function about({ manifest, links }, problem) {
   const { width, height } = manifest.preprocessing;
   return html`
     <p class="lead"><strong>${manifest.name} ${manifest.version}</strong></p>
     <p>${manifest.description ?? ""} ${text.input(width, height)}</p>
-    ${links.report ? reportLink(links.report) : nothing}
+    ${links.report ? reportLink(links.report, problem) : nothing}
   `;
 }
 
 /** A plain link where no key is asked for; a link carries no key, so that the report is saved as a file else. */
-/** @param {string} path */
-function reportLink(path) {
+/** @param {string} path @param {Problem | null} problem */
+function reportLink(path, problem) {
   const { endpoint, key } = settings();
-  if (!key)
-    return html`<p><a class="button" href=${endpoint + path} target="_blank" rel="noopener">${text.report}</a></p>`;
-  return html`<p><button class="button" @click=${() => saveReport(path)}>${text.report}</button></p>`;
+  const link = key
+    ? html`<button class="button" @click=${() => saveReport(path)}>${text.report}</button>`
+    : html`<a class="button" href=${endpoint + path} target="_blank" rel="noopener">${text.report}</a>`;
+  return html`<div class="row">
+    ${link} ${problem ? html`<span class="bad" role="alert">${text.sentence(problem)}</span>` : nothing}
+  </div>`;
 }
 
 /** @param {string} path */
 async function saveReport(path) {
-  update({ announcement: text.reportLoading });
+  update({ announcement: text.reportLoading, reportProblem: null });
   try {
     save(new Blob([await fetchText(path)], { type: "text/html" }), "report.html");
   } catch (error) {
-    update({ service: { stage: "failed", problem: problemOf(error) } });
+    update({ reportProblem: problemOf(error) });
   }
 }
 
 /** @param {Model} model */
 function figures({ manifest }) {
   const { metrics = {}, files, labels } = manifest;
+  const bytes = files?.["model.tflite"]?.bytes;
   const top1 = metrics.int8_top1 ?? metrics.fp32_top1;
-  /** @type {[string, string | undefined][]} */
+  /** @type {[string[], string | undefined][]} */
   const all = [
     [text.figures.top1, shareOf(top1)],
     [text.figures.top5, shareOf(metrics.int8_top5 ?? metrics.fp32_top5)],
     [text.figures.error, shareOf(metrics.calibration_error)],
     [text.figures.agreement, shareOf(metrics.agreement)],
-    [text.figures.size, files ? text.megabytes(files["model.tflite"].bytes) : undefined],
+    [text.figures.size, bytes === undefined ? undefined : text.megabytes(bytes)],
     [text.figures.classes, text.number(labels.length)],
     [text.figures.images, metrics.test_images === undefined ? undefined : text.number(metrics.test_images)],
   ];
@@ -86,9 +90,9 @@ function figures({ manifest }) {
       ${all
         .filter(([, value]) => value !== undefined)
         .map(
-          ([name, value]) =>
+          ([[name, meaning], value]) =>
             html`<div>
-              <dt>${name}</dt>
+              <dt>${name}<span class="meaning">${meaning}</span></dt>
               <dd>${value}</dd>
             </div>`,
         )}
@@ -137,14 +141,14 @@ function coverage(metrics) {
   /** @type {Covered[]} from the highest threshold to the lowest */
   const points = metrics.coverage ?? [];
   if (points.length === 0) return nothing;
-  const here = points.findLast((point) => point.threshold >= threshold()) ?? points[0];
+  const here = points.findLast((point) => point.threshold >= threshold());
   const series = [
     { name: text.coverage, points: points.map(({ coverage, accuracy }) => ({ x: coverage, y: accuracy })) },
   ];
   return panel(
     text.coverage,
-    chart(text.coverageTitle, shares(text.coverageAxis), shares(text.accuracyAxis), series, { marker: here.coverage }),
-    text.coverageLegend(threshold(), here.coverage, here.accuracy),
+    chart(text.coverageTitle, shares(text.coverageAxis), shares(text.accuracyAxis), series, { marker: here?.coverage }),
+    here ? text.coverageLegend(threshold(), here.coverage, here.accuracy) : "",
   );
 }
 

@@ -11,7 +11,11 @@ export function picture(photo, label, opacity) {
   return html`
     <div class="picture">
       <div class="frame">
-        <img src=${photo.url} alt="" decoding="async" @error=${markBroken} />
+        ${
+          photo.preview
+            ? html`<img src=${photo.preview} alt="" decoding="async" @load=${markBroken} @error=${markBroken} />`
+            : nothing
+        }
         ${
           heatMap
             ? html`<img
@@ -49,7 +53,7 @@ function placed(photo, { region }, opacity) {
   ].join("; ");
 }
 
-/** A file that is no picture has no preview. @param {Event} event */
-function markBroken({ target }) {
-  /** @type {HTMLElement} */ (target).closest(".picture")?.classList.add("broken");
+/** A file that is no picture is not shown as one. @param {Event} event */
+function markBroken({ target, type }) {
+  /** @type {HTMLElement} */ (target).closest(".picture")?.classList.toggle("broken", type === "error");
 }

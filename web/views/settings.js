@@ -1,11 +1,12 @@
 /** Where the service is, its key, and how the page looks. */
 
+import { startOver } from "../classifying.js";
 import { connect } from "../service.js";
-import { endpointOf, saveSettings, settings } from "../settings.js";
+import { endpointOf, originOf, saveSettings, settings } from "../settings.js";
 import { model } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
-import { select } from "./controls.js";
+import { entries, select } from "./fields.js";
 
 /** @import {State, Service} from "../state.js" */
 
@@ -25,10 +26,10 @@ export function settingsView(state) {
     </form>
     <section class="panel">
       <h2>${text.appearance}</h2>
-      ${select(text.theme, text.themes, theme, (theme) => saveSettings({ theme }))}
+      ${select(text.theme, entries(text.themes), theme, (theme) => saveSettings({ theme }))}
       ${
         model()?.links.uploads
-          ? select(text.largePhotos, text.largePhotosOptions, largePhotos, (largePhotos) =>
+          ? select(text.largePhotos, entries(text.largePhotosOptions), largePhotos, (largePhotos) =>
               saveSettings({ largePhotos }),
             )
           : nothing
@@ -73,8 +74,13 @@ function submit(event) {
   field("endpoint").setCustomValidity(endpoint === null ? text.endpointWrong : "");
   field("key").setCustomValidity(KEY.test(key) ? "" : text.keyWrong);
   if (!form.reportValidity() || endpoint === null) return;
-  saveSettings({ endpoint, key });
+  const before = settings();
+  // A key is told to nobody else, be it by a slip of the pen.
+  const isForAnother = originOf(endpoint) !== originOf(before.endpoint) && key === before.key;
+  field("key").value = isForAnother ? "" : key;
+  saveSettings({ endpoint, key: isForAnother ? "" : key });
   void connect();
+  if (endpoint !== before.endpoint) startOver();
 }
 
 /** @param {Event} event */
