@@ -1,0 +1,127 @@
+"""What keeps the page in order over a long use: what is stopped, what stays near, what is kept apart."""
+
+import json
+import shutil
+from pathlib import Path
+
+from playwright.sync_api import BrowserContext, FilePayload, Page, Route, expect
+from screen import SAMPLES, add, card, done, go, labels, with_key
+from servers import API_KEY, Deployment, serving
+from support import BUNDLE, ROCKET
+
+PHOTOS = [SAMPLES / f"{name}.jpg" for name in ("rocket", "coffee", "astronaut", "chelsea")]
+FIFTH: FilePayload = {"name": "fifth.jpg", "mimeType": "image/jpeg", "buffer": ROCKET.read_bytes()}
+BROKEN: FilePayload = {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer": b"no photo"}
+AT_A_TIME = 4
+
+
+def test_heat_maps_are_asked_for_a_few_at_a_time_and_no_longer_once_their_photos_are_gone(page: Page) -> None:
+    held: list[Route] = []
+    stopped: list[str] = []
+    add(page, *PHOTOS)
+    add(page, FIFTH)
+    done(page, *[photo.name for photo in PHOTOS], "fifth.jpg")
+    page.route("**/v1/classify?*heatmap_label*", lambda route: held.append(route))
+    page.on("requestfailed", lambda request: stopped.append(request.url))
+    for name in [*[photo.name for photo in PHOTOS], "fifth.jpg"]:
+        page.get_by_label(f"Compare: {name}").check()
+    page.get_by_role("link", name="Compare 5 photos").click()
+    page.get_by_label("Heat map of").select_option(index=1)
+    expect(page.get_by_role("table").get_by_text("Heat map: ")).to_have_count(5)
+    page.get_by_role("link", name="Back to all photos").click()
+    page.get_by_role("button", name="Remove all").click()
+    # That takes a turn, which the others have given back.
+    add(page, PHOTOS[0])
+    done(page, "rocket.jpg")
+    assert len(held) == len(stopped) <= AT_A_TIME
+
+
+def test_the_focus_stays_near_what_is_gone(page: Page) -> None:
+    add(page, *PHOTOS[:2])
+    done(page, "rocket.jpg", "coffee.jpg")
+    page.get_by_role("button", name="Remove: rocket.jpg").press("Enter")
+    expect(page.get_by_role("list", name="Photos")).to_be_focused()
+    page.route("**/v1/classify*", lambda route: route.abort())
+    add(page, PHOTOS[2])
+    again = card(page, "astronaut.jpg").get_by_role("button", name="Try again")
+    again.focus()
+    page.unroute_all()
+    again.press("Enter")
+    done(page, "astronaut.jpg")
+    expect(card(page, "astronaut.jpg")).to_be_focused()
+
+
+def test_the_same_failure_is_read_out_again(page: Page) -> None:
+    page.route("**/v1/classify*", lambda route: route.abort())
+    add(page, PHOTOS[0])
+    told = page.locator("body > [role=status]")
+    expect(told).to_contain_text("rocket.jpg: The service cannot be reached.")
+    page.evaluate("""() => {
+        const told = document.querySelector("body > [role=status]");
+        window.told = [];
+        new MutationObserver(() => window.told.push(told.textContent)).observe(
+            told, {childList: true, characterData: true, subtree: true});
+    }""")
+    card(page, "rocket.jpg").get_by_role("button", name="Try again").click()
+    page.wait_for_function("window.told.length >= 2")
+    said = page.evaluate("window.told")
+    assert said[0] == ""
+    assert said[-1].startswith("rocket.jpg: The service cannot be reached.")
+
+
+def test_a_report_that_cannot_be_fetched_says_so_beside_its_button(
+    context: BrowserContext, deployment: Deployment
+) -> None:
+    page = context.new_page()
+    with_key(page, API_KEY)
+    page.goto(f"{deployment.url}/#model")
+    page.route("**/v1/model/report", lambda route: route.abort())
+    page.get_by_role("button", name="The full report").click()
+    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    expect(page.get_by_role("heading", name="Classes")).to_be_visible()
+
+
+def test_the_page_works_where_the_browser_keeps_nothing(context: BrowserContext, port: int) -> None:
+    page = context.new_page()
+    page.add_init_script("""for (const name of ["sessionStorage", "localStorage"]) {
+        Object.defineProperty(window, name, {get() { throw new DOMException("no", "SecurityError"); }});
+    }""")
+    page.goto(f"http://127.0.0.1:{port}/")
+    add(page, PHOTOS[0])
+    done(page, "rocket.jpg")
+    go(page, "Settings")
+    page.get_by_label("Theme").select_option("dark")
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_a_broken_photo_does_not_hide_the_next_one(context: BrowserContext, deployment: Deployment) -> None:
+    page = context.new_page()
+    with_key(page, API_KEY)
+    page.goto(deployment.url)
+    add(page, BROKEN)
+    add(page, PHOTOS[0])
+    done(page, "rocket.jpg")
+    go(page, "Ask")
+    page.get_by_role("radio", name="rocket.jpg").check()
+    expect(page.get_by_role("main").locator("img[src^=blob]").first).to_be_visible()
+
+
+def test_no_share_is_told_for_a_threshold_above_all_that_were_measured(context: BrowserContext, tmp_path: Path) -> None:
+    bundle = Path(shutil.copytree(BUNDLE, tmp_path / "bundle"))
+    for name, changes in {"manifest.json": {"threshold": 1.0}, "metrics.json": {"confusion": []}}.items():
+        (bundle / name).write_text(json.dumps(json.loads((bundle / name).read_text()) | changes))
+    with serving(LITELENS_BUNDLE=str(bundle)) as port:
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{port}/#model")
+        expect(page.get_by_role("heading", name="Certainty")).to_be_visible()
+        expect(page.get_by_text("At the threshold of")).to_have_count(0)
+        expect(page.get_by_role("heading", name="Confusion")).to_have_count(0)
+
+
+def test_a_heat_map_that_has_come_is_read_out(page: Page) -> None:
+    add(page, PHOTOS[0])
+    done(page, "rocket.jpg")
+    first = labels(card(page, "rocket.jpg")).first
+    first.click()
+    expect(first).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("body > [role=status]")).to_contain_text("rocket.jpg: heat map of ")
