@@ -6,10 +6,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import pytest
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Request, expect
 from screen import SAMPLES, add, card, done, go, labels
 from support import ROCKET, encoded
+
+# What goes wrong goes wrong alike everywhere, and most often on a phone.
+pytestmark = pytest.mark.parametrize("device", ["phone"])
 
 CLASSIFY = re.compile("/v1/classify")
 MODEL = re.compile("/v1/model$")
@@ -24,7 +28,7 @@ TIMEOUT = "The service took too long. Try again in a moment."
 NOT_LITELENS = "What answers there is not litelens. Check the endpoint in Settings."
 NO_IMAGE = "This file is no photo that can be read here. Choose a JPEG, PNG, WebP, GIF or BMP."
 DAMAGED = "The file is damaged or incomplete. Save or export the photo anew and choose that."
-EMPTY = "The file is empty. Choose another one."
+EMPTY = "The file is empty, or cannot be read. Choose another one."
 GONE = "The file can no longer be read; it was moved or changed. Choose it again."
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})

@@ -190,9 +190,25 @@ def test_another_endpoint_is_used_for_everything(page: Page, elsewhere: str, por
     asked = to_the_api(requests)
     assert all(url.startswith(f"{elsewhere}/v1/") for url in asked)
     assert [sum(path in url for url in asked) for path in ("/classify?", "/report")] == [2, 1]
+    requests.clear()
     connect(page, endpoint="")
     expect(connection(page)).to_have_text("Connected: cifar100-resnet50 0.2.0.")
-    assert to_the_api(requests)[-1] == f"http://127.0.0.1:{port}/v1/model"
+    # What one model said is not shown beside another's answers.
+    go(page, "Classify")
+    done(page, "rocket.jpg")
+    assert to_the_api(requests) == [f"http://127.0.0.1:{port}/v1/{path}" for path in ("model", "classify?")]
+
+
+def test_a_key_is_not_told_to_another_service_by_a_slip(page: Page, elsewhere: str) -> None:
+    connect(page, key=API_KEY)
+    expect(connection(page)).to_contain_text("Connected")
+    requests = requests_of(page)
+    page.get_by_label("Endpoint").fill(elsewhere)
+    page.get_by_role("button", name="Save and connect").click()
+    expect(page.get_by_role("alert")).to_have_text(FORBIDDEN)
+    expect(page.get_by_label("API key")).to_have_value("")
+    assert to_the_api(requests) == [f"{elsewhere}/v1/model"]
+    assert not any("x-api-key" in request.headers for request in requests)
 
 
 def test_a_late_answer_of_a_former_endpoint_is_not_taken_for_the_present_ones(page: Page, elsewhere: str) -> None:
@@ -225,8 +241,9 @@ def test_an_endpoint_where_nothing_is_is_told_and_another_one_may_be_entered(pag
 def test_what_was_uncertain_stays_so_while_nothing_is_connected(page: Page) -> None:
     add(page, SAMPLES / "rocket.jpg")
     expect(card(page, "rocket.jpg")).to_contain_text("Uncertain: below 85.5%")
-    connect(page, endpoint=f"http://127.0.0.1:{free_port()}")
-    expect(page.get_by_role("alert")).to_be_visible()
+    page.route("**/v1/model", lambda route: route.abort("connectionreset"), times=1)
+    connect(page)
+    expect(page.get_by_role("alert")).to_have_text(UNREACHABLE)
     go(page, "Classify")
     expect(card(page, "rocket.jpg")).to_contain_text("Uncertain: below 85.5%")
 

@@ -14,8 +14,11 @@ from support import BUNDLE, encoded, free_port
 
 from local.stack import Stack, local_stack
 
+# The way around the API is the same everywhere, and phones take the large photos.
+pytestmark = pytest.mark.parametrize("device", ["phone"])
+
 CHOICE = "Photos that are too large for a request"
-AS_THEY_ARE = "upload them as they are"
+AS_THEY_ARE = "upload them as they are; the service keeps them for a while"
 FOLLOWING = "Uploaded; waiting for the result"
 REFUSED = "The upload was refused: the photo is too large, or took too long. Try again, or let it be shrunk here."
 DAMAGED = "The file is damaged or incomplete. Save or export the photo anew and choose that."
