@@ -294,7 +294,7 @@ def test_all_of_classify_is_usable_with_the_keyboard_alone(page: Page) -> None:
     done(page, "rocket.jpg")
 
     with page.expect_file_chooser() as chooser:
-        tab_to(page, page.get_by_role("button", name="Choose photos"), "Shift+Tab")
+        tab_to(page, page.get_by_role("button", name="Choose photos"))
         keyboard.press("Enter")
     chooser.value.set_files(SAMPLES / "coffee.jpg")
     done(page, "coffee.jpg")
@@ -408,7 +408,7 @@ def test_a_screen_reader_is_told_what_was_cancelled_and_what_was_refused(page: P
     expect(page.get_by_role("status")).to_have_text(
         "slow.jpg: The service cannot be reached. Check the connection and the endpoint in Settings, then try again."
     )
-    assert len(said()) == 2
+    assert len([sentence for sentence in said() if sentence]) == 2
 
 
 def hear(page: Page) -> Any:

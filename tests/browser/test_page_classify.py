@@ -365,16 +365,19 @@ def test_one_photo_is_cancelled_while_the_others_go_on_and_is_tried_again(page: 
     done(page, "rocket.jpg")
 
 
-def test_a_photo_cancelled_before_its_turn_is_never_sent(page: Page) -> None:
+def test_photos_cancelled_before_their_turn_are_never_sent_and_hold_up_no_other(page: Page) -> None:
     held, asked = Held(page), Asked(page)
-    rocket = Image.open(SAMPLES / "rocket.jpg")
-    add(page, *(named(f"{number}.jpg", rocket) for number in range(5)))
-    expect(card(page, "4.jpg").get_by_text("Waiting for its turn")).to_be_visible()
-    card(page, "4.jpg").get_by_role("button", name="Cancel").click()
+    photo = Image.open(SAMPLES / "rocket.jpg")
+    add(page, *(named(f"{number}.jpg", photo) for number in range(9)))
+    expect(page.get_by_text("Waiting for its turn")).to_have_count(5)
+    cancelled = ["4.jpg", "5.jpg", "6.jpg", "7.jpg"]
+    for name in cancelled:
+        card(page, name).get_by_role("button", name="Cancel").click()
     held.let_go()
-    done(page, "0.jpg", "1.jpg", "2.jpg", "3.jpg")
-    expect(card(page, "4.jpg").get_by_text("Cancelled")).to_be_visible()
-    assert len(asked.urls) == 4
+    done(page, "0.jpg", "1.jpg", "2.jpg", "3.jpg", "8.jpg")
+    for name in cancelled:
+        expect(card(page, name).get_by_text("Cancelled")).to_be_visible()
+    assert len(asked.urls) == 5
 
 
 def test_all_that_failed_are_tried_again_together_and_only_those(page: Page) -> None:

@@ -235,11 +235,13 @@ def test_a_picture_waits_for_its_heat_map_which_is_asked_for_once(page: Page) ->
     with page.expect_request("**/v1/classify?*heatmap_label*"):
         labels(card(page, "rocket.jpg")).first.click()
     expect(card(page, "rocket.jpg").get_by_text("Heat map: ")).to_contain_text("…")
-    with page.expect_download():
+    with page.expect_download() as download:
         card(page, "rocket.jpg").get_by_role("button", name="Save PNG").click()
         (route,) = held
         route.continue_()
     assert len(held) == 1
+    label = said_of(page, rocket()["buffer"])["predictions"][0]["label"]
+    assert download.value.suggested_filename == f"rocket {label}.png"
 
 
 def test_photos_that_the_api_takes_are_sent_byte_for_byte(page: Page) -> None:
