@@ -55,14 +55,16 @@ export function remove(ids) {
     if (gone) URL.revokeObjectURL(gone.url);
     if (gone?.preview) URL.revokeObjectURL(gone.preview);
   }
-  update({ photos: current().photos.filter((photo) => !ids.includes(photo.id)) });
+  const photos = current().photos.filter((photo) => !ids.includes(photo.id));
+  // A filter that is left from others would hide the next ones.
+  update({ photos, filter: photos.length === 0 ? EVERYTHING : current().filter });
 }
 
 /** Ask another service about all photos: answers, heat maps and thresholds of two models do not mix. */
 export function startOver() {
   const { photos } = current();
   remove(photos.map(({ id }) => id));
-  update({ threshold: null, comparedLabel: null, filter: EVERYTHING });
+  update({ threshold: null, comparedLabel: null });
   add(photos.map(({ file }) => file));
 }
 

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from playwright.sync_api import BrowserContext, FilePayload, Page, Route, expect
-from screen import SAMPLES, add, card, done, go, labels, with_key
+from screen import SAMPLES, add, adjust, card, done, go, labels, with_key
 from servers import API_KEY, Deployment, serving
 from support import BUNDLE, ROCKET
 
@@ -34,6 +34,17 @@ def test_heat_maps_are_asked_for_a_few_at_a_time_and_no_longer_once_their_photos
     add(page, PHOTOS[0])
     done(page, "rocket.jpg")
     assert len(held) == len(stopped) <= AT_A_TIME
+
+
+def test_a_filter_does_not_hide_photos_that_are_added_after_all_were_removed(page: Page) -> None:
+    add(page, PHOTOS[0])
+    done(page, "rocket.jpg")
+    adjust(page)
+    page.get_by_role("combobox", name="Show").select_option("failed")
+    expect(card(page, "rocket.jpg")).to_have_count(0)
+    page.get_by_role("button", name="Remove all").click()
+    add(page, PHOTOS[1])
+    done(page, "coffee.jpg")
 
 
 def test_the_focus_stays_near_what_is_gone(page: Page) -> None:
