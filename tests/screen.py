@@ -12,7 +12,7 @@ from support import ROOT
 SAMPLES = ROOT / "web" / "samples"
 
 # As long as for what people do: machines have more to do than that.
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=60_000)
 
 CHROMIUM = shutil.which("chromium")
 

@@ -24,7 +24,7 @@ def context(chromium: Browser, device: str) -> Iterator[BrowserContext]:
     """A browser that has seen nothing yet; what breaks in a page or is kept from it by its policy fails the test."""
     trouble: list[str] = []
     with chromium.new_context(**DEVICES[device], accept_downloads=True) as context:
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)
         context.on("weberror", lambda raised: trouble.append(str(raised.error)))
         context.on("console", lambda said: trouble.append(said.text) if "Content Security" in said.text else None)
         yield context
