@@ -36,7 +36,7 @@ export function classifyView(state) {
 function chooser(isLarge) {
   const isTouched = matchMedia("(pointer: coarse)").matches;
   return html`
-    <section class="chooser ${isLarge ? "large" : ""}">
+    <section class="notice chooser ${isLarge ? "large" : ""}">
       <p>${isTouched ? text.tap : text.drop}</p>
       <div class="row">
         <button class="button primary" @click=${openPicker}>${text.choose}</button>

@@ -17,7 +17,7 @@ export function resetFilter() {
 /** @param {State} state @param {Photo[]} shown the photos that the filter leaves, in its order */
 export function controls(state, shown) {
   return html`
-    <section class="controls" tabindex="-1" aria-label=${text.controls}>
+    <section class="panel controls" tabindex="-1" aria-label=${text.controls}>
       <div class="row apart">${summary(state, shown)} ${actions(state, shown)}</div>
       <details ?open=${matchMedia("(min-width: 700px)").matches}>
         <summary>${text.adjust}</summary>
