@@ -6,8 +6,9 @@ from screen import CHROMIUM, DEVICES, browsing
 from support import require
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
+    """Not for the whole session: Playwright keeps an event loop running, in which no other test could start its own."""
     require(CHROMIUM, "there is no chromium here")
     with browsing() as browser:
         yield browser
