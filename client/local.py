@@ -39,7 +39,7 @@ class LocalClassifier:
         self._max_bytes = max(settings.limits.bytes, settings.max_upload_bytes)
         limits = dataclasses.replace(settings.limits, bytes=self._max_bytes)
         bundle = load_bundle(settings.bundle)
-        self._classifier = Classifier(bundle, limits, settings.threads)
+        self._classifier = Classifier(bundle, limits, settings.threads, settings.engine)
         self._model = Model(bundle.name, bundle.version)
 
     def classify(

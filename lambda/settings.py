@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from litelens.engines import ENGINES
 from litelens.images import Limits
 
+DEFAULT_ENGINE = "litert"
 DEFAULT_MAX_UPLOAD_BYTES = 25_000_000
 DEFAULT_RESULT_DAYS = 30
 
@@ -18,7 +20,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True)
 class Settings:
-    """What is served, to whom, and within which limits.
+    """What is served, by which of engines.ENGINES, to whom, and within which limits.
 
     `limits` holds for images inside a request, `max_upload_bytes` for those that lie in S3. Without `buckets`, an
     `upload_bucket` and its `results_table`, a `describe_model` or an `event_bus`, what needs them is off; without a
@@ -37,6 +39,7 @@ class Settings:
     event_bus: str | None = None
     describe_model: str | None = None
     cors_origin: str | None = None
+    engine: str = DEFAULT_ENGINE
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -51,6 +54,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             pixels=_positive(environment, "LITELENS_MAX_PIXELS", defaults.pixels),
         ),
         threads=_positive(environment, "LITELENS_THREADS", os.cpu_count() or 1),
+        engine=_engine(environment),
         max_upload_bytes=_positive(environment, "LITELENS_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
         buckets=frozenset(_names(environment.get("LITELENS_BUCKETS", ""))),
         upload_bucket=environment.get("LITELENS_UPLOAD_BUCKET") or None,
@@ -69,6 +73,13 @@ def required(settings: Settings, field: str) -> str:
     if value is None:
         raise SettingsError(f"LITELENS_{field.upper()} is not set; the stack's template sets it")
     return value
+
+
+def _engine(environment: Mapping[str, str]) -> str:
+    name = environment.get("LITELENS_ENGINE") or DEFAULT_ENGINE
+    if name not in ENGINES:
+        raise SettingsError(f"LITELENS_ENGINE must be one of {', '.join(ENGINES)}, not '{name}'")
+    return name
 
 
 def _positive(environment: Mapping[str, str], name: str, default: int) -> int:

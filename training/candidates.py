@@ -150,6 +150,27 @@ def with_seven_bit_weights(model: bytes, float_model: bytes) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(quantized))
 
 
+def weight_bits(model: bytes) -> WeightBits:
+    """How many bits the weights of convolutions and dense layers of a .tflite file take."""
+    parsed = _parsed(model)
+    weights = [tensor for graph in parsed.subgraphs for tensor in _weights_and_biases(parsed, graph)[0]]
+    largest = max(np.abs(_levels(parsed, tensor, np.int8).astype(int)).max(initial=0) for tensor in weights)
+    return 7 if largest <= 64 else 8
+
+
+def portable(model: bytes) -> bytes:
+    """The same .tflite file as OpenVINO reads it.
+
+    Its constants are inside of the flatbuffer, where litert-quantizer puts them behind it, and the tensors that go in
+    or out have the names that the signature gives them, which OpenVINO does not read.
+    """
+    parsed = _parsed(model)
+    (signature,), (graph,) = parsed.signatureDefs, parsed.subgraphs
+    for named in (*signature.inputs, *signature.outputs):
+        graph.tensors[named.tensorIndex].name = named.name
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
+
+
 def _seven_bits(tensor: Any, levels: NDArray[np.int8], originals: list[NDArray[np.float32]]) -> NDArray[np.int8]:
     scales = _along_channels(tensor)
     for original in originals:

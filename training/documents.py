@@ -14,10 +14,11 @@ from litelens.bundle import MODEL
 from training.dataset import Dataset
 from training.evaluate import Evaluation
 from training.preset import Preset
+from training.quantize import tensors_of
 from training.run import FitFacts, Metrics, Run, sha256
 
 LISTED = 20
-_PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "litert-quantizer", "numpy", "pillow")
+_PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "openvino", "litert-quantizer", "numpy", "pillow")
 
 
 def measurements(
@@ -78,6 +79,7 @@ def manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: li
             "bias": "int32",
             **{name: chosen.get(name) for name in ("converter", "weight_bits", "calibration_images")},
         },
+        "tensors": {name: dataclasses.asdict(tensor) for name, tensor in tensors_of(model).items()},
         "files": {MODEL: {"sha256": sha256(model), "bytes": len(model)}},
         "metrics": dataclasses.asdict(metrics),
         "training": {

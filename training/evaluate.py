@@ -106,6 +106,7 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
     fp32 = _ranking(network, test, run.preset)
     served = serve(calibrated, test)
     right = served.right(truth)
+    by_openvino = _by_openvino(calibrated.bundle, test)
     uncalibrated_confidence = softmax((served.logits() * temperature).astype(np.float32)).max(axis=1)
     confusion = confusion_matrix(truth, served.best, len(run.labels))
     metrics = Metrics(
@@ -117,6 +118,8 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
         int8_top5=float(served.right(truth, within=TOP).mean()),
         int8_group_top1=_group_accuracy(run, truth, served.best),
         agreement=float((served.best == fp32[:, 0]).mean()),
+        openvino_top1=None if by_openvino is None else float(by_openvino.right(truth).mean()),
+        openvino_agreement=None if by_openvino is None else float((by_openvino.best == served.best).mean()),
         calibration_error_uncalibrated=calibration_error(uncalibrated_confidence, right),
         calibration_error=calibration_error(served.confidence, right),
         validation_images=len(dataset.validation),
@@ -184,6 +187,7 @@ def threshold_for(confidence: NDArray[np.float64], right: NDArray[np.bool_], acc
 def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
     served = serve(Classifier(bundle_of(run), LIMITS, threads=1), dataset.test)
     fp32 = _ranking(network, dataset.test, run.preset)
+    by_openvino = _by_openvino(bundle_of(run), dataset.test)
     metrics = Metrics(
         test_images=len(dataset.test),
         test_duplicates=0,
@@ -193,6 +197,8 @@ def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evalua
         int8_top5=None,
         int8_group_top1=None,
         agreement=float((served.best == fp32[:, 0]).mean()),
+        openvino_top1=None,
+        openvino_agreement=None if by_openvino is None else float((by_openvino.best == served.best).mean()),
         calibration_error_uncalibrated=None,
         calibration_error=None,
         validation_images=0,
@@ -210,6 +216,13 @@ def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evalua
         reliability_uncalibrated=[],
         coverage=[],
     )
+
+
+def _by_openvino(bundle: Bundle, split: Split) -> Answers | None:
+    """What the same bundle says of each image by OpenVINO, which models of 8-bit weights are not for."""
+    if bundle.weight_bits != 7:
+        return None
+    return serve(Classifier(bundle, LIMITS, threads=1, engine="openvino"), split)
 
 
 def _ranking(network: keras.Model, split: Split, preset: Preset) -> NDArray[np.int64]:

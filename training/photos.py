@@ -228,7 +228,7 @@ def _pixels(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
 
 
 def _decode(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
-    return spec.pixels(decode(path.read_bytes(), LIMITS).rgb)
+    return decode(path.read_bytes(), LIMITS, spec).pixels(spec)
 
 
 def _map(function: Callable[[Path], Result], paths: list[Path], in_parallel: bool) -> Iterator[Result]:

@@ -15,12 +15,12 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from litelens.bundle import MODEL, Bundle
+from litelens.bundle import MODEL, Bundle, Tensor
 from litelens.classifier import Classifier
 from litelens.errors import BundleError
 from litelens.images import Limits
 from litelens.preprocessing import Preprocessing
-from training.candidates import Candidate, Converter, WeightBits, Workshop, opened_workshop
+from training.candidates import Candidate, Converter, WeightBits, Workshop, opened_workshop, portable, weight_bits
 from training.errors import QuantizationError
 from training.progress import progress
 
@@ -33,8 +33,8 @@ _AT_ONCE = 128
 class Quantization:
     """The candidates for the int8 model: every combination of what is listed. Raises ValueError.
 
-    `weight_bits` 7 makes weights from -64 to 64, with which engines that lack AVX-512 VNNI or its like give the same
-    answers as others. `calibration_images` are so many images, from which the activations' ranges are taken.
+    `weight_bits` 7 makes weights from -64 to 64, with which OpenVINO gives the same answers as LiteRT; it is not for
+    models of 8 bits. `calibration_images` are so many images, from which the activations' ranges are taken.
     """
 
     converters: tuple[Converter, ...]
@@ -163,17 +163,34 @@ def check_integer_only(model: bytes) -> None:
 
 def unpublished_bundle(folder: Path, labels: tuple[str, ...], spec: Preprocessing) -> Bundle:
     """The model in that folder as serving would load it, before it has a name, a temperature or a threshold."""
+    model = (folder / MODEL).read_bytes()
     return Bundle(
         folder=folder,
         manifest={},
+        sha256="",
         name="unpublished",
         version="",
+        weight_bits=weight_bits(model),
+        tensors=tensors_of(model),
         labels=labels,
         groups={},
         preprocessing=spec,
         temperature=1.0,
         threshold=0.0,
     )
+
+
+def tensors_of(model: bytes) -> dict[str, Tensor]:
+    """The input and outputs of a .tflite file, by the names of its signature."""
+    signature = _interpreter(model).get_signature_runner()
+    return {
+        name: Tensor(
+            shape=tuple(int(side) for side in details["shape"]),
+            scale=float(details["quantization"][0]),
+            zero_point=int(details["quantization"][1]),
+        )
+        for name, details in {**signature.get_input_details(), **signature.get_output_details()}.items()
+    }
 
 
 class _Examiner:
@@ -252,7 +269,7 @@ def _made(workshop: Workshop, candidate: Candidate, outputs: set[str]) -> bytes:
     found = set(_interpreter(model).get_signature_runner().get_output_details())
     if found != outputs:
         raise QuantizationError(f"its outputs are {', '.join(sorted(found))}, not {', '.join(sorted(outputs))}")
-    return model
+    return portable(model)
 
 
 def _candidate(score: Score) -> Candidate:

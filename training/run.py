@@ -33,9 +33,10 @@ class Metrics:
 
     Of the test split, less `test_duplicates` images that also occur for training or validation: top-1
     and top-5 of both models, the int8 one's top-1 on coarse groups (None without groups), how often the two agree,
-    and the int8 one's expected calibration error at temperature 1 and at `temperature`. Of the validation split:
-    `temperature`, `threshold`, and of the images that reach the threshold their share and how many of them are right.
-    Where the images' classes are unknown, so is all but the agreement.
+    the int8 one's top-1 by OpenVINO instead of LiteRT and how often the two engines agree (None with 8-bit weights,
+    which OpenVINO is not for), and by LiteRT its expected calibration error at temperature 1 and at `temperature`. Of
+    the validation split: `temperature`, `threshold`, and of the images that reach the threshold their share and how
+    many of them are right. Where the images' classes are unknown, so is all but what agrees.
     """
 
     test_images: int
@@ -46,6 +47,8 @@ class Metrics:
     int8_top5: float | None
     int8_group_top1: float | None
     agreement: float
+    openvino_top1: float | None
+    openvino_agreement: float | None
     calibration_error_uncalibrated: float | None
     calibration_error: float | None
     validation_images: int

@@ -25,6 +25,8 @@ _CONNECTIONS = 20
 Service = Literal["dynamodb", "events", "s3"]
 SERVICES: tuple[Service, ...] = get_args(Service)
 
+_clients: list[Any] = []
+
 Refusal = Callable[["ClientError"], StorageError | None]
 
 
@@ -54,7 +56,15 @@ def aws_client(service: Service, attempts: int = 1) -> Any:
     if session.get_credentials() is None:
         # Requests would say so themselves, but signing a form breaks without a word.
         raise NoCredentialsError
-    return session.client(service, config=config)
+    client = session.client(service, config=config)
+    _clients.append(client)
+    return client
+
+
+def close_connections() -> None:
+    """Close the connections of all clients, which open new ones when they are used again."""
+    for client in _clients:
+        client.close()
 
 
 def ask(attempt: Callable[[], T], deadline: Deadline, service: str, refusal: Refusal = lambda _: None) -> T:

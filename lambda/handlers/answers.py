@@ -32,7 +32,7 @@ class Model(Struct, frozen=True):
     """Which model answered."""
 
     name: Annotated[str, Meta(examples=["cifar100-resnet50"])]
-    version: Annotated[str, Meta(examples=["0.2.0"])]
+    version: Annotated[str, Meta(examples=["0.3.0"])]
 
 
 class LabelConfidence(Struct, frozen=True, omit_defaults=True):

@@ -13,7 +13,9 @@ from aws_lambda_powertools.event_handler.api_gateway import CORSConfig
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from adapters.calls import Service
 from adapters.deadline import Deadline
+from adapters.snapshots import prepare_for_snapshots
 from handlers.operations import DESCRIBE_PATH, REPORT_PATH, UPLOADS_PATH, Operations
 from handlers.problems import INTERNAL, KINDS, MethodNotAllowed, UnknownPath, problem
 from handlers.records import logger, metrics, record_failure, record_problem, record_request
@@ -179,6 +181,15 @@ def _cors(origin: str) -> CORSConfig:
     )
 
 
+def _services(settings: Settings) -> list[Service]:
+    """What of AWS requests can need here."""
+    services: dict[Service, object] = {
+        "s3": settings.buckets or settings.upload_bucket,
+        "dynamodb": settings.results_table,
+    }
+    return [service for service, configured in services.items() if configured]
+
+
 def _fail(error: Exception, request_id: str) -> Response[str]:
     record_failure(error, request_id)
     return problem(INTERNAL, "The request could not be completed; it may be sent again.", request_id)
@@ -198,4 +209,6 @@ def _json(answer: msgspec.Struct, status: HTTPStatus = HTTPStatus.OK) -> Respons
     return Response(status.value, content_type="application/json", body=msgspec.json.encode(answer).decode())
 
 
-handler = create_handler(read_settings())
+_settings = read_settings()
+handler = create_handler(_settings)
+prepare_for_snapshots(_services(_settings))

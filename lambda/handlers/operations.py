@@ -35,7 +35,7 @@ class Operations:
         self._max_upload_bytes = settings.max_upload_bytes
         self._bundle = load_bundle(settings.bundle)
         self._classifier = Classifier(
-            self._bundle, dataclasses.replace(settings.limits, bytes=largest), settings.threads
+            self._bundle, dataclasses.replace(settings.limits, bytes=largest), settings.threads, settings.engine
         )
         self._warm_up_ms = self._classifier.warm_up()
         self._objects = Objects(settings.buckets, settings.max_upload_bytes)
@@ -79,8 +79,10 @@ class Operations:
         if self._describer is None:
             raise NotConfigured(f"No language model is configured here; {_OPERATOR} can choose one.")
         request = parse_describe(call.event)
-        image = self._classifier.decode(self._fetch(request.image, call))
-        prediction = self._classifier.predict(image)
+        data = self._fetch(request.image, call)
+        prediction = self._classifier.classify(data)
+        # The language model sees more of it than the classifier takes.
+        image = self._classifier.decode(data)
         found = [(candidate.label, candidate.confidence) for candidate in prediction.candidates]
         question = request.question or USUAL_QUESTION
         description = self._describer.describe(to_jpeg(image.rgb), found, question, request.turns, call.deadline)

@@ -31,7 +31,6 @@ from litelens.classifier import DEFAULT_TOP_K, Options
 from litelens.errors import ImageMissing, InvalidOption
 
 _DATA_URL = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
-_WHITESPACE = re.compile(r"\s+")
 _S3_URI = re.compile(r"s3://([^/?#]+)/(.+)", re.DOTALL)
 
 # As much of what a caller sent as an answer repeats.
@@ -171,7 +170,7 @@ def _json(text: bytes, form: type[Body]) -> Body:
 
 def _decode_base64(text: str, where: str) -> bytes:
     try:
-        return base64.b64decode(_WHITESPACE.sub("", text), validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidBase64(f"{where} is not valid base64.") from error
 

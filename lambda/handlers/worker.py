@@ -53,7 +53,7 @@ class Worker:
         limits = dataclasses.replace(
             settings.limits, bytes=settings.max_upload_bytes, spare=settings.limits.spare + fetched
         )
-        self._classifier = Classifier(bundle, limits, settings.threads)
+        self._classifier = Classifier(bundle, limits, settings.threads, settings.engine)
         self._classifier.warm_up()
         self._one_at_a_time = threading.Lock()
         # Now, and not by each of the first threads.

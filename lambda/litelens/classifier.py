@@ -6,15 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from litelens.bundle import Bundle
-from litelens.engines import LiteRT
-from litelens.errors import BundleError, InvalidOption
+from litelens.bundle import IMAGE, LOGITS, MAP, Bundle
+from litelens.engines import load_engine
+from litelens.errors import InvalidOption
 from litelens.images import DecodedImage, Limits, decode
 
 DEFAULT_TOP_K = 5
-
-# The model's outputs; the second is not there in models whose head has no such map.
-LOGITS, MAP = "logits", "class_activation_map"
 
 
 @dataclass(frozen=True)
@@ -97,12 +94,12 @@ class _Scores:
 class Classifier:
     """A bundle made ready to answer. Not safe for concurrent use."""
 
-    def __init__(self, bundle: Bundle, limits: Limits, threads: int) -> None:
-        """Load the bundle's model; raises BundleError when it is not what the manifest says."""
+    def __init__(self, bundle: Bundle, limits: Limits, threads: int, engine: str = "litert") -> None:
+        """Load the bundle's model into one of engines.ENGINES; raises BundleError when that cannot be done."""
         self.bundle = bundle
         self._limits = limits
-        self._engine = _load_engine(bundle, threads)
-        self._input_levels = self._engine.quantize(bundle.preprocessing.values())
+        self._engine = load_engine(engine, bundle, threads)
+        self._input_levels = bundle.tensors[IMAGE].levels(bundle.preprocessing.values())
 
     def warm_up(self) -> float:
         """Run one real inference; returns the milliseconds it took."""
@@ -117,25 +114,19 @@ class Classifier:
             raise InvalidOption("top_k must be a whole number above 0.")
         if options.threshold is not None and not 0 <= options.threshold <= 1:
             raise InvalidOption("threshold must be a number from 0 to 1.")
-        if options.heat_map and not self._engine.output_shapes.get(MAP):
+        if options.heat_map and MAP not in self.bundle.tensors:
             raise InvalidOption("This model gives no heat maps.")
         if options.heat_map_label is not None and options.heat_map_label not in self.bundle.labels:
             raise InvalidOption("heatmap_label must be one of the model's labels, which GET /v1/model lists.")
 
     def decode(self, data: bytes) -> DecodedImage:
-        """The image in these bytes, held to this classifier's limits; raises ImageError."""
+        """The whole image in these bytes, held to this classifier's limits; raises ImageError."""
         return decode(data, self._limits)
 
     def classify(self, data: bytes, options: Options = _DEFAULTS) -> Prediction:
         """What the image in these bytes shows; raises InputError."""
         self.check(options)
-        started = time.perf_counter()
-        return self._predict(self.decode(data), options, started)
-
-    def predict(self, image: DecodedImage, options: Options = _DEFAULTS) -> Prediction:
-        """What a decoded image shows; raises InvalidOption. The time that decoding took is not in the timing."""
-        self.check(options)
-        return self._predict(image, options, time.perf_counter())
+        return self._predict(data, options)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The class scores, float32 `(classes,)`, of the input's pixels, uint8 `(height, width, 3)`.
@@ -154,15 +145,18 @@ class Classifier:
         return None if maps is None else maps[:, :, index]
 
     def _scores(self, pixels: NDArray[np.uint8]) -> _Scores:
-        values = self._input_levels[pixels, np.arange(3)]
+        channels = enumerate(self._input_levels.T)
+        values = np.stack([levels.take(pixels[:, :, channel]) for channel, levels in channels], axis=-1)
         outputs = self._engine.run(values[np.newaxis])
         if MAP not in outputs:
-            return _Scores(outputs[LOGITS][0], None)
-        maps = outputs[MAP][0]
+            return _Scores(self.bundle.tensors[LOGITS].values(outputs[LOGITS][0]), None)
+        maps = self.bundle.tensors[MAP].values(outputs[MAP][0])
         return _Scores(maps.mean(axis=(0, 1)), maps)
 
-    def _predict(self, image: DecodedImage, options: Options, started: float) -> Prediction:
-        pixels = self.bundle.preprocessing.pixels(image.rgb)
+    def _predict(self, data: bytes, options: Options) -> Prediction:
+        started = time.perf_counter()
+        image = decode(data, self._limits, self.bundle.preprocessing)
+        pixels = image.pixels(self.bundle.preprocessing)
         decoded = time.perf_counter()
         scores = self._scores(pixels)
         confidences = softmax(scores.logits / np.float32(self.bundle.temperature))
@@ -212,24 +206,6 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return probabilities
-
-
-def _load_engine(bundle: Bundle, threads: int) -> LiteRT:
-    try:
-        engine = LiteRT(bundle.model, threads)
-    except (ValueError, RuntimeError) as error:
-        raise BundleError(f"{bundle.model} is not a model that can be run here: {error}") from error
-    spec = bundle.preprocessing
-    expected_input = (1, spec.height, spec.width, 3)
-    if engine.input_shape != expected_input:
-        raise BundleError(f"{bundle.model} takes input {engine.input_shape}, but the manifest says {expected_input}")
-    logits = engine.output_shapes.get(LOGITS)
-    if logits != (1, len(bundle.labels)):
-        raise BundleError(f"{bundle.model} gives logits {logits}, but the manifest has {len(bundle.labels)} labels")
-    maps = engine.output_shapes.get(MAP)
-    if maps is not None and (len(maps) != 4 or maps[3] != len(bundle.labels)):
-        raise BundleError(f"{bundle.model} gives maps {maps}, but the manifest has {len(bundle.labels)} labels")
-    return engine
 
 
 def _milliseconds(seconds: float) -> float:

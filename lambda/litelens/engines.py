@@ -1,50 +1,121 @@
-"""What runs a .tflite file."""
+"""What runs a .tflite file: LiteRT or OpenVINO, whichever the container has."""
 
+import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+
+from litelens.bundle import IMAGE, Bundle
+from litelens.errors import BundleError
+
+
+class Engine(Protocol):
+    """One int8 model with one input and named outputs. Its tensors are allocated once. Not safe for concurrent use."""
+
+    def run(self, levels: NDArray[np.int8]) -> Mapping[str, NDArray[np.int8]]:
+        """Each output's levels by its name, the caller's to keep, from those of an input of the model's shape."""
 
 
 class LiteRT:
-    """One int8 model with one input and named outputs, run by LiteRT. Not safe for concurrent use."""
+    """Begins at once, and is fast on CPUs with instructions for sums of int8 products, as Arm's newer ones have."""
 
-    def __init__(self, model: Path, threads: int) -> None:
-        """Load the model; raises ValueError when the file is not one that LiteRT runs."""
-        self._interpreter = Interpreter(model_path=str(model), num_threads=threads)
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        """Load the model; raises ValueError or RuntimeError when the file is not one that LiteRT runs."""
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_path=str(bundle.model), num_threads=threads)
         self._interpreter.allocate_tensors()
-        (self._input,) = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_signature_runner().get_output_details()
-        if {tensor["dtype"] for tensor in (self._input, *self._outputs.values())} != {np.int8}:
-            raise ValueError("its input and outputs are not all int8")
+        (image,) = self._interpreter.get_input_details()
+        outputs = self._interpreter.get_signature_runner().get_output_details()
+        _check(bundle, {IMAGE: _kind(image), **{name: _kind(output) for name, output in outputs.items()}})
+        self._input = image["index"]
+        self._outputs = {name: output["index"] for name, output in outputs.items()}
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return tuple(int(n) for n in self._input["shape"])
-
-    @property
-    def output_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {name: tuple(int(n) for n in details["shape"]) for name, details in self._outputs.items()}
-
-    def quantize(self, values: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Real values as the input's int8 ones, by its scale and zero point."""
-        scale, zero_point = self._input["quantization"]
-        # In float32, evenly spaced levels meet ties, and rounding those to even would merge neighbours.
-        quantized: NDArray[np.int8] = (
-            (values.astype(np.float64) / scale + zero_point).round().clip(-128, 127).astype(np.int8)
-        )
-        return quantized
-
-    def run(self, values: NDArray[np.int8]) -> dict[str, NDArray[np.float32]]:
-        """Each output by its name, as real values, from an input of `input_shape`."""
-        self._interpreter.set_tensor(self._input["index"], values)
+    def run(self, levels: NDArray[np.int8]) -> Mapping[str, NDArray[np.int8]]:
+        self._interpreter.set_tensor(self._input, levels)
         self._interpreter.invoke()
-        return {name: self._real(details) for name, details in self._outputs.items()}
+        return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
 
-    def _real(self, details: dict[str, Any]) -> NDArray[np.float32]:
-        scale, zero_point = details["quantization"]
-        quantized = self._interpreter.get_tensor(details["index"]).astype(np.float32)
-        real: NDArray[np.float32] = (quantized - np.float32(zero_point)) * np.float32(scale)
-        return real
+
+class OpenVINO:
+    """Takes longer to begin, and is fast on any x86 CPU. Where that has no AVX-512 VNNI or its like, sums of products
+    saturate, so that the model's weights must be of seven bits (training.candidates tells why).
+    """
+
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        """Load the model; raises ValueError or RuntimeError when the file is not one that OpenVINO runs."""
+        if bundle.weight_bits != 7:
+            raise ValueError("its weights have 8 bits; quantize it with weight_bits = [7], or choose the engine litert")
+        model = _compiled(bundle, {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"})
+        (image,) = model.inputs
+        _check(bundle, {IMAGE: _port_kind(image), **{output.any_name: _port_kind(output) for output in model.outputs}})
+        self._request = model.create_infer_request()
+        self._input = self._request.get_input_tensor().data
+        self._outputs = {output.any_name: self._request.get_tensor(output).data for output in model.outputs}
+
+    def run(self, levels: NDArray[np.int8]) -> Mapping[str, NDArray[np.int8]]:
+        self._input[:] = levels
+        self._request.infer()
+        return {name: output.copy() for name, output in self._outputs.items()}
+
+
+ENGINES: Mapping[str, Callable[[Bundle, int], Engine]] = {"litert": LiteRT, "openvino": OpenVINO}
+
+
+def load_engine(name: str, bundle: Bundle, threads: int) -> Engine:
+    """The bundle's model in the engine of that name, one of ENGINES.
+
+    Raises BundleError when the engine is not installed, or the model is not what the manifest says.
+    """
+    try:
+        return ENGINES[name](bundle, threads)
+    except ImportError as error:
+        raise BundleError(f"The engine {name} is not installed here: {error}") from error
+    except (ValueError, RuntimeError) as error:
+        raise BundleError(f"{bundle.model} is not a model that {name} can run here: {error}") from error
+
+
+def compile_ahead(name: str, bundle: Bundle) -> None:
+    """Keep beside the model what the engine would otherwise make of it whenever it is loaded."""
+    if name == "openvino":
+        import openvino
+
+        model = openvino.Core().compile_model(str(bundle.model), "CPU")
+        _compiled_file(bundle).write_bytes(model.export_model().getvalue())
+
+
+def _compiled(bundle: Bundle, options: Mapping[str, Any]) -> Any:
+    import openvino
+
+    core = openvino.Core()
+    if _compiled_file(bundle).is_file():
+        # What another kind of CPU, or another version, has compiled is refused.
+        with contextlib.suppress(RuntimeError):
+            return core.import_model(_compiled_file(bundle).read_bytes(), "CPU", options)
+    return core.compile_model(str(bundle.model), "CPU", options)
+
+
+def _compiled_file(bundle: Bundle) -> Path:
+    return bundle.folder / f"{bundle.sha256}.openvino"
+
+
+def _kind(details: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
+    return np.dtype(details["dtype"]).name, tuple(int(side) for side in details["shape"])
+
+
+def _port_kind(port: Any) -> tuple[str, tuple[int, ...]]:
+    return np.dtype(port.get_element_type().to_dtype()).name, tuple(port.shape)
+
+
+def _check(bundle: Bundle, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+    """Raise ValueError where the model's tensors are others than the manifest says."""
+    expected = {name: ("int8", tensor.shape) for name, tensor in bundle.tensors.items()}
+    if found != expected:
+        raise ValueError(f"it has the tensors {_told(found)}, but the manifest says {_told(expected)}")
+
+
+def _told(tensors: Mapping[str, tuple[str, tuple[int, ...]]]) -> str:
+    return ", ".join(f"{name} {kind} {shape}" for name, (kind, shape) in sorted(tensors.items()))

@@ -10,6 +10,8 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from litelens.errors import ImageTooLarge, NotAnImage
 
 _JPEG, _PNG, _GIF = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8"
@@ -23,8 +25,12 @@ _BEGINNINGS = re.compile(
 # JPEG segments, PNG chunks or GIF extensions: photos have tens, or thousands of chunks where an encoder buffers little.
 _MOST_PARTS = 20_000
 
-# A marker, but for those that occur within a scan: stuffed zeros and restarts.
-_JPEG_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")
+# What makes a marker after 0xFF: not what occurs within a scan, stuffed zeros and restarts, nor another 0xFF.
+_IS_MARKER = ~np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), 0xFF])
+
+# So many bytes are looked through at once, so that their copies stay small.
+_STRIP_BYTES = 1 << 16
+
 _JPEG_SCAN, _JPEG_END, _JPEG_EXIF = 0xDA, 0xD9, 0xE1
 # Frames, tables and restarts; JFIF's and Adobe's segments tell how colours are coded.
 _JPEG_KEPT = {**dict.fromkeys([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD], b""), 0xE0: b"JFIF", 0xEE: b"Adobe"}
@@ -115,15 +121,24 @@ def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
     What a scan holds lies between its segment and the next; that of the last one ends with the file.
     """
     parts, end = 0, 2
-    while found := _JPEG_MARKER.search(jpeg, end):
+    for start in _markers(jpeg):
+        if start < end:
+            continue
         parts = _one_more(parts, "JPEG", "segments")
-        marker, start = found[1][0], found.end() - 2
+        marker, end = jpeg[start + 1], start + 2
         if marker == _JPEG_END:
-            yield marker, start, found.end()
+            yield marker, start, end
             return
-        end = found.end() + int.from_bytes(jpeg[found.end() : found.end() + 2])
+        end += int.from_bytes(jpeg[end : end + 2])
         yield marker, start, end
     yield _JPEG_END, len(jpeg), len(jpeg)
+
+
+def _markers(jpeg: bytes) -> Iterator[int]:
+    """Where there are markers, or what looks like one within a segment."""
+    for start in range(0, len(jpeg), _STRIP_BYTES):
+        strip = np.frombuffer(jpeg, np.uint8, min(_STRIP_BYTES + 1, len(jpeg) - start), start)
+        yield from (start + np.flatnonzero((strip[:-1] == 0xFF) & _IS_MARKER[strip[1:]])).tolist()
 
 
 def _png(data: bytes) -> Picture:

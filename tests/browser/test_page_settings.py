@@ -93,9 +93,9 @@ def test_a_wrong_key_is_told_and_the_right_one_connects(locked: Page) -> None:
     connect(locked, key="wrong")
     expect(locked.get_by_role("alert")).to_have_text(FORBIDDEN)
     connect(locked, key=f" {API_KEY} ")
-    expect(connection(locked)).to_have_text("Connected: cifar100-resnet50 0.2.0.")
+    expect(connection(locked)).to_have_text("Connected: cifar100-resnet50 0.3.0.")
     go(locked, "Model")
-    expect(locked.get_by_role("main")).to_contain_text("cifar100-resnet50 0.2.0")
+    expect(locked.get_by_role("main")).to_contain_text("cifar100-resnet50 0.3.0")
     expect(locked.get_by_role("alert")).to_have_count(0)
 
 
@@ -192,7 +192,7 @@ def test_another_endpoint_is_used_for_everything(page: Page, elsewhere: str, por
     assert [sum(path in url for url in asked) for path in ("/classify?", "/report")] == [2, 1]
     requests.clear()
     connect(page, endpoint="")
-    expect(connection(page)).to_have_text("Connected: cifar100-resnet50 0.2.0.")
+    expect(connection(page)).to_have_text("Connected: cifar100-resnet50 0.3.0.")
     # What one model said is not shown beside another's answers.
     go(page, "Classify")
     done(page, "rocket.jpg")

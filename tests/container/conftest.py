@@ -19,11 +19,10 @@ def docker() -> str:
     return program
 
 
-@pytest.fixture(scope="session")
-def image(docker: str) -> str:
-    """The container image, built from lambda/Dockerfile."""
-    name = "litelens-test"
-    arguments = {"BASE_IMAGE": BASE_IMAGE, "EXTRA_CA": EXTRA_CA, "MODEL": "cifar100-resnet50"}
+def build_image(docker: str, engine: str) -> str:
+    """The name of the container image with the engine, built from lambda/Dockerfile."""
+    name = f"litelens-test-{engine}"
+    arguments = {"BASE_IMAGE": BASE_IMAGE, "EXTRA_CA": EXTRA_CA, "ENGINE": engine, "MODEL": "cifar100-resnet50"}
     options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
     # The plain builder is the one that sam uses, which then finds these layers in its cache.
     subprocess.run(

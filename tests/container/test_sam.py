@@ -1,6 +1,7 @@
 """The SAM templates: valid, built, and invoked by sam's own emulation of API Gateway and Lambda."""
 
 import base64
+import dataclasses
 import json
 import os
 import shutil
@@ -15,14 +16,18 @@ from typing import Any
 import pytest
 from aws import aws_at
 from bulk import batch
-from container.conftest import BASE_IMAGE, EXTRA_CA
+from container.conftest import BASE_IMAGE, EXTRA_CA, build_image
 from support import ROCKET, ROOT, LambdaContext, answer_of, classify_bytes, free_port, recorded_event, require, running
+from template import parameters
 
 from adapters.calls import aws_client
-from handlers.api import handler
+from handlers.api import create_handler
 from local.aws import serving_aws
 from local.storage import Storage, create_storage
+from settings import read_settings
 
+# What the template chooses.
+ENGINE = str(parameters()["Engine"]["Default"])
 SAM = str(Path(sys.executable).parent / "sam")
 ENVIRONMENT = {
     **os.environ,
@@ -54,8 +59,9 @@ def sam(*arguments: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def built(image: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def built(docker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The template that `sam build` wrote, with the base image and certificates of this machine."""
+    build_image(docker, ENGINE)
     # A copy, since nested templates and what they build from are found by their place.
     folder = tmp_path_factory.mktemp("sam")
     for name in ("infra", "lambda", "models"):
@@ -119,6 +125,7 @@ def curl(*arguments: str) -> Any:
 
 
 def expected(event: dict[str, Any]) -> Any:
+    handler = create_handler(dataclasses.replace(read_settings(), engine=ENGINE))
     return answer_of(handler(event, LambdaContext()))["predictions"]
 
 

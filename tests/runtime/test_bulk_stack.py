@@ -235,7 +235,7 @@ def test_a_new_model_in_mid_stream_loses_nothing(stack: Stack, tmp_path: Path) -
     roll_out(stack, BUNDLE)
     versions = {each.key: versions_of(stack, each) for each in [*before, *after]}
     assert all(len(set(found)) == len(found) >= 1 for found in versions.values())
-    assert all(versions[each.key] == ["0.2.0", "9.9.9"] for each in again)
+    assert all(versions[each.key] == ["0.3.0", "9.9.9"] for each in again)
     assert all(versions[each.key] == ["9.9.9"] for each in after)
     assert dead_letters(stack) == 0
 

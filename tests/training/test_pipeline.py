@@ -134,6 +134,14 @@ def test_the_command_in_the_measurements_repeats_the_run(folder: Path, data: Pat
         ),
         ({"test_images": 1000, "test_duplicates": 6}, r"0.60% of the test images also occur among those for training"),
         ({"fp32_top1": None, "agreement": 0.89}, r"int8 agrees with fp32 on 89.00% of the images only"),
+        (
+            {"openvino_agreement": 0.965, "test_images": 1000},
+            r"OpenVINO and LiteRT agree on 96.50% of the test images only, less than the 97%",
+        ),
+        (
+            {"fp32_top1": 0.5, "int8_top1": 0.5, "openvino_top1": 0.494, "test_images": 1000},
+            r"OpenVINO and LiteRT are 0.60% apart in top-1 on 1000 test images, more than the 0.30%",
+        ),
     ],
 )
 def test_a_model_that_is_not_good_enough_is_not_published(

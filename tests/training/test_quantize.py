@@ -13,11 +13,21 @@ from ai_edge_litert.tools import flatbuffer_utils
 from keras import layers
 from numpy.typing import NDArray
 
-from litelens.engines import LiteRT
+from litelens.classifier import Classifier
+from litelens.images import Limits
 from litelens.preprocessing import Preprocessing
-from training.candidates import Candidate, Converter, float_tflite, opened_workshop, with_seven_bit_weights
+from training.candidates import Candidate, Converter, float_tflite, opened_workshop, weight_bits, with_seven_bit_weights
 from training.errors import QuantizationError
-from training.quantize import Quantization, Score, best, check_integer_only, divergence, quantize
+from training.quantize import (
+    Quantization,
+    Score,
+    best,
+    check_integer_only,
+    divergence,
+    quantize,
+    tensors_of,
+    unpublished_bundle,
+)
 
 SIZE, CLASSES = 32, 5
 SPEC = Preprocessing(SIZE, SIZE, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -75,13 +85,12 @@ def models(fitted: keras.Model) -> dict[tuple[str, int], bytes]:
     return {(converter, bits): made(fitted, Candidate(converter, bits, 40))[0] for converter, bits in settings}
 
 
-def answers(model: bytes, folder: Path) -> NDArray[np.float32]:
-    path = folder / "model.tflite"
-    path.write_bytes(model)
-    engine = LiteRT(path, threads=1)
-    levels = engine.quantize(SPEC.values())
-    maps = [engine.run(levels[image, np.arange(3)][np.newaxis])["class_activation_map"][0] for image in CHECK]
-    return np.stack([grid.mean(axis=(0, 1)) for grid in maps])
+def answers(model: bytes, folder: Path, engine: str = "litert") -> NDArray[np.float32]:
+    (folder / "model.tflite").write_bytes(model)
+    classes = tensors_of(model)["logits"].shape[1]
+    bundle = unpublished_bundle(folder, tuple(str(index) for index in range(classes)), SPEC)
+    classifier = Classifier(bundle, Limits(), threads=1, engine=engine)
+    return np.stack([classifier.logits(image) for image in CHECK])
 
 
 def operators(model: bytes) -> list[list[Any]]:
@@ -175,6 +184,21 @@ def test_the_answers_follow_the_float_network(
     assert np.abs(eight - expected).mean() < 0.03 * spread
     assert np.abs(seven - expected).mean() < 0.06 * spread
     assert np.abs(seven - eight).mean() < 0.06 * spread
+
+
+@pytest.mark.parametrize("converter", BOTH)
+def test_with_weights_of_seven_bits_the_engines_agree(
+    models: dict[tuple[str, int], bytes], converter: Converter, tmp_path: Path
+) -> None:
+    seven = models[converter, 7]
+    litert, openvino = (answers(seven, tmp_path, engine) for engine in ("litert", "openvino"))
+    assert np.abs(openvino - litert).mean() < 0.02 * litert.std()
+    assert (openvino.argmax(axis=1) == litert.argmax(axis=1)).mean() >= 0.95
+
+
+@pytest.mark.parametrize("converter", BOTH)
+def test_bits_are_told_by_the_weights(models: dict[tuple[str, int], bytes], converter: Converter) -> None:
+    assert {bits: weight_bits(models[converter, bits]) for bits in (8, 7)} == {8: 8, 7: 7}
 
 
 def test_the_candidate_that_agrees_most_is_returned_and_marked(

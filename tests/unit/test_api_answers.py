@@ -88,7 +88,7 @@ def test_every_answer_names_its_request_and_its_model(handle: Handle, name: str)
     assert response["statusCode"] == status
     headers = headers_of(response)
     assert headers["x-request-id"] == request["requestContext"]["requestId"]
-    assert headers["litelens-model"] == "cifar100-resnet50/0.2.0"
+    assert headers["litelens-model"] == "cifar100-resnet50/0.3.0"
     assert headers["x-content-type-options"] == "nosniff"
     is_cached = request["path"] in CACHED and status == 200
     assert headers["cache-control"] == ("private, max-age=3600" if is_cached else "no-store")
@@ -101,7 +101,7 @@ def test_an_event_that_is_not_api_gateways_gets_the_same_headers(handle: Handle,
     assert response["statusCode"] == 500
     assert content_type_of(response) == "application/problem+json"
     assert headers["x-request-id"] == answer_of(response)["request_id"] == LambdaContext.aws_request_id
-    assert headers["litelens-model"] == "cifar100-resnet50/0.2.0"
+    assert headers["litelens-model"] == "cifar100-resnet50/0.3.0"
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
 

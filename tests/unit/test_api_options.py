@@ -1,6 +1,7 @@
 """What options change in an answer: its labels, what is uncertain, and heat maps; and what a bundle adds, groups."""
 
 import base64
+import hashlib
 import json
 import os
 from collections.abc import Callable
@@ -10,14 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ai_edge_litert.tools import flatbuffer_utils
 from PIL import Image
 from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, classify_json, encoded, event
 
 from handlers.api import create_handler
-from litelens.bundle import load_bundle
-from litelens.classifier import MAP, Classifier
-from litelens.engines import LiteRT
-from litelens.images import Limits
+from litelens.bundle import MANIFEST, MAP, MODEL, load_bundle
+from litelens.classifier import Classifier
+from litelens.images import Limits, decode
 from settings import Settings
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
@@ -46,19 +47,18 @@ def picture(heat_map: dict[str, Any]) -> Image.Image:
 
 
 @pytest.fixture
-def without_maps(monkeypatch: pytest.MonkeyPatch) -> Handle:
+def without_maps(tmp_path: Path) -> Handle:
     """A handler whose model has no class activation map."""
-
-    class OnlyLogits(LiteRT):
-        @property
-        def output_shapes(self) -> dict[str, tuple[int, ...]]:
-            return {name: shape for name, shape in super().output_shapes.items() if name != MAP}
-
-        def run(self, values: Any) -> dict[str, Any]:
-            return {name: output for name, output in super().run(values).items() if name != MAP}
-
-    monkeypatch.setattr("litelens.classifier.LiteRT", OnlyLogits)
-    return handle_with(BUNDLE)
+    model = flatbuffer_utils.read_model(str(BUNDLE / MODEL))
+    (graph,), (signature,) = model.subgraphs, model.signatureDefs
+    signature.outputs = [output for output in signature.outputs if output.name != MAP.encode()]
+    graph.outputs = [output.tensorIndex for output in signature.outputs]
+    flatbuffer_utils.write_model(model, str(tmp_path / MODEL))
+    manifest = json.loads((BUNDLE / MANIFEST).read_text())
+    del manifest["tensors"][MAP]
+    manifest["files"][MODEL]["sha256"] = hashlib.sha256((tmp_path / MODEL).read_bytes()).hexdigest()
+    (tmp_path / MANIFEST).write_text(json.dumps(manifest))
+    return handle_with(tmp_path)
 
 
 @pytest.fixture
@@ -112,7 +112,8 @@ class TestHeatMaps:
     @pytest.mark.parametrize("label", ["skyscraper", "rocket", "aquarium_fish"])
     def test_the_mean_of_its_grid_is_the_labels_logit(self, handle: Handle, label: str) -> None:
         classifier = Classifier(load_bundle(BUNDLE), Limits(), threads=1)
-        pixels = classifier.bundle.preprocessing.pixels(classifier.decode(PHOTO).rgb)
+        spec = classifier.bundle.preprocessing
+        pixels = decode(PHOTO, Limits(), spec).pixels(spec)
         index = classifier.bundle.labels.index(label)
         grid = np.array(answer_to(handle, classify_bytes(PHOTO, heatmap_label=label))["heatmap"]["grid"])
         assert grid == pytest.approx(classifier.heat_map(pixels, index), abs=1e-4)

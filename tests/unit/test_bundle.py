@@ -104,6 +104,18 @@ def test_a_changed_model_is_named(bundle: Path) -> None:
         (lambda m: m.update(temperature="warm"), "temperature must be between 0.01 and 100"),
         (lambda m: m.update(threshold=True), "threshold must be between 0 and 1"),
         (lambda m: m["files"].clear(), "it lacks 'model.tflite'"),
+        (lambda m: m["quantization"].pop("weight_bits"), "it lacks 'weight_bits'"),
+        (lambda m: m["quantization"].update(weight_bits=4), "weight_bits must be 7 or 8, not 4"),
+        (lambda m: m.pop("tensors"), "it has no tensors, as an earlier litelens wrote it; make it again"),
+        (lambda m: m["tensors"].pop("logits"), "it lacks 'logits'"),
+        (lambda m: m["tensors"].update(extra=m["tensors"]["logits"]), "there is no use for the tensor extra"),
+        (lambda m: m["tensors"]["logits"].update(shape=["many"]), "the shape of the tensor logits must be whole numb"),
+        (lambda m: m["tensors"]["logits"].update(scale=0), "the scale of the tensor logits must be a number above 0"),
+        (lambda m: m["tensors"]["logits"].update(scale="1"), "the scale of the tensor logits must be a number above 0"),
+        (lambda m: m["tensors"]["image"].update(zero_point=0.5), "the zero_point of the tensor image must be a whole"),
+        (lambda m: m["tensors"]["image"].update(zero_point=128), "the zero_point of the tensor image must be a whole"),
+        (lambda m: m["tensors"]["image"].pop("scale"), "scale"),
+        (lambda m: m["tensors"]["class_activation_map"].update(shape=[1, 2, 2, 7]), "but there are 100 labels"),
         (lambda m: m.update(groups=["vehicles"]), "groups must be the name of a group for each label"),
         (lambda m: m["groups"].update(rocket=""), "groups must be the name of a group for each label"),
         (lambda m: m["groups"].update(rocket=7), "groups must be the name of a group for each label"),
@@ -133,18 +145,18 @@ def test_the_bundled_models_groups_are_read() -> None:
 
 def test_more_labels_than_outputs_stop_the_start(bundle: Path) -> None:
     change_manifest(bundle, lambda m: m["labels"].append("unheard_of") or m.pop("groups"))
-    with pytest.raises(BundleError, match=r"model.tflite gives logits \(1, 100\), but the manifest has 101 labels"):
+    with pytest.raises(BundleError, match=r"the tensor logits has the shape \(1, 100\), but there are 101 labels"):
         start(bundle)
 
 
 def test_another_input_size_stops_the_start(bundle: Path) -> None:
     change_manifest(bundle, lambda m: m["preprocessing"].update(height=224))
-    with pytest.raises(BundleError, match=r"model.tflite takes input \(1, 32, 32, 3\), but the manifest says"):
+    with pytest.raises(BundleError, match=r"the tensor image has the shape \(1, 32, 32, 3\), but preprocessing makes"):
         start(bundle)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a model", b"\0" * 4096])
 def test_a_file_that_is_no_model_stops_the_start(bundle: Path, content: bytes) -> None:
     replace_model(bundle, content)
-    with pytest.raises(BundleError, match=r"model.tflite is not a model that can be run here"):
+    with pytest.raises(BundleError, match=r"model.tflite is not a model that litert can run here"):
         start(bundle)

@@ -8,7 +8,7 @@ from support import BUNDLE, ROCKET, encoded
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier, Options, Timing, softmax
 from litelens.errors import ImageTooLarge, InvalidOption
-from litelens.images import Limits
+from litelens.images import Limits, decode
 
 
 @pytest.fixture(scope="module")
@@ -66,20 +66,6 @@ def test_an_option_that_cannot_be_is_refused_before_the_image_is_read(
 ) -> None:
     with pytest.raises(InvalidOption, match=complaint):
         classifier.classify(b"no image", options)
-    with pytest.raises(InvalidOption, match=complaint):
-        classifier.predict(classifier.decode(ROCKET.read_bytes()), options)
-
-
-def test_a_decoded_image_is_predicted_as_its_bytes_are_classified(classifier: Classifier) -> None:
-    options = Options(top_k=3, heat_map=True, heat_map_label="rocket")
-    by_bytes = classifier.classify(ROCKET.read_bytes(), options)
-    by_image = classifier.predict(classifier.decode(ROCKET.read_bytes()), options)
-    for field in ("candidates", "group", "uncertain", "image_format", "width", "height"):
-        assert getattr(by_image, field) == getattr(by_bytes, field)
-    assert by_image.heat_map is not None
-    assert by_bytes.heat_map is not None
-    assert np.array_equal(by_image.heat_map.scores, by_bytes.heat_map.scores)
-    assert (by_image.heat_map.label, by_image.heat_map.box) == ("rocket", by_bytes.heat_map.box)
 
 
 def test_a_group_has_the_sum_of_its_labels(classifier: Classifier) -> None:
@@ -110,8 +96,8 @@ def test_there_is_no_group_without_groups() -> None:
 def test_confidences_are_the_softmax_of_the_logits_divided_by_the_temperature() -> None:
     bundle = dataclasses.replace(load_bundle(BUNDLE), temperature=2.5)
     classifier = Classifier(bundle, Limits(), threads=1)
-    with Image.open(ROCKET) as photo:
-        logits = classifier.logits(bundle.preprocessing.pixels(photo.convert("RGB")))
+    image = decode(ROCKET.read_bytes(), Limits(), bundle.preprocessing)
+    logits = classifier.logits(image.pixels(bundle.preprocessing))
     expected = softmax(logits / np.float32(2.5))
     for candidate in classifier.classify(ROCKET.read_bytes(), Options(top_k=100)).candidates:
         assert candidate.confidence == pytest.approx(expected[candidate.index], abs=1e-6)

@@ -14,6 +14,7 @@ from litelens.images import FORMATS, Limits
 from settings import DEFAULT_MAX_UPLOAD_BYTES, Settings
 
 README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs" / "api.md").read_text()
 TRAIN = (ROOT / "docs" / "train.md").read_text()
 DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 PARAMETERS = DEPLOY.partition("| parameter |")[2].partition("\n\n")[0]
@@ -21,10 +22,10 @@ PRESETS_TABLE = TRAIN.partition("| preset |")[2].partition("\n\n")[0]
 TEMPLATE = (ROOT / "template.yaml").read_text()
 
 
-def test_the_readme_lists_every_problem_with_its_status() -> None:
-    listed = dict(re.findall(r"^\| `(\w+)` \| (\d{3}) \|", README, re.MULTILINE))
+def test_the_page_on_the_api_lists_every_problem_with_its_status() -> None:
+    listed = dict(re.findall(r"^\| `(\w+)` \| (\d{3}) \|", API, re.MULTILINE))
     kinds = {kind.code: kind.status.value for kind in [*problems.KINDS.values(), problems.INTERNAL]}
-    assert len(listed) == len(re.findall(r"^\| `\w+` \| \d{3} \|", README, re.MULTILINE))
+    assert len(listed) == len(re.findall(r"^\| `\w+` \| \d{3} \|", API, re.MULTILINE))
     assert listed == {code: str(status) for code, status in (kinds | gateway_codes()).items()}
 
 

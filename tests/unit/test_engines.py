@@ -1,71 +1,175 @@
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
 from support import BUNDLE
 
-from litelens.engines import LiteRT
-
-MODEL = BUNDLE / "model.tflite"
-
-
-@pytest.fixture(scope="module")
-def engine() -> LiteRT:
-    return LiteRT(MODEL, threads=1)
+from litelens.bundle import IMAGE, LOGITS, MAP, Bundle, Tensor, load_bundle
+from litelens.engines import ENGINES, Engine, LiteRT, OpenVINO, compile_ahead, load_engine
+from litelens.errors import BundleError
 
 
 @pytest.fixture(scope="module")
-def interpreter() -> Interpreter:
-    interpreter = Interpreter(model_path=str(MODEL))
-    interpreter.allocate_tensors()
-    return interpreter
+def bundle() -> Bundle:
+    return load_bundle(BUNDLE)
 
 
-def test_shapes_are_those_of_the_file(engine: LiteRT) -> None:
-    assert engine.input_shape == (1, 32, 32, 3)
-    assert engine.output_shapes["logits"] == (1, 100)
-    assert engine.output_shapes["class_activation_map"][-1] == 100
+@pytest.fixture(scope="module", params=ENGINES)
+def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Engine:
+    return load_engine(request.param, bundle, threads=1)
 
 
-def test_values_are_quantized_by_the_inputs_scale_and_zero_point(engine: LiteRT, interpreter: Interpreter) -> None:
-    (details,) = interpreter.get_input_details()
-    scale, zero_point = details["quantization"]
-    levels = np.arange(-128, 128)
-    real = ((levels - zero_point) * scale).astype(np.float32)
-    assert engine.quantize(real).dtype == np.int8
-    assert engine.quantize(real).tolist() == levels.tolist()
-    assert engine.quantize(real + np.float32(0.4 * scale)).tolist() == levels.tolist()
-    assert engine.quantize(np.array([-1e9, 1e9], np.float32)).tolist() == [-128, 127]
+@pytest.fixture
+def copied(bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The bundle in a folder of the test's own."""
+    folder = tmp_path / "bundle"
+    shutil.copytree(BUNDLE, folder)
+    return dataclasses.replace(bundle, folder=folder)
 
 
-def test_outputs_are_real_values_by_their_scale_and_zero_point(
-    engine: LiteRT, interpreter: Interpreter, noise: np.random.Generator
+def some_levels(noise: np.random.Generator) -> NDArray[np.int8]:
+    return noise.integers(-128, 128, (1, 32, 32, 3), dtype=np.int8)
+
+
+def test_the_manifest_tells_the_tensors_of_the_file(bundle: Bundle) -> None:
+    signature = Interpreter(model_path=str(bundle.model)).get_signature_runner()
+    tensors = {**signature.get_input_details(), **signature.get_output_details()}
+    assert set(bundle.tensors) == set(tensors) == {IMAGE, LOGITS, MAP}
+    for name, details in tensors.items():
+        told = bundle.tensors[name]
+        assert told.shape == tuple(details["shape"])
+        assert (told.scale, told.zero_point) == pytest.approx(details["quantization"])
+
+
+def test_every_engine_gives_all_outputs(engine: Engine, bundle: Bundle, noise: np.random.Generator) -> None:
+    outputs = engine.run(some_levels(noise))
+    assert {name: output.shape for name, output in outputs.items()} == {
+        name: tensor.shape for name, tensor in bundle.tensors.items() if name != IMAGE
+    }
+    assert {output.dtype for output in outputs.values()} == {np.dtype(np.int8)}
+
+
+def test_results_of_one_run_are_not_changed_by_the_next(engine: Engine, noise: np.random.Generator) -> None:
+    first = engine.run(some_levels(noise))
+    before = {name: output.copy() for name, output in first.items()}
+    engine.run(some_levels(noise))
+    assert all(np.array_equal(first[name], before[name]) for name in first)
+
+
+def test_the_same_input_gives_the_same_answer_whatever_came_between(engine: Engine, noise: np.random.Generator) -> None:
+    levels = some_levels(noise)
+    first = engine.run(levels)[LOGITS]
+    engine.run(some_levels(noise))
+    assert np.array_equal(engine.run(levels)[LOGITS], first)
+
+
+def test_engines_differ_by_rounding_only(bundle: Bundle, noise: np.random.Generator) -> None:
+    """Where products saturate, as those of 8-bit weights do, maps differ by dozens of levels."""
+    litert, openvino = LiteRT(bundle, threads=1), OpenVINO(bundle, threads=1)
+    for _ in range(20):
+        levels = some_levels(noise)
+        found, expected = openvino.run(levels)[MAP].astype(int), litert.run(levels)[MAP].astype(int)
+        assert np.abs(found - expected).mean() < 1.5
+        assert np.abs(found - expected).max() <= 12
+
+
+def test_litert_gives_what_its_interpreter_gives(bundle: Bundle, noise: np.random.Generator) -> None:
+    interpreter = Interpreter(model_path=str(bundle.model))
+    runner = interpreter.get_signature_runner()
+    levels = some_levels(noise)
+    expected = runner(image=levels)
+    outputs = LiteRT(bundle, threads=1).run(levels)
+    assert all(np.array_equal(outputs[name], expected[name]) for name in (LOGITS, MAP))
+
+
+def test_tensors_are_allocated_once(bundle: Bundle, noise: np.random.Generator) -> None:
+    litert, openvino = LiteRT(bundle, threads=1), OpenVINO(bundle, threads=1)
+    interpreter = litert._interpreter
+
+    def addresses() -> list[int]:
+        tensors = [interpreter.tensor(index)() for index in (litert._input, *litert._outputs.values())]
+        request = openvino._request
+        ports = [request.get_input_tensor().data, *(request.get_output_tensor(index).data for index in range(2))]
+        return [tensor.ctypes.data for tensor in (*tensors, *ports)]
+
+    before = addresses()
+    for _ in range(3):
+        litert.run(some_levels(noise))
+        openvino.run(some_levels(noise))
+    assert addresses() == before
+
+
+def test_more_threads_give_the_same_answers(bundle: Bundle, noise: np.random.Generator) -> None:
+    levels = some_levels(noise)
+    for make in ENGINES.values():
+        assert np.array_equal(make(bundle, 2).run(levels)[LOGITS], make(bundle, 1).run(levels)[LOGITS])
+
+
+def test_what_was_compiled_ahead_gives_the_same_answers(copied: Bundle, noise: np.random.Generator) -> None:
+    levels = some_levels(noise)
+    expected = OpenVINO(copied, threads=1).run(levels)
+    compile_ahead("openvino", copied)
+    assert (copied.folder / f"{copied.sha256}.openvino").stat().st_size > 1_000_000
+    found = OpenVINO(copied, threads=1).run(levels)
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
+
+
+def test_what_another_machine_compiled_is_compiled_anew(copied: Bundle, noise: np.random.Generator) -> None:
+    compiled = copied.folder / f"{copied.sha256}.openvino"
+    compiled.write_bytes(b"of another version" * 1000)
+    levels = some_levels(noise)
+    expected = LiteRT(copied, threads=1).run(levels)[LOGITS].argmax()
+    assert OpenVINO(copied, threads=1).run(levels)[LOGITS].argmax() == expected
+
+
+def test_litert_needs_nothing_compiled_ahead(copied: Bundle) -> None:
+    before = sorted(path.name for path in copied.folder.iterdir())
+    compile_ahead("litert", copied)
+    assert sorted(path.name for path in copied.folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_tensors_that_are_not_the_manifests_are_told(bundle: Bundle, name: str) -> None:
+    changed = {**bundle.tensors, LOGITS: dataclasses.replace(bundle.tensors[LOGITS], shape=(1, 10))}
+    with pytest.raises(BundleError, match=r"model.tflite .* logits int8 \(1, 100\).* says .* logits int8 \(1, 10\)"):
+        load_engine(name, dataclasses.replace(bundle, tensors=changed), threads=1)
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_file_that_is_no_model_is_named(copied: Bundle, name: str) -> None:
+    copied.model.write_bytes(b"no model")
+    with pytest.raises(BundleError, match=rf"model.tflite is not a model that {name} can run here"):
+        load_engine(name, copied, threads=1)
+
+
+def test_openvino_refuses_weights_of_eight_bits(bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match=r"its weights have 8 bits; quantize it with weight_bits = \[7\], or"):
+        load_engine("openvino", dataclasses.replace(bundle, weight_bits=8), threads=1)
+
+
+@pytest.mark.parametrize(("name", "package"), [("litert", "ai_edge_litert"), ("openvino", "openvino")])
+def test_an_engine_that_is_not_installed_is_named(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
-    values = noise.integers(-128, 128, (1, 32, 32, 3), dtype=np.int8)
-    (input_details,) = interpreter.get_input_details()
-    interpreter.set_tensor(input_details["index"], values)
-    interpreter.invoke()
-    outputs = engine.run(values)
-    for details in interpreter.get_output_details():
-        scale, zero_point = details["quantization"]
-        expected = (interpreter.get_tensor(details["index"]).astype(np.float64) - zero_point) * scale
-        (found,) = (output for output in outputs.values() if output.shape == expected.shape)
-        assert found == pytest.approx(expected, abs=1e-4)
+    for module in [module for module in sys.modules if module.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(BundleError, match=f"The engine {name} is not installed here"):
+        load_engine(name, bundle, threads=1)
 
 
-def test_results_of_one_run_are_not_changed_by_the_next(engine: LiteRT, noise: np.random.Generator) -> None:
-    first = engine.run(noise.integers(-128, 128, (1, 32, 32, 3), dtype=np.int8))["logits"]
-    before = first.copy()
-    engine.run(noise.integers(-128, 128, (1, 32, 32, 3), dtype=np.int8))
-    assert np.array_equal(first, before)
-
-
-def test_the_interpreter_gets_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {}
-
-    def record(**options: object) -> Interpreter:
-        given.update(options)
-        return Interpreter(**options)
-
-    monkeypatch.setattr("litelens.engines.Interpreter", record)
-    LiteRT(MODEL, threads=3)
-    assert given["num_threads"] == 3
+def test_levels_are_the_nearest_to_real_values_and_back() -> None:
+    tensor = Tensor(shape=(256,), scale=0.0078125, zero_point=-3)
+    levels = np.arange(-128, 128).astype(np.int8)
+    real = tensor.values(levels)
+    assert real.dtype == np.float32
+    assert real == pytest.approx((levels.astype(float) + 3) * 0.0078125)
+    assert tensor.levels(real).dtype == np.int8
+    assert tensor.levels(real).tolist() == levels.tolist()
+    assert tensor.levels(real + np.float32(0.4 * 0.0078125)).tolist() == levels.tolist()
+    assert tensor.levels(np.array([-1e9, 1e9], np.float32)).tolist() == [-128, 127]

@@ -342,7 +342,7 @@ def test_without_optional_parts_the_bulk_functions_settings_leave_them_out() -> 
 def test_every_setting_is_set_by_the_image_or_by_a_template() -> None:
     source = (ROOT / "lambda" / "settings.py").read_text()
     api = synthesize()["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
-    by_image = {"LITELENS_BUNDLE", "LITELENS_THREADS"}
+    by_image = {"LITELENS_BUNDLE", "LITELENS_ENGINE", "LITELENS_THREADS"}
     by_templates = {name for name in api | bulk_variables() if name.startswith("LITELENS_")}
     assert set(re.findall(r'"(LITELENS_[A-Z_]+)"', source)) == by_image | by_templates
 

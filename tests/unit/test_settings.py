@@ -20,6 +20,16 @@ def test_limits_and_threads_can_be_set() -> None:
     assert settings.threads == 3
 
 
+def test_the_engine_can_be_set() -> None:
+    assert read_settings({"LITELENS_BUNDLE": "b"}).engine == "litert"
+    assert read_settings({"LITELENS_BUNDLE": "b", "LITELENS_ENGINE": "openvino"}).engine == "openvino"
+
+
+def test_an_engine_that_there_is_not_is_named() -> None:
+    with pytest.raises(SettingsError, match="LITELENS_ENGINE must be one of litert, openvino, not 'onnx'"):
+        read_settings({"LITELENS_BUNDLE": "b", "LITELENS_ENGINE": "onnx"})
+
+
 def test_what_needs_aws_is_off_by_default() -> None:
     settings = read_settings({"LITELENS_BUNDLE": "b"})
     assert settings.buckets == frozenset()
