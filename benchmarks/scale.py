@@ -32,6 +32,9 @@ RESULT_UNITS = 2
 COUNTS = {"a million": 1_000_000, "a hundred million": 100_000_000}
 PATHS = ("bulk", "backfill", "api")
 
+# Images that an invocation classifies.
+IMAGES = {"bulk": MESSAGES, "backfill": BATCH, "api": 1}
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -42,34 +45,32 @@ class Rate:
     images: float
 
 
-def dollars_per_image(rate: Rate) -> Mapping[str, float]:
-    """What an image costs, by the service; storage, data transfer and the putting of the images are left out."""
-    seconds = 1 / rate.images
-    compute = seconds * FUNCTION_GB * prices.LAMBDA_GB_SECOND
-    logs = LOG_LINE * prices.LOG_GB / 1e9
-    if rate.path == "api":
+def dollars_per_image(path: str, seconds: float, gigabytes: float) -> Mapping[str, float]:
+    """What an image costs that takes a function with this memory so many seconds, by the service.
+
+    Storage, data transfer, cold starts and the putting of the images are left out.
+    """
+    function = seconds * gigabytes * prices.LAMBDA_GB_SECOND + prices.LAMBDA_REQUEST / IMAGES[path]
+    logs = (LOG_LINE + LOG_METRICS / IMAGES[path]) * prices.LOG_GB / 1e9
+    if path == "api":
+        return {"Lambda": function, "API Gateway": prices.API_REQUEST, "logs": logs}
+    if path == "backfill":
         return {
-            "Lambda": compute + prices.LAMBDA_REQUEST,
-            "API Gateway": prices.API_REQUEST,
-            "logs": logs + LOG_METRICS * prices.LOG_GB / 1e9,
-        }
-    if rate.path == "backfill":
-        return {
-            "Lambda": compute + prices.LAMBDA_REQUEST / BATCH,
+            "Lambda": function,
             "Step Functions": (prices.STATE_TRANSITION + prices.EXPRESS_REQUEST) / BATCH
             + seconds * prices.EXPRESS_GB * prices.EXPRESS_GB_SECOND,
             "S3": prices.S3_GET + prices.S3_LIST / 1000,
-            "logs": logs + LOG_METRICS * prices.LOG_GB / 1e9 / BATCH,
+            "logs": logs,
         }
     return {
-        "Lambda": compute + prices.LAMBDA_REQUEST / MESSAGES,
+        "Lambda": function,
         "S3": prices.S3_GET + prices.S3_PUT,
         # S3 sends each message; they are received and deleted by the batch.
         "SQS": prices.SQS_REQUEST * (1 + 2 / MESSAGES),
         # A consistent look whether there is a result, the result in table and index, and twice the idempotency record.
         "DynamoDB": prices.TABLE_READ + prices.TABLE_WRITE * (2 * RESULT_UNITS + 2),
         "EventBridge": prices.EVENT,
-        "logs": logs + LOG_METRICS * prices.LOG_GB / 1e9 / MESSAGES,
+        "logs": logs,
     }
 
 
@@ -92,7 +93,7 @@ def totals(rates: Iterable[Rate]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for rate in rates:
-        cost = sum(dollars_per_image(rate).values())
+        cost = sum(_dollars(rate).values())
         for name, count in COUNTS.items():
             fastest = seconds_for(count, rate, ACCOUNT_INVOCATIONS)
             lines.append(
@@ -104,10 +105,13 @@ def totals(rates: Iterable[Rate]) -> str:
 
 def breakdown(rates: Iterable[Rate]) -> str:
     """The table of what a million images cost by the service, as Markdown."""
-    costs = {rate: dollars_per_image(rate) for rate in rates}
+    return by_service({f"{rate.path}, {rate.megapixels:g} MP": _dollars(rate) for rate in rates})
+
+
+def by_service(costs: Mapping[str, Mapping[str, float]]) -> str:
+    """The table of what a million images cost by the service, as Markdown, of what one costs under these heads."""
     services = list(dict.fromkeys(service for cost in costs.values() for service in cost))
-    heads = [f"{rate.path}, {rate.megapixels:g} MP" for rate in costs]
-    lines = [f"| a million images | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
+    lines = [f"| a million images | {' | '.join(costs)} |", "| --- |" + " --- |" * len(costs)]
     for service in services:
         cells = [f"${cost[service] * 1e6:.2f}" if service in cost else "" for cost in costs.values()]
         lines.append(f"| {service} | {' | '.join(cells)} |")
@@ -124,6 +128,10 @@ def rates_of(measured: Sequence[Mapping[str, Any]]) -> list[Rate]:
         and (setting["path"], setting["batch"], setting["threads"], setting["workers"]) in usual
     ]
     return sorted(found, key=lambda rate: (PATHS.index(rate.path), rate.megapixels))
+
+
+def _dollars(rate: Rate) -> Mapping[str, float]:
+    return dollars_per_image(rate.path, 1 / rate.images, FUNCTION_GB)
 
 
 def _duration(seconds: float) -> str:

@@ -1,10 +1,19 @@
-"""AWS's prices in US dollars, in us-east-1 and for the first units of a month, by these pages in the middle of 2026."""
+"""AWS's prices in US dollars, in us-east-1 and for the first units of a month, by the pages that are named."""
 
-ABOUT = "us-east-1 in 2026"
+DATE = "2026-11"
+ABOUT = f"us-east-1 in {DATE}"
 
-# https://aws.amazon.com/lambda/pricing/, for x86.
+# https://aws.amazon.com/lambda/pricing/, for x86 and for Arm. Begun environments are billed as well as events:
+# https://aws.amazon.com/blogs/compute/aws-lambda-standardizes-billing-for-init-phase/
 LAMBDA_GB_SECOND = 0.0000166667
+LAMBDA_ARM_GB_SECOND = 0.0000133334
 LAMBDA_REQUEST = 0.20 / 1_000_000
+
+# The same page, for SnapStart's Python: by the function's memory, for as long as a version is published, and for each
+# environment that is restored. The time that restoring takes is not billed:
+# https://docs.aws.amazon.com/lambda/latest/dg/snapstart-monitoring.html
+SNAPSTART_CACHE_GB_SECOND = 0.0000015046
+SNAPSTART_RESTORE_GB = 0.0001397998
 
 # https://aws.amazon.com/api-gateway/pricing/, for REST APIs.
 API_REQUEST = 3.50 / 1_000_000

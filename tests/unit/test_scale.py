@@ -9,7 +9,7 @@ from support import BUNDLE, ROCKET, ROOT
 from template import parameters, synthesize_nested
 
 from adapters.results import ResultId
-from benchmarks import scale
+from benchmarks import scale, simulation
 from handlers.answers import BulkResult, Model, classification_of
 from handlers.batches import PARALLEL
 from litelens.bundle import load_bundle
@@ -58,13 +58,14 @@ def test_the_defaults_are_the_templates() -> None:
     assert declared["MemorySize"]["Default"] / 1024 == scale.FUNCTION_GB
     source = synthesize_nested("Storage")["Resources"]["BulkSource"]["Properties"]
     assert source["BatchSize"] == scale.MESSAGES == PARALLEL
+    assert source["MaximumBatchingWindowInSeconds"] == simulation.BATCH_WINDOW
 
 
 def test_a_result_has_the_size_that_is_counted_on() -> None:
     shown = classification_of(Classifier(load_bundle(BUNDLE), Limits(), threads=1).classify(ROCKET.read_bytes()))
-    model = Model("cifar100-resnet50", "0.2.0")
+    model = Model("cifar100-resnet50", "0.3.0")
     key, revision = "uploads/2026/11/21/photo-0001.jpg", "9b2cf535f27731c974343645a3985328"
     result = BulkResult("litelens-storage-uploads", key, revision, model, datetime.now(UTC).isoformat(), shown)
-    result_id = ResultId(result.bucket, key, revision, "cifar100-resnet50/0.2.0")
+    result_id = ResultId(result.bucket, key, revision, "cifar100-resnet50/0.3.0")
     keys = sum(map(len, (result_id.bucket, key, key, revision, result_id.model, result.time)))
     assert (scale.RESULT_UNITS - 1) * 1024 < len(msgspec.json.encode(result)) + keys < scale.RESULT_UNITS * 1024
