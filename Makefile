@@ -5,6 +5,8 @@ PRESET ?= folder
 BUNDLE ?= models/cifar100-resnet50
 TESTS ?= tests
 WORKERS ?= 1
+RATE ?= 10
+SECONDS ?= 30
 
 override export IMAGE := $(value IMAGE)
 override export DATA := $(value DATA)
@@ -16,7 +18,7 @@ export LITELENS_BUNDLE := $(BUNDLE)
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
 
-.PHONY: help run local classify test lint train redrive site screenshots openapi lock clean
+.PHONY: help run local classify test lint bench cost load train redrive site screenshots openapi lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -46,6 +48,16 @@ TYPESCRIPT := typescript@7.0.2
 TYPESCRIPT_OPTIONS := --allowJs --checkJs --strict --noEmit --skipLibCheck --target es2024 \
 	--lib es2024,dom,dom.iterable --module esnext --moduleResolution bundler
 PRETTIER := prettier@3.10.1
+
+bench: $(DEV_ENV) ## measure speed, accuracy, starts and memory beside what else there is (ARGS="--only contest" for some)
+	@.venv-dev/bin/python -m benchmarks $(ARGS)
+
+cost: $(DEV_ENV) ## tell what a million images cost and what bursts do, by what was measured; renews the pages' tables
+	@.venv-dev/bin/python -m benchmarks.cost --write README.md docs/costs.md
+	@.venv-dev/bin/python -m benchmarks.bursts --write docs/scale.md
+
+load: $(DEV_ENV) ## time the answers to requests at a rate (RATE=5,10,20 SECONDS=30, ARGS="--url ..." for a deployed API)
+	@.venv-dev/bin/python -m benchmarks.load --rates $(RATE) --seconds $(SECONDS) $(ARGS)
 
 train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PRESET=cifar100 for another recipe)
 	@.venv-dev/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)
@@ -87,13 +99,14 @@ openapi: $(DEV_ENV) ## write the API's description to docs/openapi.json
 
 lock: $(DEV_ENV) ## resolve pyproject.toml into the hash-locked requirements files
 	.venv-dev/bin/uv pip compile $(LOCK) --all-extras --output-file requirements-dev.txt
-	.venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt --extra local --output-file requirements-local.txt
-	.venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt --output-file lambda/requirements.txt
+	.venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt --extra local --extra litert --output-file requirements-local.txt
+	for engine in litert openvino; do .venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt \
+		--extra $$engine --output-file lambda/requirements-$$engine.txt; done
 
 LOCK := pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
 
 clean: ## remove the environments and caches
-	rm -rf .venv .venv-dev .aws-sam .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-dev .aws-sam build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(RUN_ENV): requirements-local.txt
 	@$(call create_environment,.venv,requirements-local.txt)

@@ -295,6 +295,17 @@ def cold_starts_table(results: Results, side: int, assumed: Assumptions, latency
     return "\n".join(lines)
 
 
+def tables(results: Results, side: int, assumed: Assumptions, latency_ms: float) -> dict[str, str]:
+    """The tables of the pages, as Markdown, by the name of their markers."""
+    costs = costs_of(results, side, assumed)
+    recommended = recommendations(costs, latency_ms)
+    return {
+        "cost": f"{table(costs, recommended, assumed)}\n\n{advice(recommended, latency_ms)}",
+        "cost-services": services_table(recommended),
+        "cost-cold": cold_starts_table(results, side, assumed, latency_ms),
+    }
+
+
 def write_blocks(page: Path, blocks: Mapping[str, str]) -> None:
     """Put each of these texts between the markers of its name on a page; raises ResultsError when it has none."""
     text, places = page.read_text(), 0
@@ -351,11 +362,7 @@ def main() -> None:
         results = read_results(given.results)
         costs = costs_of(results, given.input, assumed)
         recommended = recommendations(costs, given.latency_ms)
-        blocks = {
-            "cost": f"{table(costs, recommended, assumed)}\n\n{advice(recommended, given.latency_ms)}",
-            "cost-services": services_table(recommended),
-            "cost-cold": cold_starts_table(results, given.input, assumed, given.latency_ms),
-        }
+        blocks = tables(results, given.input, assumed, given.latency_ms)
         for page in given.write:
             write_blocks(page, blocks)
     except ResultsError as error:

@@ -138,7 +138,8 @@ def _markers(jpeg: bytes) -> Iterator[int]:
     """Where there are markers, or what looks like one within a segment."""
     for start in range(0, len(jpeg), _STRIP_BYTES):
         strip = np.frombuffer(jpeg, np.uint8, min(_STRIP_BYTES + 1, len(jpeg) - start), start)
-        yield from (start + np.flatnonzero((strip[:-1] == 0xFF) & _IS_MARKER[strip[1:]])).tolist()
+        found = np.flatnonzero(strip[:-1] == 0xFF)
+        yield from (start + found[_IS_MARKER[strip[found + 1]]]).tolist()
 
 
 def _png(data: bytes) -> Picture:

@@ -60,9 +60,10 @@ class Preprocessing:
     def box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """The part of a photo of this size that becomes the input: left, top, right and bottom, in its pixels."""
         scale = self.crop * min(width / self.width, height / self.height)
-        left = (width - scale * self.width) / 2
-        top = (height - scale * self.height) / 2
-        return (left, top, left + scale * self.width, top + scale * self.height)
+        # Rounding may make a side longer than the photo's, and beyond that Pillow has nothing.
+        across, down = min(scale * self.width, width), min(scale * self.height, height)
+        left, top = (width - across) / 2, (height - down) / 2
+        return (left, top, left + across, top + down)
 
 
 def _is_number(value: Any) -> bool:

@@ -239,3 +239,11 @@ def test_the_page_on_costs_says_what_follows_from_the_prices() -> None:
     assert f"is {1 - prices.LAMBDA_ARM_GB_SECOND / prices.LAMBDA_GB_SECOND:.0%} cheaper" in text
     month = 1769 / 1024 * prices.SNAPSTART_CACHE_GB_SECOND * cost.MONTH_SECONDS
     assert f"${month:.2f} a month" in text
+
+
+def test_the_pages_have_the_tables_that_follow_from_what_was_measured() -> None:
+    computed = cost.tables(cost.read_results(cost.RESULTS), cost.INPUT, Assumptions(), latency_ms=1000)
+    readme, costs = ((ROOT / page).read_text() for page in ("README.md", "docs/costs.md"))
+    assert f"<!-- cost -->\n{computed['cost']}\n<!-- /cost -->" in readme
+    for name, block in computed.items():
+        assert f"<!-- {name} -->\n{block}\n<!-- /{name} -->" in costs

@@ -96,3 +96,14 @@ def test_the_template_builds_with_the_dockerfiles_defaults() -> None:
     for name in ("BASE_IMAGE", "MODEL"):
         (value,) = re.findall(rf"^ARG {name}=(.+)$", dockerfile, re.MULTILINE)
         assert f"        {name}: {value}\n" in TEMPLATE
+
+
+def test_the_readme_has_the_figures_that_were_measured() -> None:
+    contest = json.loads((ROOT / "benchmarks" / "results.json").read_text())["contest"]
+    accuracies = {each["contestant"]: each for each in contest["accuracies"] if each["side"] == 224}
+    timings = [each for each in contest["timings"] if (each["side"], each["threads"]) == (224, 1)]
+    assert len(timings) >= 7
+    for timing in timings:
+        name, accuracy = timing["contestant"], accuracies[timing["contestant"]]
+        cells = [f"{timing['ratio']:.2f}", f"{accuracy['top1']:.1%}", f"{accuracy['peak_megabytes']:.0f} MB"]
+        assert f"| {name} | {' | '.join(cells)} |" in README

@@ -484,3 +484,9 @@ def test_damaged_files_give_an_image_or_an_input_error(data: bytes, patches: lis
 def test_any_bytes_give_an_image_or_an_input_error(data: bytes, magic: bytes) -> None:
     with contextlib.suppress(InputError):
         assert decoded(magic + data, pixels=1_000_000).rgb.mode == "RGB"
+
+
+def test_a_jpeg_of_millions_of_fill_bytes_is_refused_at_once() -> None:
+    """Looking for the marker behind them from each of them would take hours."""
+    with pytest.raises(CorruptImage):
+        decode(b"\xff\xd8" + b"\xff" * 5_000_000, Limits())

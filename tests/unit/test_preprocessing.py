@@ -76,3 +76,11 @@ def test_every_image_becomes_the_inputs_size(
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
 def test_extreme_shapes_are_no_problem(size: tuple[int, int]) -> None:
     assert SPEC.pixels(Image.new("RGB", size)).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("side", range(1, 300))
+def test_the_part_that_is_used_never_reaches_beyond_the_photo(side: int) -> None:
+    left, top, right, bottom = dataclasses.replace(SPEC, height=224, width=224, crop=1.0).box(side, side)
+    assert min(left, top) >= 0
+    assert max(right, bottom) <= side
+    assert right - left == pytest.approx(side)
