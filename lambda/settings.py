@@ -53,7 +53,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             bytes=_positive(environment, "LITELENS_MAX_BYTES", defaults.bytes),
             pixels=_positive(environment, "LITELENS_MAX_PIXELS", defaults.pixels),
         ),
-        threads=_positive(environment, "LITELENS_THREADS", os.cpu_count() or 1),
+        threads=_positive(environment, "LITELENS_THREADS", _cores(environment)),
         engine=_engine(environment),
         max_upload_bytes=_positive(environment, "LITELENS_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
         buckets=frozenset(_names(environment.get("LITELENS_BUCKETS", ""))),
@@ -73,6 +73,15 @@ def required(settings: Settings, field: str) -> str:
     if value is None:
         raise SettingsError(f"LITELENS_{field.upper()} is not set; the stack's template sets it")
     return value
+
+
+def _cores(environment: Mapping[str, str]) -> int:
+    """In Lambda, the whole cores that go with the memory, as the processor shows more than a function may use.
+
+    1,769 MB are one: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+    """
+    megabytes = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    return max(1, int(megabytes) // 1769) if megabytes.isdecimal() else os.cpu_count() or 1
 
 
 def _engine(environment: Mapping[str, str]) -> str:

@@ -154,7 +154,9 @@ def weight_bits(model: bytes) -> WeightBits:
     """How many bits the weights of convolutions and dense layers of a .tflite file take."""
     parsed = _parsed(model)
     weights = [tensor for graph in parsed.subgraphs for tensor in _weights_and_biases(parsed, graph)[0]]
-    largest = max(np.abs(_levels(parsed, tensor, np.int8).astype(int)).max(initial=0) for tensor in weights)
+    largest = max(
+        (np.abs(_levels(parsed, tensor, np.int8).astype(int)).max(initial=0) for tensor in weights), default=0
+    )
     return 7 if largest <= 64 else 8
 
 

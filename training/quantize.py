@@ -269,7 +269,10 @@ def _made(workshop: Workshop, candidate: Candidate, outputs: set[str]) -> bytes:
     found = set(_interpreter(model).get_signature_runner().get_output_details())
     if found != outputs:
         raise QuantizationError(f"its outputs are {', '.join(sorted(found))}, not {', '.join(sorted(outputs))}")
-    return portable(model)
+    try:
+        return portable(model)
+    except ValueError as error:
+        raise QuantizationError(f"it has more than one graph or signature: {error}") from error
 
 
 def _candidate(score: Score) -> Candidate:

@@ -4,6 +4,7 @@ The model is loaded and tried while the handler's module is imported, and so bef
 https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html
 """
 
+import contextlib
 import random
 from collections.abc import Iterable
 
@@ -25,8 +26,12 @@ def prepare_for_snapshots(services: Iterable[Service]) -> None:
 
 def make_clients(services: Iterable[Service]) -> None:
     """What takes longest of the first request that needs AWS; without SnapStart only such a request pays for it."""
-    for service in services:
-        aws_client(service)
+    from botocore.exceptions import BotoCoreError
+
+    # Who needs a client that cannot be made is told so then; the rest works without.
+    with contextlib.suppress(BotoCoreError):
+        for service in services:
+            aws_client(service)
 
 
 def make_fresh() -> None:

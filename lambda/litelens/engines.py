@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from litelens.bundle import IMAGE, Bundle
 from litelens.errors import BundleError
 
+# One image at a time; and what is not int8 in float32, where newer CPUs would choose bfloat16 and answer differently.
+_OPTIONS = {"NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
+
 
 class Engine(Protocol):
     """One int8 model with one input and named outputs. Its tensors are allocated once. Not safe for concurrent use."""
@@ -49,7 +52,7 @@ class OpenVINO:
         """Load the model; raises ValueError or RuntimeError when the file is not one that OpenVINO runs."""
         if bundle.weight_bits != 7:
             raise ValueError("its weights have 8 bits; quantize it with weight_bits = [7], or choose the engine litert")
-        model = _compiled(bundle, {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"})
+        model = _compiled(bundle, {**_OPTIONS, "INFERENCE_NUM_THREADS": threads})
         (image,) = model.inputs
         _check(bundle, {IMAGE: _port_kind(image), **{output.any_name: _port_kind(output) for output in model.outputs}})
         self._request = model.create_infer_request()
@@ -83,7 +86,7 @@ def compile_ahead(name: str, bundle: Bundle) -> None:
     if name == "openvino":
         import openvino
 
-        model = openvino.Core().compile_model(str(bundle.model), "CPU")
+        model = openvino.Core().compile_model(str(bundle.model), "CPU", dict(_OPTIONS))
         _compiled_file(bundle).write_bytes(model.export_model().getvalue())
 
 

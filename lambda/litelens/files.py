@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from litelens.errors import ImageTooLarge, NotAnImage
 
@@ -121,25 +122,25 @@ def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
     What a scan holds lies between its segment and the next; that of the last one ends with the file.
     """
     parts, end = 0, 2
-    for start in _markers(jpeg):
-        if start < end:
-            continue
-        parts = _one_more(parts, "JPEG", "segments")
-        marker, end = jpeg[start + 1], start + 2
-        if marker == _JPEG_END:
+    for markers in _markers(jpeg):
+        while (index := int(np.searchsorted(markers, end))) < len(markers):
+            parts = _one_more(parts, "JPEG", "segments")
+            start = int(markers[index])
+            marker, end = jpeg[start + 1], start + 2
+            if marker == _JPEG_END:
+                yield marker, start, end
+                return
+            end += int.from_bytes(jpeg[end : end + 2])
             yield marker, start, end
-            return
-        end += int.from_bytes(jpeg[end : end + 2])
-        yield marker, start, end
     yield _JPEG_END, len(jpeg), len(jpeg)
 
 
-def _markers(jpeg: bytes) -> Iterator[int]:
-    """Where there are markers, or what looks like one within a segment."""
+def _markers(jpeg: bytes) -> Iterator[NDArray[np.int64]]:
+    """Where there are markers, or what looks like one within a segment: int64 `(n,)`, strip by strip."""
     for start in range(0, len(jpeg), _STRIP_BYTES):
         strip = np.frombuffer(jpeg, np.uint8, min(_STRIP_BYTES + 1, len(jpeg) - start), start)
         found = np.flatnonzero(strip[:-1] == 0xFF)
-        yield from (start + found[_IS_MARKER[strip[found + 1]]]).tolist()
+        yield start + found[_IS_MARKER[strip[found + 1]]]
 
 
 def _png(data: bytes) -> Picture:

@@ -79,7 +79,7 @@ class Limits:
     """The largest image accepted. Pixels and memory are told from the header, before anything is decoded.
 
     `memory` is in bytes: what decoding takes beside the file. A JPEG that would take more is decoded at half its width
-    and height, which takes a quarter. The default leaves a function of 512 MB enough for everything else. `spare` bytes
+    and height, which takes a quarter. The default leaves a function of 1,024 MB enough for all else. `spare` bytes
     are left beyond that to copies of the file, to what decoders take whatever the size, and to other threads.
     """
 

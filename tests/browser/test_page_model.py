@@ -224,7 +224,7 @@ def test_the_calibration_chart_has_a_dot_for_each_bin(seen: Page) -> None:
     assert chart.curves == [near(points), near(as_trained)]
     assert chart.has_diagonal
     assert chart.titles == [
-        f"Of {one['images']:,} images with {percent(one['confidence'])} confidence, "
+        f"Of {one['images']:,} image{'' if one['images'] == 1 else 's'} with {percent(one['confidence'])} confidence, "
         f"{percent(one['accuracy'])} are right"
         for one in bins
     ]

@@ -20,6 +20,12 @@ def test_limits_and_threads_can_be_set() -> None:
     assert settings.threads == 3
 
 
+@pytest.mark.parametrize(("megabytes", "threads"), [("512", 1), ("1769", 1), ("3537", 1), ("3538", 2), ("10240", 5)])
+def test_a_function_has_the_threads_that_go_with_its_memory(megabytes: str, threads: int) -> None:
+    settings = read_settings({"LITELENS_BUNDLE": "b", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": megabytes})
+    assert settings.threads == threads
+
+
 def test_the_engine_can_be_set() -> None:
     assert read_settings({"LITELENS_BUNDLE": "b"}).engine == "litert"
     assert read_settings({"LITELENS_BUNDLE": "b", "LITELENS_ENGINE": "openvino"}).engine == "openvino"
