@@ -147,11 +147,12 @@ def decode(data: bytes, limits: Limits, spec: Preprocessing | None = None) -> De
         with _allocating_at_most(before + limits.memory + limits.spare):
             image.load()
         image_format = str(image.format)
-    rgb = _to_rgb(image, frame or (0, 0, *image.size))
+    # By the same name, so that what was decoded is let go before the next copy is made.
+    image = _to_rgb(image, frame or (0, 0, *image.size))
     if turn is not None:
-        rgb = rgb.transpose(turn)
-    part = _part(rgb, width / reduction, height / reduction, turn)
-    return DecodedImage(rgb, image_format, width, height, part)
+        image = image.transpose(turn)
+    part = _part(image, width / reduction, height / reduction, turn)
+    return DecodedImage(image, image_format, width, height, part)
 
 
 @contextmanager

@@ -139,7 +139,13 @@ def test_the_command_in_the_measurements_repeats_the_run(folder: Path, data: Pat
             r"OpenVINO and LiteRT agree on 96.50% of the test images only, less than the 97%",
         ),
         (
-            {"fp32_top1": 0.5, "int8_top1": 0.5, "openvino_top1": 0.494, "test_images": 1000},
+            {
+                "fp32_top1": 0.5,
+                "int8_top1": 0.5,
+                "openvino_top1": 0.494,
+                "openvino_agreement": 0.98,
+                "test_images": 1000,
+            },
             r"OpenVINO and LiteRT are 0.60% apart in top-1 on 1000 test images, more than the 0.30%",
         ),
     ],
@@ -168,7 +174,7 @@ def test_a_few_lost_images_of_a_small_test_set_count_as_chance(folder: Path, tmp
 def test_labels_that_do_not_fit_the_models_outputs_are_not_published(folder: Path, tmp_path: Path) -> None:
     run = shutil.copytree(folder / "run", tmp_path / "run")
     (run / "data.json").write_text(json.dumps({"labels": ["cat", "dog"], "digest": ""}))
-    with pytest.raises(SystemExit, match=r"gives logits \(1, 10\), but the manifest has 2 labels"):
+    with pytest.raises(SystemExit, match=r"the tensor logits has the shape \(1, 10\), but there are 2 labels"):
         step_by_step(tmp_path, tmp_path, "publish")
     assert list((tmp_path / "models").iterdir()) == []
 
