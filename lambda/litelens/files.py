@@ -112,7 +112,7 @@ def _jpeg(data: bytes) -> Picture:
             head.append(data[start:end])
         elif marker == _JPEG_EXIF and data.startswith(b"Exif\0\0", content) and not exif:
             exif = data[content + 6 : end]
-    rest = b"" if body is None else data[body:end]
+    rest = b"" if body is None else memoryview(data)[body:end]
     return Picture(b"".join([*head, rest]), exif, scans, first_scan_channels)
 
 

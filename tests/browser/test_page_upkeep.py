@@ -74,7 +74,7 @@ def test_the_same_failure_is_read_out_again(page: Page) -> None:
             told, {childList: true, characterData: true, subtree: true});
     }""")
     card(page, "rocket.jpg").get_by_role("button", name="Try again").click()
-    page.wait_for_function("window.told.length >= 2")
+    page.wait_for_function("() => window.told.length >= 2")
     said = page.evaluate("window.told")
     assert said[0] == ""
     assert said[-1].startswith("rocket.jpg: The service cannot be reached.")

@@ -12,13 +12,16 @@ with atheris.instrument_imports(include=["PIL", "litelens"]):
 
     from litelens.errors import InputError
     from litelens.images import FORMATS, Limits, decode
+    from litelens.preprocessing import Preprocessing
 
 # So small that no run takes long, yet with room for every kind of image in the corpus.
 LIMITS = Limits(bytes=50_000, pixels=100_000, memory=1_000_000)
+SPEC = Preprocessing(4, 4, crop=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def try_to_decode(data: bytes) -> None:
     try:
+        decode(data, LIMITS, SPEC).pixels(SPEC)
         image = decode(data, LIMITS)
     except InputError:
         return

@@ -70,7 +70,7 @@ def test_photos_are_what_serving_makes_of_them(preset: Preset, tmp_path: Path) -
         (tmp_path / name).mkdir()
         (tmp_path / name / "rocket.jpg").write_bytes(ROCKET.read_bytes())
     photos, _ = read_class_folders(tmp_path, preset.preprocessing).splits["train"]
-    expected = preset.preprocessing.pixels(decode(ROCKET.read_bytes(), LIMITS).rgb)
+    expected = decode(ROCKET.read_bytes(), LIMITS, preset.preprocessing).pixels(preset.preprocessing)
     assert np.array_equal(photos.pixels([0])[0], expected)
     assert photos.encoded(0) == ROCKET.read_bytes()
     assert photos.digests[0] == photos.digests[1]
