@@ -112,8 +112,7 @@ class DecodedImage:
         across, down = (right - left) / self.width, (bottom - top) / self.height
         used = spec.box(self.width, self.height)
         box = (left + used[0] * across, top + used[1] * down, left + used[2] * across, top + used[3] * down)
-        size = (spec.width, spec.height)
-        return np.asarray(self.rgb.resize(size, Image.Resampling[spec.interpolation.upper()], box))
+        return spec.pixels(self.rgb, box)
 
 
 def decode(data: bytes, limits: Limits, spec: Preprocessing | None = None) -> DecodedImage:

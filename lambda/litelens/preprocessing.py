@@ -38,10 +38,13 @@ class Preprocessing:
         if len(self.std) != 3 or not all(_is_number(std) and 0.001 <= std <= 1000 for std in self.std):
             raise ValueError("std must be three numbers from 0.001 to 1000")
 
-    def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The input's pixels, uint8 `(height, width, 3)`, from an RGB image of any size."""
+    def pixels(self, image: Image.Image, box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
+        """The input's pixels, uint8 `(height, width, 3)`, from an RGB image of any size.
+
+        They are those of the box (left, top, right, bottom), where the image is not the whole photo as it came.
+        """
         size = (self.width, self.height)
-        box = self.box(image.width, image.height)
+        box = box or self.box(image.width, image.height)
         if image.size != size or box != (0, 0, *size):
             image = image.resize(size, Image.Resampling[self.interpolation.upper()], box=box)
         return np.asarray(image)
