@@ -13,6 +13,10 @@ FUZZER = ROOT / "tests" / "runtime" / "fuzz_decoder.py"
 RUNS = 80_000
 LONGEST = 8_000
 
+# libFuzzer holds the peak of getrusage to its limit, and a process begins with the peak of the one that started it.
+# A shell's is small; that of these tests can be above the limit.
+FROM_A_SHELL = ["sh", "-c", '"$@"; exit $?', "sh"]
+
 
 def make_corpus(folder: Path) -> None:
     """Small files of every format, and the data folder's hostile ones where it is at hand."""
@@ -30,9 +34,10 @@ def make_corpus(folder: Path) -> None:
 def test_mutated_files_give_an_image_or_an_input_error(tmp_path: Path) -> None:
     make_corpus(tmp_path / "corpus")
     (tmp_path / "found").mkdir()
-    options = [f"-runs={RUNS}", "-seed=1", f"-max_len={LONGEST}", "-timeout=10", f"-artifact_prefix={tmp_path}/"]
+    limits = [f"-max_len={LONGEST}", "-timeout=10", "-rss_limit_mb=512"]
+    options = [f"-runs={RUNS}", "-seed=1", *limits, f"-artifact_prefix={tmp_path}/"]
     done = subprocess.run(
-        [sys.executable, FUZZER, tmp_path / "found", tmp_path / "corpus", *options],
+        [*FROM_A_SHELL, sys.executable, FUZZER, tmp_path / "found", tmp_path / "corpus", *options],
         cwd=ROOT / "lambda",
         env={"PYTHONPATH": "."},
         capture_output=True,

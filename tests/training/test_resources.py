@@ -17,8 +17,8 @@ from training.photos import read_photos
 from training.preset import load_preset
 
 MEASURED = (
-    "import resource, sys; from training.__main__ import main; main(sys.argv[1:]); "
-    "print('kilobytes', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    "import re, sys; from training.__main__ import main; main(sys.argv[1:]); "
+    "print('kilobytes', re.search(r'VmHWM:\\s+(\\d+) kB', open('/proc/self/status').read())[1])"
 )
 
 
