@@ -1,6 +1,6 @@
 """What runs a .tflite file: LiteRT or OpenVINO, whichever the container has."""
 
-import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from litelens.bundle import IMAGE, Bundle
 from litelens.errors import BundleError
+
+_logger = logging.getLogger(__name__)
 
 # One image at a time; and what is not int8 in float32, where newer CPUs would choose bfloat16 and answer differently.
 _OPTIONS = {"NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
@@ -94,10 +96,11 @@ def _compiled(bundle: Bundle, options: Mapping[str, Any]) -> Any:
     import openvino
 
     core = openvino.Core()
-    if _compiled_file(bundle).is_file():
-        # What another kind of CPU, or another version, has compiled is refused.
-        with contextlib.suppress(RuntimeError):
-            return core.import_model(_compiled_file(bundle).read_bytes(), "CPU", options)
+    if (compiled := _compiled_file(bundle)).is_file():
+        try:
+            return core.import_model(compiled.read_bytes(), "CPU", options)
+        except RuntimeError:
+            _logger.warning("%s is for another version of OpenVINO or another kind of CPU; compiling anew.", compiled)
     return core.compile_model(str(bundle.model), "CPU", options)
 
 

@@ -110,21 +110,37 @@ def test_more_threads_give_the_same_answers(bundle: Bundle, noise: np.random.Gen
         assert np.array_equal(make(bundle, 2).run(levels)[LOGITS], make(bundle, 1).run(levels)[LOGITS])
 
 
-def test_what_was_compiled_ahead_gives_the_same_answers(copied: Bundle, noise: np.random.Generator) -> None:
+def test_what_was_compiled_ahead_is_loaded_in_place_of_the_model(
+    copied: Bundle, noise: np.random.Generator, caplog: pytest.LogCaptureFixture
+) -> None:
     levels = some_levels(noise)
     expected = OpenVINO(copied, threads=1).run(levels)
     compile_ahead("openvino", copied)
-    assert (copied.folder / f"{copied.sha256}.openvino").stat().st_size > 1_000_000
+    copied.model.unlink()
     found = OpenVINO(copied, threads=1).run(levels)
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    assert not caplog.messages
 
 
-def test_what_another_machine_compiled_is_compiled_anew(copied: Bundle, noise: np.random.Generator) -> None:
+@pytest.mark.parametrize("spoilt", ["another version", "another kind of CPU", "cut short", "no such file"])
+def test_what_does_not_fit_is_compiled_anew_which_is_logged(
+    copied: Bundle, noise: np.random.Generator, caplog: pytest.LogCaptureFixture, spoilt: str
+) -> None:
+    compile_ahead("openvino", copied)
     compiled = copied.folder / f"{copied.sha256}.openvino"
-    compiled.write_bytes(b"of another version" * 1000)
+    content = compiled.read_bytes()
+    files = {
+        "another version": content.replace(b"ov=20", b"ov=19", 1),
+        "another kind of CPU": content.replace(b"isa=", b"isa=6502 and ", 1),
+        "cut short": content[: len(content) // 2],
+        "no such file": b"no such file" * 1000,
+    }
+    assert files[spoilt] != content
+    compiled.write_bytes(files[spoilt])
     levels = some_levels(noise)
     expected = LiteRT(copied, threads=1).run(levels)[LOGITS].argmax()
     assert OpenVINO(copied, threads=1).run(levels)[LOGITS].argmax() == expected
+    assert compiled.name in caplog.text
 
 
 def test_litert_needs_nothing_compiled_ahead(copied: Bundle) -> None:
