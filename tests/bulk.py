@@ -19,6 +19,9 @@ from handlers.answers import BulkResult
 from litelens.images import Limits
 from settings import Settings
 
+# What S3 answered an upload with, as header x-amz-request-id.
+UPLOAD_REQUEST_ID = "C3D13FE58DE4C810"
+
 
 def new_table(resource: str) -> str:
     """The name of a table made for one test, as the template's resource declares it."""
@@ -75,6 +78,7 @@ def record(arrived: Put, event: str = "ObjectCreated:Put", **more: str) -> dict[
         "awsRegion": "us-east-1",
         "eventTime": "2026-11-21T00:00:00.000Z",
         "eventName": event,
+        "responseElements": {"x-amz-request-id": UPLOAD_REQUEST_ID, "x-amz-id-2": "host"},
         "s3": {
             "s3SchemaVersion": "1.0",
             "configurationId": "uploads",

@@ -18,11 +18,9 @@ from adapters.deadline import Deadline
 from adapters.snapshots import prepare_for_snapshots
 from handlers.operations import DESCRIBE_PATH, REPORT_PATH, UPLOADS_PATH, Operations
 from handlers.problems import INTERNAL, KINDS, MethodNotAllowed, UnknownPath, problem
-from handlers.records import logger, metrics, record_failure, record_problem, record_request
+from handlers.records import Handler, record_failure, record_problem, record_request, recorded
 from handlers.requests import Call
 from settings import Settings, read_settings
-
-Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 # Left of the invocation's time for finishing an image that was begun and for answering.
 RESERVED_SECONDS = 3.0
@@ -54,22 +52,20 @@ def create_handler(settings: Settings) -> Handler:
     if settings.cors_origin:
         always["Vary"] = "Origin"
 
-    @logger.inject_lambda_context(clear_state=True)
-    @metrics.log_metrics
     def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-        record_request()
         try:
             answer = app.resolve(event, context)
             request_id = app.current_event.request_context.request_id
         except Exception as error:  # an event that is not API Gateway's breaks the resolver itself
             request_id = context.aws_request_id
             answer = _bare(_fail(error, request_id))
+        record_request(request_id, event.get("resource"))
         headers = answer["multiValueHeaders"]
         headers.setdefault("Cache-Control", ["no-store"])
         headers.update({name: [value] for name, value in always.items()} | {"X-Request-Id": [request_id]})
         return answer
 
-    return handle
+    return recorded(handle, settings.engine)
 
 
 class _Routes:

@@ -24,6 +24,8 @@ class Arrival:
     is_version: bool
     # Differs where the same bytes are put again, and stays when S3 or SQS tells twice; empty where it is not told.
     sequencer: str = ""
+    # S3's own id of the request that put the object, which its answer had; empty where it is not told.
+    upload_request_id: str = ""
 
     @property
     def location(self) -> ObjectLocation:
@@ -49,9 +51,14 @@ class _S3(Struct):
     object: _Object
 
 
+class _Answered(Struct):
+    request_id: str = msgspec.field(name="x-amz-request-id", default="")
+
+
 class _Record(Struct, rename="camel"):
     event_name: str
     s3: _S3
+    response_elements: _Answered = msgspec.field(default_factory=_Answered)
 
 
 class _Notification(Struct):
@@ -72,16 +79,24 @@ def read_notification(body: str) -> list[Arrival]:
         if _is_test_event(body):
             return []
         raise InvalidNotification("The message is no notification of S3.") from error
-    return [_arrival(record.s3) for record in records if record.event_name.startswith("ObjectCreated:")]
+    return [_arrival(record) for record in records if record.event_name.startswith("ObjectCreated:")]
 
 
-def _arrival(s3: _S3) -> Arrival:
+def _arrival(record: _Record) -> Arrival:
+    s3 = record.s3
     # S3 writes keys as forms are written: a space as a plus sign, and everything else that is not ASCII as %xx.
     key = unquote_plus(s3.object.key)
     version, etag = s3.object.version_id, s3.object.e_tag
     if not version and not etag:
         raise InvalidNotification("The notification names neither a version nor an etag.")
-    return Arrival(s3.bucket.name, key, version or etag, is_version=bool(version), sequencer=s3.object.sequencer)
+    return Arrival(
+        s3.bucket.name,
+        key,
+        version or etag,
+        is_version=bool(version),
+        sequencer=s3.object.sequencer,
+        upload_request_id=record.response_elements.request_id,
+    )
 
 
 def _is_test_event(body: str) -> bool:

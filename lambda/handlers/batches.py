@@ -16,6 +16,7 @@ from aws_lambda_powertools.utilities.idempotency import (
     idempotent_function,
 )
 from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
+from aws_lambda_powertools.utilities.idempotency.persistence.datarecord import DataRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from adapters.calls import aws_client
@@ -23,11 +24,18 @@ from adapters.deadline import Deadline
 from handlers.arrivals import Arrival, InvalidNotification, read_notification
 from handlers.backfill import read_batch
 from handlers.problems import KINDS, OutOfTime
-from handlers.records import logger, metrics, record_batch, record_failure, record_in_progress, record_problem
+from handlers.records import (
+    Handler,
+    logged_with,
+    record_batch,
+    record_duplicate,
+    record_failure,
+    record_in_progress,
+    record_problem,
+    recorded,
+)
 from handlers.worker import PARALLEL, Worker
 from settings import Settings, required
-
-Handler = Callable[[dict[str, Any], LambdaContext], Any]
 
 _PREFIX = "bulk"
 
@@ -53,15 +61,13 @@ def create_handler(settings: Settings) -> Handler:
     """
     batches = _Batches(settings)
 
-    @logger.inject_lambda_context(clear_state=True)
-    @metrics.log_metrics
     def handle(event: dict[str, Any], context: LambdaContext) -> Any:
         deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000 - _RESERVED_SECONDS)
         if "Items" in event:
             return batches.tell_results(read_batch(event), deadline, context.aws_request_id)
         return batches.take_messages(event, deadline, context)
 
-    return handle
+    return recorded(handle, settings.engine)
 
 
 class _NotFinal(Exception):
@@ -96,7 +102,9 @@ class _Batches:
         self._processor = AsyncBatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
         # What was done must be forgotten before its result is, and images that come then are new.
         remembered = min(_QUEUE_DAYS, settings.result_days) * _DAY - _DAY // 24
-        self._once = IdempotencyConfig(expires_after_seconds=remembered, hash_function="sha256")
+        self._once = IdempotencyConfig(
+            expires_after_seconds=remembered, hash_function="sha256", response_hook=_record_repetition
+        )
         client = aws_client("dynamodb", _ATTEMPTS)
         memory = DynamoDBPersistenceLayer(required(settings, "idempotency_table"), boto3_client=client)
         # Else the first threads would each do that, and some work with it half done.
@@ -115,6 +123,9 @@ class _Batches:
         told = [self._threads.submit(self._worker.tell_result, each, deadline, request_id) for each in arrivals]
         # Even if one has failed: what still runs would go on in the next invocation.
         wait(told)
+        for each in told:
+            if isinstance(error := each.exception(), Exception):
+                _record(error, request_id)
         return [msgspec.to_builtins(each.result()) for each in told]
 
     def take_messages(self, event: dict[str, Any], deadline: Deadline, context: LambdaContext) -> Any:
@@ -124,22 +135,28 @@ class _Batches:
 
         async def take_record(record: SQSRecord) -> None:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._threads, self._take, record.body, deadline, context.aws_request_id)
+            await loop.run_in_executor(self._threads, self._take, record, deadline, context.aws_request_id)
 
         return async_process_partial_response(event, take_record, self._processor, context)
 
-    def _take(self, message: str, deadline: Deadline, request_id: str) -> None:
+    def _take(self, message: SQSRecord, deadline: Deadline, request_id: str) -> None:
         """See to it that all objects of a message have their results; raises the first error, after trying all."""
-        errors = []
-        for arrival in _arrivals(message, request_id):
+        with logged_with(request_id=request_id, message_id=message.message_id):
+            arrivals = _arrivals(message.body, request_id)
+            errors = [error for arrival in arrivals if (error := self._error_of(arrival, deadline, request_id))]
+        if errors:
+            raise errors[0]
+
+    def _error_of(self, arrival: Arrival, deadline: Deadline, request_id: str) -> Exception | None:
+        """What kept this arrival from its result, if anything did."""
+        with logged_with(upload_request_id=arrival.upload_request_id or None):
             try:
                 with self._turns.of(arrival.bucket, arrival.key, arrival.revision):
                     self._take_arrival(arrival, deadline, request_id)
             except Exception as error:
                 _record(error, request_id)
-                errors.append(error)
-        if errors:
-            raise errors[0]
+                return error
+        return None
 
     def _take_arrival(self, arrival: Arrival, deadline: Deadline, request_id: str) -> None:
         if deadline.remaining() < _LEAST_SECONDS:
@@ -165,6 +182,12 @@ def _arrivals(message: str, request_id: str) -> list[Arrival]:
     except InvalidNotification as error:
         record_failure(error, request_id)
         raise
+
+
+def _record_repetition(response: Any, idempotent_data: DataRecord) -> Any:
+    """Called in place of what was done before."""
+    record_duplicate()
+    return response
 
 
 def _record(error: Exception, request_id: str) -> None:

@@ -9,7 +9,7 @@ from litelens.classifier import Classifier, Options
 def classify(classifier: Classifier, data: bytes, options: Options, request_id: str) -> Classification:
     """What the image in these bytes shows; raises InputError."""
     prediction = classifier.classify(data, options)
-    record_prediction(prediction, len(data), request_id)
+    record_prediction(prediction, classifier.bundle.threshold, len(data), request_id)
     return classification_of(prediction)
 
 

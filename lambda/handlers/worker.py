@@ -17,6 +17,7 @@ from handlers.answers import BulkResult, Classification, Failure, Model
 from handlers.arrivals import Arrival
 from handlers.outcomes import classify, failure
 from handlers.problems import OutOfTime
+from handlers.records import record_duplicate
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier, Options
 from litelens.errors import InputError
@@ -71,6 +72,8 @@ class Worker:
         """
         result_id = ResultId(arrival.bucket, arrival.key, arrival.revision, self.model)
         found = self._results.find(result_id, deadline)
+        if found:
+            record_duplicate()
         saved = found or self._save(result_id, arrival, deadline, request_id)
         result = msgspec.json.decode(saved, type=BulkResult)
         # What is classified now was just read; of what was found, another revision may have come since.

@@ -71,11 +71,16 @@ class Timing:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The likeliest labels, best first; `uncertain` when the best is below the threshold."""
+    """The likeliest labels, best first; `uncertain` when the best is below the threshold.
+
+    `entropy` is that of all labels' confidences p, the sum of p * log2(1 / p), in bits: 0 when one label has it all,
+    log2 of the number of labels when each has the same.
+    """
 
     candidates: tuple[Candidate, ...]
     group: Group | None
     uncertain: bool
+    entropy: float
     heat_map: HeatMap | None
     image_format: str
     width: int
@@ -168,6 +173,7 @@ class Classifier:
             candidates=tuple(self._candidate(int(index), confidences) for index in best_first[: options.top_k]),
             group=self._best_group(confidences),
             uncertain=best < threshold,
+            entropy=entropy(confidences),
             heat_map=self._map_of(int(best_first[0]), scores, image, options),
             image_format=image.format,
             width=image.width,
@@ -206,6 +212,13 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return probabilities
+
+
+def entropy(probabilities: NDArray[np.float32]) -> float:
+    """Shannon's entropy in bits, of probabilities `(classes,)`."""
+    # In float64, as 1 / p of the least float32 is none.
+    possible = probabilities[probabilities > 0].astype(np.float64)
+    return float((possible * np.log2(1 / possible)).sum())
 
 
 def _milliseconds(seconds: float) -> float:

@@ -24,7 +24,7 @@ from support import (
     recorded_event,
 )
 
-from handlers import api, problems
+from handlers import api, problems, records
 from handlers.bodies import IMAGE_TYPES
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier
@@ -44,7 +44,7 @@ GIANT_PNG = encoded(Image.new("1", (8000, 7000)), "PNG")
 def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Printed:
     """What the handler has written for CloudWatch: its log, its metrics, and anything on standard error."""
     written = StringIO()
-    monkeypatch.setattr(api.logger.registered_handler, "stream", written)
+    monkeypatch.setattr(records.logger.registered_handler, "stream", written)
 
     def all_so_far() -> str:
         written.write("".join(capsys.readouterr()))

@@ -14,7 +14,7 @@ from test_api_aws import problem_of, put, succeeded
 from test_forms import FORM_TYPE, form
 
 from adapters.describer import USUAL_QUESTION
-from handlers import api
+from handlers import api, records
 from litelens.images import Limits
 from settings import Settings
 
@@ -197,7 +197,7 @@ def test_no_log_line_tells_what_was_sent_or_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     written = StringIO()
-    monkeypatch.setattr(api.logger.registered_handler, "stream", written)
+    monkeypatch.setattr(records.logger.registered_handler, "stream", written)
     in_s3 = {"s3_uri": f"s3://photos/{KEY}"}
     with aws_at(moto_server):
         from adapters.objects import s3_client

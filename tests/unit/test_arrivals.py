@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 import pytest
-from bulk import Put, notification, record
+from bulk import UPLOAD_REQUEST_ID, Put, notification, record
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +18,14 @@ KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lamb
 
 def test_an_object_is_told_by_its_etag() -> None:
     (arrival,) = read_notification(notification(record(PUT)))
-    assert arrival == Arrival("photos", "uploads/cat.jpg", PUT.etag, is_version=False, sequencer="0055AED6DC")
+    assert arrival == Arrival(
+        "photos",
+        "uploads/cat.jpg",
+        PUT.etag,
+        is_version=False,
+        sequencer="0055AED6DC",
+        upload_request_id=UPLOAD_REQUEST_ID,
+    )
     assert (arrival.location.etag, arrival.location.version_id) == (PUT.etag, None)
 
 
@@ -61,6 +68,12 @@ def test_an_object_may_be_created_in_any_way(event: str) -> None:
 
 def test_the_test_that_s3_sends_once_is_no_arrival() -> None:
     assert read_notification('{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "photos"}') == []
+
+
+def test_the_request_that_put_an_object_need_not_be_told() -> None:
+    (without_it,) = read_notification(notification(without("responseElements")))
+    (without_its_id,) = read_notification(notification(record(PUT) | {"responseElements": {}}))
+    assert without_it.upload_request_id == without_its_id.upload_request_id == ""
 
 
 def without(*path: str) -> dict[str, Any]:

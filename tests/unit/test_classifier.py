@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ from PIL import Image
 from support import BUNDLE, ROCKET, encoded
 
 from litelens.bundle import load_bundle
-from litelens.classifier import Classifier, Options, Timing, softmax
+from litelens.classifier import Classifier, Options, Timing, entropy, softmax
 from litelens.errors import ImageTooLarge, InvalidOption
 from litelens.images import Limits, decode
 
@@ -134,3 +135,17 @@ def test_the_limits_reach_the_decoder() -> None:
 
 def test_softmax_survives_extreme_scores() -> None:
     assert softmax(np.array([1000.0, 1000.0, -1000.0], np.float32)).tolist() == [0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "bits"),
+    [([1, 0, 0], 0), ([0.5, 0.25, 0.25], 1.5), ([0.01] * 100, math.log2(100)), ([1, 1e-45], 0)],
+)
+def test_entropy_is_in_bits(probabilities: list[float], bits: float) -> None:
+    assert entropy(np.array(probabilities, np.float32)) == pytest.approx(bits, abs=1e-5)
+
+
+def test_the_entropy_of_a_prediction_is_that_of_all_labels(classifier: Classifier) -> None:
+    few, all_labels = (classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k)) for top_k in (1, 100))
+    expected = sum(c.confidence * math.log2(1 / c.confidence) for c in all_labels.candidates if c.confidence)
+    assert few.entropy == all_labels.entropy == pytest.approx(expected, abs=1e-4)
