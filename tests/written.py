@@ -1,24 +1,18 @@
 """What the handlers write for CloudWatch, for tests: every line of the log and of the metrics, as it comes."""
 
+import functools
 import json
-import sys
-import time
 from io import StringIO
 from typing import Any
 
 import pytest
+from aws_lambda_powertools.metrics.provider.cloudwatch_emf import cloudwatch
 
 from handlers.records import logger
 
 
 class Written(StringIO):
-    """Standard output of the function. Other threads get their turn in the middle of each write, as in Lambda, where
-    each is sent at once."""
-
-    def write(self, text: str) -> int:
-        written = super().write(text)
-        time.sleep(0)
-        return written
+    """Standard output of the function."""
 
     def lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.getvalue().splitlines()]
@@ -40,10 +34,11 @@ class Written(StringIO):
         self.truncate()
 
 
-def written_from_now_on(patch: pytest.MonkeyPatch) -> Written:
-    written = Written()
+def written_from_now_on(patch: pytest.MonkeyPatch, written: Written | None = None) -> Written:
+    written = written or Written()
     patch.setattr(logger.registered_handler, "stream", written)
-    patch.setattr(sys, "stdout", written)
+    # Not standard output itself, which pytest puts back before the test begins.
+    patch.setattr(cloudwatch, "print", functools.partial(print, file=written), raising=False)
     return written
 
 

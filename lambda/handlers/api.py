@@ -18,9 +18,11 @@ from adapters.deadline import Deadline
 from adapters.snapshots import prepare_for_snapshots
 from handlers.operations import DESCRIBE_PATH, REPORT_PATH, UPLOADS_PATH, Operations
 from handlers.problems import INTERNAL, KINDS, MethodNotAllowed, UnknownPath, problem
-from handlers.records import Handler, record_failure, record_problem, record_request, recorded
+from handlers.records import record_failure, record_problem, record_request, recorded
 from handlers.requests import Call
 from settings import Settings, read_settings
+
+Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
 # Left of the invocation's time for finishing an image that was begun and for answering.
 RESERVED_SECONDS = 3.0

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from written import Written, units, written_from_now_on
 
 from adapters.errors import StorageUnavailable
 from handlers import api, batches
-from handlers.records import metrics
+from handlers.records import metrics, record_batch, record_in_progress
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier
 from litelens.engines import LiteRT
@@ -280,6 +281,28 @@ class TestBackfills:
         assert all(line["function_request_id"] == Context.aws_request_id for line in written.emitted())
         assert len(written.values("Duration")) == 1
 
+    def test_no_line_is_logged_in_the_middle_of_one_of_metrics(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Interrupted(Written):
+            """Another thread logs while what Powertools prints has no end yet."""
+
+            other = threading.Thread(target=record_in_progress, args=["request"])
+
+            def write(self, text: str) -> int:
+                count = super().write(text)
+                if not text.endswith("\n"):
+                    self.other.start()
+                    self.other.join(0.5)
+                return count
+
+        written = Interrupted()
+        written_from_now_on(monkeypatch, written)
+        for number in range(100):
+            record_batch(number)
+        written.other.join()
+        metric, log = written.lines()
+        assert metric["Records"] == [float(number) for number in range(100)]
+        assert log["message"] == "in progress"
+
     def test_one_that_is_given_up_counts_what_failed(self, settings: Settings, written: Written) -> None:
         handler = batches.create_handler(settings)
         with pytest.MonkeyPatch.context() as patch, failing_aws(error(503, "SlowDown")):
@@ -297,25 +320,29 @@ def everything(moto_server: str) -> Iterator[Written]:
         for name, value in bedrock.environment.items():
             patch.setenv(name, value)
         patch.setenv("_X_AMZN_TRACE_ID", f"Root={TRACE};Parent=53995c3f42cd8ad8;Sampled=1")
-        # Whichever tests ran before, these are the first invocations here.
-        patch.setattr("aws_lambda_powertools.logging.logger.is_cold_start", True)
         bedrock.script(answer(SECRET))
         settings = new_settings(event_bus="default", describe_model="amazon.nova-lite-v1:0")
         handle, take = api.create_handler(settings), batches.create_handler(settings)
         written = written_from_now_on(patch)
-        patch.setattr(metrics, "service", "api")
+        begin_service(patch, "api")
         for request in requests():
             handle(request, LambdaContext())
         with patch.context() as broken:
             broken.setattr(LiteRT, "run", None)
             handle(classify_bytes(PHOTO), LambdaContext())
-        patch.setattr(metrics, "service", "bulk")
+        begin_service(patch, "bulk")
         puts = [put(settings, f"uploads/{SECRET}{number}.jpg", body) for number, body in enumerate((PHOTO, b"hello"))]
         bodies = [notification(told(arrived)) for arrived in puts]
         for _ in range(2):
             take(batch(*bodies, SECRET, notification(told(Put(SECRET, SECRET, "etag")))), Context())
         take(backfill(*puts, Put(SECRET, SECRET, "etag")), Context(seconds=12))
         yield written
+
+
+def begin_service(patch: pytest.MonkeyPatch, name: str) -> None:
+    """From now on this is a new execution environment of that function."""
+    patch.setattr(metrics, "service", name)
+    patch.setattr("aws_lambda_powertools.logging.logger.is_cold_start", True)
 
 
 def requests() -> list[dict[str, Any]]:
@@ -355,8 +382,6 @@ def test_the_page_lists_every_metric_with_its_unit_and_service(everything: Writt
     for line in everything.emitted():
         for metric in units(line).items():
             services.setdefault(metric, set()).add(line["service"])
-    # What makes both functions cold, slow or busy is the same code; only the first of all is cold here.
-    services["ColdStarts", "Count"].add("bulk")
     emitted = {
         name: (unit, "both" if len(among) == 2 else next(iter(among))) for (name, unit), among in services.items()
     }
@@ -368,7 +393,7 @@ def test_the_page_has_every_query() -> None:
     assert sorted(blocks) == sorted(path.read_text() for path in QUERIES)
 
 
-WORDS = set("fields filter stats sort limit by as and desc asc ispresent count avg pct".split())
+WORDS = {"fields", "filter", "stats", "sort", "limit", "by", "as", "and", "desc", "ispresent", "count", "avg", "pct"}
 
 
 def fields_named(query: str) -> set[str]:
