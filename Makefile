@@ -7,18 +7,23 @@ TESTS ?= tests
 WORKERS ?= 1
 RATE ?= 10
 SECONDS ?= 30
+SINCE ?= 1h
 
 override export IMAGE := $(value IMAGE)
 override export DATA := $(value DATA)
 override export NAME := $(value NAME)
 override export API_KEY := $(value API_KEY)
-override export STACK := $(value STACK)
+override export STACK := $(or $(value STACK),$(if $(ENV),litelens-$(ENV)))
+override export ENV := $(value ENV)
+override export VERSION := $(value VERSION)
+override export BULK_VERSION := $(value BULK_VERSION)
+override export FORCE := $(value FORCE)
 export LITELENS_BUNDLE := $(BUNDLE)
 
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
 
-.PHONY: help run local classify test lint bench cost load train redrive site screenshots openapi lock clean
+.PHONY: help run local classify test lint bench cost load train deploy rollback logs tail redrive destroy site screenshots openapi lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -62,13 +67,40 @@ load: $(DEV_ENV) ## time the answers to requests at a rate (RATE=5,10,20 SECONDS
 train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PRESET=cifar100 for another recipe)
 	@.venv-dev/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)
 
-redrive: ## send uploads that failed three times back to the queue (STACK=litelens)
+deploy: ## build and deploy a stack as samconfig.toml says (ENV=dev or ENV=prod)
+	@$(call need_environment,deploy)
+	sam build --config-env "$$ENV"
+	sam deploy --config-env "$$ENV"
+
+rollback: ## answer by the versions before those in use (ENV=prod; VERSION=7 BULK_VERSION=5 for others)
+	@$(call need_stack,rollback)
+	@$(call read_output,ApiFunctionName,is it one of litelens?) && \
+	$(call read_output,BulkFunctionName,is it one of litelens?) && \
+	infra/rollback.sh "$$ApiFunctionName" "$$VERSION" && infra/rollback.sh "$$BulkFunctionName" "$$BULK_VERSION"
+
+logs: ## print what the functions logged (ENV=prod SINCE=1h)
+	@$(call need_stack,logs)
+	@$(call read_logs) && \
+	aws logs tail "$$ApiLogsName" --since "$(SINCE)" --format short && \
+	aws logs tail "$$BulkLogsName" --since "$(SINCE)" --format short
+
+tail: ## print what the functions log, as it comes (ENV=prod)
+	@$(call need_stack,tail)
+	@$(call read_logs) && \
+	{ aws logs tail "$$ApiLogsName" --follow --format short & aws logs tail "$$BulkLogsName" --follow --format short; wait; }
+
+redrive: ## send uploads that failed three times back to the queue (ENV=prod)
 	@$(call need_stack,redrive)
 	@$(call read_output,ImagesDeadLettersArn,is it one of litelens?) && \
 	aws sqs start-message-move-task --source-arn "$$ImagesDeadLettersArn" >/dev/null && \
 	echo "The uploads that failed are on their way back to the queue."
 
-site: ## put the page in web/ where a stack serves it (STACK=litelens)
+destroy: ## delete a stack, once its bucket is empty or with FORCE=1 (ENV=dev)
+	@$(call need_environment,destroy)
+	@$(call need_stack,destroy)
+	@$(call read_output,UploadBucketName,is it one of litelens?) && infra/destroy.sh "$$UploadBucketName"
+
+site: ## put the page in web/ where a stack serves it (ENV=prod)
 	@$(call need_stack,site)
 	@test -f web/index.html || { echo "There is no page to put anywhere; web/index.html is missing." >&2; exit 2; }
 	@$(call read_output,SiteBucketName,is it one of litelens with Page=true?) && \
@@ -79,8 +111,18 @@ site: ## put the page in web/ where a stack serves it (STACK=litelens)
 	aws cloudfront create-invalidation --distribution-id "$$SiteDistributionId" --paths '/*' >/dev/null && \
 	echo "The page is at $$PageUrl"
 
+define need_environment
+test -n "$$ENV" || { echo "Which environment of samconfig.toml? make $(1) ENV=dev" >&2; exit 2; }
+grep -q "^\[$$ENV\." samconfig.toml || { echo "samconfig.toml has no environment $$ENV; add one, or choose another" >&2; exit 2; }
+command -v sam >/dev/null || { echo "make $(1) needs the SAM CLI, the command sam; install it first" >&2; exit 2; }
+endef
+
+define read_logs
+$(call read_output,ApiLogsName,is it one of litelens?) && $(call read_output,BulkLogsName,is it one of litelens?)
+endef
+
 define need_stack
-test -n "$$STACK" || { echo "Which stack? make $(1) STACK=litelens" >&2; exit 2; }
+test -n "$$STACK" || { echo "Which stack? make $(1) ENV=prod, or STACK=litelens" >&2; exit 2; }
 command -v aws >/dev/null || { echo "make $(1) needs the AWS CLI, the command aws; install it first" >&2; exit 2; }
 endef
 

@@ -24,7 +24,7 @@ BULK_CONCURRENCY, BACKFILL_CONCURRENCY, API_RATE = 10, 100, 10
 MESSAGES, BATCH = 10, 100
 
 # Bytes that an image's line in the log has, and those of the metrics that are logged with every invocation.
-LOG_LINE, LOG_METRICS = 600, 400
+LOG_LINE, LOG_METRICS = 800, 1100
 
 # A result has some 900 bytes of JSON, so that with its keys it is two units, in the table and in its index.
 RESULT_UNITS = 2

@@ -1,4 +1,4 @@
-"""infra/storage.yaml on moto: its bucket, queues and tables, and what it says of the function that works on them."""
+"""infra/storage.yaml on moto, its bucket, queues and tables, and what infra/bulk.yaml says of the function for them."""
 
 import json
 import logging
@@ -16,14 +16,20 @@ from local.aws import aws_session, client_at
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_s3.type_defs import QueueConfigurationTypeDef
-    from mypy_boto3_sqs import SQSClient
 
 ROOT = Path(__file__).parent.parent
 
-_STACK, _STORAGE = ROOT / "template.yaml", ROOT / "infra" / "storage.yaml"
+_STACK = ROOT / "template.yaml"
 
-# moto knows no policies of buckets and queues, and would run a function in Docker that is mapped to a queue.
-_LEFT_OUT = {"AWS::Lambda::EventSourceMapping", "AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy"}
+# moto knows no policies of buckets and queues and no aliases, and would run a function in Docker that is mapped to a
+# queue.
+_LEFT_OUT = {
+    "AWS::Lambda::Alias",
+    "AWS::Lambda::EventSourceMapping",
+    "AWS::Lambda::Version",
+    "AWS::S3::BucketPolicy",
+    "AWS::SQS::QueuePolicy",
+}
 
 
 @dataclass(frozen=True)
@@ -57,53 +63,96 @@ class Storage:
     function: Function
 
 
+@dataclass(frozen=True)
+class _Stack:
+    """A stack's resources after SAM's transform, what moto calls those that it made, and the stack's outputs."""
+
+    resources: Mapping[str, Any]
+    made: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+    def properties(self, kind: str) -> dict[str, Any]:
+        """The properties of the only resource of this type."""
+        (found,) = (resource["Properties"] for resource in self.resources.values() if resource["Type"] == kind)
+        return dict(found)
+
+
 def create_storage(endpoint: str, name: str, parameters: Mapping[str, str]) -> Storage:
-    """The storage as a stack of this name on the AWS at `endpoint`.
+    """The storage, and what uses it, as stacks of this name and `name`-bulk on the AWS at `endpoint`.
 
     Other parameters than those given have the defaults of template.yaml.
     """
-    resources, made = _create_stack(client_at(endpoint, "cloudformation"), name, parameters)
-    sqs = client_at(endpoint, "sqs")
-    queue_arn = _queue_arn(sqs, made["ImagesQueue"])
+    client = client_at(endpoint, "cloudformation")
+    storage = _create_stack(client, name, "Storage", _Values(name, parameters, {}))
+    bulk = _create_stack(client, f"{name}-bulk", "Bulk", _Values(name, parameters, {"Storage": storage.outputs}))
+    queue_arn = storage.outputs["ImagesQueueArn"]
     # moto makes the bucket without its notifications.
-    notified = _properties(resources, "AWS::S3::Bucket")["NotificationConfiguration"]["QueueConfigurations"]
+    notified = storage.properties("AWS::S3::Bucket")["NotificationConfiguration"]["QueueConfigurations"]
     client_at(endpoint, "s3").put_bucket_notification_configuration(
-        Bucket=made["UploadBucket"],
+        Bucket=storage.made["UploadBucket"],
         NotificationConfiguration={"QueueConfigurations": [_notification(queue, queue_arn) for queue in notified]},
     )
-    mapping = _properties(resources, "AWS::Lambda::EventSourceMapping")
+    mapping = bulk.properties("AWS::Lambda::EventSourceMapping")
     return Storage(
-        bucket=made["UploadBucket"],
-        results_table=made["ResultsTable"],
-        dead_letters_url=made["ImagesDeadLetters"],
+        bucket=storage.made["UploadBucket"],
+        results_table=storage.made["ResultsTable"],
+        dead_letters_url=storage.made["ImagesDeadLetters"],
         source=EventSource(
-            queue_url=made["ImagesQueue"],
+            queue_url=storage.made["ImagesQueue"],
             queue_arn=queue_arn,
             batch_size=mapping["BatchSize"],
             window=mapping["MaximumBatchingWindowInSeconds"],
             reports_failures="ReportBatchItemFailures" in mapping["FunctionResponseTypes"],
         ),
-        function=_function(endpoint, made["BulkFunction"], resources),
+        function=_function(endpoint, bulk),
     )
 
 
-def _create_stack(
-    client: "CloudFormationClient", name: str, parameters: Mapping[str, str]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The template's resources after SAM's transform, and what moto calls those that it makes."""
-    template = _transformed(_STORAGE)
-    declared = yaml_parse(_STACK.read_text())["Parameters"]
-    values = {key: str(parameters.get(key, declared[key]["Default"])) for key in template["Parameters"]}
+@dataclass(frozen=True)
+class _Values:
+    """What template.yaml hands to stacks that it nests: its own parameters, and the outputs of other such stacks."""
+
+    stack_name: str
+    parameters: Mapping[str, str]
+    outputs: Mapping[str, Mapping[str, str]]
+
+    def of(self, node: Any, declared: Mapping[str, Any]) -> str:
+        if not isinstance(node, Mapping):
+            return str(node)
+        ((function, argument),) = node.items()
+        if function == "Fn::GetAtt":
+            stack, output = argument
+            return self.outputs[stack][output.removeprefix("Outputs.")]
+        if function == "Fn::Join":
+            # Lists are given as text already.
+            return self.of(argument[1], declared)
+        if argument == "AWS::StackName":
+            return self.stack_name
+        return str(self.parameters.get(argument, declared[argument]["Default"]))
+
+
+def _create_stack(client: "CloudFormationClient", name: str, application: str, values: _Values) -> _Stack:
+    """The application that template.yaml nests by this name, as a stack of its own."""
+    stack = yaml_parse(_STACK.read_text())
+    nested = stack["Resources"][application]["Properties"]
+    template = _transformed(ROOT / nested["Location"])
+    handed = {key: values.of(node, stack["Parameters"]) for key, node in nested["Parameters"].items()}
     resources = {key: made for key, made in template["Resources"].items() if made["Type"] not in _LEFT_OUT}
+    # Others name resources that are not made here.
+    outputs = {key: made for key, made in template["Outputs"].items() if application == "Storage"}
     client.create_stack(
         StackName=name,
-        # The outputs name resources that are not made here.
-        TemplateBody=json.dumps({**template, "Resources": resources, "Outputs": {}}),
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
+        TemplateBody=json.dumps({**template, "Resources": resources, "Outputs": outputs}),
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in handed.items()],
         Capabilities=["CAPABILITY_IAM"],
     )
-    described = client.describe_stack_resources(StackName=name)["StackResources"]
-    return template["Resources"], {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in described}
+    (described,) = client.describe_stacks(StackName=name)["Stacks"]
+    made = client.describe_stack_resources(StackName=name)["StackResources"]
+    return _Stack(
+        template["Resources"],
+        {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in made},
+        {each["OutputKey"]: each["OutputValue"] for each in described.get("Outputs", [])},
+    )
 
 
 def _transformed(path: Path) -> dict[str, Any]:
@@ -116,12 +165,6 @@ def _transformed(path: Path) -> dict[str, Any]:
     return dict(Translator({}, Parser(), boto_session=aws_session()).translate(document, {}))
 
 
-def _properties(resources: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """The properties of the only resource of this type."""
-    (found,) = (resource["Properties"] for resource in resources.values() if resource["Type"] == kind)
-    return dict(found)
-
-
 def _notification(declared: Mapping[str, Any], queue_arn: str) -> "QueueConfigurationTypeDef":
     """CloudFormation's way to write a notification as S3's."""
     return {
@@ -131,13 +174,9 @@ def _notification(declared: Mapping[str, Any], queue_arn: str) -> "QueueConfigur
     }
 
 
-def _queue_arn(client: "SQSClient", url: str) -> str:
-    return client.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-
-
-def _function(endpoint: str, name: str, resources: Mapping[str, Any]) -> Function:
+def _function(endpoint: str, bulk: _Stack) -> Function:
     client = client_at(endpoint, "lambda")
-    made = client.get_function_configuration(FunctionName=name)
-    (handler,) = _properties(resources, "AWS::Lambda::Function")["ImageConfig"]["Command"]
+    made = client.get_function_configuration(FunctionName=bulk.made["BulkFunction"])
+    (handler,) = bulk.properties("AWS::Lambda::Function")["ImageConfig"]["Command"]
     variables = {key: str(value) for key, value in made["Environment"]["Variables"].items()}
     return Function(handler, variables, int(made["Timeout"]))

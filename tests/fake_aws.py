@@ -4,8 +4,10 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from support import ROOT
 from template import synthesize
@@ -14,7 +16,7 @@ _PROGRAM = """#!{python}
 import json, sys
 import jmespath
 with open({calls!r}, "a") as calls:
-    print(json.dumps(sys.argv[1:]), file=calls)
+    print(json.dumps([*{named!r}, *sys.argv[1:]]), file=calls)
 if sys.argv[1:3] == {failing!r}:
     sys.exit(1)
 options = dict(zip(sys.argv[3::2], sys.argv[4::2]))
@@ -22,6 +24,10 @@ if sys.argv[2] == "describe-stacks":
     found = {stacks!r}.get(options["--stack-name"])
     print(jmespath.search(options["--query"], found) if found else "", end="")
     sys.exit(0 if found else 254)
+answers = {answers!r}
+if sys.argv[2] in answers:
+    found = jmespath.search(options["--query"], answers[sys.argv[2]])
+    print(*found if isinstance(found, list) else [found], sep="\\t")
 """
 
 
@@ -36,18 +42,23 @@ class FakeAws:
         return [json.loads(line) for line in self.calls.read_text().splitlines()] if self.calls.exists() else []
 
 
-def install_fake_aws(to: Path, failing: tuple[str, ...] = ()) -> FakeAws:
+def install_fake_aws(to: Path, failing: tuple[str, ...] = (), answers: Mapping[str, Any] | None = None) -> FakeAws:
     """The command in a folder below `to`, of which the one call fails that begins with `failing`.
 
-    It knows "litelens", "pageless", which is the same without a page, and "another", which is of another kind.
+    It knows "litelens" and "litelens-dev", "pageless", which is the same without a page, and "another", which is of
+    another kind. `answers` are those of other operations, by their names. A command `sam` is there too, which does
+    nothing.
     """
     fake = FakeAws(to / "bin", to / "calls")
     fake.folder.mkdir()
-    stacks = {"litelens": _stack(), "pageless": _stack(Page="false"), "another": {"Stacks": [{}]}}
-    program = fake.folder / "aws"
+    (fake.folder / "grep").symlink_to(shutil.which("grep") or "grep")
+    stacks = {name: _stack() for name in ("litelens", "litelens-dev")}
+    stacks |= {"pageless": _stack(Page="false"), "another": {"Stacks": [{}]}}
     values = {"python": sys.executable, "calls": str(fake.calls), "stacks": stacks, "failing": list(failing)}
-    program.write_text(_PROGRAM.format(**values))
-    program.chmod(0o755)
+    for name, named in (("aws", []), ("sam", ["sam"])):
+        program = fake.folder / name
+        program.write_text(_PROGRAM.format(**values, named=named, answers=answers or {}))
+        program.chmod(0o755)
     return fake
 
 

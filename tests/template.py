@@ -112,7 +112,7 @@ def synthesize_template(template: Path, parameters: Mapping[str, Any]) -> dict[s
         if declared["Type"] == "CommaDelimitedList":
             values[name] = values[name].split(",")
     evaluate = _Evaluator(document, values | PSEUDO_PARAMETERS)
-    return {part: evaluate(evaluate.present(document[part])) for part in ("Resources", "Outputs")}
+    return {part: evaluate(evaluate.present(document.get(part, {}))) for part in ("Resources", "Outputs")}
 
 
 @cache

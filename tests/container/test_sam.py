@@ -28,6 +28,8 @@ from settings import read_settings
 
 # What the template chooses.
 ENGINE = str(parameters()["Engine"]["Default"])
+# Those with functions, which are built.
+IMAGE_TEMPLATES = ("template.yaml", "infra/bulk.yaml", "infra/release.yaml")
 SAM = str(Path(sys.executable).parent / "sam")
 ENVIRONMENT = {
     **os.environ,
@@ -68,8 +70,8 @@ def built(docker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("template.yaml", ".dockerignore"):
         shutil.copy(ROOT / name, folder)
-    for path in (folder / "template.yaml", folder / "infra" / "storage.yaml"):
-        path.write_text(for_this_machine(path.read_text()))
+    for path in IMAGE_TEMPLATES:
+        (folder / path).write_text(for_this_machine((folder / path).read_text()))
     sam("build", f"--template={folder}/template.yaml", f"--build-dir={folder}/build")
     return f"{folder}/build/template.yaml"
 
@@ -77,7 +79,7 @@ def built(docker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 def for_this_machine(template: str) -> str:
     base_image = "        BASE_IMAGE: public.ecr.aws/lambda/python:3.13\n"
     # Only variables that the template has can be set when it is invoked.
-    variable = "          LITELENS_MAX_PIXELS: "
+    variable = "          POWERTOOLS_SERVICE_NAME: "
     assert template.count(base_image) == template.count(variable) == 1
     here = f"        BASE_IMAGE: {BASE_IMAGE}\n        EXTRA_CA: {json.dumps(EXTRA_CA)}\n"
     return template.replace(base_image, here).replace(variable, f"          AWS_ENDPOINT_URL: to be set\n{variable}")
@@ -129,7 +131,7 @@ def expected(event: dict[str, Any]) -> Any:
     return answer_of(handler(event, LambdaContext()))["predictions"]
 
 
-@pytest.mark.parametrize("template", ["template.yaml", "infra/storage.yaml"])
+@pytest.mark.parametrize("template", IMAGE_TEMPLATES)
 def test_a_template_is_valid(template: str) -> None:
     assert "is a valid SAM Template" in sam("validate", "--lint", f"--template={template}")
 

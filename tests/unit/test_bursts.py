@@ -82,7 +82,7 @@ def test_cold_starts_are_what_is_billed_beyond_the_images() -> None:
     free = replace(QUICK, start=[0.0])
     assert requests(free, rate=100).cold_starts < burst.cold_starts
     images = burst.answered * 0.1
-    compute = burst.dollars - burst.answered * (prices.LAMBDA_REQUEST + prices.API_REQUEST + 1000 * prices.LOG_GB / 1e9)
+    compute = burst.dollars - burst.answered * (prices.LAMBDA_REQUEST + prices.API_REQUEST + 1900 * prices.LOG_GB / 1e9)
     assert compute / prices.LAMBDA_GB_SECOND == pytest.approx(images + burst.cold_starts * 1.0, rel=1e-6)
 
 

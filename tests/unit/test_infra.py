@@ -28,10 +28,19 @@ EVERYTHING = {
     "EventBus": "images",
     "InventoryBucket": "inventories",
     "Page": "true",
+    "SnapStart": "true",
+    "AlarmEmail": "operator@example.com",
+    "Waf": "true",
+    "DomainName": "api.example.com",
+    "CertificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/one",
+    "HostedZoneId": "Z0",
 }
 APPLICATIONS = [
     name for name, made in synthesize(**EVERYTHING)["Resources"].items() if made["Type"] == "AWS::CloudFormation::Stack"
 ]
+
+UPLOAD_BUCKET = "arn:aws:s3:::Storage.Outputs.UploadBucketName"
+TABLE = "arn:aws:dynamodb:eu-central-1:123456789012:table/Storage.Outputs."
 
 # Every resource with a star that a role may use, by the stack that makes the role; the site makes none.
 STARRED = {
@@ -42,11 +51,16 @@ STARRED = {
         # In which region a profile has its model answer is not known before.
         "arn:aws:bedrock:*::foundation-model/amazon.nova-lite-v1:0",
     },
-    "Storage": {
-        "UploadBucket.Arn/uploads/*",
-        "UploadBucket.Arn/results/*",
+    "Storage": set(),
+    "Bulk": {
+        f"{UPLOAD_BUCKET}/uploads/*",
+        f"{UPLOAD_BUCKET}/results/*",
         "arn:aws:s3:::photos/*",
         "arn:aws:s3:::scans/*",
+    },
+    # The application and the group have names that SAM and CloudFormation choose.
+    "Release": {
+        "arn:aws:codedeploy:eu-central-1:123456789012:deploymentgroup:litelens-ServerlessDeploymentApplication-*/*"
     },
     "Backfill": {
         "arn:aws:s3:::Storage.Outputs.UploadBucketName/backfills/*",
@@ -56,16 +70,23 @@ STARRED = {
         "arn:aws:states:eu-central-1:123456789012:execution:StateMachine.Name/*:*",
     },
     "Site": set(),
+    "Alarms": set(),
+    "Dashboard": set(),
+    "Firewall": set(),
+    "Domain": set(),
 }
 BULK_STATEMENTS = {
-    "ReceiveImages": (["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"], ["ImagesQueue.Arn"]),
-    "ReadUploads": (["s3:GetObject", "s3:GetObjectVersion"], ["UploadBucket.Arn/uploads/*"]),
-    "ListUploads": (["s3:ListBucket"], ["UploadBucket.Arn"]),
-    "WriteResults": (["s3:PutObject"], ["UploadBucket.Arn/results/*"]),
-    "KeepResults": (["dynamodb:GetItem", "dynamodb:PutItem"], ["ResultsTable.Arn"]),
+    "ReceiveImages": (
+        ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"],
+        ["Storage.Outputs.ImagesQueueArn"],
+    ),
+    "ReadUploads": (["s3:GetObject", "s3:GetObjectVersion"], [f"{UPLOAD_BUCKET}/uploads/*"]),
+    "ListUploads": (["s3:ListBucket"], [UPLOAD_BUCKET]),
+    "WriteResults": (["s3:PutObject"], [f"{UPLOAD_BUCKET}/results/*"]),
+    "KeepResults": (["dynamodb:GetItem", "dynamodb:PutItem"], [f"{TABLE}ResultsTableName"]),
     "ClassifyOnce": (
         ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
-        ["IdempotencyTable.Arn"],
+        [f"{TABLE}IdempotencyTableName"],
     ),
 }
 # What lets a service in only on behalf of this account: its id, or one of its resources.
@@ -85,6 +106,11 @@ def stack(application: str, **parameters: str) -> dict[str, Any]:
 def storage(name: str, **parameters: str) -> dict[str, Any]:
     """A resource's properties."""
     return dict(stack("Storage", **parameters)[name]["Properties"])
+
+
+def bulk(name: str, **parameters: str) -> dict[str, Any]:
+    """The same of what classifies uploads."""
+    return dict(stack("Bulk", **parameters)[name]["Properties"])
 
 
 def listed(value: Any) -> list[Any]:
@@ -120,13 +146,13 @@ def keys(table: dict[str, Any]) -> list[tuple[str, str]]:
 
 def bulk_statements(**parameters: str) -> dict[str, tuple[list[str], list[str]]]:
     """What BulkFunction may do, and with what, by the statement's id."""
-    role = {"BulkFunctionRole": stack("Storage", **parameters)["BulkFunctionRole"]}
+    role = {"BulkFunctionRole": stack("Bulk", **parameters)["BulkFunctionRole"]}
     assert all(made["Effect"] == "Allow" and "Condition" not in made for made in statements(role))
     return {made["Sid"]: (listed(made["Action"]), listed(made["Resource"])) for made in statements(role)}
 
 
 def bulk_variables(**parameters: str) -> dict[str, str]:
-    variables = storage("BulkFunction", **parameters)["Environment"]["Variables"]
+    variables = bulk("BulkFunction", **parameters)["Environment"]["Variables"]
     return {name: str(text) for name, text in variables.items()}
 
 
@@ -159,7 +185,12 @@ def test_a_role_gets_no_rights_from_elsewhere(application: str) -> None:
     assert {name for name in types if "IAM" in name} <= {"AWS::IAM::Role", "AWS::IAM::Policy"}
     roles = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::IAM::Role"]
     managed = {arn for role in roles for arn in role.get("ManagedPolicyArns", [])}
-    assert managed <= {"arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"}
+    # Logs, traces, and SAM's role for CodeDeploy.
+    assert managed <= {
+        "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole",
+        "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
+        "arn:aws:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda",
+    }
 
 
 @pytest.mark.parametrize("application", ["", *APPLICATIONS])
@@ -170,10 +201,12 @@ def test_nobody_outside_the_account_is_let_in(application: str) -> None:
     assert all(made["Condition"] in OF_THIS_ACCOUNT for made in allowed)
 
 
-def test_storage_gets_each_parameter_from_that_of_the_same_name() -> None:
-    changed = {name: f"a-{name}" for name in parameters()} | {"BulkTimeout": "120"}
-    handed = synthesize(**changed)["Resources"]["Storage"]["Properties"]["Parameters"]
-    assert handed == {name: changed[name] for name in handed}
+@pytest.mark.parametrize("application", APPLICATIONS)
+def test_a_nested_template_gets_each_parameter_from_that_of_the_same_name(application: str) -> None:
+    handed = synthesize(**EVERYTHING)["Resources"][application]["Properties"]["Parameters"]
+    same = {name: text for name, text in handed.items() if name in parameters()}
+    assert same == {name: EVERYTHING.get(name, parameters()[name]["Default"]) for name in same}
+    assert application in ("Backfill", "Dashboard") or same
 
 
 def test_without_optional_parts_the_bulk_function_may_classify_uploads_only() -> None:
@@ -266,7 +299,7 @@ def test_only_the_prefix_of_uploads_notifies_and_the_bulk_function_writes_below_
         }
     ]
     written = [named for actions, named in bulk_statements(**EVERYTHING).values() if "s3:PutObject" in actions]
-    assert written == [[f"UploadBucket.Arn/{RESULTS}*"]]
+    assert written == [[f"{UPLOAD_BUCKET}/{RESULTS}*"]]
     assert not RESULTS.startswith(IMAGES)
 
 
@@ -274,7 +307,7 @@ def test_a_message_is_hidden_for_six_times_the_timeout() -> None:
     timeouts = parameters()["BulkTimeout"]["AllowedValues"]
     hidden = {timeout: storage("ImagesQueue", BulkTimeout=str(timeout))["VisibilityTimeout"] for timeout in timeouts}
     assert hidden == {timeout: 6 * timeout for timeout in timeouts}
-    assert storage("BulkFunction", BulkTimeout="120")["Timeout"] == "120"
+    assert bulk("BulkFunction", BulkTimeout="120")["Timeout"] == "120"
 
 
 def test_a_message_that_fails_three_times_is_kept_for_fourteen_days() -> None:
@@ -294,9 +327,9 @@ def test_only_the_images_queue_sends_to_the_dead_letters() -> None:
 
 
 def test_the_queue_feeds_the_bulk_function_which_tells_what_failed() -> None:
-    assert storage("BulkSource", BulkConcurrency="7") == {
-        "EventSourceArn": "ImagesQueue.Arn",
-        "FunctionName": "BulkFunction",
+    assert bulk("BulkSource", BulkConcurrency="7") == {
+        "EventSourceArn": "Storage.Outputs.ImagesQueueArn",
+        "FunctionName": "BulkFunctionAliaslive",
         "BatchSize": 10,
         "MaximumBatchingWindowInSeconds": 1,
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
@@ -326,9 +359,9 @@ def test_what_was_classified_is_remembered_as_powertools_does() -> None:
 def test_the_bulk_function_reads_the_parameters_as_its_settings() -> None:
     variables = bulk_variables(**EVERYTHING, ResultDays="5", MaxUploadBytes="7", MaxImagePixels="9")
     settings = read_settings({"LITELENS_BUNDLE": "model", **variables})
-    assert settings.upload_bucket == "UploadBucket"
-    assert settings.results_table == "ResultsTable"
-    assert settings.idempotency_table == "IdempotencyTable"
+    assert settings.upload_bucket == "Storage.Outputs.UploadBucketName"
+    assert settings.results_table == "Storage.Outputs.ResultsTableName"
+    assert settings.idempotency_table == "Storage.Outputs.IdempotencyTableName"
     assert settings.event_bus == "images"
     assert settings.buckets == {"photos", "scans"}
     assert (settings.result_days, settings.max_upload_bytes, settings.limits.pixels) == (5, 7, 9)
@@ -343,7 +376,8 @@ def test_every_setting_is_set_by_the_image_or_by_a_template() -> None:
     source = (ROOT / "lambda" / "settings.py").read_text()
     api = synthesize()["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
     by_image = {"LITELENS_BUNDLE", "LITELENS_ENGINE", "LITELENS_THREADS"}
-    by_templates = {name for name in api | bulk_variables() if name.startswith("LITELENS_")}
+    verify = stack("Release")["VerifyFunction"]["Properties"]["Environment"]["Variables"]
+    by_templates = {name for name in api | bulk_variables() | verify if name.startswith("LITELENS_")}
     assert set(re.findall(r'"(LITELENS_[A-Z_]+)"', source)) == by_image | by_templates
 
 
@@ -358,14 +392,15 @@ def test_a_message_is_kept_for_as_long_as_can_be() -> None:
     assert storage("ImagesDeadLetters")["MessageRetentionPeriod"] == longest
 
 
-def test_both_functions_are_the_same_image_started_by_another_command() -> None:
+def test_all_functions_are_the_same_image_started_by_another_command() -> None:
     api = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]["ApiFunction"]
-    bulk = yaml_parse((ROOT / "infra" / "storage.yaml").read_text())["Resources"]["BulkFunction"]
-    assert bulk["Metadata"] == api["Metadata"] | {"DockerContext": ".."}
     assert api["Metadata"]["DockerContext"] == "."
-    assert bulk["Properties"]["Architectures"] == api["Properties"]["Architectures"]
-    assert storage("BulkFunction")["ImageConfig"] == {"Command": ["handlers.bulk.handler"]}
-    assert (ROOT / "lambda" / "handlers" / "bulk.py").is_file()
+    for template, name, command in (("bulk", "BulkFunction", "bulk"), ("release", "VerifyFunction", "verify")):
+        made = yaml_parse((ROOT / "infra" / f"{template}.yaml").read_text())["Resources"][name]
+        assert made["Metadata"] == api["Metadata"] | {"DockerContext": ".."}
+        assert made["Properties"]["Architectures"] == api["Properties"]["Architectures"]
+        assert made["Properties"]["ImageConfig"] == {"Command": [f"handlers.{command}.handler"]}
+        assert (ROOT / "lambda" / "handlers" / f"{command}.py").is_file()
 
 
 def test_the_stack_tells_what_people_need_of_its_storage() -> None:

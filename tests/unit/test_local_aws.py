@@ -62,7 +62,7 @@ def test_the_users_aws_settings_and_proxies_are_left_behind() -> None:
 
 
 def test_the_function_has_the_environment_that_the_template_gives_it(storage: Storage) -> None:
-    declared = synthesize_nested("Storage")["Resources"]["BulkFunction"]["Properties"]
+    declared = synthesize_nested("Bulk")["Resources"]["BulkFunction"]["Properties"]
     assert storage.function.variables.keys() == declared["Environment"]["Variables"].keys()
     assert storage.function.variables["LITELENS_UPLOAD_BUCKET"] == storage.bucket
     assert storage.function.variables["LITELENS_RESULTS_TABLE"] == storage.results_table
@@ -77,8 +77,8 @@ def test_parameters_that_are_given_take_the_place_of_the_defaults(storage: Stora
 
 
 def test_the_queue_is_read_and_gives_up_as_the_template_says(endpoint: str, storage: Storage) -> None:
-    resources = synthesize_nested("Storage")["Resources"]
-    mapping, queue = resources["BulkSource"]["Properties"], resources["ImagesQueue"]["Properties"]
+    mapping = synthesize_nested("Bulk")["Resources"]["BulkSource"]["Properties"]
+    queue = synthesize_nested("Storage")["Resources"]["ImagesQueue"]["Properties"]
     source, sqs = storage.source, client_at(endpoint, "sqs")
     assert (source.batch_size, source.window) == (mapping["BatchSize"], mapping["MaximumBatchingWindowInSeconds"])
     assert source.reports_failures == ("ReportBatchItemFailures" in mapping["FunctionResponseTypes"])

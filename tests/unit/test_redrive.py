@@ -24,7 +24,7 @@ def test_what_failed_goes_back_to_the_queue(fake_aws: FakeAws) -> None:
 def test_redrive_asks_which_stack(fake_aws: FakeAws, variables: dict[str, str]) -> None:
     done = make("redrive", fake_aws.folder, **variables)
     assert done.returncode != 0
-    assert done.stderr.startswith("Which stack? make redrive STACK=litelens\n")
+    assert done.stderr.startswith("Which stack? make redrive ENV=prod, or STACK=litelens\n")
     assert fake_aws.asked() == []
 
 

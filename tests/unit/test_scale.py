@@ -56,7 +56,7 @@ def test_the_defaults_are_the_templates() -> None:
     assert declared["BackfillConcurrency"]["Default"] == scale.BACKFILL_CONCURRENCY
     assert declared["RateLimit"]["Default"] == scale.API_RATE
     assert declared["MemorySize"]["Default"] / 1024 == scale.FUNCTION_GB
-    source = synthesize_nested("Storage")["Resources"]["BulkSource"]["Properties"]
+    source = synthesize_nested("Bulk")["Resources"]["BulkSource"]["Properties"]
     assert source["BatchSize"] == scale.MESSAGES == PARALLEL
     assert source["MaximumBatchingWindowInSeconds"] == simulation.BATCH_WINDOW
 

@@ -38,7 +38,7 @@ def test_the_page_is_put_where_the_stack_serves_it(fake_aws: FakeAws, checkout: 
 def test_site_asks_which_stack(fake_aws: FakeAws, checkout: Path, variables: dict[str, str]) -> None:
     done = make("site", fake_aws.folder, within=checkout, **variables)
     assert done.returncode != 0
-    assert done.stderr.startswith("Which stack? make site STACK=litelens\n")
+    assert done.stderr.startswith("Which stack? make site ENV=prod, or STACK=litelens\n")
     assert fake_aws.asked() == []
 
 

@@ -157,6 +157,7 @@ def test_what_a_client_can_meet_at_the_gateway_has_its_code() -> None:
         "ACCESS_DENIED": "forbidden",
         "MISSING_AUTHENTICATION_TOKEN": "forbidden",
         "THROTTLED": "too_many_requests",
+        "INTEGRATION_FAILURE": "too_many_requests",
         "QUOTA_EXCEEDED": "quota_exceeded",
         "REQUEST_TOO_LARGE": "request_too_large",
         "BAD_REQUEST_BODY": "invalid_request",
@@ -200,7 +201,10 @@ def test_the_api_is_deployed_anew_for_another_origin() -> None:
 def test_without_optional_parts_the_function_may_sign_uploads_and_find_results_only() -> None:
     assert statements() == UPLOAD_STATEMENTS
     role = properties("ApiFunctionRole")
-    assert role["ManagedPolicyArns"] == ["arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole"]
+    assert role["ManagedPolicyArns"] == [
+        "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole",
+        "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
+    ]
 
 
 def test_the_function_may_read_the_image_buckets_and_nothing_else_of_them() -> None:
