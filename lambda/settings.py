@@ -12,6 +12,7 @@ from litelens.images import Limits
 DEFAULT_ENGINE = "litert"
 DEFAULT_MAX_UPLOAD_BYTES = 25_000_000
 DEFAULT_RESULT_DAYS = 30
+DEFAULT_VERIFIED_MILLISECONDS = 1000
 
 
 class SettingsError(Exception):
@@ -25,6 +26,8 @@ class Settings:
     `limits` holds for images inside a request, `max_upload_bytes` for those that lie in S3. Without `buckets`, an
     `upload_bucket` and its `results_table`, a `describe_model` or an `event_bus`, what needs them is off; without a
     `cors_origin` no other site's page may call the API. Results are kept for `result_days`.
+    `verified_function` is the ARN of the version that handlers.verify tries before it gets traffic, and
+    `verified_milliseconds` the longest that decoding and inference may take it for a golden image, once it is warm.
     """
 
     bundle: Path
@@ -40,6 +43,8 @@ class Settings:
     describe_model: str | None = None
     cors_origin: str | None = None
     engine: str = DEFAULT_ENGINE
+    verified_function: str | None = None
+    verified_milliseconds: int = DEFAULT_VERIFIED_MILLISECONDS
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -64,6 +69,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         event_bus=environment.get("LITELENS_EVENT_BUS") or None,
         describe_model=environment.get("LITELENS_DESCRIBE_MODEL") or None,
         cors_origin=_origin(environment, "LITELENS_CORS_ORIGIN"),
+        verified_function=environment.get("LITELENS_VERIFIED_FUNCTION") or None,
+        verified_milliseconds=_positive(environment, "LITELENS_VERIFIED_MILLISECONDS", DEFAULT_VERIFIED_MILLISECONDS),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from adapters.deadline import Deadline
 from adapters.errors import StorageError, StorageTimeout, StorageUnavailable
@@ -22,8 +22,10 @@ READ_SECONDS = 2.0
 # More than one image's threads ever use at a time.
 _CONNECTIONS = 20
 
-Service = Literal["dynamodb", "events", "s3"]
-SERVICES: tuple[Service, ...] = get_args(Service)
+Service = Literal["codedeploy", "dynamodb", "events", "lambda", "s3"]
+
+# Those that images in bulk need.
+SERVICES: tuple[Service, ...] = ("dynamodb", "events", "s3")
 
 _clients: list[Any] = []
 
@@ -36,13 +38,20 @@ def aws_client(service: Service, attempts: int = 1) -> Any:
 
     With one attempt it does not retry: ask() does, by the deadline.
     """
+    client = new_client(service, READ_SECONDS, attempts)
+    _clients.append(client)
+    return client
+
+
+def new_client(service: Service, read_seconds: float, attempts: int = 1) -> Any:
+    """A client of the caller's own, to be closed, for answers that take longer than others, or shorter."""
     from boto3.session import Session
     from botocore.config import Config
     from botocore.exceptions import NoCredentialsError
 
     config = Config(
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
+        read_timeout=read_seconds,
         max_pool_connections=_CONNECTIONS,
         retries={"total_max_attempts": attempts, "mode": "standard"},
         # Otherwise forms are signed in the old way in us-east-1, and elsewhere sent to an address that redirects.
@@ -56,9 +65,7 @@ def aws_client(service: Service, attempts: int = 1) -> Any:
     if session.get_credentials() is None:
         # Requests would say so themselves, but signing a form breaks without a word.
         raise NoCredentialsError
-    client = session.client(service, config=config)
-    _clients.append(client)
-    return client
+    return session.client(service, config=config)
 
 
 def close_connections() -> None:

@@ -1,6 +1,7 @@
 """A model on disk: a folder with model.tflite and the manifest.json that says what it is.
 
-Bundles that training publishes also hold metrics.json, all that was measured, and report.html, the same to read.
+Bundles that training publishes also hold metrics.json, all that was measured, report.html, the same to read, and the
+folder golden/ with the images by which a deployed version is verified.
 """
 
 import hashlib
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelens.errors import BundleError
+from litelens.golden import GoldenImage, golden_images
 from litelens.preprocessing import Preprocessing
 
 MANIFEST = "manifest.json"
@@ -54,7 +56,7 @@ class Bundle:
     `sha256` is the model's, `weight_bits` are 8 or 7. `tensors` are its input IMAGE, `(1, height, width, 3)`, and its
     outputs LOGITS, `(1, classes)`, and where it has one MAP, `(1, h, w, classes)`. Confidences are the softmax of the
     logits divided by `temperature`; a best one below `threshold` is uncertain. `groups` gives the coarse group of each
-    label; it is empty in bundles without groups.
+    label; it is empty in bundles without groups, as `golden` is in bundles without golden images.
     """
 
     folder: Path
@@ -69,6 +71,7 @@ class Bundle:
     preprocessing: Preprocessing
     temperature: float
     threshold: float
+    golden: tuple[GoldenImage, ...] = ()
 
     @property
     def model(self) -> Path:
@@ -130,6 +133,7 @@ def _from_manifest(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         tensors=_tensors(manifest.get("tensors"), (preprocessing.height, preprocessing.width), len(labels)),
         temperature=float(temperature),
         threshold=float(threshold),
+        golden=golden_images(manifest.get("golden"), labels),
     )
 
 
