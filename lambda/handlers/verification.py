@@ -41,12 +41,11 @@ def create_handler(read_settings: Callable[[], Settings]) -> Handler:
     def handle(event: dict[str, Any], context: LambdaContext) -> None:
         end = Deadline.after(context.get_remaining_time_in_millis() / 1000 - _LAST_SECONDS)
         deployment, execution = event["DeploymentId"], event["LifecycleEventHookExecutionId"]
-        logger.append_keys(deployment=deployment)
         found = _verify(read_settings, Deadline(end.at - _RESERVED_SECONDS))
         for finding in found:
-            logger.error(finding)
+            logger.error(finding, deployment=deployment)
         tell_codedeploy(deployment, execution, succeeded=not found, deadline=end)
-        logger.info("CodeDeploy was told that the verification %s.", "failed" if found else "succeeded")
+        logger.info(f"CodeDeploy was told that the version {'failed' if found else 'passed'}.", deployment=deployment)
 
     return handle
 
@@ -156,6 +155,6 @@ def _slowness(milliseconds: list[float], most: int) -> list[str]:
     if not milliseconds or (median := statistics.median(milliseconds)) <= most:
         return []
     return [
-        f"The version is too slow: half of {len(milliseconds)} warm answers took {median:,.0f} ms or more; "
+        f"The version is too slow: half of {len(milliseconds)} warm answers took {median:,.1f} ms or more; "
         f"LITELENS_VERIFIED_MILLISECONDS allows {most:,}."
     ]

@@ -4,12 +4,13 @@ import dataclasses
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from container.conftest import BASE_IMAGE, build_image
 from support import LambdaContext, answer_of, free_port, post_json, recorded_event, running
 
+from adapters.calls import Service
 from handlers.api import create_handler
 from litelens.engines import ENGINES
 from settings import read_settings
@@ -75,7 +76,7 @@ def test_it_holds_the_handler_the_model_and_their_dependencies_only(docker: str,
     assert held & {"ai_edge_litert", "openvino"} == {PACKAGES[engine]}
     assert not held & {"tensorflow", "keras", "training", "tests", "uvicorn", "requirements.txt", "models"}
     of_model = {path for path in inside(docker, image, "ls $LITELENS_BUNDLE").split() if not path.endswith(".openvino")}
-    assert of_model == {"manifest.json", "metrics.json", "model.tflite", "report.html"}
+    assert of_model == {"golden", "manifest.json", "metrics.json", "model.tflite", "report.html"}
 
 
 def test_what_openvino_makes_of_the_model_is_in_the_image(docker: str, image: str, engine: str) -> None:
@@ -104,9 +105,9 @@ def test_a_start_imports_no_telemetry_and_no_client_of_aws(docker: str, image: s
 
 def test_all_that_the_function_can_be_asked_for_is_left_in_the_packages(docker: str, image: str) -> None:
     used = (
-        "import handlers.bulk, handlers.openapi, handlers.swagger, boto3",
+        "import handlers.bulk, handlers.openapi, handlers.swagger, handlers.verify, boto3",
         "handlers.openapi.describe_api(''), handlers.swagger.page('')",
-        "[boto3.session.Session().client(name) for name in ('s3', 'dynamodb', 'events', 'bedrock-runtime')]",
+        f"[boto3.session.Session().client(name) for name in {('bedrock-runtime', *get_args(Service))}]",
     )
     variables = (
         *("AWS_DEFAULT_REGION=us-east-1", "AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=secret"),

@@ -17,6 +17,7 @@ from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from PIL import Image
 from support import BUNDLE, DATA, ROCKET, ROOT, encoded, require
 
+from handlers.bodies import IMAGE_TYPES
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier
 from litelens.images import Limits
@@ -81,10 +82,17 @@ def test_the_published_bundle_serves(folder: Path) -> None:
 
 def test_the_bundle_holds_model_manifest_measurements_and_report(folder: Path) -> None:
     bundle = folder / "models" / "small"
-    assert sorted(p.name for p in bundle.iterdir()) == ["manifest.json", "metrics.json", "model.tflite", "report.html"]
+    files = ["golden", "manifest.json", "metrics.json", "model.tflite", "report.html"]
+    assert sorted(p.name for p in bundle.iterdir()) == files
     metrics = document(bundle / "metrics.json")
     assert metrics["metrics"] == document(bundle / "manifest.json")["metrics"]
     assert f"{metrics['metrics']['int8_top1']:.1%}" in (bundle / "report.html").read_text()
+
+
+def test_the_bundle_holds_golden_images_of_each_format(folder: Path) -> None:
+    bundle = load_bundle(folder / "models" / "small")
+    assert {image.media_type for image in bundle.golden} == set(IMAGE_TYPES)
+    assert sorted(p.name for p in (bundle.folder / "golden").iterdir()) == sorted(image.file for image in bundle.golden)
 
 
 def test_the_manifest_says_what_was_done_and_measured(folder: Path) -> None:
