@@ -10,6 +10,7 @@ from adapters.errors import StorageError, StorageTimeout, StorageUnavailable
 from adapters.retries import is_timeout, is_transient, retry
 
 if TYPE_CHECKING:
+    from boto3.session import Session
     from botocore.exceptions import ClientError
 
 T = TypeVar("T")
@@ -38,16 +39,26 @@ def aws_client(service: Service, attempts: int = 1) -> Any:
 
     With one attempt it does not retry: ask() does, by the deadline.
     """
-    client = new_client(service, READ_SECONDS, attempts)
+    client = new_client(new_session(), service, READ_SECONDS, attempts)
     _clients.append(client)
     return client
 
 
-def new_client(service: Service, read_seconds: float, attempts: int = 1) -> Any:
-    """A client of the caller's own, to be closed, for answers that take longer than others, or shorter."""
+def new_session() -> "Session":
+    """Unlike boto3's default session, one of its own may be used beside other threads."""
     from boto3.session import Session
-    from botocore.config import Config
     from botocore.exceptions import NoCredentialsError
+
+    session = Session()
+    if session.get_credentials() is None:
+        # Requests would say so themselves, but signing a form breaks without a word.
+        raise NoCredentialsError
+    return session
+
+
+def new_client(session: "Session", service: Service, read_seconds: float, attempts: int = 1) -> Any:
+    """A client of the caller's own, to be closed, for answers that take longer than others."""
+    from botocore.config import Config
 
     config = Config(
         connect_timeout=CONNECT_SECONDS,
@@ -60,11 +71,6 @@ def new_client(service: Service, read_seconds: float, attempts: int = 1) -> Any:
         # Bodies are read past botocore's stream, which is what would compare checksums.
         response_checksum_validation="when_required",
     )
-    # Unlike boto3's default session, one of its own may be used beside other threads.
-    session = Session()
-    if session.get_credentials() is None:
-        # Requests would say so themselves, but signing a form breaks without a word.
-        raise NoCredentialsError
     return session.client(service, config=config)
 
 

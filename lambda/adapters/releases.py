@@ -3,12 +3,17 @@
 import json
 from collections.abc import Mapping
 from contextlib import closing
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from adapters.calls import CONNECT_SECONDS, ask, aws_client, new_client
+from adapters.calls import CONNECT_SECONDS, ask, aws_client, new_client, new_session
 from adapters.deadline import Deadline
 from adapters.errors import VersionFailed, VersionUnavailable
 from adapters.retries import is_timeout, is_transient, retry
+
+if TYPE_CHECKING:
+    from boto3.session import Session
 
 # Seconds without which a version is not asked.
 _LEAST_SECONDS = 2.0
@@ -20,20 +25,40 @@ _QUOTED = 300
 _NOT_READY = {"ResourceConflictException", "SnapStartNotReadyException", "SnapStartTimeoutException"}
 
 
-def invoke(version: str, event: Mapping[str, Any], deadline: Deadline) -> Any:
-    """What the version with this ARN answers to the event, as JSON values; asked again while it is not ready.
+@dataclass(frozen=True)
+class Version:
+    """A function's version, by its ARN."""
 
-    Raises VersionFailed or VersionUnavailable.
-    """
-    payload = json.dumps(event).encode()
-    try:
-        answer = retry(lambda: _invoke(version, payload, deadline), _is_transient, deadline, _LEAST_SECONDS)
-        return json.loads(answer)
-    except VersionFailed:
-        raise
-    except Exception as error:
-        # botocore's parsers raise whatever a malformed answer makes them meet, beside botocore's own errors.
-        raise _unavailable(error) from error
+    arn: str
+
+    def invoke(self, event: Mapping[str, Any], deadline: Deadline) -> Any:
+        """What it answers to the event, as JSON values; asked again while it is not ready.
+
+        Raises VersionFailed or VersionUnavailable.
+        """
+        payload = json.dumps(event).encode()
+        try:
+            answer = retry(lambda: self._invoke(payload, deadline), _is_transient, deadline, _LEAST_SECONDS)
+            return json.loads(answer)
+        except VersionFailed:
+            raise
+        except Exception as error:
+            # botocore's parsers raise whatever a malformed answer makes them meet, beside botocore's own errors.
+            raise _unavailable(error) from error
+
+    def _invoke(self, payload: bytes, deadline: Deadline) -> bytes:
+        # A cold start takes longer than any other answer, and a client's timeouts are fixed. After a session's first
+        # client, the next ones take milliseconds.
+        with closing(new_client(self._session, "lambda", deadline.remaining() - CONNECT_SECONDS)) as client:
+            answer = client.invoke(FunctionName=self.arn, Payload=payload)
+            body: bytes = answer["Payload"].read()
+        if "FunctionError" in answer:
+            raise VersionFailed(f"The version ended with an error instead of an answer: {_told(body)}.")
+        return body
+
+    @cached_property
+    def _session(self) -> "Session":
+        return new_session()
 
 
 def tell_codedeploy(deployment: str, execution: str, *, succeeded: bool, deadline: Deadline) -> None:
@@ -52,16 +77,6 @@ def tell_codedeploy(deployment: str, execution: str, *, succeeded: bool, deadlin
             return
 
     ask(attempt, deadline, "CodeDeploy")
-
-
-def _invoke(version: str, payload: bytes, deadline: Deadline) -> bytes:
-    # A cold start takes longer than any other answer, and the client's timeouts are fixed.
-    with closing(new_client("lambda", deadline.remaining() - CONNECT_SECONDS)) as client:
-        answer = client.invoke(FunctionName=version, Payload=payload)
-        body: bytes = answer["Payload"].read()
-    if "FunctionError" in answer:
-        raise VersionFailed(f"The version ended with an error instead of an answer: {_told(body)}.")
-    return body
 
 
 def _told(body: bytes) -> str:

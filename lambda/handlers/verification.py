@@ -14,7 +14,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from adapters.deadline import Deadline
 from adapters.errors import VersionError
-from adapters.releases import invoke, tell_codedeploy
+from adapters.releases import Version, tell_codedeploy
 from handlers.answers import ClassifyAnswer, Model
 from handlers.records import logger
 from litelens.bundle import Bundle, load_bundle
@@ -58,7 +58,8 @@ def _verify(read_settings: Callable[[], Settings], deadline: Deadline) -> list[s
     """What is wrong with the version, a sentence each; whatever keeps it from being tried is wrong too."""
     try:
         settings = read_settings()
-        return _findings(settings, load_bundle(settings.bundle), required(settings, "verified_function"), deadline)
+        version = Version(required(settings, "verified_function"))
+        return _findings(settings, load_bundle(settings.bundle), version, deadline)
     except (BundleError, SettingsError) as error:
         return [f"The version was not tried: {error}."]
     except Exception as error:
@@ -66,7 +67,7 @@ def _verify(read_settings: Callable[[], Settings], deadline: Deadline) -> list[s
         return [f"The verification broke off by {type(error).__name__}; the version may be good or not."]
 
 
-def _findings(settings: Settings, bundle: Bundle, version: str, deadline: Deadline) -> list[str]:
+def _findings(settings: Settings, bundle: Bundle, version: Version, deadline: Deadline) -> list[str]:
     if not bundle.golden:
         return [f"The version was not tried: {bundle.name} has no golden images; docs/train.md tells how it gets them."]
     findings: list[str] = []
@@ -74,7 +75,7 @@ def _findings(settings: Settings, bundle: Bundle, version: str, deadline: Deadli
     # The first answer is cold, which its time is not judged by.
     for image in (bundle.golden[0], *bundle.golden):
         try:
-            answer = _read(image, invoke(version, _event(image, bundle), deadline))
+            answer = _read(image, version.invoke(_event(image, bundle), deadline))
         except VersionError as error:
             findings.append(f"{image.file}: {error}")
             break

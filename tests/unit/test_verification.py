@@ -272,7 +272,7 @@ def test_an_error_that_nobody_expected_fails(written: StringIO, monkeypatch: pyt
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("handlers.verification.invoke", broken)
+    monkeypatch.setattr("handlers.verification.Version.invoke", broken)
     assert rehearse(settings_of(BUNDLE)).status == "Failed"
     assert findings(written) == [
         "unexpected",
