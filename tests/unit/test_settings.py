@@ -63,8 +63,24 @@ def test_what_needs_aws_can_be_set() -> None:
     assert settings.cors_origin == "https://example.com"
 
 
+def test_what_is_verified_can_be_set() -> None:
+    assert read_settings({"LITELENS_BUNDLE": "b"}).verified_function is None
+    assert read_settings({"LITELENS_BUNDLE": "b"}).verified_milliseconds == 1000
+    variables = {"LITELENS_VERIFIED_FUNCTION": "arn:api:7", "LITELENS_VERIFIED_MILLISECONDS": "250"}
+    settings = read_settings({"LITELENS_BUNDLE": "b", **variables})
+    assert (settings.verified_function, settings.verified_milliseconds) == ("arn:api:7", 250)
+
+
 def test_an_empty_variable_is_as_good_as_none() -> None:
-    names = ("MAX_BYTES", "MAX_UPLOAD_BYTES", "BUCKETS", "UPLOAD_BUCKET", "DESCRIBE_MODEL", "CORS_ORIGIN")
+    names = (
+        "MAX_BYTES",
+        "MAX_UPLOAD_BYTES",
+        "BUCKETS",
+        "UPLOAD_BUCKET",
+        "DESCRIBE_MODEL",
+        "CORS_ORIGIN",
+        "VERIFIED_FUNCTION",
+    )
     empty = {f"LITELENS_{name}": "" for name in names}
     assert read_settings({"LITELENS_BUNDLE": "b", **empty}) == read_settings({"LITELENS_BUNDLE": "b"})
 
@@ -90,7 +106,14 @@ def test_a_missing_bundle_is_named(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["LITELENS_MAX_BYTES", "LITELENS_MAX_PIXELS", "LITELENS_THREADS", "LITELENS_MAX_UPLOAD_BYTES"]
+    "name",
+    [
+        "LITELENS_MAX_BYTES",
+        "LITELENS_MAX_PIXELS",
+        "LITELENS_THREADS",
+        "LITELENS_MAX_UPLOAD_BYTES",
+        "LITELENS_VERIFIED_MILLISECONDS",
+    ],
 )
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", " 7", "²", "9" * 16])
 def test_a_value_that_cannot_be_is_named(name: str, value: str) -> None:

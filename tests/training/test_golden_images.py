@@ -1,0 +1,90 @@
+"""Golden images as training makes them: deterministic, decoded as they should be, left out where engines differ."""
+
+import dataclasses
+import json
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from support import BUNDLE
+
+from litelens.bundle import load_bundle
+from litelens.engines import OpenVINO
+from litelens.images import Limits, decode
+from training import golden
+from training.golden import SAMPLES, add_golden_images
+
+FILES = ["large.jpg", "turned.jpg", "transparent.png", "photo.webp", "photo.gif", "photo.bmp"]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return shutil.copytree(BUNDLE, tmp_path / "bundle")
+
+
+def manifest(bundle: Path) -> Any:
+    return json.loads((bundle / "manifest.json").read_text())
+
+
+def contents(bundle: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (bundle / "golden").iterdir()}
+
+
+def assert_expects_the_same(bundle: Path) -> None:
+    """The bundled model's images, with confidences as other CPUs round them too."""
+    for made, committed in zip(load_bundle(bundle).golden, load_bundle(BUNDLE).golden, strict=True):
+        assert (made.file, made.label) == (committed.file, committed.label)
+        assert (made.confidence, made.lead) == pytest.approx((committed.confidence, committed.lead), abs=0.01)
+
+
+def test_the_committed_bundle_has_what_training_makes(bundle: Path) -> None:
+    shutil.rmtree(bundle / "golden")
+    assert add_golden_images(bundle) == []
+    assert contents(bundle) == contents(BUNDLE)
+    assert_expects_the_same(bundle)
+    assert list(manifest(bundle)) == list(manifest(BUNDLE))
+    assert (bundle / "model.tflite").read_bytes() == (BUNDLE / "model.tflite").read_bytes()
+
+
+def test_a_bundle_without_golden_images_gets_them(bundle: Path) -> None:
+    without = {name: value for name, value in manifest(bundle).items() if name != "golden"}
+    (bundle / "manifest.json").write_text(json.dumps(without))
+    shutil.rmtree(bundle / "golden")
+    add_golden_images(bundle)
+    assert_expects_the_same(bundle)
+    assert list(manifest(bundle)) == list(manifest(BUNDLE))
+
+
+def test_where_the_engines_differ_no_image_is_golden(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = OpenVINO.run
+
+    def far_off(*arguments: Any) -> dict[str, Any]:
+        return {name: np.roll(levels, 1, axis=-1) for name, levels in run(*arguments).items()}
+
+    monkeypatch.setattr(OpenVINO, "run", far_off)
+    assert add_golden_images(bundle) == FILES
+    assert manifest(bundle)["golden"] == []
+    assert contents(bundle) == {}
+    assert load_bundle(bundle).golden == ()
+
+
+@pytest.mark.parametrize(("side", "crop"), [(32, 1.0), (224, 1.0), (224, 0.875), (299, 0.875), (480, 1.0)])
+def test_the_large_jpeg_is_decoded_at_a_reduced_size_whatever_the_model_takes(side: int, crop: float) -> None:
+    spec = dataclasses.replace(load_bundle(BUNDLE).preprocessing, height=side, width=side, crop=crop)
+    with Image.open(SAMPLES / "chelsea.jpg") as photo:
+        decoded = decode(golden._large(photo, spec), Limits(), spec)
+    assert decoded.rgb.width < decoded.width
+
+
+def test_the_turned_jpeg_lies_on_its_side_and_is_upright_again() -> None:
+    with Image.open(SAMPLES / "rocket.jpg") as photo:
+        data = golden._turned(photo, load_bundle(BUNDLE).preprocessing)
+        size = photo.size
+    with Image.open(BytesIO(data)) as lying:
+        assert lying.size == size[::-1]
+    decoded = decode(data, Limits())
+    assert (decoded.width, decoded.height) == size
