@@ -93,9 +93,11 @@ def test_the_gateway_passes_the_types_that_are_read_as_binary() -> None:
 
 def test_the_template_builds_with_the_dockerfiles_defaults() -> None:
     dockerfile = (ROOT / "lambda" / "Dockerfile").read_text()
-    for name in ("BASE_IMAGE", "MODEL"):
-        (value,) = re.findall(rf"^ARG {name}=(.+)$", dockerfile, re.MULTILINE)
-        assert f"        {name}: {value}\n" in TEMPLATE
+    defaults = dict(re.findall(r"^ARG ([A-Z_]+)=(.+)$", dockerfile, re.MULTILINE))
+    assert f"        BASE_IMAGE: {defaults['BASE_IMAGE']}\n" in TEMPLATE
+    for name in ("Engine", "Model"):
+        assert f"        {name.upper()}: !Ref {name}\n" in TEMPLATE
+        assert defaults[name.upper()] == parameters()[name]["Default"]
 
 
 def test_the_readme_has_the_figures_that_were_measured() -> None:
