@@ -68,7 +68,7 @@ def built(docker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("sam")
     for name in ("infra", "lambda", "models"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("template.yaml", ".dockerignore"):
+    for name in ("template.yaml", "samconfig.toml", ".dockerignore"):
         shutil.copy(ROOT / name, folder)
     for path in IMAGE_TEMPLATES:
         (folder / path).write_text(for_this_machine((folder / path).read_text()))

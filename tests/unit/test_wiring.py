@@ -1,0 +1,374 @@
+"""The whole stack, every nested template and with each optional part or without: nothing hangs in the air."""
+
+import ast
+import itertools
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from support import ROOT
+from template import parameters, synthesize, synthesize_nested
+
+from client import prices
+
+# What each optional part takes to be there.
+OPTIONS: dict[str, dict[str, str]] = {
+    "nothing": {"Page": "false", "EventBus": "", "Tracing": "PassThrough"},
+    "page": {},
+    "image buckets": {"ImageBuckets": "photos,scans"},
+    "inventories": {"ImageBuckets": "photos", "InventoryBucket": "inventories"},
+    "other sites": {"CorsOrigin": "https://example.com"},
+    "a language model": {"DescribeModel": "us.amazon.nova-lite-v1:0"},
+    "snapshots": {"SnapStart": "true"},
+    "Arm": {"Architecture": "arm64", "Engine": "litert"},
+    "alarms by e-mail": {"AlarmEmail": "operator@example.com"},
+    "a firewall": {"Waf": "true"},
+    "a domain": {"DomainName": "api.example.com", "CertificateArn": "arn:aws:acm:eu-central-1:1:certificate/one"},
+    "a zone": {
+        "DomainName": "api.example.com",
+        "CertificateArn": "arn:aws:acm:eu-central-1:1:certificate/one",
+        "HostedZoneId": "Z0",
+    },
+}
+OPTIONS["everything"] = {name: text for part in list(OPTIONS.values())[1:] for name, text in part.items()}
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+
+# What a call of boto3 takes a role to be allowed. A form is signed by the role that the upload is then put with;
+# HeadObject is GetObject's right, and to tell a missing object from a forbidden one takes ListBucket.
+RIGHTS = {
+    "get_object": {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"},
+    "head_object": {"s3:GetObject", "s3:ListBucket"},
+    "put_object": {"s3:PutObject"},
+    "generate_presigned_post": {"s3:PutObject"},
+    "get_item": {"dynamodb:GetItem"},
+    "put_item": {"dynamodb:PutItem"},
+    "query": {"dynamodb:Query"},
+    "put_events": {"events:PutEvents"},
+    "converse": {"bedrock:InvokeModel"},
+    "invoke": {"lambda:InvokeFunction"},
+    "put_lifecycle_event_hook_execution_status": {"codedeploy:PutLifecycleEventHookExecutionStatus"},
+}
+# Calls that Powertools' idempotency and Lambda's poller make by the function's role.
+IDEMPOTENCY = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"}
+POLLER = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
+USED = {
+    "ApiFunction": {"get_object", "head_object", "generate_presigned_post", "query", "converse"},
+    "BulkFunction": {"get_object", "head_object", "put_object", "get_item", "put_item", "put_events"},
+    "VerifyFunction": {"invoke", "put_lifecycle_event_hook_execution_status"},
+}
+
+
+def stacks(**parameters: str) -> dict[str, dict[str, Any]]:
+    """The resources of the stack, by the name "", and of each that it nests."""
+    whole = synthesize(**parameters)["Resources"]
+    nested = [name for name, made in whole.items() if made["Type"] == "AWS::CloudFormation::Stack"]
+    return {"": whole} | {name: synthesize_nested(name, **parameters)["Resources"] for name in nested}
+
+
+def of_type(kind: str, **parameters: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The resources of this type in all stacks, by their names."""
+    for resources in stacks(**parameters).values():
+        yield from ((name, made["Properties"]) for name, made in resources.items() if made["Type"] == kind)
+
+
+def texts(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from itertools.chain.from_iterable(map(texts, node.values()))
+    elif isinstance(node, list):
+        yield from itertools.chain.from_iterable(map(texts, node))
+    else:
+        yield str(node)
+
+
+def alarms(**parameters: str) -> dict[str, dict[str, Any]]:
+    return dict(of_type("AWS::CloudWatch::Alarm", **parameters))
+
+
+def metrics_of(alarm: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The metrics that an alarm looks at: namespace, name and dimensions."""
+    measured = [made["MetricStat"]["Metric"] for made in alarm.get("Metrics", []) if "MetricStat" in made]
+    yield from measured or [{name: alarm[name] for name in ("Namespace", "MetricName", "Dimensions")}]
+
+
+def anchors(page: str) -> set[str]:
+    """The names that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def calls_in_adapters() -> set[str]:
+    """The methods of boto3's clients that the adapters name, called or handed on as text."""
+    found = set()
+    for path in (ROOT / "lambda" / "adapters").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            named = node.attr if isinstance(node, ast.Attribute) else getattr(node, "value", None)
+            if isinstance(named, str) and named in RIGHTS:
+                found.add(named)
+    return found
+
+
+def allowed(function: str) -> set[str]:
+    roles = dict(of_type("AWS::IAM::Role", **OPTIONS["everything"]))
+    documents = [policy["PolicyDocument"] for policy in roles[f"{function}Role"]["Policies"]]
+    actions = [made["Action"] for document in documents for made in document["Statement"]]
+    return {action for each in actions for action in ([each] if isinstance(each, str) else each)}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_what_is_not_made_is_not_referred_to(option: str) -> None:
+    for name, resources in stacks(**OPTIONS[option]).items():
+        outputs = (synthesize_nested(name, **OPTIONS[option]) if name else synthesize(**OPTIONS[option]))["Outputs"]
+        there = {made: resources[made]["Type"] for made in resources}
+        document = json.dumps([resources, outputs])
+        for referred, output in re.findall(r"\b([A-Z]\w+)\.Outputs\.(\w+)", document):
+            if name == "":
+                assert referred in there, f"{referred} is not made with {option}"
+                assert output in synthesize_nested(referred, **OPTIONS[option])["Outputs"]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_alarm_tells_the_topic_when_it_goes_off_and_when_it_is_over(option: str) -> None:
+    made = alarms(**OPTIONS[option])
+    assert len(made) >= 10
+    assert all(alarm["AlarmActions"] == alarm["OKActions"] == ["AlarmTopic"] for alarm in made.values())
+    (topic,) = dict(of_type("AWS::SNS::Topic", **OPTIONS[option])).values()
+    email = OPTIONS[option].get("AlarmEmail")
+    assert topic["Subscription"] == ([{"Protocol": "email", "Endpoint": email}] if email else [])
+
+
+def test_cloudwatch_may_publish_to_the_topic_for_this_account_only() -> None:
+    (policy,) = dict(of_type("AWS::SNS::TopicPolicy")).values()
+    (statement,) = policy["PolicyDocument"]["Statement"]
+    assert statement["Principal"] == {"Service": "cloudwatch.amazonaws.com"}
+    assert statement["Action"] == "sns:Publish"
+    assert statement["Condition"] == {"StringEquals": {"aws:SourceAccount": "123456789012"}}
+
+
+@pytest.mark.parametrize("name", alarms(**OPTIONS["everything"]))
+def test_an_alarms_description_leads_to_its_section_of_the_runbook(name: str) -> None:
+    description = alarms(**OPTIONS["everything"])[name]["AlarmDescription"]
+    found = re.fullmatch(r".+\. See docs/runbook\.md#([a-z-]+)", description)
+    assert found, description
+    assert found[1] in anchors(RUNBOOK)
+
+
+@pytest.mark.parametrize("name", alarms(**OPTIONS["everything"]))
+def test_an_alarm_looks_at_what_is_there(name: str) -> None:
+    resources = stacks(**OPTIONS["everything"])
+    names = {
+        "FunctionName": {"ApiFunction", "Bulk.Outputs.BulkFunctionName"},
+        "QueueName": {"Storage.Outputs.ImagesQueueName", "Storage.Outputs.ImagesDeadLettersName"},
+        "StateMachineArn": {"Backfill.Outputs.StateMachineArn"},
+        "ApiName": {resources[""]["Api"]["Properties"]["Body"]["info"]["title"]},
+        "Stage": {resources[""]["ApiliveStage"]["Properties"]["StageName"]},
+        "service": {"api", "bulk"},
+    }
+    for metric in metrics_of(alarms(**OPTIONS["everything"])[name]):
+        for dimension in metric["Dimensions"]:
+            assert dimension["Value"] in names[dimension["Name"]]
+
+
+def test_alarms_and_dashboard_look_at_metrics_that_the_functions_emit() -> None:
+    page = (ROOT / "docs" / "metrics.md").read_text()
+    emitted = set(re.findall(r"^\| `(\w+)` \| \w+ \|", page, re.MULTILINE))
+    namespace = "litelens"
+    watched = {
+        metric["MetricName"]
+        for alarm in alarms(**OPTIONS["everything"]).values()
+        for metric in metrics_of(alarm)
+        if metric["Namespace"] == namespace
+    }
+    shown = {
+        metric[1]
+        for widget in dashboard()
+        for metric in widget["properties"].get("metrics", [])
+        if metric[0] == namespace
+    }
+    assert watched == {"Uncertain"}
+    assert {"Uncertain", "Entropy", "Decode", "Inference", "ColdStarts", "Duplicates"} <= shown
+    assert watched | shown <= emitted
+
+
+def test_the_functions_metrics_are_under_the_stacks_name() -> None:
+    for name, function in of_type("AWS::Lambda::Function"):
+        namespace = function["Environment"]["Variables"].get("POWERTOOLS_METRICS_NAMESPACE")
+        assert namespace == (None if name == "VerifyFunction" else "litelens")
+
+
+def dashboard() -> list[dict[str, Any]]:
+    ((_, made),) = of_type("AWS::CloudWatch::Dashboard")
+    return list(json.loads(made["DashboardBody"])["widgets"])
+
+
+def test_the_dashboard_asks_questions_and_its_widgets_do_not_overlap() -> None:
+    questions = [widget["properties"]["markdown"] for widget in dashboard() if widget["type"] == "text"]
+    assert all(re.fullmatch(r"# .+\?", question) for question in questions)
+    assert len(questions) >= 5
+    cells = [
+        (widget["x"] + across, widget["y"] + down)
+        for widget in dashboard()
+        for across in range(widget["width"])
+        for down in range(widget["height"])
+    ]
+    assert len(set(cells)) == len(cells)
+    assert max(across for across, _ in cells) < 24
+
+
+def test_the_dashboards_queries_are_the_documented_ones() -> None:
+    documented = {" ".join(path.read_text().split()) for path in (ROOT / "infra" / "queries").glob("*.txt")}
+    asked = [widget["properties"]["query"] for widget in dashboard() if widget["type"] == "log"]
+    logs = "SOURCE 'ApiLogs' | SOURCE 'Bulk.Outputs.BulkLogsName' | "
+    assert len(asked) >= 3
+    assert all(query.startswith(logs) and query.removeprefix(logs) in documented for query in asked)
+
+
+def test_the_cost_alarm_goes_by_the_prices_that_costs_are_computed_with() -> None:
+    for architecture, price in (("x86_64", prices.LAMBDA_GB_SECOND), ("arm64", prices.LAMBDA_ARM_GB_SECOND)):
+        made = alarms(Architecture=architecture, MemorySize="2048")["CostAlarm"]
+        (expression,) = (metric["Expression"] for metric in made["Metrics"] if "Expression" in metric)
+        # An hour of 1,000 seconds of the one and 500 of the other, 300 and 100 invocations, 200 requests.
+        values = {"api": 1_000_000.0, "bulk": 500_000.0, "answers": 300.0, "batches": 100.0, "requests": 200.0}
+        dollars = eval(re.sub(r"FILL\((\w+), 0\)", r"\1", expression), {}, values)
+        expected = 1500 * 2 * price + 400 * prices.LAMBDA_REQUEST + 200 * prices.API_REQUEST
+        assert dollars == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("function", USED)
+def test_a_function_is_allowed_what_it_uses_and_nothing_else(function: str) -> None:
+    rights = set().union(*(RIGHTS[call] for call in USED[function]))
+    assert allowed(function) == rights | (IDEMPOTENCY | POLLER if function == "BulkFunction" else set())
+
+
+def test_the_functions_calls_are_those_of_their_adapters() -> None:
+    assert calls_in_adapters() == set().union(*USED.values()) == set(RIGHTS)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_event_source_has_a_way_to_fail(option: str) -> None:
+    """Requests are answered, a hook tells CodeDeploy, a queue has dead letters, and a backfill tries again."""
+    queues = dict(of_type("AWS::SQS::Queue", **OPTIONS[option]))
+    for _, source in of_type("AWS::Lambda::EventSourceMapping", **OPTIONS[option]):
+        assert source["EventSourceArn"] == "Storage.Outputs.ImagesQueueArn"
+        assert source["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert queues["ImagesQueue"]["RedrivePolicy"]["deadLetterTargetArn"] == "ImagesDeadLetters.Arn"
+    for _, bucket in of_type("AWS::S3::Bucket", **OPTIONS[option]):
+        assert bucket.get("NotificationConfiguration", {}).keys() <= {"QueueConfigurations"}
+    for _, machine in of_type("AWS::StepFunctions::StateMachine", **OPTIONS[option]):
+        states = json.loads(machine["DefinitionString"])["States"]
+        maps = [state for state in states.values() if state["Type"] == "Map"]
+        tasks = [task for state in maps for task in state["ItemProcessor"]["States"].values()]
+        assert tasks
+        assert all(task["Retry"] for task in tasks)
+        assert all("ToleratedFailurePercentagePath" in state for state in maps)
+    permissions = {made["Principal"] for _, made in of_type("AWS::Lambda::Permission", **OPTIONS[option])}
+    assert permissions == {"apigateway.amazonaws.com"}
+    assert not list(of_type("AWS::Events::Rule", **OPTIONS[option]))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_requests_uploads_and_backfills_go_to_the_version_in_use(option: str) -> None:
+    whole = stacks(**OPTIONS[option])
+    integrations = [
+        operation["x-amazon-apigateway-integration"]["uri"]
+        for operations in whole[""]["Api"]["Properties"]["Body"]["paths"].values()
+        for operation in operations.values()
+        if operation["x-amazon-apigateway-integration"]["type"] == "aws_proxy"
+    ]
+    assert integrations
+    assert all("/ApiFunctionAliaslive/" in uri for uri in integrations)
+    assert whole["Bulk"]["BulkSource"]["Properties"]["FunctionName"] == "BulkFunctionAliaslive"
+    assert (
+        synthesize_nested("Bulk", **OPTIONS[option])["Outputs"]["BulkFunctionArn"]["Value"] == "BulkFunctionAliaslive"
+    )
+    if "Backfill" in whole:
+        handed = whole[""]["Backfill"]["Properties"]["Parameters"]
+        assert handed["BulkFunctionArn"] == "Bulk.Outputs.BulkFunctionArn"
+
+
+@pytest.mark.parametrize("strategy", parameters()["Deployment"]["AllowedValues"])
+def test_a_new_version_is_verified_then_shifted_to_and_rolled_back_by_alarms(strategy: str) -> None:
+    resources = stacks(Deployment=strategy)[""]
+    update = resources["ApiFunctionAliaslive"]["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]
+    assert update["BeforeAllowTrafficHook"] == "Release.Outputs.VerifyFunctionArn"
+    group = resources["ApiFunctionDeploymentGroup"]["Properties"]
+    assert group["DeploymentConfigName"] == f"CodeDeployDefault.Lambda{strategy}"
+    assert group["AlarmConfiguration"] == {
+        "Enabled": True,
+        "Alarms": [{"Name": "Release.Outputs.ErrorsAlarmName"}, {"Name": "Release.Outputs.SlowAlarmName"}],
+    }
+    assert set(group["AutoRollbackConfiguration"]["Events"]) >= {"DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM"}
+    handed = resources["Release"]["Properties"]["Parameters"]
+    assert re.fullmatch(r"ApiFunctionVersion\w+", handed["ApiVersionArn"])
+
+
+def test_codedeploy_may_invoke_the_hook_by_its_name_which_is_short_enough_for_the_longest_stack() -> None:
+    (function,) = [made for name, made in of_type("AWS::Lambda::Function") if name == "VerifyFunction"]
+    assert function["FunctionName"] == "CodeDeployHook_litelens"
+    assert len("CodeDeployHook_" + "n" * 49) == 64
+
+
+def test_uploads_follow_when_requests_have_been_led_to_the_new_version() -> None:
+    tags = {tag["Key"]: tag["Value"] for tag in stacks()[""]["Bulk"]["Properties"]["Tags"]}
+    assert tags["released-after"] == "ApiFunctionAliaslive"
+
+
+def test_changed_settings_are_a_new_image_and_so_a_new_version() -> None:
+    dockerfile = (ROOT / "lambda" / "Dockerfile").read_text()
+    build, _, image = dockerfile.rpartition("\nFROM ")
+    assert "COPY samconfig.toml /tmp/samconfig.toml\nRUN sha256sum < /tmp/samconfig.toml > settings.sha256\n" in build
+    assert "COPY --from=build /task ${LAMBDA_TASK_ROOT}\n" in image
+    assert "!samconfig.toml" in (ROOT / ".dockerignore").read_text().splitlines()
+
+
+@pytest.mark.parametrize("option", ["nothing", "snapshots"])
+def test_snapshots_are_of_published_versions_where_they_are_asked_for(option: str) -> None:
+    applied = {name: made.get("SnapStart") for name, made in of_type("AWS::Lambda::Function", **OPTIONS[option])}
+    wanted = "PublishedVersions" if option == "snapshots" else "None"
+    assert applied == {
+        "ApiFunction": {"ApplyOn": wanted},
+        "BulkFunction": {"ApplyOn": wanted},
+        "VerifyFunction": None,
+    }
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_logs_are_kept_for_as_long_as_is_said_and_go_nowhere_else(option: str) -> None:
+    functions = dict(of_type("AWS::Lambda::Function", **OPTIONS[option]))
+    groups = dict(of_type("AWS::Logs::LogGroup", LogRetention="7", **OPTIONS[option]))
+    assert {made["LoggingConfig"]["LogGroup"] for made in functions.values()} == groups.keys()
+    assert all(str(group["RetentionInDays"]) == "7" for group in groups.values())
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_data_is_encrypted_where_it_rests(option: str) -> None:
+    for _, queue in of_type("AWS::SQS::Queue", **OPTIONS[option]):
+        assert queue["SqsManagedSseEnabled"] is True
+    for _, bucket in of_type("AWS::S3::Bucket", **OPTIONS[option]):
+        assert bucket["BucketEncryption"]
+
+
+def test_images_and_what_they_become_have_a_deletion_policy() -> None:
+    kinds = ("AWS::S3::Bucket", "AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::Logs::LogGroup")
+    for resources in stacks(**OPTIONS["everything"]).values():
+        kept = {name: made for name, made in resources.items() if made["Type"] in kinds}
+        assert all({"DeletionPolicy", "UpdateReplacePolicy"} <= made.keys() for made in kept.values()), kept.keys()
+
+
+def test_the_firewall_limits_each_address_and_lets_photos_through() -> None:
+    made = dict(of_type("AWS::WAFv2::WebACL", Waf="true", WafRate="500"))["WebAcl"]
+    rate, reputation = (rule["Statement"] for rule in made["Rules"])
+    assert rate == {"RateBasedStatement": {"AggregateKeyType": "IP", "Limit": "500"}}
+    assert reputation["ManagedRuleGroupStatement"]["Name"] == "AWSManagedRulesAmazonIpReputationList"
+    (association,) = dict(of_type("AWS::WAFv2::WebACLAssociation", Waf="true")).values()
+    assert association["ResourceArn"] == "arn:aws:apigateway:eu-central-1::/restapis/Api/stages/ApiliveStage"
+
+
+def test_a_domain_has_no_base_path_which_paths_would_begin_with() -> None:
+    (mapping,) = dict(of_type("AWS::ApiGateway::BasePathMapping", **OPTIONS["a zone"])).values()
+    assert mapping == {"DomainName": "Name", "RestApiId": "Api", "Stage": "ApiliveStage"}
+    (name,) = dict(of_type("AWS::ApiGateway::DomainName", **OPTIONS["a zone"])).values()
+    assert name["SecurityPolicy"] == "TLS_1_2"
+    assert not list(of_type("AWS::Route53::RecordSet", **OPTIONS["a domain"]))
+    assert list(of_type("AWS::Route53::RecordSet", **OPTIONS["a zone"]))
