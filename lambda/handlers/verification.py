@@ -70,12 +70,13 @@ def _verify(read_settings: Callable[[], Settings], deadline: Deadline) -> list[s
 def _findings(settings: Settings, bundle: Bundle, version: Version, deadline: Deadline) -> list[str]:
     if not bundle.golden:
         return [f"The version was not tried: {bundle.name} has no golden images; docs/train.md tells how it gets them."]
+    # The first answer is cold, and its time tells nothing of those that follow.
+    events = [(image, _event(image, bundle)) for image in (bundle.golden[0], *bundle.golden)]
     findings: list[str] = []
     milliseconds: list[float] = []
-    # The first answer is cold, which its time is not judged by.
-    for image in (bundle.golden[0], *bundle.golden):
+    for image, event in events:
         try:
-            answer = _read(image, version.invoke(_event(image, bundle), deadline))
+            answer = _read(image, version.invoke(event, deadline))
         except VersionError as error:
             findings.append(f"{image.file}: {error}")
             break

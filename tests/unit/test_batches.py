@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -323,10 +324,7 @@ def test_a_result_that_was_saved_before_the_rest_failed_is_not_inferred_again(
 def test_a_new_model_makes_a_result_of_its_own(settings: Settings, tmp_path: Any) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     assert take(settings, told(arrived)) == []
-    new = tmp_path / "bundle"
-    new.mkdir()
-    for file in BUNDLE.iterdir():
-        (new / file.name).write_bytes(file.read_bytes())
+    new = shutil.copytree(BUNDLE, tmp_path / "bundle")
     manifest = json.loads((new / "manifest.json").read_text())
     (new / "manifest.json").write_text(json.dumps(manifest | {"version": "9.0.0"}))
     # The message comes again while the function is being replaced.

@@ -4,15 +4,16 @@ import base64
 import dataclasses
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aws import Clock, still_clock
+from aws import AWS_TEXT, Clock, still_clock
 from bulk import Context
-from release_server import VERSION, Release, Respond, codedeploy_error, refusing, release_of, running
+from release_server import VERSION, Release, Reply, Respond, codedeploy_error, refusing, release_of, running
 from support import BUNDLE, answer_of
 
 from adapters.errors import StorageError
@@ -170,7 +171,8 @@ def test_a_golden_image_that_is_corrupt_fails(bundle: Path, written: StringIO) -
 def test_a_golden_image_that_is_missing_fails(bundle: Path, written: StringIO) -> None:
     path = bundle / "golden" / "photo.gif"
     path.unlink()
-    assert rehearse(settings_of(bundle)).status == "Failed"
+    release = rehearse(settings_of(bundle))
+    assert (release.status, release.events) == ("Failed", [])
     assert findings(written) == [f"The version was not tried: {path} cannot be read: No such file or directory."]
 
 
@@ -231,6 +233,7 @@ def test_a_version_that_gets_ready_is_asked_again(status: int, code: str, writte
 def test_a_version_that_may_not_be_invoked_fails_at_once(written: StringIO) -> None:
     release = rehearse(settings_of(BUNDLE), refusing(403, "AccessDeniedException"))
     assert (release.status, len(release.events)) == ("Failed", 1)
+    assert AWS_TEXT not in written.getvalue()
     assert findings(written) == [f"{FILES[0]}: Lambda could not have the version answer: AccessDeniedException."]
 
 
@@ -268,6 +271,25 @@ def test_an_environment_that_cannot_be_fails(error: Exception, written: StringIO
     assert findings(written) == [f"The version was not tried: {error}."]
 
 
+def test_the_deployed_function_reads_the_environment_when_it_is_invoked(
+    written: StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from handlers.verify import handler
+
+    monkeypatch.delenv("LITELENS_BUNDLE")
+    with release_of(refusing(500, "ServiceException")) as release:
+        handler(EVENT, Context())
+    assert (release.status, release.events) == ("Failed", [])
+    (found,) = findings(written)
+    assert found.startswith("The version was not tried: LITELENS_BUNDLE is not set")
+    monkeypatch.setenv("LITELENS_BUNDLE", str(BUNDLE))
+    monkeypatch.setenv("LITELENS_VERIFIED_FUNCTION", VERSION)
+    monkeypatch.setenv("LITELENS_VERIFIED_MILLISECONDS", str(AN_HOUR))
+    with release_of(serving(settings_of(BUNDLE))) as release:
+        handler(EVENT, Context(300))
+    assert release.status == "Succeeded"
+
+
 def test_an_error_that_nobody_expected_fails(written: StringIO, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any) -> None:
         raise ZeroDivisionError
@@ -285,6 +307,20 @@ def test_what_has_no_time_left_for_the_version_still_tells_codedeploy(written: S
     with release_of(serving(settings)) as release:
         verify(settings, seconds=17)
     assert (release.status, release.events) == ("Failed", [])
+    assert findings(written) == [f"{FILES[0]}: The version did not answer in time."]
+
+
+def test_a_version_that_hangs_fails_before_the_hooks_own_time_is_over(written: StringIO) -> None:
+    told = threading.Event()
+
+    def hang(_: Any) -> Reply:
+        told.wait(60)
+        return Reply(200, b"{}")
+
+    with release_of(hang) as release:
+        verify(settings_of(BUNDLE), seconds=19)
+        told.set()
+    assert release.status == "Failed"
     assert findings(written) == [f"{FILES[0]}: The version did not answer in time."]
 
 
