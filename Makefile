@@ -2,6 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8080
 PRESET ?= folder
+ENGINE ?= openvino
 BUNDLE ?= models/cifar100-resnet50
 TESTS ?= tests
 WORKERS ?= 1
@@ -22,8 +23,10 @@ export LITELENS_BUNDLE := $(BUNDLE)
 
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
+CHECK_ENV := .venv-check/.ready
 
-.PHONY: help run local classify test lint bench cost load train deploy rollback logs tail redrive destroy site screenshots openapi lock clean
+.PHONY: help run local classify test lint check scan audit sbom bench cost load train deploy rollback logs tail redrive destroy site \
+	screenshots openapi lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -53,6 +56,27 @@ TYPESCRIPT := typescript@7.0.2
 TYPESCRIPT_OPTIONS := --allowJs --checkJs --strict --noEmit --skipLibCheck --target es2024 \
 	--lib es2024,dom,dom.iterable --module esnext --moduleResolution bundler
 PRETTIER := prettier@3.10.1
+
+check: lint scan audit ## run all that needs no test: lint, scan and audit
+
+scan: $(DEV_ENV) $(CHECK_ENV) ## look for faults in templates, workflows and code that tools know, and for secrets
+	for template in template.yaml infra/*.yaml; do \
+		SAM_CLI_TELEMETRY=0 .venv-dev/bin/sam validate --lint --region us-east-1 --template "$$template" || exit 1; done
+	.venv-check/bin/checkov
+	.venv-check/bin/bandit --quiet --configfile pyproject.toml --recursive lambda client local training .ci
+	.venv-check/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	.venv-check/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	.venv-check/bin/zizmor --offline --quiet .github
+
+audit: $(CHECK_ENV) ## look up the locked packages among the known vulnerabilities (needs PyPI's service for that)
+	for locked in $(LOCKED); do \
+		.venv-check/bin/pip-audit --strict --disable-pip --require-hashes --requirement "$$locked" || exit 1; done
+
+LOCKED := lambda/requirements-litert.txt lambda/requirements-openvino.txt requirements-local.txt requirements-dev.txt \
+	requirements-check.txt
+
+sbom: $(CHECK_ENV) ## list what the image installs in build/sbom.json (ENGINE=litert for that one's image)
+	@.venv-check/bin/python .ci/sbom.py $(ENGINE) build/sbom.json
 
 bench: $(DEV_ENV) ## measure speed, accuracy, starts and memory beside what else there is (ARGS="--only contest" for some)
 	@.venv-dev/bin/python -m benchmarks $(ARGS)
@@ -142,13 +166,15 @@ openapi: $(DEV_ENV) ## write the API's description to docs/openapi.json
 lock: $(DEV_ENV) ## resolve pyproject.toml into the hash-locked requirements files
 	.venv-dev/bin/uv pip compile $(LOCK) --all-extras --output-file requirements-dev.txt
 	.venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt --extra local --extra litert --output-file requirements-local.txt
+	.venv-dev/bin/uv pip compile $(LOCK_OPTIONS) --group check --output-file requirements-check.txt
 	for engine in litert openvino; do .venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt \
 		--extra $$engine --output-file lambda/requirements-$$engine.txt; done
 
-LOCK := pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
+LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
+LOCK := pyproject.toml $(LOCK_OPTIONS)
 
 clean: ## remove the environments and caches
-	rm -rf .venv .venv-dev .aws-sam build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-dev .venv-check .aws-sam build .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
 $(RUN_ENV): requirements-local.txt
 	@$(call create_environment,.venv,requirements-local.txt)
@@ -156,6 +182,10 @@ $(RUN_ENV): requirements-local.txt
 
 $(DEV_ENV): requirements-dev.txt
 	@$(call create_environment,.venv-dev,requirements-dev.txt)
+	@touch $@
+
+$(CHECK_ENV): requirements-check.txt
+	@$(call create_environment,.venv-check,requirements-check.txt)
 	@touch $@
 
 define create_environment
