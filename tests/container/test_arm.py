@@ -31,7 +31,7 @@ from litelens import bundle, engines
 
 loaded = bundle.load_bundle(Path("model"))
 libc = ctypes.CDLL(None)
-notices = libc.inotify_init()
+notices = libc.inotify_init1(os.O_NONBLOCK)
 names = {libc.inotify_add_watch(notices, f"cpu/{name}".encode(), 0x20): name for name in ("possible", "present")}
 levels = np.resize(np.arange(-128, 128, dtype=np.int8), loaded.tensors[bundle.IMAGE].shape)
 outputs = engines.load_engine("litert", loaded, 1).run(levels)
