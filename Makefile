@@ -25,8 +25,7 @@ RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
 CHECK_ENV := .venv-check/.ready
 
-.PHONY: help run local classify test lint check scan audit sbom bench cost load train deploy rollback logs tail redrive destroy site \
-	screenshots openapi lock clean
+.PHONY: help run local classify test lint check scan audit sbom bench cost load train deploy rollback logs tail redrive destroy site screenshots openapi lock clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
