@@ -93,7 +93,7 @@ train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PR
 deploy: ## build and deploy a stack as samconfig.toml says (ENV=dev or ENV=prod)
 	@$(call need_environment,deploy)
 	sam build --config-env "$$ENV"
-	sam deploy --config-env "$$ENV"
+	sam deploy --config-env "$$ENV" $(ARGS)
 
 rollback: ## answer by the versions before those in use (ENV=prod; VERSION=7 BULK_VERSION=5 for others)
 	@$(call need_stack,rollback)

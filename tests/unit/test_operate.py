@@ -56,7 +56,10 @@ def test_deploy_is_sam_build_and_sam_deploy_with_nothing_hidden(tmp_path: Path) 
     done = make("deploy", fake.folder, ENV="prod")
     assert done.returncode == 0, done.stderr
     assert fake.asked() == [["sam", "build", "--config-env", "prod"], ["sam", "deploy", "--config-env", "prod"]]
-    assert done.stdout.splitlines() == ['sam build --config-env "$ENV"', 'sam deploy --config-env "$ENV"']
+    assert [line.strip() for line in done.stdout.splitlines()] == [
+        'sam build --config-env "$ENV"',
+        'sam deploy --config-env "$ENV"',
+    ]
 
 
 @pytest.mark.parametrize(
