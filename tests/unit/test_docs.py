@@ -3,7 +3,9 @@
 import json
 import re
 import subprocess
+from pathlib import Path
 
+import pytest
 from support import BUNDLE, ROOT
 from template import gateway_codes, parameters
 
@@ -20,6 +22,27 @@ DEPLOY = (ROOT / "docs" / "deploy.md").read_text()
 PARAMETERS = DEPLOY.partition("| parameter |")[2].partition("\n\n")[0]
 PRESETS_TABLE = TRAIN.partition("| preset |")[2].partition("\n\n")[0]
 TEMPLATE = (ROOT / "template.yaml").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives to a page's headings: letters, digits, - and _ in lower case, a - for each space."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(page: Path) -> list[str]:
+    """The addresses of links and pictures that do not begin with a scheme."""
+    written = re.findall(r"\]\(([^)\s]+)\)|\bsrc=\"([^\"]+)\"", page.read_text())
+    return [address for pair in written for address in pair if address and not re.match(r"[a-z]+:", address)]
+
+
+def verbs_in(page: Path) -> set[str]:
+    """The verbs of make in a page's code: at the begin of a line in a block, or of what is between backticks."""
+    text = page.read_text()
+    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    return set(re.findall(r"`make ([a-z]+)", text)) | set(re.findall(r"^make ([a-z]+)", blocks, re.MULTILINE))
 
 
 def test_the_page_on_the_api_lists_every_problem_with_its_status() -> None:
@@ -73,9 +96,45 @@ def test_the_readme_names_every_image_type() -> None:
         assert text in README
 
 
-def test_every_make_verb_in_the_readme_exists() -> None:
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_make_verb_that_a_page_names_exists(page: Path) -> None:
     verbs = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"`?\bmake ([a-z]+)\b", README + TRAIN + DEPLOY)) <= verbs | {"alone"}
+    assert verbs_in(page) <= verbs
+
+
+def test_pages_name_make_verbs() -> None:
+    assert {"run", "test", "check"} <= verbs_in(ROOT / "README.md")
+    assert {"rollback", "redrive", "tail"} <= verbs_in(ROOT / "docs" / "runbook.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_of_a_page_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
+    for link in links(page):
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), f"{link} leads nowhere"
+        assert not anchor or anchor in anchors(target), f"{link} leads to no heading"
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    linked = {(ROOT / link.partition("#")[0]).resolve() for link in links(ROOT / "README.md")}
+    assert {page for page in PAGES if page.name != "README.md"} <= linked
+
+
+def test_every_query_for_the_logs_is_linked_from_the_runbook() -> None:
+    queries = {f"../infra/queries/{path.name}" for path in (ROOT / "infra" / "queries").glob("*.txt")}
+    assert queries == {link for link in links(ROOT / "docs" / "runbook.md") if "/queries/" in link}
+
+
+def test_every_alarm_names_a_section_of_the_runbook() -> None:
+    templates = "".join(path.read_text() for path in (ROOT / "infra").glob("*.yaml"))
+    named = re.findall(r"AlarmDescription: .*? See docs/runbook\.md#(\S+)$", templates, re.MULTILINE)
+    assert len(named) == templates.count("AlarmDescription: ") > 0
+    assert set(named) <= anchors(ROOT / "docs" / "runbook.md")
+
+
+def test_the_readme_is_read_in_one_sitting() -> None:
+    assert len(README.splitlines()) < 200
 
 
 def test_make_alone_lists_every_verb_with_one_line() -> None:
