@@ -20,6 +20,9 @@ from litelens.engines import load_engine
 # Names a base image for arm64 on a machine that can run it, by emulation too.
 ARM_BASE_IMAGE = os.environ.get("LITELENS_ARM_BASE_IMAGE", "")
 
+# Where QEMU emulates Arm, it is to be a Graviton2: its default CPU has SME, with which LiteRT answers otherwise there.
+CPU = "--env=QEMU_CPU=neoverse-n1"
+
 # Prints what LiteRT makes of rising levels, and which lists of CPUs in the image it opened. An event of inotify is the
 # number of the file that it watches, here alone, and three more of four bytes; 0x20 is IN_OPEN.
 SCRIPT = """
@@ -63,7 +66,7 @@ def ran(docker: str, request: pytest.FixtureRequest) -> subprocess.CompletedProc
     done = build(docker, ENGINE="litert", **arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     command = [
-        *(docker, "run", "--rm", "--network=none", "--user=993:990", "--read-only"),
+        *(docker, "run", "--rm", "--network=none", "--user=993:990", "--read-only", CPU),
         *("--tmpfs=/sys/devices/system/cpu", "--entrypoint=python3", "litelens-test-arm", "-c", SCRIPT),
     ]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
