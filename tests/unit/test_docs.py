@@ -41,8 +41,8 @@ def links(page: Path) -> list[str]:
 def verbs_in(page: Path) -> set[str]:
     """The verbs of make in a page's code: at the begin of a line in a block, or of what is between backticks."""
     text = page.read_text()
-    blocks = "".join(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
-    return set(re.findall(r"`make ([a-z]+)", text)) | set(re.findall(r"^make ([a-z]+)", blocks, re.MULTILINE))
+    blocks = "".join(re.findall(r"^ *```sh\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL))
+    return set(re.findall(r"`make ([a-z]+)", text)) | set(re.findall(r"^ *make ([a-z]+)", blocks, re.MULTILINE))
 
 
 def test_the_page_on_the_api_lists_every_problem_with_its_status() -> None:
@@ -105,6 +105,7 @@ def test_every_make_verb_that_a_page_names_exists(page: Path) -> None:
 def test_pages_name_make_verbs() -> None:
     assert {"run", "test", "check"} <= verbs_in(ROOT / "README.md")
     assert {"rollback", "redrive", "tail"} <= verbs_in(ROOT / "docs" / "runbook.md")
+    assert {"train", "classify", "deploy"} <= verbs_in(ROOT / "docs" / "train.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
