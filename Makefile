@@ -99,7 +99,7 @@ rollback: ## answer by the versions before those in use (ENV=prod; VERSION=7 BUL
 	@$(call need_stack,rollback)
 	@$(call read_output,ApiFunctionName,is it one of litelens?) && \
 	$(call read_output,BulkFunctionName,is it one of litelens?) && \
-	infra/rollback.sh "$$ApiFunctionName" "$$VERSION" && infra/rollback.sh "$$BulkFunctionName" "$$BULK_VERSION"
+	infra/rollback.sh "$$ApiFunctionName" "$$BulkFunctionName"
 
 logs: ## print what the functions logged (ENV=prod SINCE=1h)
 	@$(call need_stack,logs)

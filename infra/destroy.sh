@@ -6,8 +6,9 @@ set -eu
 bucket=$1
 site=$(aws cloudformation describe-stacks --stack-name "$STACK" --output text \
     --query "Stacks[0].Outputs[?OutputKey=='SiteBucketName'].OutputValue | [0] || ''")
+force=
 if [ "${FORCE:-}" = 1 ]; then
-    aws s3 rm "s3://$bucket" --recursive --only-show-errors
+    force=--force
 else
     found=$(aws s3api list-objects-v2 --bucket "$bucket" --max-items 1 --query "Contents[0].Key || ''" --output text)
     if [ -n "$found" ]; then
@@ -19,7 +20,7 @@ fi
 
 # CloudFormation leaves the buckets behind. The page's has nothing but a copy of web/.
 sam delete --config-env "$ENV" --stack-name "$STACK" --no-prompts
-aws s3 rb "s3://$bucket"
+aws s3 rb "s3://$bucket" $force
 if [ -n "$site" ]; then
     aws s3 rb "s3://$site" --force
 fi

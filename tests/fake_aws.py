@@ -26,7 +26,9 @@ if sys.argv[2] == "describe-stacks":
     sys.exit(0 if found else 254)
 answers = {answers!r}
 if sys.argv[2] in answers:
-    found = jmespath.search(options["--query"], answers[sys.argv[2]])
+    asked = options.get("--include-only-statuses") or options.get("--deployment-id") or ""
+    answer = answers[sys.argv[2]]
+    found = jmespath.search(options["--query"], answer.get(asked, answer))
     print(*found if isinstance(found, list) else [found], sep="\\t")
 """
 

@@ -54,7 +54,9 @@ def build(docker: str, **arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def arm(docker: str) -> dict[str, str]:
     """The arguments of a build for Arm."""
-    require(ARM_BASE_IMAGE, "LITELENS_ARM_BASE_IMAGE does not name a base image for arm64")
+    # Not a failure in CI: emulating Arm takes a quarter of an hour, and a base image that not every machine can have.
+    if not ARM_BASE_IMAGE:
+        pytest.skip("LITELENS_ARM_BASE_IMAGE does not name a base image for arm64")
     return {"BASE_IMAGE": ARM_BASE_IMAGE}
 
 

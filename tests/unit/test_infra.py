@@ -60,7 +60,8 @@ STARRED = {
     },
     # The application and the group have names that SAM and CloudFormation choose.
     "Release": {
-        "arn:aws:codedeploy:eu-central-1:123456789012:deploymentgroup:litelens-ServerlessDeploymentApplication-*/*"
+        "arn:aws:lambda:eu-central-1:123456789012:function:ApiFunction:*",
+        "arn:aws:codedeploy:eu-central-1:123456789012:deploymentgroup:litelens-ServerlessDeploymentApplication-*/*",
     },
     "Backfill": {
         "arn:aws:s3:::Storage.Outputs.UploadBucketName/backfills/*",

@@ -1,5 +1,6 @@
 """The verbs of make for a stack that is deployed, with commands `aws` and `sam` that note what they are asked."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,25 @@ from template import parameters
 
 CONFIG = tomllib.loads((ROOT / "samconfig.toml").read_text())
 ENVIRONMENTS = ["dev", "prod"]
-VERSIONS = {"Versions": [{"Version": version} for version in ("$LATEST", "2", "9", "10", "11")]}
-LIVE = {"get-alias": {"FunctionVersion": "10"}, "list-versions-by-function": VERSIONS}
+VERSIONS = {"Versions": [{"Version": version} for version in ("$LATEST", "2", "8", "9", "10", "11")]}
+
+
+def led(before: str, to: str) -> dict[str, Any]:
+    """A deployment as CodeDeploy tells of it."""
+    moved = {"Name": "ApiFunction", "Alias": "live", "CurrentVersion": before, "TargetVersion": to}
+    resource = {"ApiFunction": {"Type": "AWS::Lambda::Function", "Properties": moved}}
+    content = json.dumps({"version": 0.0, "Resources": [resource]}, separators=(",", ":"))
+    return {"deploymentInfo": {"revision": {"revisionType": "String", "string": {"content": content}}}}
+
+
+# Version 9 was refused: version 10 came after 8.
+LIVE: dict[str, Any] = {
+    "get-alias": {"FunctionVersion": "10"},
+    "list-versions-by-function": VERSIONS,
+    "describe-stack-resources": {"StackResources": []},
+    "list-deployments": {"Succeeded": {"deployments": ["d-3", "d-2", "d-1"]}, "deployments": []},
+    "get-deployment": {"d-3": led("10", "11"), "d-2": led("8", "10"), "d-1": led("2", "8")},
+}
 EMPTY: dict[str, Any] = {"list-objects-v2": {}}
 FULL = {"list-objects-v2": {"Contents": [{"Key": "uploads/cat.jpg"}]}}
 BUCKET, SITE = "Storage.Outputs.UploadBucketName", "Site.Outputs.SiteBucketName"
@@ -80,16 +98,16 @@ def test_an_environment_that_there_is_none_of_is_told(
     assert fake.asked() == []
 
 
-def test_rollback_leads_both_functions_to_the_version_before_the_one_in_use(tmp_path: Path) -> None:
+def test_rollback_leads_both_functions_to_the_versions_that_answered_before(tmp_path: Path) -> None:
     fake = install_fake_aws(tmp_path, answers=LIVE)
     done = make("rollback", fake.folder, ENV="dev")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "ApiFunction: version 9 answers in place of 10.",
+        "ApiFunction: version 8 answers in place of 10.",
         "Bulk.Outputs.BulkFunctionName: version 9 answers in place of 10.",
     ]
     changes = [call for call in fake.asked() if "update-alias" in call]
-    assert [call[call.index("--function-version") + 1] for call in changes] == ["9", "9"]
+    assert [call[call.index("--function-version") + 1] for call in changes] == ["8", "9"]
     assert all(call[call.index("--routing-config") + 1] == "AdditionalVersionWeights={}" for call in changes)
 
 
@@ -101,12 +119,24 @@ def test_rollback_goes_to_the_versions_that_are_asked_for(tmp_path: Path) -> Non
     assert [call[call.index("--function-version") + 1] for call in changes] == ["2", "11"]
 
 
-def test_rollback_changes_nothing_where_there_is_no_version_before(tmp_path: Path) -> None:
-    first = {**LIVE, "get-alias": {"FunctionVersion": "2"}}
-    fake = install_fake_aws(tmp_path, answers=first)
+def test_rollback_stops_a_release_that_is_under_way_and_leaves_the_alias_to_it(tmp_path: Path) -> None:
+    deployments = {"Created": {"deployments": ["d-4"]}, "deployments": []}
+    fake = install_fake_aws(tmp_path, answers={**LIVE, "list-deployments": deployments})
+    done = make("rollback", fake.folder, ENV="dev")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("A release was under way and is stopped; the version before it answers again.")
+    assert fake.asked()[-1] == ["deploy", "stop-deployment", "--deployment-id", "d-4", "--auto-rollback-enabled"]
+    assert not [call for call in fake.asked() if "update-alias" in call]
+
+
+def test_rollback_guesses_nothing_where_no_deployment_led_to_the_version_in_use(tmp_path: Path) -> None:
+    fake = install_fake_aws(tmp_path, answers={**LIVE, "get-alias": {"FunctionVersion": "2"}})
     done = make("rollback", fake.folder, ENV="dev")
     assert done.returncode != 0
-    assert "ApiFunction has no version before 2, so that there is none to go back to." in done.stderr
+    assert done.stderr.startswith(
+        "No deployment led to version 2 of ApiFunction, so that it is not known what answered"
+    )
+    assert "by VERSION=..." in done.stderr
     assert not [call for call in fake.asked() if "update-alias" in call]
 
 
@@ -129,18 +159,18 @@ def test_destroy_refuses_while_there_are_images(tmp_path: Path) -> None:
     assert not [call for call in fake.asked() if call[0] == "sam" or call[:2] in (["s3", "rm"], ["s3", "rb"])]
 
 
-def test_destroy_deletes_the_images_first_when_it_is_forced(tmp_path: Path) -> None:
+def test_destroy_deletes_the_images_too_when_it_is_forced(tmp_path: Path) -> None:
     fake = install_fake_aws(tmp_path, answers=FULL)
     done = make("destroy", fake.folder, ENV="dev", FORCE="1")
     assert done.returncode == 0, done.stderr
-    deletions = [call for call in fake.asked() if call[0] == "sam" or call[:2] in (["s3", "rm"], ["s3", "rb"])]
-    assert deletions[0] == ["s3", "rm", f"s3://{BUCKET}", "--recursive", "--only-show-errors"]
-    assert deletions[1][:2] == ["sam", "delete"]
+    *_, deletion, bucket, _ = fake.asked()
+    assert deletion[:2] == ["sam", "delete"]
+    assert bucket == ["s3", "rb", f"s3://{BUCKET}", "--force"]
 
 
 def test_destroy_keeps_the_buckets_where_the_stack_cannot_be_deleted(tmp_path: Path) -> None:
-    fake = install_fake_aws(tmp_path, answers=EMPTY, failing=("delete", "--config-env"))
-    assert make("destroy", fake.folder, ENV="dev").returncode != 0
+    fake = install_fake_aws(tmp_path, answers=FULL, failing=("delete", "--config-env"))
+    assert make("destroy", fake.folder, ENV="dev", FORCE="1").returncode != 0
     assert not [call for call in fake.asked() if call[:2] == ["s3", "rb"]]
 
 

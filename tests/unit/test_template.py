@@ -140,7 +140,7 @@ def test_the_gateways_own_errors_are_problems(name: str, response: GatewayRespon
     assert set(response.body) == set(Problem.__struct_fields__)
     assert problem.type == f"urn:litelens:problem:{problem.code}"
     assert problem.status == response.status
-    assert (400 <= problem.status < 500) == (name != "INTEGRATION_TIMEOUT" and name != "DEFAULT_5XX")
+    assert (400 <= problem.status < 500) == (name not in ("INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT", "DEFAULT_5XX"))
     assert response.headers["Content-Type"] == "'application/problem+json'"
     assert response.headers["x-request-id"] == "context.requestId"
 
@@ -157,7 +157,7 @@ def test_what_a_client_can_meet_at_the_gateway_has_its_code() -> None:
         "ACCESS_DENIED": "forbidden",
         "MISSING_AUTHENTICATION_TOKEN": "forbidden",
         "THROTTLED": "too_many_requests",
-        "INTEGRATION_FAILURE": "too_many_requests",
+        "INTEGRATION_FAILURE": "busy",
         "QUOTA_EXCEEDED": "quota_exceeded",
         "REQUEST_TOO_LARGE": "request_too_large",
         "BAD_REQUEST_BODY": "invalid_request",
@@ -174,7 +174,7 @@ def test_a_code_means_the_same_at_the_gateway_and_in_the_function() -> None:
     assert len(at_gateway) == len(gateway_codes())
     shared = {code: (status, title) for code, status, title in at_gateway if code in in_function}
     assert shared == {code: in_function[code] for code in shared}
-    assert set(gateway_codes()) - set(shared) == {"forbidden", "too_many_requests", "quota_exceeded"}
+    assert set(gateway_codes()) - set(shared) == {"forbidden", "too_many_requests", "quota_exceeded", "busy"}
 
 
 def test_who_is_throttled_is_told_when_to_come_back() -> None:

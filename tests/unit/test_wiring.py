@@ -164,6 +164,8 @@ def test_an_alarm_looks_at_what_is_there(name: str) -> None:
         "ApiName": {resources[""]["Api"]["Properties"]["Body"]["info"]["title"]},
         "Stage": {resources[""]["ApiliveStage"]["Properties"]["StageName"]},
         "service": {"api", "bulk"},
+        "Resource": {"ApiFunction:live"},
+        "ExecutedVersion": {resources[""]["Release"]["Properties"]["Parameters"]["ApiVersion"]},
     }
     for metric in metrics_of(alarms(**OPTIONS["everything"])[name]):
         for dimension in metric["Dimensions"]:
@@ -296,7 +298,7 @@ def test_a_new_version_is_verified_then_shifted_to_and_rolled_back_by_alarms(str
     assert group["DeploymentConfigName"] == f"CodeDeployDefault.Lambda{strategy}"
     assert group["AlarmConfiguration"] == {
         "Enabled": True,
-        "Alarms": [{"Name": "Release.Outputs.ErrorsAlarmName"}, {"Name": "Release.Outputs.SlowAlarmName"}],
+        "Alarms": [{"Name": f"Release.Outputs.{name}AlarmName"} for name in ("Errors", "Slow", "VersionErrors")],
     }
     assert set(group["AutoRollbackConfiguration"]["Events"]) >= {"DEPLOYMENT_FAILURE", "DEPLOYMENT_STOP_ON_ALARM"}
     handed = resources["Release"]["Properties"]["Parameters"]
