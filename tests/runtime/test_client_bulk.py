@@ -5,7 +5,9 @@ The stack is the one of `make local`.
 
 import csv
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from client.__main__ import main
 from client.local import LocalClassifier, local_settings
 from local.stack import Stack, local_stack
 
-README = (ROOT / "README.md").read_text()
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/bulk.md")}
 
 
 @dataclass
@@ -136,11 +138,21 @@ def test_an_interrupted_upload_goes_on_with_what_is_missing(
     assert len({document["key"] for document in lines(capsys)}) == 40
 
 
-def test_the_readmes_commands_work() -> None:
-    (block,) = re.findall(r"^```sh\n(export LITELENS_UPLOAD_BUCKET=.*?)^```", README, re.MULTILINE | re.DOTALL)
-    _, *commands = block.replace(".venv/bin/litelens", f"{sys.executable} -m client").splitlines()
+@pytest.mark.parametrize("page", PAGES)
+def test_a_pages_commands_upload_photos_and_find_their_results(page: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "tests" / "images", tmp_path / "tests" / "images")
+    shutil.copytree(ROOT / "tests" / "images", tmp_path / "photos")
+    commands = re.findall(r"^(?:\.venv/bin/)?litelens ((?:upload|results) .*)$", PAGES[page], re.MULTILINE)
     upload, results = (
-        subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            f"{sys.executable} -m client {command}",
+            shell=True,
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'lambda'}"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for command in commands
     )
     assert "skyscraper" in upload

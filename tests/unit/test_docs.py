@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -9,11 +10,15 @@ import pytest
 from support import BUNDLE, ROOT
 from template import gateway_codes, parameters
 
+from client.__main__ import _parser as client_parser
 from handlers import problems
 from handlers.bodies import BINARY_TYPES, IMAGE_TYPES
 from handlers.openapi import OPERATIONS
 from litelens.images import FORMATS, Limits
 from settings import DEFAULT_MAX_UPLOAD_BYTES, Settings
+from training.__main__ import BROUGHT
+from training.__main__ import _parser as training_parser
+from training.preset import load_preset
 
 README = (ROOT / "README.md").read_text()
 API = (ROOT / "docs" / "api.md").read_text()
@@ -169,3 +174,30 @@ def test_the_readme_has_the_figures_that_were_measured() -> None:
         name, accuracy = timing["contestant"], accuracies[timing["contestant"]]
         cells = [f"{timing['ratio']:.2f}", f"{accuracy['top1']:.1%}", f"{accuracy['peak_megabytes']:.0f} MB"]
         assert f"| {name} | {' | '.join(cells)} |" in README
+
+
+def command_lines(program: str) -> list[tuple[str, list[str]]]:
+    """The calls of a program in all pages' blocks of shell: the page, and the arguments."""
+    found = []
+    for page in PAGES:
+        for block in re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL):
+            for line in block.replace("\\\n", " ").splitlines():
+                if call := re.search(rf"(?:^|/){program} ([^|>]*)", line.strip()):
+                    found.append((page.name, shlex.split(call[1], comments=True)))
+    return found
+
+
+@pytest.mark.parametrize(("page", "arguments"), command_lines("litelens"))
+def test_a_pages_call_of_litelens_is_understood(page: str, arguments: list[str]) -> None:
+    assert client_parser().parse_args(arguments), page
+
+
+@pytest.mark.parametrize(("page", "arguments"), command_lines("python -m training"))
+def test_a_pages_call_of_training_is_understood(page: str, arguments: list[str]) -> None:
+    given = training_parser().parse_args(arguments)
+    assert load_preset(given.preset or BROUGHT, given.set), page
+
+
+def test_pages_call_both_programs() -> None:
+    assert {arguments[0] for _, arguments in command_lines("litelens")} >= {"classify", "upload", "results", "backfill"}
+    assert len(command_lines("python -m training")) >= 3
