@@ -20,8 +20,8 @@ def put_lists(folder: Path, task_root: str) -> None:
     of the one in the libraries, or when they do not read these lists.
     """
     paths = {_text(FOLDER + name): _text(_served_path(name, task_root)) for name in NAMES}
-    changed = [_replace(library, paths) for library in (folder / "ai_edge_litert").glob("*.so")]
-    if not any(changed):
+    replaced = [_replace(library, paths) for library in (folder / "ai_edge_litert").glob("*.so")]
+    if set().union(*replaced) != paths.keys():
         raise SystemExit(f"No library of LiteRT names {FOLDER}{NAMES[0]}: look whether Lambda on Arm still needs this.")
     (folder / "cpu").mkdir()
     for name in NAMES:
@@ -41,12 +41,14 @@ def _text(path: str) -> bytes:
     return path.encode() + b"\0"
 
 
-def _replace(library: Path, paths: dict[bytes, bytes]) -> bool:
-    before = after = library.read_bytes()
-    for old, new in paths.items():
-        after = after.replace(old, new)
-    library.write_bytes(after)
-    return after != before
+def _replace(library: Path, paths: dict[bytes, bytes]) -> set[bytes]:
+    """Those of the paths that the library named."""
+    content = library.read_bytes()
+    named = {old for old in paths if old in content}
+    for old in named:
+        content = content.replace(old, paths[old])
+    library.write_bytes(content)
+    return named
 
 
 if __name__ == "__main__":

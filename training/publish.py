@@ -8,6 +8,7 @@ from typing import Any
 
 from litelens.bundle import MANIFEST, METRICS, MODEL, REPORT, load_bundle
 from litelens.classifier import Classifier
+from litelens.golden import TOLERANCE, GoldenImage
 from litelens.images import Limits
 from training.documents import manifest
 from training.errors import GateError
@@ -84,6 +85,17 @@ def _check_engines(metrics: Metrics) -> None:
         )
 
 
+def _check_golden_images(images: Sequence[GoldenImage]) -> None:
+    """No new version of a stack gets requests without any."""
+    if not images:
+        raise GateError(
+            "LiteRT and OpenVINO are too far apart on every golden image; quantize with weight_bits = [8] to serve by "
+            "LiteRT alone"
+        )
+    if all(image.lead <= TOLERANCE for image in images):
+        print("The model is sure of no golden image, so that a release notices little; docs/train.md has more.")
+
+
 def _check_is_a_bundle(folder: Path) -> None:
     if not (folder / MANIFEST).is_file():
         raise GateError(
@@ -108,7 +120,9 @@ def publish(run: Run, fitted: FitFacts | None, metrics: Metrics, document: Mappi
             shutil.copyfile(source, bundle / name)
         write_json(bundle / MANIFEST, manifest(run, fitted, metrics, document.get("candidates", [])))
         left_out = add_golden_images(bundle)
-        Classifier(load_bundle(bundle), Limits(), threads=1).warm_up()
+        loaded = load_bundle(bundle)
+        _check_golden_images(loaded.golden)
+        Classifier(loaded, Limits(), threads=1).warm_up()
         published = models / run.preset.name
         try:
             if published.exists():

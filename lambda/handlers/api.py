@@ -57,11 +57,11 @@ def create_handler(settings: Settings) -> Handler:
     def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         try:
             answer = app.resolve(event, context)
-            request_id = app.current_event.request_context.request_id
+            request_id, route = app.current_event.request_context.request_id, event.get("resource")
         except Exception as error:  # an event that is not API Gateway's breaks the resolver itself
-            request_id = context.aws_request_id
+            request_id, route = context.aws_request_id, None
             answer = _bare(_fail(error, request_id))
-        record_request(request_id, event.get("resource"))
+        record_request(request_id, route)
         headers = answer["multiValueHeaders"]
         headers.setdefault("Cache-Control", ["no-store"])
         headers.update({name: [value] for name, value in always.items()} | {"X-Request-Id": [request_id]})

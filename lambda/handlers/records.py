@@ -168,7 +168,7 @@ def _begin(engine: str, function_request_id: str) -> None:
         metrics.add_metadata(name, value)
     logger.append_keys(engine=engine, service=metrics.service or logger.service)
     # By Powertools' own metric its dimension would be the function's name too, and its line a second one.
-    if logger.get_current_keys()["cold_start"]:
+    if logger.get_current_keys().get("cold_start"):
         _add("ColdStarts", MetricUnit.Count, 1)
 
 

@@ -14,8 +14,10 @@ from support import BUNDLE
 
 from litelens.bundle import load_bundle
 from litelens.engines import OpenVINO
+from litelens.golden import TOLERANCE, GoldenImage
 from litelens.images import Limits, decode
-from training import golden
+from training import golden, publish
+from training.errors import GateError
 from training.golden import SAMPLES, add_golden_images
 
 FILES = ["large.jpg", "turned.jpg", "transparent.png", "photo.webp", "photo.gif", "photo.bmp"]
@@ -88,3 +90,30 @@ def test_the_turned_jpeg_lies_on_its_side_and_is_upright_again() -> None:
         assert lying.size == size[::-1]
     decoded = decode(data, Limits())
     assert (decoded.width, decoded.height) == size
+
+
+def test_the_committed_images_have_labels_that_lead_by_more_than_engines_differ() -> None:
+    images = load_bundle(BUNDLE).golden
+    assert len(images) == len(FILES)
+    assert all(image.lead > TOLERANCE for image in images)
+
+
+def test_where_no_label_leads_by_so_much_the_one_that_leads_most_is_taken(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(golden, "TOLERANCE", 2.0)
+    add_golden_images(bundle)
+    most = {image.file: image.lead for image in load_bundle(bundle).golden}
+    assert all(most[image.file] >= image.lead for image in load_bundle(BUNDLE).golden)
+
+
+def test_a_bundle_without_golden_images_is_not_published_as_no_release_would_take_it() -> None:
+    with pytest.raises(GateError, match=r"too far apart on every golden image; quantize with weight_bits = \[8\]"):
+        publish._check_golden_images(())
+
+
+def test_publishing_says_where_golden_images_tell_little(capsys: pytest.CaptureFixture[str]) -> None:
+    publish._check_golden_images([GoldenImage("photo.gif", "cat", 0.5, 0.05)])
+    assert "The model is sure of no golden image" in capsys.readouterr().out
+    publish._check_golden_images([GoldenImage("photo.gif", "cat", 0.6, 0.2)])
+    assert capsys.readouterr().out == ""

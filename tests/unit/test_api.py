@@ -279,9 +279,9 @@ def test_an_error_of_ours_is_reported_without_its_insides(monkeypatch: pytest.Mo
     assert metrics["Failed"] == [1.0]
 
 
-@pytest.mark.parametrize("strange", [{}, {"Records": []}, {"httpMethod": "GET", "path": "/nothing"}])
+@pytest.mark.parametrize("strange", [{}, [], {"Records": []}, {"httpMethod": "GET", "path": "/nothing"}])
 def test_an_event_that_is_not_api_gateways_is_reported_without_a_stack_trace(
-    handle: Handle, printed: Printed, strange: dict[str, Any]
+    handle: Handle, printed: Printed, strange: Any
 ) -> None:
     response = handle(strange)
     assert (response["statusCode"], answer_of(response)["code"]) == (500, "internal_error")
