@@ -1,9 +1,10 @@
 """What is written down of each invocation: log lines and metrics, never bytes, names of objects, keys or questions.
 
-CloudWatch charges for a metric by the month, and again for each value of a dimension, so that the only dimension is the
-service, by which alarms tell the API from uploads. What else images and errors are told apart by (engine, format,
-label, code) is in the log lines, where it costs nothing and CloudWatch Logs Insights counts it. docs/metrics.md lists
-both. https://aws.amazon.com/cloudwatch/pricing/
+CloudWatch charges for a metric by the hours in which it has a value, and again for each value of a dimension, whose
+metrics also take a line of their own, so that the only dimension is the service, by which alarms tell the API from
+uploads. Formats and codes of problems, of which there are few, have metrics named after them. What else images are told
+apart by (engine, label, route) is in the lines, where it costs nothing and CloudWatch Logs Insights counts it.
+docs/metrics.md lists both. https://aws.amazon.com/cloudwatch/pricing/
 """
 
 import contextlib
@@ -115,6 +116,7 @@ def record_prediction(prediction: Prediction, threshold: float, size: int, reque
         _add("ImageMegapixels", MetricUnit.NoUnit, prediction.width * prediction.height / 1_000_000)
         _add("Entropy", MetricUnit.NoUnit, round(prediction.entropy, 6))
         _add("Uncertain", MetricUnit.Count, int(uncertain))
+        _add(f"Format{prediction.image_format}", MetricUnit.Count, 1)
 
 
 def record_description(model: str, input_tokens: int, output_tokens: int, request_id: str) -> None:
@@ -136,6 +138,7 @@ def record_problem(error: Exception, request_id: str) -> None:
         else:
             logger.info("refused", **told)
             _add("Refused", MetricUnit.Count, 1)
+        _add(_code_metric(kind.code), MetricUnit.Count, 1)
 
 
 def _reason(error: Exception) -> str:
@@ -150,6 +153,11 @@ def record_failure(error: Exception, request_id: str) -> None:
     with _lock:
         logger.error("failed", **told, error=type(error).__name__, at=_call_chain(error))
         _add("Failed", MetricUnit.Count, 1)
+        _add(_code_metric(INTERNAL.code), MetricUnit.Count, 1)
+
+
+def _code_metric(code: str) -> str:
+    return "Code" + code.title().replace("_", "")
 
 
 def _call_chain(error: Exception) -> list[str]:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -385,7 +386,19 @@ def test_the_page_lists_every_metric_with_its_unit_and_service(everything: Writt
     emitted = {
         name: (unit, "both" if len(among) == 2 else next(iter(among))) for (name, unit), among in services.items()
     }
-    assert emitted == documented_metrics()
+    named_after = {name for name in emitted if name.startswith(("Format", "Code"))}
+    assert {name: emitted[name] for name in emitted.keys() - named_after} == documented_metrics()
+    assert {emitted[name][0] for name in named_after} == {"Count"}
+
+
+def test_formats_and_codes_have_metrics_named_after_them(everything: Written) -> None:
+    lines = everything.logged()
+    for field, prefix in (("format", "Format"), ("code", "Code")):
+        counted = Counter(line[field] for line in lines if field in line)
+        assert counted
+        for value, count in counted.items():
+            name = prefix + (value if field == "format" else "".join(map(str.capitalize, value.split("_"))))
+            assert sum(everything.values(name)) == count
 
 
 def test_the_page_has_every_query() -> None:
