@@ -50,6 +50,7 @@ const problems = {
   describe_throttled: "The language model is asked too often. Wait a moment, then ask again.",
   describe_timeout: "The language model took too long. Ask again in a moment.",
   describe_unavailable: "The language model cannot be reached. Ask again in a moment.",
+  busy: "The service has too much to do. Wait a moment, then try again.",
   storage_unavailable: "The service's storage cannot be reached. Try again in a moment.",
   storage_timeout: "The service's storage took too long. Try again in a moment.",
   upload_refused:

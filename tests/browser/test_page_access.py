@@ -143,6 +143,7 @@ def wordy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     }
     manifest["labels"] = list(long.values())
     manifest["groups"] = {long[name]: f"{group} {LONG_WORD}" for name, group in manifest["groups"].items()}
+    del manifest["golden"]
     metrics["classes"] = [{**measured, "label": long[measured["label"]]} for measured in metrics["classes"]]
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     (bundle / "metrics.json").write_text(json.dumps(metrics))
