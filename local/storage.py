@@ -83,8 +83,12 @@ def create_storage(endpoint: str, name: str, parameters: Mapping[str, str]) -> S
     Other parameters than those given have the defaults of template.yaml.
     """
     client = client_at(endpoint, "cloudformation")
-    storage = _create_stack(client, name, "Storage", _Values(name, parameters, {}))
-    bulk = _create_stack(client, f"{name}-bulk", "Bulk", _Values(name, parameters, {"Storage": storage.outputs}))
+    whole = yaml_parse(_STACK.read_text())
+    values = {key: str(parameters.get(key, made["Default"])) for key, made in whole["Parameters"].items()}
+    values["AWS::StackName"] = name
+    storage = _create_stack(client, name, whole["Resources"]["Storage"], _Values(values, {}))
+    outputs = {"Storage": storage.outputs}
+    bulk = _create_stack(client, f"{name}-bulk", whole["Resources"]["Bulk"], _Values(values, outputs))
     queue_arn = storage.outputs["ImagesQueueArn"]
     # moto makes the bucket without its notifications.
     notified = storage.properties("AWS::S3::Bucket")["NotificationConfiguration"]["QueueConfigurations"]
@@ -112,11 +116,10 @@ def create_storage(endpoint: str, name: str, parameters: Mapping[str, str]) -> S
 class _Values:
     """What template.yaml hands to stacks that it nests: its own parameters, and the outputs of other such stacks."""
 
-    stack_name: str
     parameters: Mapping[str, str]
     outputs: Mapping[str, Mapping[str, str]]
 
-    def of(self, node: Any, declared: Mapping[str, Any]) -> str:
+    def of(self, node: Any) -> str:
         if not isinstance(node, Mapping):
             return str(node)
         ((function, argument),) = node.items()
@@ -125,21 +128,17 @@ class _Values:
             return self.outputs[stack][output.removeprefix("Outputs.")]
         if function == "Fn::Join":
             # Lists are given as text already.
-            return self.of(argument[1], declared)
-        if argument == "AWS::StackName":
-            return self.stack_name
-        return str(self.parameters.get(argument, declared[argument]["Default"]))
+            return self.of(argument[1])
+        return self.parameters[argument]
 
 
-def _create_stack(client: "CloudFormationClient", name: str, application: str, values: _Values) -> _Stack:
-    """The application that template.yaml nests by this name, as a stack of its own."""
-    stack = yaml_parse(_STACK.read_text())
-    nested = stack["Resources"][application]["Properties"]
-    template = _transformed(ROOT / nested["Location"])
-    handed = {key: values.of(node, stack["Parameters"]) for key, node in nested["Parameters"].items()}
+def _create_stack(client: "CloudFormationClient", name: str, nested: Mapping[str, Any], values: _Values) -> _Stack:
+    """The application that template.yaml nests, as a stack of its own."""
+    template = _transformed(ROOT / nested["Properties"]["Location"])
+    handed = {key: values.of(node) for key, node in nested["Properties"]["Parameters"].items()}
     resources = {key: made for key, made in template["Resources"].items() if made["Type"] not in _LEFT_OUT}
     # Others name resources that are not made here.
-    outputs = {key: made for key, made in template["Outputs"].items() if application == "Storage"}
+    outputs = {key: made for key, made in template["Outputs"].items() if _named(made["Value"]) in resources}
     client.create_stack(
         StackName=name,
         TemplateBody=json.dumps({**template, "Resources": resources, "Outputs": outputs}),
@@ -153,6 +152,12 @@ def _create_stack(client: "CloudFormationClient", name: str, application: str, v
         {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in made},
         {each["OutputKey"]: each["OutputValue"] for each in described.get("Outputs", [])},
     )
+
+
+def _named(value: Mapping[str, Any]) -> str:
+    """The resource that an output refers to, or has an attribute of."""
+    ((_, named),) = value.items()
+    return named if isinstance(named, str) else str(named[0])
 
 
 def _transformed(path: Path) -> dict[str, Any]:

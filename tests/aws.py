@@ -60,6 +60,20 @@ def new_bucket() -> str:
 
 
 @contextmanager
+def aws_answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
+    """AWS is where this handler answers, until the block ends; what it has not answered then is not waited for."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            with aws_at(f"http://127.0.0.1:{server.server_port}"):
+                yield
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@contextmanager
 def failing_aws(*answers: Answer) -> Iterator[list[str]]:
     """An AWS that gives these answers, the last one again and again; yields the requests as it gets them."""
     requests: list[str] = []
@@ -83,15 +97,8 @@ def failing_aws(*answers: Answer) -> Iterator[list[str]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            with aws_at(f"http://127.0.0.1:{server.server_port}"):
-                yield requests
-        finally:
-            server.shutdown()
-            thread.join()
+    with aws_answering(Handler):
+        yield requests
 
 
 def found(body: bytes) -> Answer:

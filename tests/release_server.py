@@ -5,16 +5,15 @@ https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_PutLifecycleEvent
 """
 
 import json
-import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote
 
-from aws import AWS_TEXT, aws_at
+from aws import AWS_TEXT, aws_answering
 from support import LambdaContext
 
 VERSION = "arn:aws:lambda:us-east-1:123456789012:function:litelens-api:7"
@@ -105,13 +104,5 @@ def release_of(respond: Respond, *refusals: Reply) -> Iterator[Release]:
         def log_message(self, *_: Any) -> None:
             """Tests print no requests."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            with aws_at(f"http://127.0.0.1:{server.server_port}"):
-                yield release
-        finally:
-            server.shutdown()
-            thread.join()
+    with aws_answering(Handler):
+        yield release

@@ -4,6 +4,7 @@ import base64
 import copy
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -44,6 +45,13 @@ def require(present: object, reason: str) -> None:
     if os.environ.get("CI") == "true":
         pytest.fail(f"in CI this must not be missing: {reason}")
     pytest.skip(reason)
+
+
+def anchors(page: Path) -> set[str]:
+    """Those that GitHub gives to a page's headings: letters, digits, - and _ in lower case, a - for each space."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def recorded_event(name: str) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import BUNDLE, ROOT
+from support import BUNDLE, ROOT, anchors
 from template import gateway_codes, parameters
 
 from client.__main__ import _parser as client_parser
@@ -28,13 +28,6 @@ PARAMETERS = DEPLOY.partition("| parameter |")[2].partition("\n\n")[0]
 PRESETS_TABLE = TRAIN.partition("| preset |")[2].partition("\n\n")[0]
 TEMPLATE = (ROOT / "template.yaml").read_text()
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def anchors(page: Path) -> set[str]:
-    """Those that GitHub gives to a page's headings: letters, digits, - and _ in lower case, a - for each space."""
-    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links(page: Path) -> list[str]:

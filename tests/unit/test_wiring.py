@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support import ROOT
+from support import ROOT, anchors
 from template import parameters, synthesize, synthesize_nested
 
 from client import prices
@@ -33,7 +33,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     },
 }
 OPTIONS["everything"] = {name: text for part in list(OPTIONS.values())[1:] for name, text in part.items()}
-RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
+RUNBOOK = ROOT / "docs" / "runbook.md"
 
 # What a call of boto3 takes a role to be allowed. A form is signed by the role that the upload is then put with;
 # HeadObject is GetObject's right, and to tell a missing object from a forbidden one takes ListBucket.
@@ -90,12 +90,6 @@ def metrics_of(alarm: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The metrics that an alarm looks at: namespace, name and dimensions."""
     measured = [made["MetricStat"]["Metric"] for made in alarm.get("Metrics", []) if "MetricStat" in made]
     yield from measured or [{name: alarm[name] for name in ("Namespace", "MetricName", "Dimensions")}]
-
-
-def anchors(page: str) -> set[str]:
-    """The names that GitHub gives to headings."""
-    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def calls_in_adapters() -> set[str]:
