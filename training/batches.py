@@ -1,6 +1,7 @@
 """Batches of images and one-hot classes, read as they are wanted."""
 
 import math
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -8,24 +9,46 @@ from numpy.typing import NDArray
 
 from training.dataset import Split
 from training.errors import DatasetError
+from training.preset import Augmentation
+from training.teacher import Lessons
+from training.views import Views, draw_views, show
 
 Batch = tuple[dict[str, NDArray[np.uint8] | NDArray[np.float32]]]
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The view of each image of a split in one epoch, and what the teacher answers to it, `(n, classes)`."""
+
+    views: Views
+    padding: int
+    answers: NDArray[np.float16] | None
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """A split in the given order, as `images`, uint8 `(n, h, w, 3)`, and `labels`, float32 `(n, classes)`.
 
-    The last batch may be smaller, but is filled up to a multiple of `devices` with black images whose labels are all
-    0, which count for nothing. `error` is why an image could not be read, once that has happened.
+    With a teacher there is also `teacher`, its logits, float32 `(n, classes)`. The last batch may be smaller, but is
+    filled up to a multiple of `devices` with black images whose labels are all 0, which count for nothing. `error` is
+    why an image could not be read, once that has happened.
     """
 
-    def __init__(self, split: Split, classes: int, size: int, order: NDArray[np.int64], devices: int = 1) -> None:
+    def __init__(
+        self,
+        split: Split,
+        classes: int,
+        size: int,
+        order: NDArray[np.int64],
+        devices: int = 1,
+        shown: _Shown | None = None,
+    ) -> None:
         super().__init__()
         self._split = split
         self._classes = classes
         self._size = size
         self._order = order
         self._devices = devices
+        self._shown = shown
         self.error: DatasetError | None = None
 
     def __len__(self) -> int:
@@ -39,26 +62,43 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         if missing:
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
             labels = np.concatenate([labels, np.zeros((missing, self._classes), np.float32)])
-        return ({"images": images, "labels": labels},)
+        batch: dict[str, NDArray[np.uint8] | NDArray[np.float32]] = {"images": images, "labels": labels}
+        if self._shown and self._shown.answers is not None:
+            batch["teacher"] = self._shown.answers[chosen].astype(np.float32)
+        return (batch,)
 
     def _pixels(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         try:
-            return self._split.images.pixels(chosen)
+            images = self._split.images.pixels(chosen)
         except DatasetError as error:
             # A backend that calls from a pipeline of its own makes another error of it.
             self.error = error
             raise
+        return show(images, self._shown.views.take(chosen), self._shown.padding) if self._shown else images
 
 
-def training_batches(split: Split, classes: int, size: int, seed: int) -> Batches:
-    """The split in an order that the seed draws, without those left over when it is divided into batches."""
+def training_batches(
+    split: Split,
+    classes: int,
+    size: int,
+    seed: int,
+    augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
+    lessons: Lessons | None = None,
+    epoch: int = 1,
+) -> Batches:
+    """The split in an order that the seed draws, without those left over when it is divided into batches.
+
+    Each image is shown in a view that the seed draws, or with a teacher's lessons in the epoch's view of them.
+    """
     order = np.random.default_rng(seed).permutation(len(split))
     whole = len(order) // size * size
-    return Batches(split, classes, size, order[:whole])
+    views = lessons.views(epoch) if lessons else draw_views(len(split), augmentation, seed)
+    answers = lessons.answers(epoch) if lessons else None
+    return Batches(split, classes, size, order[:whole], shown=_Shown(views, augmentation.crop_padding, answers))
 
 
 def all_batches(split: Split, classes: int, size: int, devices: int = 1) -> Batches:
-    """The whole split in its own order."""
+    """The whole split in its own order, the images as they are."""
     return Batches(split, classes, size, np.arange(len(split)), devices)
 
 

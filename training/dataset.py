@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from litelens.preprocessing import Preprocessing
 from training.errors import DatasetError
 from training.photos import ClassFolders, Unreadable, digest, read_class_folders, read_photos
 from training.preset import Preset
@@ -53,9 +54,10 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images in memory, uint8 `(n, height, width, 3)`, of the network's size."""
+    """Images in memory, uint8 `(n, h, w, 3)`, of any one size, or without a `spec` of the network's."""
 
     array: NDArray[np.uint8]
+    spec: Preprocessing | None = None
 
     @property
     def digests(self) -> Sequence[bytes]:
@@ -65,10 +67,11 @@ class Pixels:
         return len(self.array)
 
     def take(self, indices: Indices) -> "Pixels":
-        return Pixels(self.array[indices])
+        return Pixels(self.array[indices], self.spec)
 
     def pixels(self, indices: Indices) -> NDArray[np.uint8]:
-        return self.array[indices]
+        images = self.array[indices]
+        return resized(images, self.spec) if self.spec else images
 
     def encoded(self, index: int) -> bytes:
         file = BytesIO()
@@ -77,6 +80,13 @@ class Pixels:
 
     def name(self, index: int) -> str:
         return f"number {index}"
+
+
+def resized(images: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
+    """What a network takes of images, uint8 `(n, h, w, 3)`, by the code that serves: uint8 `(n, height, width, 3)`."""
+    if images.shape[1:3] == (spec.height, spec.width) and spec.crop == 1:
+        return images
+    return np.stack([spec.pixels(Image.fromarray(image)) for image in images])
 
 
 @dataclass(frozen=True)
@@ -191,7 +201,7 @@ def _from_arrays(preset: Preset, arrays: Mapping[str, NDArray[Any]]) -> Dataset:
     for name, in_words in (("train", "training"), ("test", "test")):
         images, classes = arrays[f"x_{name}"], arrays[f"y_{name}"].reshape(-1)
         _check_arrays(in_words, images, classes, preset, labels)
-        splits[name] = Split(Pixels(images), classes.astype(np.int64))
+        splits[name] = Split(Pixels(images, preset.preprocessing), classes.astype(np.int64))
     return _split(preset, labels, splits, ())
 
 
@@ -265,11 +275,10 @@ def _downloaded(preset: Preset) -> Dataset:
 def _check_arrays(
     name: str, images: NDArray[Any], classes: NDArray[Any], preset: Preset, labels: tuple[str, ...]
 ) -> None:
-    size = (preset.preprocessing.height, preset.preprocessing.width, 3)
-    if images.dtype != np.uint8 or images.shape[1:] != size:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] != 3 or 0 in images.shape[1:]:
         raise DatasetError(
-            f"the {name} images must be uint8 of shape (n, {size[0]}, {size[1]}, 3), "
-            f"not {images.dtype} of shape {images.shape}"
+            f"the {name} images must be uint8 of shape (n, height, width, 3), not {images.dtype} of shape "
+            f"{images.shape}"
         )
     if not np.issubdtype(classes.dtype, np.integer):
         raise DatasetError(f"the {name} classes must be whole numbers, not {classes.dtype}")

@@ -4,6 +4,7 @@ TrainingError
 ├── PresetError
 ├── DatasetError
 ├── NetworkError
+├── TeacherError
 ├── FitError
 ├── QuantizationError
 ├── GateError
@@ -41,3 +42,7 @@ class GateError(TrainingError):
 
 class RunError(TrainingError):
     """A run's folder does not hold what a step needs."""
+
+
+class TeacherError(TrainingError):
+    """The teacher of a distillation cannot be loaded, or does not know all classes."""

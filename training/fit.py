@@ -16,8 +16,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from training.assemble import build_network
 from training.batches import Batches, all_batches, class_weights, training_batches
-from training.brought import load_brought
 from training.checkpoint import (
     Epoch,
     best_epoch,
@@ -28,23 +28,13 @@ from training.checkpoint import (
     save_checkpoint,
 )
 from training.dataset import Dataset
+from training.devices import arrange_optimizer, possible_precision, prepare_memory, use_all_devices
 from training.errors import FitError
-from training.network import BROUGHT, build, is_head
+from training.network import is_head
 from training.preset import Phase, Preset, Recipe
 from training.run import FitFacts, Run, discard, write_json, write_whole
+from training.teacher import Lessons, take_lessons
 from training.trainee import Trainee
-
-
-def build_network(preset: Preset, classes: int, precision: str = "float32", *, pretrained: bool = True) -> keras.Model:
-    """The preset's network before fitting, for so many classes; raises NetworkError.
-
-    `precision` is that of its arithmetic, weights are float32. Not `pretrained`, its weights are still to be loaded.
-    """
-    keras.config.set_dtype_policy(precision)
-    network, spec = preset.network, preset.preprocessing
-    if network.architecture == BROUGHT:
-        return load_brought(Path(network.weights), classes, spec)
-    return build(network, spec, classes, pretrained=pretrained)
 
 
 def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
@@ -67,16 +57,20 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
         _write_csv(run, history)
     else:
         shutil.rmtree(run.tensorboard, ignore_errors=True)
-    devices = _use_all_devices(_batch_size(recipe, dataset))
+    devices = use_all_devices(_batch_size(recipe, dataset))
+    prepare_memory()
     keras.utils.set_random_seed(recipe.seed)
-    network = build_network(run.preset, len(dataset.labels), recipe.precision)
+    lessons = take_lessons(run.preset, dataset.labels, dataset.train, run.lessons)
+    classes, precision = len(dataset.labels), possible_precision(recipe.precision)
+    network = build_network(run.preset, classes, precision)
     started = time.monotonic()
     first = history[-1].phase if history else 1
     for number in range(first, len(recipe.phases) + 1):
+        network = _with_stem_of(network, run.preset, number, classes, precision)
         trainee = _trainee(network, run.preset, number, dataset)
         if checkpoint and number == first:
             restore(trainee, checkpoint.last)
-        history = _fit_phase(run, trainee, number, dataset, history, devices)
+        history = _fit_phase(run, trainee, number, dataset, history, devices, lessons)
     if not history:
         raise FitError("this preset has no phases: there is nothing to fit, its network is taken as it is")
     seconds = round(time.monotonic() - started)
@@ -96,8 +90,24 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
     return facts
 
 
+def _with_stem_of(network: keras.Model, preset: Preset, number: int, classes: int, precision: str) -> keras.Model:
+    """The network with the stem's stride of that phase: itself, unless any phase changes the stride."""
+    phases = preset.recipe.phases
+    if not any(phase.stem_stride for phase in phases):
+        return network
+    changed = build_network(preset, classes, precision, pretrained=False, stem_stride=phases[number - 1].stem_stride)
+    changed.set_weights(network.get_weights())
+    return changed
+
+
 def _fit_phase(
-    run: Run, trainee: Trainee, number: int, dataset: Dataset, history: tuple[Epoch, ...], devices: int
+    run: Run,
+    trainee: Trainee,
+    number: int,
+    dataset: Dataset,
+    history: tuple[Epoch, ...],
+    devices: int,
+    lessons: Lessons | None,
 ) -> tuple[Epoch, ...]:
     """Fit what is left of the phase; the network then has the weights of its last epoch, or with patience its best.
 
@@ -113,7 +123,8 @@ def _fit_phase(
             break
         seed = _seed(recipe.seed, number, epoch)
         trainee.reseed(seed)
-        batches = training_batches(dataset.train, classes, size, seed)
+        total = sum(earlier.epochs for earlier in recipe.phases[: number - 1]) + epoch
+        batches = training_batches(dataset.train, classes, size, seed, recipe.augmentation, lessons, total)
         history = (*history, _fit_epoch(run, trainee, number, epoch, batches, validation))
         save_checkpoint(run.checkpoint, trainee, history)
         _write_csv(run, history)
@@ -166,6 +177,7 @@ def _trainee(network: keras.Model, preset: Preset, number: int, dataset: Dataset
         preset.preprocessing,
         recipe.augmentation,
         seed=recipe.seed,
+        teacher=recipe.teacher,
         label_smoothing=recipe.label_smoothing,
         class_weights=class_weights(dataset.train, classes) if recipe.class_weights else np.ones(classes, np.float32),
     )
@@ -176,6 +188,7 @@ def _trainee(network: keras.Model, preset: Preset, number: int, dataset: Dataset
     if not trainee.trainable_variables:
         raise FitError(f"phase {number} trains the head alone, but the network has none of its own; train all of it")
     trainee.optimizer.build(trainee.trainable_variables)
+    arrange_optimizer(trainee.optimizer)
     return trainee
 
 
@@ -194,6 +207,7 @@ def _optimizer(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.opti
         warmup_target=phase.learning_rate if warmup_steps else None,
         warmup_steps=warmup_steps,
         decay_steps=phase.epochs * steps_per_epoch - warmup_steps,
+        alpha=phase.final_learning_rate / phase.learning_rate,
     )
     if phase.optimizer == "adam":
         optimizer = keras.optimizers.Adam(schedule, weight_decay=phase.weight_decay or None)
@@ -203,17 +217,6 @@ def _optimizer(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.opti
         )
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
-
-
-def _use_all_devices(batch_size: int) -> int:
-    """Share each batch among all accelerators, where Keras can (https://keras.io/guides/distribution); how many."""
-    devices = keras.distribution.list_devices() if keras.config.backend() == "jax" else []
-    if len(devices) < 2:
-        return 1
-    if batch_size % len(devices):
-        raise FitError(f"a batch must be a multiple of the {len(devices)} devices, not {batch_size} images")
-    keras.distribution.set_distribution(keras.distribution.DataParallel(devices=devices))
-    return len(devices)
 
 
 def _batch_size(recipe: Recipe, dataset: Dataset) -> int:

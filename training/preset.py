@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from litelens.preprocessing import Preprocessing
 from training.errors import PresetError
-from training.network import Network
+from training.network import STEM_STRIDES, Network
 from training.quantize import Quantization
 
 PRESETS = Path(__file__).parent / "presets"
@@ -54,14 +54,20 @@ class Augmentation:
         _require(0 <= self.cutmix <= 1, "cutmix", "from 0 to 1")
         _require(not (self.mixup and self.cutmix), "mixup", "0 where cutmix is used")
 
+    def views_only(self) -> "Augmentation":
+        """The part of it that a teacher's views can have."""
+        return Augmentation(flip=self.flip, crop_padding=self.crop_padding)
+
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of training with one optimizer: warm-up from 0 to `learning_rate`, then cosine decay to 0.
+    """A stretch of training with one optimizer: warm-up from 0 to `learning_rate`, then cosine decay.
 
-    `trains` is the whole network, or the head alone with the rest frozen. `freeze_normalization` keeps batch
-    normalization's statistics and scales as they are, which fine-tuning on few images wants. `weight_decay` is
-    decoupled, as Keras has it: each step scales the kernels by `1 - learning_rate * weight_decay`.
+    The decay ends at `final_learning_rate`. `trains` is the whole network, or the head alone with the rest frozen.
+    `freeze_normalization` keeps batch normalization's statistics and scales as they are, which fine-tuning on few
+    images wants. `weight_decay` is decoupled, as Keras has it: each step scales the kernels by
+    `1 - learning_rate * weight_decay`. `stem_stride` replaces the stem's stride of a resnet50-cifar network during
+    the phase, unless it is 0: with 2 a step does a quarter of the arithmetic on the same weights.
     """
 
     trains: Literal["all", "head"]
@@ -71,12 +77,37 @@ class Phase:
     warmup_epochs: float = 0.0
     weight_decay: float = 0.0
     freeze_normalization: bool = False
+    final_learning_rate: float = 0.0
+    stem_stride: Literal[0, 1, 2] = 0
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", "at least 1")
         _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", "at least 0 and below epochs")
         _require(0 < self.learning_rate < math.inf, "learning_rate", "above 0")
+        _require(0 <= self.final_learning_rate <= self.learning_rate, "final_learning_rate", "from 0 to learning_rate")
         _require(0 <= self.weight_decay < math.inf, "weight_decay", "at least 0")
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A better classifier of the same classes, whose answers are learned beside the labels; off without `source`.
+
+    `source` is a published bundle, a run's folder, or a .keras file that takes the same preprocessing. It answers
+    `views` crops and flips of each training image once, before the first epoch; each epoch shows one of them.
+    The loss is `weight` times `temperature`^2 times the cross entropy of both softmaxes at that temperature, plus
+    `1 - weight` times the loss from the labels (Hinton et al. 2015, https://arxiv.org/abs/1503.02531). Teacher and
+    network see the same view (Beyer et al. 2021, https://arxiv.org/abs/2106.05237).
+    """
+
+    source: str = ""
+    views: int = 8
+    temperature: float = 4.0
+    weight: float = 0.9
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.views <= 256, "views", "from 1 to 256")
+        _require(0 < self.temperature <= 100, "temperature", "above 0 and at most 100")
+        _require(0 < self.weight <= 1, "weight", "above 0 and at most 1")
 
 
 @dataclass(frozen=True)
@@ -92,6 +123,7 @@ class Recipe:
     batch_size: int
     phases: tuple[Phase, ...] = ()
     augmentation: Augmentation = Augmentation()
+    teacher: Teacher = Teacher()
     momentum: float = 0.9
     label_smoothing: float = 0.0
     class_weights: bool = False
@@ -106,6 +138,11 @@ class Recipe:
         _require(0 <= self.label_smoothing < 1, "label_smoothing", "at least 0 and below 1")
         _require(self.patience >= 0, "patience", "at least 0")
         _require(self.steps_per_execution >= 1, "steps_per_execution", "at least 1")
+        _require(
+            not self.teacher.source or self.augmentation == self.augmentation.views_only(),
+            "augmentation",
+            "flip and crop_padding alone where there is a teacher, which answers no other views",
+        )
 
 
 @dataclass(frozen=True)
@@ -145,6 +182,7 @@ class Preset:
             "recipe.phases",
             "given where network.head is 'new': it would never be fitted",
         )
+        self._check_stem_strides()
         _require(0 < self.validation_share < 1, "validation_share", "above 0 and below 1")
         _require(0 < self.test_share < 1, "test_share", "above 0 and below 1")
         _require(self.validation_share + self.test_share < 1, "validation_share", "less than 1 with test_share")
@@ -153,6 +191,14 @@ class Preset:
         _require(len(set(names)) == len(names), "labels", "a file of distinct names")
         groups = self.label_groups()
         _require(not groups or set(groups) == set(names), "groups", "a file with a group for every label")
+
+    def _check_stem_strides(self) -> None:
+        strides = [phase.stem_stride for phase in self.recipe.phases]
+        own = STEM_STRIDES.get(self.network.architecture)
+        _require(
+            own is not None or not any(strides), "stem_stride", f"0 but for the networks {', '.join(STEM_STRIDES)}"
+        )
+        _require(not strides or strides[-1] in (0, own), "stem_stride", "the network's own in the last phase, or 0")
 
     def label_names(self) -> tuple[str, ...]:
         """The classes' names in the order of the network's outputs; empty where the data names them."""

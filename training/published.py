@@ -1,4 +1,4 @@
-"""The networks of keras.applications with the weights that Keras publishes, made to take RGB pixels."""
+"""Networks with published ImageNet weights that take RGB pixels: those of keras.applications and EfficientNet-Lite."""
 
 import inspect
 import math
@@ -13,6 +13,7 @@ import numpy as np
 from keras import layers
 
 from litelens.preprocessing import Preprocessing
+from training import efficientnet_lite
 from training.errors import NetworkError
 
 PUBLISHED_CLASSES = 1000
@@ -30,11 +31,11 @@ _STD_TOLERANCE = 0.01
 
 
 def published_architectures() -> dict[str, Callable[..., keras.Model]]:
-    """The functions of keras.applications that build networks, by name."""
+    """The functions that build networks, all called like those of keras.applications, by name."""
     return {
         name: member
-        for name, member in vars(keras.applications).items()
-        if inspect.isfunction(member) and "include_top" in inspect.signature(member).parameters
+        for name, member in (*vars(keras.applications).items(), *vars(efficientnet_lite).items())
+        if name[0].isupper() and inspect.isfunction(member) and "include_top" in inspect.signature(member).parameters
     }
 
 
@@ -152,7 +153,7 @@ def _download(architecture: str, network: keras.Model, spec: Preprocessing, top:
         published = published_architectures()[architecture](include_top=top, weights="imagenet", input_shape=shape)
     except Exception as error:
         raise NetworkError(
-            f"the ImageNet weights of {architecture} could not be downloaded ({reason(error)}); give "
+            f"the ImageNet weights of {architecture} cannot be had ({reason(error)}); give "
             "--set network.weights=FILE with Keras' published weights, or --set network.weights=none"
         ) from error
     try:

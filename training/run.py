@@ -58,6 +58,7 @@ class Metrics:
     answered_accuracy: float | None
 
 
+WEIGHTS = "network.weights.h5"
 _PRESET, _DATA = "preset.json", "data.json"
 
 Facts = TypeVar("Facts", FitFacts, Metrics)
@@ -77,12 +78,17 @@ class Run:
     @property
     def weights(self) -> Path:
         """The fitted network's weights, float32; `fit` writes them."""
-        return self.folder / "network.weights.h5"
+        return self.folder / WEIGHTS
 
     @property
     def model(self) -> Path:
         """The int8 model; `quantize` writes it."""
         return self.folder / MODEL
+
+    @property
+    def lessons(self) -> Path:
+        """A teacher's answers to the training images; `fit` writes them."""
+        return self.folder / "teacher"
 
     @property
     def history(self) -> Path:
@@ -154,6 +160,13 @@ def open_run(folder: Path, preset: Preset, data: DataFacts | None = None) -> Run
             "or choose another --run"
         )
     return Run(folder, preset, known.labels)
+
+
+def reopen_run(folder: Path) -> Run:
+    """The run in that folder, whatever its preset and data are; raises RunError when there is none."""
+    path = require(folder / _PRESET, step="fit")
+    known = read_json(require(folder / _DATA, step="fit"))
+    return Run(folder, preset_from(read_json(path), source=str(path)), tuple(known.get("labels", ())))
 
 
 def require(path: Path, step: str) -> Path:

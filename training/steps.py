@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
+from training.assemble import fitted_network
 from training.dataset import Dataset, Split, load_dataset
 from training.documents import LISTED, measurements
 from training.errors import RunError
 from training.evaluate import evaluate
 from training.examples import choose_examples
-from training.fit import build_network, fit
+from training.fit import fit
 from training.preset import Preset
 from training.publish import publish
 from training.quantize import quantize, require_export_backend
@@ -160,7 +160,7 @@ def _fit(work: Work) -> None:
 def _quantize(work: Work) -> None:
     run, dataset, quantization = work.run, work.dataset, work.run.preset.quantization
     require_export_backend()
-    network = _network(run)
+    network = fitted_network(run)
     discard(run.model, run.candidates, run.metrics, run.report)
     seed, spec = run.preset.recipe.seed, run.preset.preprocessing
     calibration = _drawn(dataset.calibration, max(quantization.calibration_images), seed)
@@ -183,7 +183,7 @@ def _quantize(work: Work) -> None:
 def _evaluate(work: Work) -> None:
     run = work.run
     print("Evaluating ...", flush=True)
-    evaluation = evaluate(run, _network(run), work.dataset)
+    evaluation = evaluate(run, fitted_network(run), work.dataset)
     discard(run.report)
     candidates = read_json(require(run.candidates, step="quantize"))["candidates"]
     write_json(
@@ -199,19 +199,6 @@ def _report(work: Work) -> None:
     examples = choose_examples(run, metrics, work.dataset) if work.options.examples and work.dataset.labelled else ()
     write_whole(run.report, render(document, examples).encode())
     print(f"Report: {run.report}")
-
-
-def _network(run: Run) -> keras.Model:
-    """The fitted network, or where there is nothing to fit the one that the preset names."""
-    if not run.preset.recipe.phases:
-        return build_network(run.preset, len(run.labels))
-    weights = require(run.weights, step="fit")
-    network = build_network(run.preset, len(run.labels), pretrained=False)
-    try:
-        network.load_weights(weights)
-    except Exception as error:  # h5py and Keras raise OSError, KeyError, ValueError and others
-        raise RunError(f"{weights} is damaged; the step that writes it is: python -m training fit") from error
-    return network
 
 
 def _drawn(split: Split, images: int, seed: int) -> Split:

@@ -9,7 +9,8 @@ from keras import layers, ops
 from numpy.typing import NDArray
 
 from litelens.preprocessing import Preprocessing
-from training.preset import Augmentation
+from training.devices import fast_forward
+from training.preset import Augmentation, Teacher
 
 _DEGREES_IN_A_TURN = 360
 
@@ -18,7 +19,8 @@ class Trainee(keras.Model):  # type: ignore[misc]
     """From `images`, uint8 `(n, h, w, 3)`, and one-hot `labels` to `logits` and the labels, which mixing changes.
 
     Its loss is the cross entropy with smoothed labels, times the weight of each image's class; an image whose labels
-    are all 0 counts for nothing. Mixing needs the labels on the way in, which is why they are an input.
+    are all 0 counts for nothing. Mixing needs the labels on the way in, which is why they are an input. Given the
+    `teacher`'s logits as well, the loss is that of training.preset.Teacher.
     """
 
     def __init__(
@@ -28,13 +30,16 @@ class Trainee(keras.Model):  # type: ignore[misc]
         augmentation: Augmentation,
         *,
         seed: int,
+        teacher: Teacher = Teacher(),  # noqa: B008 (frozen)
         label_smoothing: float,
         class_weights: NDArray[np.float32],
     ) -> None:
         super().__init__(dtype="float32")
         self.network = network
+        self._forward = fast_forward(network)
         self._normalize = normalization(spec)
-        self._augmentation = augmentation_layers(augmentation, spec, seed)
+        self._augmentation = augmentation_layers(augmentation, seed)
+        self._teacher = teacher
         self._label_smoothing = label_smoothing
         self._class_weights = class_weights
         self._accuracy = keras.metrics.Mean(name="accuracy")
@@ -48,8 +53,9 @@ class Trainee(keras.Model):  # type: ignore[misc]
         if training:
             for layer in self._augmentation:
                 batch = _augmented(layer, batch)
-        logits = self.network(self._normalize(batch["images"]), training=training)["logits"]
-        return {"logits": logits, "labels": batch["labels"]}
+        logits = self._forward(self._normalize(batch["images"]), training=training)["logits"]
+        answers = {"logits": logits, "labels": batch["labels"]}
+        return {**answers, "teacher": inputs["teacher"]} if "teacher" in inputs else answers
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
@@ -58,8 +64,18 @@ class Trainee(keras.Model):  # type: ignore[misc]
         losses = keras.losses.categorical_crossentropy(
             labels, y_pred["logits"], from_logits=True, label_smoothing=self._label_smoothing
         )
+        if "teacher" in y_pred:
+            share = self._teacher.weight
+            losses = (1 - share) * losses + share * self._unlike_teacher(y_pred)
         weights = ops.sum(labels * self._class_weights, axis=-1)
         return ops.sum(losses * weights) / ops.maximum(ops.sum(labels), 1.0)
+
+    def _unlike_teacher(self, y_pred: Any) -> Any:
+        """The cross entropy of the teacher's softmax and the network's, both softened; its gradient keeps its size."""
+        temperature = self._teacher.temperature
+        expected = ops.softmax(y_pred["teacher"] / temperature, axis=-1)
+        found = ops.log_softmax(y_pred["logits"] / temperature, axis=-1)
+        return -(temperature**2) * ops.sum(expected * found, axis=-1)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         labels = y_pred["labels"]
@@ -84,23 +100,18 @@ def normalization(spec: Preprocessing) -> keras.Layer:
     )
 
 
-def augmentation_layers(chosen: Augmentation, spec: Preprocessing, seed: int) -> list[keras.Layer]:
-    """Keras' layers for what is turned on, in the order in which they act on pixels from 0 to 255."""
+def augmentation_layers(chosen: Augmentation, seed: int) -> list[keras.Layer]:
+    """Keras' layers for what is turned on, in the order in which they act on pixels from 0 to 255.
+
+    Flips and crops are not among them: batches come with them (training.views).
+    """
     rotation, zoom, shift, shear = chosen.rotation / _DEGREES_IN_A_TURN, chosen.zoom, chosen.shift, chosen.shear
-    padding = {"height_factor": chosen.crop_padding / spec.height, "width_factor": chosen.crop_padding / spec.width}
     plans: list[tuple[object, type[keras.Layer], dict[str, Any]]] = [
-        (chosen.flip, layers.RandomFlip, {"mode": "horizontal"}),
         (rotation, layers.RandomRotation, {"factor": rotation, "fill_mode": "reflect"}),
         (zoom, layers.RandomZoom, {"height_factor": zoom, "fill_mode": "reflect"}),
         (shift, layers.RandomTranslation, {"height_factor": shift, "width_factor": shift, "fill_mode": "reflect"}),
         (shear, layers.RandomShear, {"x_factor": shear, "y_factor": shear, "fill_mode": "reflect"}),
         (chosen.randaugment, layers.RandAugment, {"factor": chosen.randaugment, "value_range": (0, 255)}),
-        # A shift by whole pixels over a black border is the same as padding and cropping, but differs in each image.
-        (
-            chosen.crop_padding,
-            layers.RandomTranslation,
-            {**padding, "fill_mode": "constant", "interpolation": "nearest"},
-        ),
         (chosen.mixup, layers.MixUp, {"alpha": chosen.mixup}),
         (chosen.cutmix, layers.CutMix, {"factor": chosen.cutmix}),
     ]

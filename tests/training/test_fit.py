@@ -35,7 +35,7 @@ SGD = Phase(trains="all", epochs=4, optimizer="sgd", learning_rate=0.05)
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(preset: Preset, classes: int, precision: str = "float32") -> keras.Model:
+    def build(preset: Preset, classes: int, precision: str = "float32", **_: Any) -> keras.Model:
         inputs = keras.Input((8, 8, 3))
         features = keras.layers.Conv2D(8, 3, strides=2, name="features")(inputs)
         features = keras.layers.BatchNormalization(name="normalization")(features)
@@ -404,13 +404,10 @@ def test_augmentation_does_nothing_outside_training(colours: Dataset) -> None:
     assert np.abs(np.asarray(trainee(batch, training=True)["logits"]) - expected).max() > 1
 
 
-@pytest.mark.parametrize(
-    "field", ["flip", "crop_padding", "rotation", "zoom", "shift", "shear", "randaugment", "mixup", "cutmix"]
-)
+@pytest.mark.parametrize("field", ["rotation", "zoom", "shift", "shear", "randaugment", "mixup", "cutmix"])
 def test_each_augmentation_changes_images_on_its_own(field: str) -> None:
-    strength = {"flip": True, "crop_padding": 2, "rotation": 30.0}.get(field, 0.5)
-    spec = dataclasses.replace(load_preset("folder").preprocessing, height=8, width=8)
-    (layer,) = augmentation_layers(Augmentation(**{field: strength}), spec, seed=3)
+    strength = {"rotation": 30.0}.get(field, 0.5)
+    (layer,) = augmentation_layers(Augmentation(**{field: strength}), seed=3)
     images = np.random.default_rng(1).integers(0, 256, (16, 8, 8, 3)).astype(np.float32)
     given = {"images": images, "labels": np.eye(16, dtype=np.float32)} if field in ("mixup", "cutmix") else images
     result = layer(given, training=True)

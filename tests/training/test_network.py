@@ -220,7 +220,7 @@ def test_without_a_network_connection_it_is_said_what_to_do(monkeypatch: pytest.
         raise OSError("URL fetch failure")
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", fail)
-    with pytest.raises(NetworkError, match=r"MobileNetV2 could not be downloaded \(URL fetch failure\).*weights=FILE"):
+    with pytest.raises(NetworkError, match=r"MobileNetV2 cannot be had \(URL fetch failure\).*weights=FILE"):
         build(Network("MobileNetV2", "imagenet", "new"), CENTRED, 10)
 
 

@@ -22,9 +22,9 @@ from litelens.bundle import load_bundle
 from litelens.classifier import Classifier
 from litelens.images import Limits
 from training.__main__ import main
+from training.assemble import build_network
 from training.dataset import load_dataset
 from training.errors import QuantizationError
-from training.fit import build_network
 from training.preset import load_preset
 from training.quantize import check_integer_only
 from training.run import DataFacts, open_run, start_run

@@ -17,7 +17,7 @@ def values() -> dict:
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
 def test_every_preset_is_valid_and_has_its_labels(path) -> None:
     preset = load_preset(path.stem)
-    classes = {"cifar100": 100, "cifar100-cpu": 100, "cifar10": 10, "imagenet": 1000}
+    classes = {"cifar100": 100, "cifar100-cpu": 100, "cifar100-teacher": 100, "cifar10": 10, "imagenet": 1000}
     assert len(preset.label_names()) == classes.get(path.stem, 0)
 
 
@@ -33,9 +33,12 @@ def test_every_preset_begins_with_the_command_that_runs_it(path) -> None:
 def test_every_presets_pixels_fit_its_weights(path) -> None:
     preset = load_preset(path.stem)
     if preset.network.weights == "imagenet":
-        assert preset.network.architecture == "ResNet50"
+        expected = {
+            "ResNet50": [[-123.68, -116.779, -103.939], [131.32, 138.221, 151.061]],
+            "EfficientNetLite2": [[-127 / 128] * 3, [1.0] * 3],
+        }
         levels = preset.preprocessing.values()[[0, 255]]
-        assert levels == pytest.approx(np.array([[-123.68, -116.779, -103.939], [131.32, 138.221, 151.061]]), abs=1e-4)
+        assert levels == pytest.approx(np.array(expected[preset.network.architecture]), abs=1e-4)
 
 
 def test_cifar100_has_twenty_groups_of_five_labels() -> None:
