@@ -133,7 +133,7 @@ def load_dataset(preset: Preset, data: Path | None, calibration: Path | None = N
 
     `data` is a folder of class folders or a file in Keras' npz layout (x_train, y_train, x_test, y_test).
     `calibration`, a folder of photos whose classes need not be known, is for quantization, instead of the training
-    images; alone, parts of it are held out to choose the quantized model and to measure it. Raises DatasetError.
+    images; alone, part of it is held out to measure the quantized model. Raises DatasetError.
     """
     if calibration is not None and data is None:
         return _unlabelled(preset, calibration)
@@ -175,9 +175,9 @@ def _unlabelled(preset: Preset, folder: Path) -> Dataset:
             f"{folder} holds {len(photos)} photos that can be read; give some hundred like those to classify"
         )
     order = np.random.default_rng(preset.recipe.seed).permutation(len(photos))
-    check, test, rest = np.split(order, [len(order) // 4, len(order) // 2])
-    calibration, validation, tested = (_without_classes(photos.take(np.sort(part))) for part in (rest, check, test))
-    return Dataset(labels, calibration, validation, tested, calibration, unreadable, labelled=False)
+    tested = min(max(1, round(preset.test_share * len(order))), len(order) - 1)
+    test, rest = (_without_classes(photos.take(np.sort(part))) for part in np.split(order, [tested]))
+    return Dataset(labels, rest, rest, test, calibration=rest, unreadable=unreadable, labelled=False)
 
 
 def _without_classes(images: Images) -> Split:

@@ -13,6 +13,7 @@ import numpy as np
 from litelens.bundle import MODEL
 from training.dataset import Dataset
 from training.evaluate import Evaluation
+from training.origin import origin
 from training.preset import Preset
 from training.quantize import tensors_of
 from training.run import FitFacts, Metrics, Run, sha256
@@ -48,6 +49,7 @@ def measurements(
         "network": _network(preset),
         "preprocessing": dataclasses.asdict(preset.preprocessing),
         "recipe": dataclasses.asdict(preset.recipe),
+        "origin": _origin(preset),
         "fit": dataclasses.asdict(fitted) if fitted else None,
         "history": read_history(run) if fitted else [],
         **evaluation.document(),
@@ -87,7 +89,10 @@ def manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: li
             "network": _network(preset),
             "fit": dataclasses.asdict(fitted) if fitted else None,
             "recipe": dataclasses.asdict(preset.recipe),
+            "origin": _origin(preset),
         },
+        "gate": dataclasses.asdict(preset.gate),
+        "confidence": dataclasses.asdict(preset.confidence) if metrics.int8_top1 is None else None,
         "groups": preset.label_groups(),
         "labels": list(run.labels),
     }
@@ -104,6 +109,11 @@ def read_history(run: Run) -> list[dict[str, float]]:
 def _network(preset: Preset) -> dict[str, str]:
     """The network, with a file's name but not where it lay."""
     return dataclasses.asdict(preset.network) | {"weights": Path(preset.network.weights).name}
+
+
+def _origin(preset: Preset) -> dict[str, Any] | None:
+    found = origin(preset.network)
+    return dataclasses.asdict(found) if found else None
 
 
 def _distribution(dataset: Dataset) -> dict[str, list[int]]:

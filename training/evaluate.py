@@ -185,9 +185,11 @@ def threshold_for(confidence: NDArray[np.float64], right: NDArray[np.bool_], acc
 
 
 def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
-    served = serve(Classifier(bundle_of(run), LIMITS, threads=1), dataset.test)
+    confidence = run.preset.confidence
+    bundle = bundle_of(run, confidence.temperature, confidence.threshold)
+    served = serve(Classifier(bundle, LIMITS, threads=1), dataset.test)
     fp32 = _ranking(network, dataset.test, run.preset)
-    by_openvino = _by_openvino(bundle_of(run), dataset.test)
+    by_openvino = _by_openvino(bundle, dataset.test)
     metrics = Metrics(
         test_images=len(dataset.test),
         test_duplicates=0,
@@ -202,9 +204,9 @@ def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evalua
         calibration_error_uncalibrated=None,
         calibration_error=None,
         validation_images=0,
-        temperature=1.0,
-        threshold=0.0,
-        answered_share=None,
+        temperature=confidence.temperature,
+        threshold=confidence.threshold,
+        answered_share=float((served.confidence >= confidence.threshold).mean()),
         answered_accuracy=None,
     )
     return Evaluation(

@@ -20,7 +20,7 @@ from litelens.preprocessing import Preprocessing
 from training.run import read_json, write_json
 
 SAMPLES = Path(__file__).parent.parent / "web" / "samples"
-_PHOTOS = ("chelsea", "rocket", "astronaut", "coffee")
+_PHOTOS = ("cat", "coffee", "photographer")
 
 # What engines may be apart here. CPUs differ too, so that as much is left to them.
 _MOST_APART = TOLERANCE / 2
@@ -137,12 +137,12 @@ def _bmp(photo: Image.Image, _: Preprocessing) -> bytes:
 
 # Each kind of file with the photo that is tried first.
 _KINDS: dict[str, tuple[Make, str]] = {
-    "large.jpg": (_large, "chelsea"),
-    "turned.jpg": (_turned, "rocket"),
-    "transparent.png": (_transparent, "astronaut"),
+    "large.jpg": (_large, "cat"),
+    "turned.jpg": (_turned, "coffee"),
+    "transparent.png": (_transparent, "coffee"),
     "photo.webp": (_webp, "coffee"),
-    "photo.gif": (_gif, "rocket"),
-    "photo.bmp": (_bmp, "chelsea"),
+    "photo.gif": (_gif, "photographer"),
+    "photo.bmp": (_bmp, "cat"),
 }
 
 

@@ -146,13 +146,47 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What `publish` lets pass: top-1 lost from fp32 to int8, and where classes are unknown how often both agree.
+
+    `reason` says why, wherever the limits are not these.
+    """
+
+    most_lost: float = 0.005
+    least_agreement: float = 0.9
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.most_lost < 1, "most_lost", "at least 0 and below 1")
+        _require(0 <= self.least_agreement <= 1, "least_agreement", "from 0 to 1")
+        usual = (self.most_lost, self.least_agreement) == (Gate.most_lost, Gate.least_agreement)
+        _require(usual or bool(self.reason), "reason", "given where the limits are not the usual ones")
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """Temperature and threshold where no labelled images tell them; `reason` says how they were chosen."""
+
+    temperature: float = 1.0
+    threshold: float = 0.0
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _require(0.01 <= self.temperature <= 100, "temperature", "from 0.01 to 100")
+        _require(0 <= self.threshold <= 1, "threshold", "from 0 to 1")
+        usual = (self.temperature, self.threshold) == (Confidence.temperature, Confidence.threshold)
+        _require(usual or bool(self.reason), "reason", "given where temperature or threshold is")
+
+
+@dataclass(frozen=True)
 class Preset:
     """One experiment.
 
     `labels` names a file with a class's name in each line, in labels/ or anywhere; empty, the classes are named by
     the data's folders. `groups` names a file with the coarse groups that the labels fall into, or is empty.
     `validation_share` and `test_share` are drawn from the training images of each class where the data does not
-    come with such a split. `answered_accuracy` is wanted of the answers that are not marked uncertain.
+    come with such a split; where the images have no classes, `test_share` is measured on, and the rest calibrates.
+    `answered_accuracy` is wanted of the answers that are not marked uncertain.
     """
 
     name: str
@@ -168,6 +202,8 @@ class Preset:
     validation_share: float = 0.1
     test_share: float = 0.1
     answered_accuracy: float = 0.95
+    gate: Gate = Gate()
+    confidence: Confidence = Confidence()
 
     def __post_init__(self) -> None:
         _require(re.fullmatch(r"[a-z0-9][a-z0-9-]*", self.name) is not None, "name", "of a-z, 0-9 and '-'")

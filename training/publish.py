@@ -13,10 +13,9 @@ from litelens.images import Limits
 from training.documents import manifest
 from training.errors import GateError
 from training.golden import add_golden_images
+from training.preset import Gate
 from training.quantize import check_integer_only
 from training.run import FitFacts, Metrics, Run, write_json
-
-MOST_LOST = 0.005
 
 # Fewer lost images may be chance: a sign test at 5% sees no loss in four of four discordant images (1/16).
 LEAST_LOST_IMAGES = 5
@@ -26,21 +25,20 @@ MOST_APART = 0.003
 LEAST_ENGINE_AGREEMENT = 0.97
 
 MOST_DUPLICATES = 0.005
-LEAST_AGREEMENT = 0.9
 _NAMED = 10
 
 
-def check_fit_to_publish(metrics: Metrics, duplicates: Sequence[str], model: bytes) -> None:
+def check_fit_to_publish(metrics: Metrics, duplicates: Sequence[str], model: bytes, gate: Gate = Gate()) -> None:  # noqa: B008 (frozen)
     """Raise GateError or QuantizationError when the model must not be published.
 
     `duplicates` names the test images that were left out because they also occur for training or validation.
     """
     if metrics.fp32_top1 is None or metrics.int8_top1 is None:
-        _check_agreement(metrics.agreement)
-    elif _is_beyond(lost := metrics.fp32_top1 - metrics.int8_top1, MOST_LOST, metrics.test_images):
+        _check_agreement(metrics.agreement, gate.least_agreement)
+    elif _is_beyond(lost := metrics.fp32_top1 - metrics.int8_top1, gate.most_lost, metrics.test_images):
         raise GateError(
             f"int8 loses {lost:.2%} top-1 to fp32 on {metrics.test_images} test images, more than the "
-            f"{MOST_LOST:.2%} that are let pass; more calibration_images may help, and more test images tell more"
+            f"{gate.most_lost:.2%} that are let pass; more calibration_images may help, and more test images tell more"
         )
     _check_engines(metrics)
     share = metrics.test_duplicates / (metrics.test_images + metrics.test_duplicates)
@@ -57,11 +55,11 @@ def _is_beyond(share: float, most: float, test_images: int) -> bool:
     return share > most and round(share * test_images) >= LEAST_LOST_IMAGES
 
 
-def _check_agreement(agreement: float) -> None:
-    """What is asked where accuracies are unknown for want of labelled images."""
-    if agreement < LEAST_AGREEMENT:
+def _check_agreement(agreement: float, least: float) -> None:
+    """Raise GateError where accuracies are unknown and int8 and fp32 agree too seldom."""
+    if agreement < least:
         raise GateError(
-            f"int8 agrees with fp32 on {agreement:.2%} of the images only, less than the {LEAST_AGREEMENT:.0%} that "
+            f"int8 agrees with fp32 on {agreement:.2%} of the images only, less than the {least:.0%} that "
             "are asked where no labelled images tell the accuracy; give more and likelier photos to --calibration"
         )
 
@@ -111,7 +109,7 @@ def publish(run: Run, fitted: FitFacts | None, metrics: Metrics, document: Mappi
     The bundle is loaded as serving would before it takes its place. Raises GateError or QuantizationError when the
     model is not good enough, BundleError when it cannot be served.
     """
-    check_fit_to_publish(metrics, document.get("duplicates", []), run.model.read_bytes())
+    check_fit_to_publish(metrics, document.get("duplicates", []), run.model.read_bytes(), run.preset.gate)
     models.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=models, prefix=".publish-", ignore_cleanup_errors=True) as workspace:
         bundle, replaced = Path(workspace) / "bundle", Path(workspace) / "replaced"

@@ -11,8 +11,8 @@ import { controls, resetFilter } from "./controls.js";
 
 /** @import {State} from "../state.js" */
 
-/** In web/samples; all are in the public domain (CC0, or NASA's), by way of scikit-image. */
-const SAMPLES = /** @type {const} */ (["rocket", "coffee", "astronaut", "chelsea"]);
+/** In web/samples; all are in the public domain (CC0), by way of scikit-image. */
+const SAMPLES = /** @type {const} */ (["cat", "coffee", "photographer"]);
 
 /** @param {State} state */
 export function classifyView(state) {
