@@ -32,9 +32,13 @@ from training.devices import arrange_optimizer, possible_precision, prepare_memo
 from training.errors import FitError
 from training.network import is_head
 from training.preset import Phase, Preset, Recipe
+from training.progress import in_words
 from training.run import FitFacts, Run, discard, write_json, write_whole
 from training.teacher import Lessons, take_lessons
 from training.trainee import Trainee
+
+# A training step's time as a multiple of the forward pass alone, where all layers learn and where the head does.
+_STEP_OF_ALL, _STEP_OF_HEAD = 3.5, 1.2
 
 
 def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
@@ -70,6 +74,8 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
         trainee = _trainee(network, run.preset, number, dataset)
         if checkpoint and number == first:
             restore(trainee, checkpoint.last)
+        elif number == first:
+            _tell_duration(trainee, recipe, dataset)
         history = _fit_phase(run, trainee, number, dataset, history, devices, lessons)
     if not history:
         raise FitError("this preset has no phases: there is nothing to fit, its network is taken as it is")
@@ -88,6 +94,24 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
     write_json(run.fit_facts, dataclasses.asdict(facts))
     clear_checkpoint(run.checkpoint)
     return facts
+
+
+def _tell_duration(trainee: Trainee, recipe: Recipe, dataset: Dataset) -> None:
+    """Print how long the fit takes, from the time that the network takes for a batch."""
+    steps, size = _steps_per_epoch(recipe, dataset), _batch_size(recipe, dataset)
+    (batch,) = all_batches(dataset.train, len(dataset.labels), size)[0]
+    trainee(batch)
+    started = time.monotonic()
+    trainee(batch)
+    forward = time.monotonic() - started
+    seconds = epochs = 0.0
+    for phase in recipe.phases:
+        count = phase.epochs_of(steps)
+        step = forward * (_STEP_OF_ALL if phase.trains == "all" else _STEP_OF_HEAD)
+        seconds += count * (steps * step + len(dataset.validation) / size * forward)
+        epochs += count
+    most = "at most " if recipe.patience else ""
+    print(f"Fitting {most}{epochs:.0f} epochs takes {most}about {in_words(seconds)} on this machine.", flush=True)
 
 
 def _with_stem_of(network: keras.Model, preset: Preset, number: int, classes: int, precision: str) -> keras.Model:
@@ -118,13 +142,12 @@ def _fit_phase(
     size, classes = _batch_size(recipe, dataset), len(dataset.labels)
     validation = all_batches(dataset.validation, classes, size, devices)
     done = sum(epoch.phase == number for epoch in history)
-    for epoch in range(done + 1, phase.epochs + 1):
+    for epoch in range(done + 1, phase.epochs_of(_steps_per_epoch(recipe, dataset)) + 1):
         if epoch > 1 and _has_stalled(history, recipe.patience):
             break
         seed = _seed(recipe.seed, number, epoch)
         trainee.reseed(seed)
-        total = sum(earlier.epochs for earlier in recipe.phases[: number - 1]) + epoch
-        batches = training_batches(dataset.train, classes, size, seed, recipe.augmentation, lessons, total)
+        batches = training_batches(dataset.train, classes, size, seed, recipe.augmentation, lessons, len(history) + 1)
         history = (*history, _fit_epoch(run, trainee, number, epoch, batches, validation))
         save_checkpoint(run.checkpoint, trainee, history)
         _write_csv(run, history)
@@ -135,13 +158,13 @@ def _fit_phase(
 
 
 def _fit_epoch(run: Run, trainee: Trainee, number: int, epoch: int, batches: Batches, validation: Batches) -> Epoch:
-    phases = run.preset.recipe.phases
+    phase = run.preset.recipe.phases[number - 1]
     try:
         fitted = trainee.fit(
             batches,
             validation_data=validation,
             initial_epoch=epoch - 1,
-            epochs=phases[number - 1].epochs,
+            epochs=phase.epochs_of(len(batches)),
             callbacks=[_OneEpoch(), keras.callbacks.TerminateOnNaN()],
             verbose=1 if sys.stdout.isatty() else 2,
         )
@@ -181,7 +204,7 @@ def _trainee(network: keras.Model, preset: Preset, number: int, dataset: Dataset
         label_smoothing=recipe.label_smoothing,
         class_weights=class_weights(dataset.train, classes) if recipe.class_weights else np.ones(classes, np.float32),
     )
-    steps = len(training_batches(dataset.train, classes, _batch_size(recipe, dataset), seed=0))
+    steps = _steps_per_epoch(recipe, dataset)
     trainee.compile(optimizer=_optimizer(recipe, phase, steps), steps_per_execution=recipe.steps_per_execution)
     (example,) = all_batches(dataset.validation, classes, 1)[0]
     trainee(example)
@@ -206,7 +229,7 @@ def _optimizer(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.opti
         initial_learning_rate=0.0 if warmup_steps else phase.learning_rate,
         warmup_target=phase.learning_rate if warmup_steps else None,
         warmup_steps=warmup_steps,
-        decay_steps=phase.epochs * steps_per_epoch - warmup_steps,
+        decay_steps=phase.epochs_of(steps_per_epoch) * steps_per_epoch - warmup_steps,
         alpha=phase.final_learning_rate / phase.learning_rate,
     )
     if phase.optimizer == "adam":
@@ -221,6 +244,10 @@ def _optimizer(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.opti
 
 def _batch_size(recipe: Recipe, dataset: Dataset) -> int:
     return min(recipe.batch_size, len(dataset.train))
+
+
+def _steps_per_epoch(recipe: Recipe, dataset: Dataset) -> int:
+    return len(dataset.train) // _batch_size(recipe, dataset)
 
 
 def _seed(*numbers: int) -> int:

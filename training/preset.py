@@ -66,7 +66,8 @@ class Phase:
     The decay ends at `final_learning_rate`. `trains` is the whole network, or the head alone with the rest frozen.
     `freeze_normalization` keeps batch normalization's statistics and scales as they are, which fine-tuning on few
     images wants. `weight_decay` is decoupled, as Keras has it: each step scales the kernels by
-    `1 - learning_rate * weight_decay`. `stem_stride` replaces the stem's stride of a resnet50-cifar network during
+    `1 - learning_rate * weight_decay`. Epochs are added until there are `least_steps` batches.
+    `stem_stride` replaces the stem's stride of a resnet50-cifar network during
     the phase, unless it is 0: with 2 a step does a quarter of the arithmetic on the same weights.
     """
 
@@ -79,13 +80,19 @@ class Phase:
     freeze_normalization: bool = False
     final_learning_rate: float = 0.0
     stem_stride: Literal[0, 1, 2] = 0
+    least_steps: int = 0
 
     def __post_init__(self) -> None:
         _require(self.epochs >= 1, "epochs", "at least 1")
+        _require(0 <= self.least_steps <= 1_000_000, "least_steps", "from 0 to 1000000")
         _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", "at least 0 and below epochs")
         _require(0 < self.learning_rate < math.inf, "learning_rate", "above 0")
         _require(0 <= self.final_learning_rate <= self.learning_rate, "final_learning_rate", "from 0 to learning_rate")
         _require(0 <= self.weight_decay < math.inf, "weight_decay", "at least 0")
+
+    def epochs_of(self, steps_per_epoch: int) -> int:
+        """How many epochs the phase has where an epoch has so many steps."""
+        return max(self.epochs, math.ceil(self.least_steps / steps_per_epoch))
 
 
 @dataclass(frozen=True)

@@ -25,3 +25,11 @@ def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
             due, shown = time.monotonic() + every, True
     if shown and terminal:
         print(f"{what}: {total:,} of {total:,}", file=sys.stderr, flush=True)
+
+
+def in_words(seconds: float) -> str:
+    """A duration for people: "40 seconds", "7 minutes", "3 hours"."""
+    for unit, size in (("hour", 3600), ("minute", 60)):
+        if seconds >= 1.5 * size:
+            return f"{round(seconds / size)} {unit}s"
+    return f"{max(1, round(seconds))} seconds" if round(seconds) > 1 else "a second"

@@ -33,6 +33,9 @@ STEPS = ("fit", "quantize", "evaluate", "report", "publish")
 SMALL = (
     "--set=name=small",
     "--set=network.architecture=cnn",
+    "--set=network.weights=none",
+    "--set=preprocessing.height=32",
+    "--set=preprocessing.width=32",
     "--set=validation_share=0.25",
     "--set=recipe.batch_size=16",
     "--set=recipe.precision=float32",
