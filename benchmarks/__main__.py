@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import container, contest, contest_page, parts, report, roofline
+from benchmarks import container, contest, contest_page, parts, report
 from benchmarks.container import ContainerError
 from benchmarks.contestants import ContestError
 from benchmarks.photos import ROOT
@@ -21,12 +21,11 @@ FOLDER = Path(__file__).parent
 # In the order of the page. A part that is not measured in a run stays as it was.
 PARTS = (
     Part("contest", contest.measure, contest_page.render),
-    Part("roofline", roofline.measure, roofline.render),
+    Part("bundle", contest.measure_bundle, contest_page.render_bundle),
     Part("container", container.measure, container.render),
     Part("decoding", parts.measure_decoding, parts.render_decoding),
     Part("memory", parts.measure_memory, parts.render_memory),
     Part("bulk", parts.measure_bulk, parts.render_bulk),
-    Part("load", parts.measure_load, parts.render_load),
 )
 
 
