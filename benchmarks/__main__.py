@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import container, contest, contest_page, parts, report
+from benchmarks import container, contest, contest_page, fit, parts, report
 from benchmarks.container import ContainerError
 from benchmarks.contestants import ContestError
 from benchmarks.photos import ROOT
@@ -26,6 +26,7 @@ PARTS = (
     Part("decoding", parts.measure_decoding, parts.render_decoding),
     Part("memory", parts.measure_memory, parts.render_memory),
     Part("bulk", parts.measure_bulk, parts.render_bulk),
+    Part("fit", fit.measure, fit.render, fit.missing),
 )
 
 
@@ -35,6 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
     results = report.read_results(FOLDER / "results.json")
     for part in PARTS:
         if not given.only or part.name in given.only:
+            if lacking := part.missing():
+                if given.only:
+                    sys.exit(lacking)
+                print(lacking, file=sys.stderr)
+                continue
             started = time.monotonic()
             results[part.name] = part.measure(options)
             results["about"][part.name] = report.about()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from keras import layers
 from PIL import Image
 from support import BUNDLE, ROCKET, encoded
 
-from benchmarks import __main__, contest, contest_page, network, photos
+from benchmarks import __main__, contest, contest_page, fit, network, photos, report
 from benchmarks.contest import Accuracy, Timing, ratio, reference
 from benchmarks.contestants import (
     FIELD,
@@ -276,6 +276,57 @@ def test_parts_that_are_not_measured_again_stay(tmp_path: Path, monkeypatch: pyt
     page = (tmp_path / "results.md").read_text()
     assert page.index("## first\n\n1 rounds") < page.index("## second\n\n2 rounds") < page.index("## Where")
     assert f"- first, second: {written['about']['first']['date']}" in page
+
+
+def test_a_part_that_lacks_something_is_left_out_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = replace(counting_part("second"), missing=lambda: "Install it.")
+    monkeypatch.setattr(__main__, "FOLDER", tmp_path)
+    monkeypatch.setattr(__main__, "PARTS", (counting_part("first"), lacking))
+    __main__.main([])
+    assert json.loads((tmp_path / "results.json").read_text()).keys() == {"first", "about"}
+    assert "Install it." in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"^Install it\.$"):
+        __main__.main(["--only", "second"])
+
+
+def test_training_steps_ask_for_torch_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert fit.missing() == (
+        "To measure training steps, install torch: .venv-dev/bin/python -m pip install torch==2.13.0"
+    )
+
+
+def test_training_steps_are_shown_with_their_share_of_plain_torch() -> None:
+    row = {
+        "stem_stride": 2,
+        "contestant": fit.LITELENS,
+        "images_per_second": {"median": 90.0, "min": 80.0, "max": 95.0},
+        "ratio": 0.9,
+    }
+    facts = {"preset": "cifar100-cpu", "batch": 128, "precision": "float32", "torch": "2.13.0", "rounds": 4}
+    about = {"fit": {**report.about(), "flags": ["avx2", "fma"]}}
+    page = fit.render({"fit": {**facts, "steps": {"2": 6}, "rows": [row]}, "about": about})
+    assert "| 2 | litelens | 90 (80 to 95) | 90% |" in page
+    assert "has of the instructions that matter: avx2, fma." in page
+    assert "4 rounds of 6 steps with stride 2" in page
+
+
+def test_plain_torch_trains_the_presets_network() -> None:
+    """That is, one with as many parameters and outputs; the strides are written alike."""
+    torch = pytest.importorskip("torch")
+    from benchmarks.fit_contestants import ResNet50
+    from training.assemble import build_network
+    from training.preset import load_preset
+
+    own = build_network(load_preset(fit.PRESET), 100)
+    plain = ResNet50(100, stride=1)
+    assert sum(parameter.numel() for parameter in plain.parameters()) == sum(
+        int(np.prod(weight.shape)) for weight in own.trainable_weights
+    )
+    features = plain.eval().features(torch.zeros(1, 3, 32, 32))
+    assert tuple(features.shape[2:]) == own.output["class_activation_map"].shape[1:3]
 
 
 def test_json_is_printed_and_nothing_written(
