@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import container, contest, contest_page, parts, report, roofline
+from benchmarks import container, contest, contest_page, fit, parts, report
 from benchmarks.container import ContainerError
 from benchmarks.contestants import ContestError
 from benchmarks.photos import ROOT
@@ -21,12 +21,12 @@ FOLDER = Path(__file__).parent
 # In the order of the page. A part that is not measured in a run stays as it was.
 PARTS = (
     Part("contest", contest.measure, contest_page.render),
-    Part("roofline", roofline.measure, roofline.render),
+    Part("bundle", contest.measure_bundle, contest_page.render_bundle),
     Part("container", container.measure, container.render),
     Part("decoding", parts.measure_decoding, parts.render_decoding),
     Part("memory", parts.measure_memory, parts.render_memory),
     Part("bulk", parts.measure_bulk, parts.render_bulk),
-    Part("load", parts.measure_load, parts.render_load),
+    Part("fit", fit.measure, fit.render, fit.missing),
 )
 
 
@@ -36,6 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
     results = report.read_results(FOLDER / "results.json")
     for part in PARTS:
         if not given.only or part.name in given.only:
+            if lacking := part.missing():
+                if given.only:
+                    sys.exit(lacking)
+                print(lacking, file=sys.stderr)
+                continue
             started = time.monotonic()
             results[part.name] = part.measure(options)
             results["about"][part.name] = report.about()

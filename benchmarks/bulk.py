@@ -27,9 +27,7 @@ from typing import Any
 
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
-SAMPLE = ROOT / "tests" / "images" / "rocket.jpg"
-BUNDLE = ROOT / "models" / "cifar100-resnet50"
+from benchmarks.photos import BUNDLE, SAMPLE
 
 # Seconds that workers may take to start.
 _PATIENCE = 60

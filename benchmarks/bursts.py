@@ -20,6 +20,7 @@ from benchmarks.cost import (
     recommend,
     write_blocks,
 )
+from benchmarks.report import table
 from benchmarks.scale import ACCOUNT_INVOCATIONS, BULK_CONCURRENCY
 from benchmarks.simulation import Burst, Drain, Quotas, function_of, simulate_requests, simulate_uploads
 
@@ -43,7 +44,7 @@ def requests_table(bursts: Sequence[Burst]) -> str:
         ]
         for burst in bursts
     ]
-    return _table(heads, rows)
+    return table(heads, rows)
 
 
 def uploads_table(drains: Sequence[Drain]) -> str:
@@ -61,12 +62,7 @@ def uploads_table(drains: Sequence[Drain]) -> str:
         ]
         for drain in drains
     ]
-    return _table(heads, rows)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    return table(heads, rows)
 
 
 def _duration(seconds: float | None) -> str:
@@ -95,7 +91,7 @@ def _chosen(costs: Sequence[Cost], path: str, given: argparse.Namespace) -> Serv
 def _simulate(given: argparse.Namespace) -> tuple[str, list[Burst], list[Drain]]:
     """What was simulated, in a sentence, and what came of it; raises ResultsError."""
     results = read_results(given.results)
-    extra, costs = results.extra_seconds(), costs_of(results, given.input, Assumptions())
+    extra, costs = results.extra_seconds(), costs_of(results, Assumptions(), given.model)
     servings = {path: _chosen(costs, path, given) for path in ("api", "bulk")}
     api, bulk = (function_of(serving, path, extra, given.restore_ms) for path, serving in servings.items())
     bursts, drains = [], []

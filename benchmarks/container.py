@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.decoding import photo
-from benchmarks.models import BUNDLE, large
-from benchmarks.photos import ROOT
+from benchmarks.models import resnet50
+from benchmarks.photos import BUNDLE, ROOT
 from benchmarks.report import Options, milliseconds, short, spread, table
+from litelens.bundle import load_bundle
 from litelens.engines import ENGINES
 from local.emulator import install_emulator
 
@@ -38,6 +39,9 @@ MEMORIES = (512, 1024, CPU_MEGABYTES, 2 * CPU_MEGABYTES)
 
 # The photo of most requests, and a camera's.
 USUAL, CAMERA = (500, 375), (4000, 3000)
+
+# The contest's network, in the tables.
+RESNET50 = "ResNet-50"
 
 _STARTS, _REQUESTS = 3, 10
 _MODEL = "/var/task/model"
@@ -89,28 +93,29 @@ class Answered:
 
 def measure(options: Options) -> dict[str, Any]:
     """Sizes, starts and requests of both images; raises ContainerError where there is no Docker."""
-    models, _ = large(options.data, 1, options.cache)
+    models, _ = resnet50(options.data, 1, options.cache)
     images = {engine: build(engine) for engine in ENGINES}
-    bundles = {32: BUNDLE, models.facts.side: models.bundle}
+    bundles = {BUNDLE.name: BUNDLE, RESNET50: models.bundle}
     with tempfile.TemporaryDirectory() as folder:
         emulator = install_emulator(Path(folder))
         # Their files come from the disk the first time.
         for image in images.values():
             run(image, emulator, BUNDLE, CPU_MEGABYTES, [photo(*USUAL)])
         return {
+            "model": BUNDLE.name,
             "sizes": {engine: layer_bytes(image) for engine, image in images.items()},
             "steps": {
-                engine: {str(side): steps(images[engine], engine, bundle) for side, bundle in bundles.items()}
+                engine: {name: steps(images[engine], engine, bundle) for name, bundle in bundles.items()}
                 for engine in images
             },
             "serving": [
                 serving
-                for side, bundle in bundles.items()
-                for memory in (MEMORIES if side == models.facts.side else (CPU_MEGABYTES,))
-                for serving in served(images, emulator, bundle, side, memory)
+                for name, bundle in bundles.items()
+                for memory in (MEMORIES if bundle == BUNDLE else (CPU_MEGABYTES,))
+                for serving in served(images, emulator, name, bundle, memory)
             ],
             "camera": {
-                engine: run(image, emulator, bundles[32], CPU_MEGABYTES, [photo(*CAMERA)]).peak_megabytes
+                engine: run(image, emulator, BUNDLE, CPU_MEGABYTES, [photo(*CAMERA)]).peak_megabytes
                 for engine, image in images.items()
             },
         }
@@ -124,6 +129,7 @@ def render(results: Mapping[str, Any]) -> str:
     ]
     serving = [
         [
+            each["model"],
             each["engine"],
             str(each["input"]),
             f"{each['memory_mb']:,} MB",
@@ -136,11 +142,11 @@ def render(results: Mapping[str, Any]) -> str:
         for each in part["serving"]
     ]
     engines = list(part["steps"])
-    sides = list(part["steps"][engines[0]])
-    columns = [(engine, side) for engine in engines for side in sides]
-    names = list(part["steps"][engines[0]][sides[0]])
-    steps = [[name, *(f"{part['steps'][engine][side][name]:.0f}" for engine, side in columns)] for name in names]
-    totals = ["together", *(f"{sum(part['steps'][engine][side].values()):.0f}" for engine, side in columns)]
+    models = list(part["steps"][engines[0]])
+    columns = [(engine, model) for engine in engines for model in models]
+    names = list(part["steps"][engines[0]][models[0]])
+    steps = [[name, *(f"{part['steps'][engine][model][name]:.0f}" for engine, model in columns)] for name in names]
+    totals = ["together", *(f"{sum(part['steps'][engine][model].values()):.0f}" for engine, model in columns)]
     return "\n\n".join(
         [
             "## Container",
@@ -150,9 +156,11 @@ def render(results: Mapping[str, Any]) -> str:
             table(["engine", "layer", "peak with a JPEG of 12 megapixels"], sizes),
             "Cold is from the start of the environment to the first answer, of which init is over before the request; "
             f"a request has a JPEG of {USUAL[0]}x{USUAL[1]} in base64, and its time is what Lambda bills.",
-            table(["engine", "input", "memory", "CPUs", "cold, ms", "init, ms", "request, ms", "peak"], serving),
+            table(
+                ["model", "engine", "input", "memory", "CPUs", "cold, ms", "init, ms", "request, ms", "peak"], serving
+            ),
             "Where a cold start goes, in milliseconds, with one CPU: medians of each step in fresh processes.",
-            table(["step", *(f"{engine}, {side} px" for engine, side in columns)], [*steps, totals]),
+            table(["step", *(f"{engine}, {model}" for engine, model in columns)], [*steps, totals]),
         ]
     )
 
@@ -160,7 +168,7 @@ def render(results: Mapping[str, Any]) -> str:
 def build(engine: str) -> str:
     """The image with this engine; raises ContainerError."""
     name = f"litelens-bench-{engine}"
-    arguments = {"BASE_IMAGE": BASE_IMAGE, "EXTRA_CA": EXTRA_CA, "ENGINE": engine}
+    arguments = {"BASE_IMAGE": BASE_IMAGE, "EXTRA_CA": EXTRA_CA, "ENGINE": engine, "MODEL": BUNDLE.name}
     print(f"Building the image with {engine} ...", file=sys.stderr)
     options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
     docker("build", "--network=host", "--file=lambda/Dockerfile", f"--tag={name}", *options, ".")
@@ -184,9 +192,9 @@ def steps(image: str, engine: str, bundle: Path) -> dict[str, float]:
     return {name: spread([[run[name] for run in runs]])["median"] for name in runs[0]}
 
 
-def served(images: Mapping[str, str], emulator: Path, bundle: Path, side: int, memory: int) -> Iterator[dict[str, Any]]:
+def served(images: Mapping[str, str], emulator: Path, name: str, bundle: Path, memory: int) -> Iterator[dict[str, Any]]:
     """Each engine's starts and requests with so much memory, engines taking turns."""
-    print(f"Starting functions of {memory:,} MB and {side} pixels ...", file=sys.stderr)
+    print(f"Starting functions of {memory:,} MB with {name} ...", file=sys.stderr)
     usual = [photo(*USUAL)] * _REQUESTS
     runs: dict[str, list[Answered]] = {engine: [] for engine in images}
     for _ in range(_STARTS):
@@ -194,8 +202,9 @@ def served(images: Mapping[str, str], emulator: Path, bundle: Path, side: int, m
             runs[engine].append(run(image, emulator, bundle, memory, usual))
     for engine, answered in runs.items():
         yield {
+            "model": name,
             "engine": engine,
-            "input": side,
+            "input": load_bundle(bundle).preprocessing.width,
             "memory_mb": memory,
             "cpus": round(memory / CPU_MEGABYTES, 2),
             "threads": _threads(memory),

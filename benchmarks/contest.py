@@ -1,4 +1,6 @@
-"""The same network by litelens and by what people would use instead, taking turns in one run so that noise hits all.
+"""The same network by litelens and by what people would use instead, and the bundled model by each engine of litelens.
+
+All take turns in one run, so that noise hits all.
 
 Each contestant is a Lambda handler in a process of its own. Of each is measured how often it is right, how long the
 model alone takes (invoke) and how long it takes from API Gateway's event to the answer, its start, and its memory.
@@ -13,23 +15,34 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import models, photos
-from benchmarks.contestants import KERAS, ONNX_INT8, ONNX_INT8_REDUCED, Contestant, Worker, contestants, working
+from benchmarks.contestants import (
+    FIELD,
+    KERAS,
+    LITERT,
+    ONNX_INT8,
+    ONNX_INT8_REDUCED,
+    Contestant,
+    Worker,
+    contestants,
+    working,
+)
 from benchmarks.models import Models
-from benchmarks.photos import Dataset, Images
+from benchmarks.photos import BUNDLE, Dataset, Images
 from benchmarks.report import Options, spread
 from training.progress import progress
 
 # Images that accuracy is measured on.
-_SMALL_IMAGES, _LARGE_IMAGES = 1000, 200
+_IMAGES = 200
 
 # A turn is long enough for the caches to be the contestant's own, and short enough for noise to hit all alike.
-_CALLS = {models.SMALL: 10, models.LARGE: 3}
+_CALLS, _BUNDLE_CALLS = 3, 10
 
 # Threads of some engines spin for a while after their work, in case that there is more.
 _SETTLING_SECONDS = 0.1
@@ -37,7 +50,7 @@ _SETTLING_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of the images: right (None where nobody knows the classes), and labelled as fp32 labels them.
+    """Shares of the images: right (None where nobody knows the classes), and labelled as the reference labels them.
 
     `peak_megabytes` is the most memory that the process ever had; None where the system does not tell.
     """
@@ -76,26 +89,26 @@ class Turns:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """The contest at both sizes, with one thread and, at the larger one, with two, as JSON values."""
+    """The contest with one thread and with two, as JSON values."""
     field, left_out = contestants(options.cache)
-    accuracies: list[Accuracy] = []
+    made, dataset = models.resnet50(options.data, _IMAGES, options.cache)
+    accuracies = measure_accuracy(field, made, dataset)
     timings: list[Timing] = []
-    networks = []
-    sizes = (
-        (models.small(options.data, _SMALL_IMAGES, options.cache), (1,)),
-        (models.large(options.data, _LARGE_IMAGES, options.cache), (1, 2)),
-    )
-    for (made, dataset), threads in sizes:
-        networks.append(_described(made, dataset))
-        found = measure_accuracy(field, made, dataset)
-        accuracies += found
-        for count in threads:
-            if count <= (os.cpu_count() or 1):
-                timings += measure_time(
-                    field, made, count, rounds=options.rounds, calls=_CALLS[made.facts.side], compared=reference(found)
-                )
+    for threads in (1, 2):
+        if threads <= (os.cpu_count() or 1):
+            timings += measure_time(
+                field, made, threads, rounds=options.rounds, calls=_CALLS, compared=reference(accuracies)
+            )
     return {
-        "networks": networks,
+        "network": {
+            "side": made.facts.side,
+            "multiply_adds": made.facts.multiply_adds,
+            "images": dataset.name,
+            "count": len(dataset.test),
+            "calibration": len(dataset.calibration),
+            "fitted": len(dataset.fitting) if dataset.fitting else 0,
+            "labelled": dataset.test.classes is not None,
+        },
         "accuracies": [asdict(each) for each in accuracies],
         "timings": [asdict(each) for each in timings],
         "rounds": options.rounds,
@@ -103,7 +116,29 @@ def measure(options: Options) -> dict[str, Any]:
     }
 
 
-def measure_accuracy(field: Sequence[Contestant], made: Models, dataset: Dataset) -> list[Accuracy]:
+def measure_bundle(options: Options, bundle: Path = BUNDLE) -> dict[str, Any]:
+    """A published bundle by each engine of litelens with one thread, as JSON values."""
+    field = [contestant for contestant in FIELD if contestant.model == "bundle"]
+    made = models.published(bundle, options.cache)
+    dataset = photos.cats_and_dogs(options.data, _IMAGES)
+    # The classes of these photos are not the bundle's.
+    unknown = replace(dataset, test=Images(dataset.test.files, None))
+    accuracies = measure_accuracy(field, made, unknown, compared=LITERT)
+    timings = measure_time(field, made, 1, rounds=options.rounds, calls=_BUNDLE_CALLS, compared=LITERT)
+    return {
+        "name": bundle.name,
+        "side": made.facts.side,
+        "images": dataset.name,
+        "count": len(dataset.test),
+        "accuracies": [asdict(each) for each in accuracies],
+        "timings": [asdict(each) for each in timings],
+        "rounds": options.rounds,
+    }
+
+
+def measure_accuracy(
+    field: Sequence[Contestant], made: Models, dataset: Dataset, *, compared: str = KERAS
+) -> list[Accuracy]:
     """Each contestant on all of the images, by its whole path from event to answer."""
     side, count = made.facts.side, len(dataset.test)
     what = f"Classifying {count} {dataset.name} at {side} pixels, contestants"
@@ -117,7 +152,7 @@ def measure_accuracy(field: Sequence[Contestant], made: Models, dataset: Dataset
             contestant=contestant.name,
             images=count,
             top1=_top1(given, dataset.test, made.facts.labels),
-            agreement=_share(given, labels[KERAS]),
+            agreement=_share(given, labels[compared]),
             peak_megabytes=megabytes,
         )
         for contestant, (given, megabytes) in zip(field, found, strict=True)
@@ -218,16 +253,3 @@ def _take_turn(worker: Worker, turns: Turns, photo: bytes, calls: int) -> None:
     time.sleep(_SETTLING_SECONDS)
     turns.invoke.append(worker.invoke(photo, calls))
     turns.answer.append(worker.handle(event_of(photo), calls)[0])
-
-
-def _described(made: Models, dataset: Dataset) -> dict[str, Any]:
-    return {
-        "side": made.facts.side,
-        "multiply_adds": made.facts.multiply_adds,
-        "pooled": made.facts.side != models.SMALL,
-        "images": dataset.name,
-        "count": len(dataset.test),
-        "calibration": len(dataset.calibration),
-        "fitted": len(dataset.fitting) if dataset.fitting else 0,
-        "labelled": dataset.test.classes is not None,
-    }

@@ -17,13 +17,11 @@ from typing import Any
 
 import msgspec
 
+from benchmarks.container import RESNET50
 from benchmarks.scale import IMAGES, PATHS, by_service, dollars_per_image, rates_of
 from client import prices
 
 RESULTS = Path(__file__).with_name("results.json")
-
-# The side of the square that the benchmark's network takes, in pixels.
-INPUT = 224
 
 # Memory that must be there for each MB of the peak that was measured: other photos may take more.
 HEADROOM = 1.25
@@ -53,9 +51,11 @@ class Spread:
 class Serving:
     """A function of one engine and memory, as it was measured in a container with these CPUs, a request at a time.
 
+    `input` is the side of the square that its model takes, in pixels.
     `cold_ms` is from the start of its environment to the first answer; the `init_ms` of it are over before the event.
     """
 
+    model: str
     engine: str
     input: int
     memory_mb: int
@@ -73,8 +73,9 @@ class Serving:
 
 @dataclass(frozen=True)
 class Container:
-    """What was measured in containers."""
+    """What was measured in containers; `model` is the one that is bundled."""
 
+    model: str
     serving: tuple[Serving, ...]
 
 
@@ -85,12 +86,13 @@ class Results:
     container: Container
     bulk: tuple[dict[str, Any], ...]
 
-    def serving(self, side: int) -> list[Serving]:
-        """The functions whose network takes images of this side, in pixels; raises ResultsError when there are none."""
-        found = [serving for serving in self.container.serving if serving.input == side]
+    def serving(self, model: str = "") -> list[Serving]:
+        """The functions with this model, or with the bundled one; raises ResultsError when there are none."""
+        model = model or self.container.model
+        found = [serving for serving in self.container.serving if serving.model == model]
         if not found:
-            known = ", ".join(str(each) for each in sorted({serving.input for serving in self.container.serving}))
-            raise ResultsError(f"No network of {side} pixels was measured, but of: {known or 'none'}. Run: make bench")
+            known = ", ".join(sorted({serving.model for serving in self.container.serving}))
+            raise ResultsError(f"No model {model} was measured, but: {known or 'none'}. Run: make bench")
         return sorted(found, key=lambda serving: (serving.engine, serving.memory_mb))
 
     def extra_seconds(self) -> dict[str, float]:
@@ -171,10 +173,10 @@ def cold_start_dollars(serving: Serving, *, snapstart: bool) -> float:
     return serving.gigabytes * (longer / 1000 * prices.LAMBDA_GB_SECOND + prices.SNAPSTART_RESTORE_GB)
 
 
-def costs_of(results: Results, side: int, assumed: Assumptions) -> list[Cost]:
+def costs_of(results: Results, assumed: Assumptions, model: str = "") -> list[Cost]:
     """The cost of an image on each path with each function; raises ResultsError."""
     extra = results.extra_seconds()
-    return [cost_of(path, serving, extra, assumed) for path in PATHS for serving in results.serving(side)]
+    return [cost_of(path, serving, extra, assumed) for path in PATHS for serving in results.serving(model)]
 
 
 def recommend(costs: Iterable[Cost], latency_ms: float | None = None) -> Cost | None:
@@ -228,10 +230,11 @@ def _money(cost: Cost, recommended: Cost | None) -> str:
 
 def _assumed(costs: Sequence[Cost], assumed: Assumptions) -> str:
     side, kept = costs[0].serving.input, ""
+    network = "a network" if costs[0].serving.model == RESNET50 else f"the model {costs[0].serving.model},"
     if assumed.snapstart:
         kept = f", restored by SnapStart from a cache that {assumed.images_a_month:,} images a month pay for"
     return (
-        f"A million images, by a network of {side}x{side} pixels, by the prices of {prices.ABOUT}; "
+        f"A million images, by {network} of {side}x{side} pixels, by the prices of {prices.ABOUT}; "
         f"{_percent(assumed.cold_share)} of the invocations are cold{kept}."
     )
 
@@ -268,12 +271,12 @@ def services_table(recommended: Mapping[str, Cost | None]) -> str:
     )
 
 
-def cold_starts_table(results: Results, side: int, assumed: Assumptions, latency_ms: float) -> str:
+def cold_starts_table(results: Results, assumed: Assumptions, latency_ms: float, model: str = "") -> str:
     """What a million requests cost by the share of cold starts, with and without SnapStart, as Markdown.
 
     Each engine has the memory that is recommended for it.
     """
-    costs = [cost for cost in costs_of(results, side, assumed) if cost.path == "api"]
+    costs = [cost for cost in costs_of(results, assumed, model) if cost.path == "api"]
     engines = dict.fromkeys(cost.serving.engine for cost in costs)
     best = [recommend([cost for cost in costs if cost.serving.engine == engine], latency_ms) for engine in engines]
     heads = [f"{_percent(share)} cold{kept}" for kept in ("", ", SnapStart") for share in COLD_SHARES]
@@ -295,14 +298,14 @@ def cold_starts_table(results: Results, side: int, assumed: Assumptions, latency
     return "\n".join(lines)
 
 
-def tables(results: Results, side: int, assumed: Assumptions, latency_ms: float) -> dict[str, str]:
+def tables(results: Results, assumed: Assumptions, latency_ms: float, model: str = "") -> dict[str, str]:
     """The tables of the pages, as Markdown, by the name of their markers."""
-    costs = costs_of(results, side, assumed)
+    costs = costs_of(results, assumed, model)
     recommended = recommendations(costs, latency_ms)
     return {
         "cost": f"{table(costs, recommended, assumed)}\n\n{advice(recommended, latency_ms)}",
         "cost-services": services_table(recommended),
-        "cost-cold": cold_starts_table(results, side, assumed, latency_ms),
+        "cost-cold": cold_starts_table(results, assumed, latency_ms, model),
     }
 
 
@@ -328,7 +331,7 @@ def _markers(name: str) -> tuple[str, str]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What this and the simulation of bursts are asked alike."""
     parser.add_argument("--results", type=Path, default=RESULTS, help="what was measured (default: results.json here)")
-    parser.add_argument("--input", type=int, default=INPUT, help=f"the network's, in pixels (default: {INPUT})")
+    parser.add_argument("--model", default="", help="that was measured (default: the bundled one)")
     parser.add_argument("--latency-ms", type=float, default=1000, help="what a request may take (default: 1000)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", type=Path, nargs="+", default=[], metavar="PAGE", help="renew the tables there")
@@ -360,9 +363,9 @@ def main() -> None:
     assumed = Assumptions(given.cold_share, given.snapstart, given.images_a_month)
     try:
         results = read_results(given.results)
-        costs = costs_of(results, given.input, assumed)
+        costs = costs_of(results, assumed, given.model)
         recommended = recommendations(costs, given.latency_ms)
-        blocks = tables(results, given.input, assumed, given.latency_ms)
+        blocks = tables(results, assumed, given.latency_ms, given.model)
         for page in given.write:
             write_blocks(page, blocks)
     except ResultsError as error:

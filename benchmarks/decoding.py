@@ -5,20 +5,18 @@ the 224 in the centre. The photos are a sample enlarged, with noise, so that the
 The two ways alternate in one run; the milliseconds hold for this machine, the ratios are what carries over.
 """
 
-import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.bulk import SAMPLE
+from benchmarks.photos import SAMPLE
 from litelens.images import Limits, decode
 from litelens.preprocessing import Preprocessing
 
@@ -111,40 +109,3 @@ def _milliseconds(way: Way, file: bytes) -> float:
     started = time.perf_counter()
     way(file)
     return (time.perf_counter() - started) * 1000
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repetitions", type=int, default=REPETITIONS, help=f"(default: {REPETITIONS})")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args()
-    measured = measure(repetitions=given.repetitions)
-    if given.json:
-        print(json.dumps([asdict(each) for each in measured], indent=1))
-        return
-    print(
-        "| photo | file | litelens, ms (least to most) | plain, ms (least to most) | ratio | difference, mean (most) |"
-    )
-    print("| --- | --- | --- | --- | --- | --- |")
-    for each in measured:
-        print(_row(each))
-
-
-def _row(measured: Measured) -> str:
-    cells = [
-        f"{measured.width}x{measured.height}",
-        f"{measured.file_bytes / 1e6:.2f} MB",
-        _told(measured.litelens),
-        _told(measured.plain),
-        f"{measured.ratio:.2f}",
-        f"{measured.mean_difference:.2f} ({measured.largest_difference})",
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _told(times: Milliseconds) -> str:
-    return f"{times.median:.1f} ({times.least:.1f} to {times.most:.1f})"
-
-
-if __name__ == "__main__":
-    main()

@@ -30,6 +30,7 @@ import uvicorn
 from urllib3.exceptions import HTTPError
 
 from benchmarks.bursts import numbers
+from benchmarks.photos import BUNDLE, ROOT, SAMPLE
 from client.api import TIMEOUT_SECONDS
 from client.inputs import content_type
 from litelens.engines import ENGINES
@@ -37,10 +38,6 @@ from local.aws import isolated_environment
 from local.emulator import EmulatorError, ExecutionEnvironment, install_emulator, runtime_command
 from local.gateway import TIMEOUT_MS, Application, Message, Receive, Send, create_app, listen
 from settings import DEFAULT_ENGINE
-
-ROOT = Path(__file__).parent.parent
-SAMPLE = ROOT / "tests" / "images" / "rocket.jpg"
-BUNDLE = ROOT / "models" / "cifar100-resnet50"
 
 # Requests that may be without an answer; later ones wait for these, and their time runs.
 OUTSTANDING = 1000
@@ -292,8 +289,7 @@ def main() -> None:
         else:
             workers = given.workers or os.cpu_count() or 1
             print(f"Starting {workers} execution environments ...", file=sys.stderr)
-            bundle = Path(os.environ.get("LITELENS_BUNDLE") or BUNDLE)
-            with emulated_api(workers, bundle, given.engine, refuses=given.refuse) as url:
+            with emulated_api(workers, BUNDLE, given.engine, refuses=given.refuse) as url:
                 steps = _measure(url, given)
     except EmulatorError as error:
         sys.exit(str(error))

@@ -5,16 +5,14 @@ million bytes. The many requests are with photos of several sizes and of all for
 transparency, and one that cannot be read.
 """
 
-import argparse
 import base64
 import itertools
-import json
 import multiprocessing
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from PIL import ExifTags, Image
 
 from benchmarks import decoding
-from benchmarks.bulk import BUNDLE, SAMPLE, Context
+from benchmarks.bulk import Context
+from benchmarks.photos import BUNDLE, SAMPLE
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -149,28 +148,3 @@ def _memory() -> Memory:
     status = Path("/proc/self/status").read_text()
     resident, peak = (int(re.findall(rf"{name}:\s+(\d+) kB", status)[0]) * 1024 / 1e6 for name in ("VmRSS", "VmHWM"))
     return Memory(resident, peak)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args()
-    if sys.platform != "linux":
-        sys.exit("Only Linux tells the memory of a process; run this in a Linux container.")
-    measured = measure()
-    if given.json:
-        print(json.dumps(asdict(measured), indent=1))
-        return
-    print("| | resident, MB | peak, MB |")
-    print("| --- | --- | --- |")
-    print(_row("a photo of 12 megapixels, 10 requests", measured.large))
-    for step, memory in measured.after.items():
-        print(_row(f"photos of all kinds, {step:,} requests", memory))
-
-
-def _row(name: str, memory: Memory) -> str:
-    return f"| {name} | {memory.resident:.1f} | {memory.peak:.1f} |"
-
-
-if __name__ == "__main__":
-    main()

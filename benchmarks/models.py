@@ -17,15 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.photos import ROOT, Dataset, cats_and_dogs, cifar100
+from benchmarks.photos import ROOT, Dataset, cats_and_dogs
 from litelens.bundle import IMAGE, MANIFEST, MODEL, Bundle, load_bundle
+from litelens.engines import ENGINES, compile_ahead
 from litelens.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import keras
 
-BUNDLE = ROOT / "models" / "cifar100-resnet50"
-SMALL, LARGE = 32, 224
+# The contest's network, and the side of the square that it takes there, in pixels.
+RESNET50 = ROOT / "models" / "cifar100-resnet50"
+SIDE = 224
 
 # Whatever is made depends on these.
 _MAKERS = ("ai-edge-litert", "keras", "onnx", "onnxruntime", "openvino", "tensorflow", "tf2onnx")
@@ -82,16 +84,27 @@ class Models:
         return self.folder / "bundle"
 
 
-def small(data: Path | None, images: int, cache: Path) -> tuple[Models, Dataset]:
-    """The bundle's own network, of 32 pixels, and images to measure it on."""
-    dataset = cifar100(data, images, cache)
-    return _made(dataset, SMALL, cache), dataset
-
-
-def large(data: Path | None, images: int, cache: Path) -> tuple[Models, Dataset]:
+def resnet50(data: Path | None, images: int, cache: Path) -> tuple[Models, Dataset]:
     """The network in ResNet-50's usual size, of 224 pixels, and images to measure it on."""
     dataset = cats_and_dogs(data, images)
-    return _made(dataset, LARGE, cache), dataset
+    bundle = load_bundle(RESNET50)
+    folder = cache / f"{SIDE}-{_key(bundle, dataset)}"
+    if not (folder / _FACTS).is_file():
+        workspace = _emptied(folder.with_suffix(".part"))
+        _make(bundle, dataset, workspace)
+        workspace.rename(folder)
+    facts = json.loads((folder / _FACTS).read_text())
+    return Models(folder, Facts(**{**facts, "labels": tuple(facts["labels"])})), dataset
+
+
+def published(source: Path, cache: Path) -> Models:
+    """A copy of a published bundle with what the engines make of it ahead of time, as in the image; it has no other
+    form, and nobody counts its products."""
+    folder = _emptied(cache / f"bundle-{source.name}")
+    made = Models(folder, Facts(load_bundle(source).preprocessing.width, load_bundle(source).labels, 0))
+    shutil.copytree(source, made.bundle)
+    _compile(made.bundle)
+    return made
 
 
 def write_models(
@@ -128,17 +141,10 @@ def write_models(
     return made
 
 
-def _made(dataset: Dataset, side: int, cache: Path) -> Models:
-    bundle = load_bundle(BUNDLE)
-    folder = cache / f"{side}-{_key(bundle, dataset)}"
-    if not (folder / _FACTS).is_file():
-        workspace = folder.with_suffix(".part")
-        shutil.rmtree(workspace, ignore_errors=True)
-        workspace.mkdir(parents=True)
-        _make(bundle, dataset, side, workspace)
-        workspace.rename(folder)
-    facts = json.loads((folder / _FACTS).read_text())
-    return Models(folder, Facts(**{**facts, "labels": tuple(facts["labels"])}))
+def _emptied(folder: Path) -> Path:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _key(bundle: Bundle, dataset: Dataset) -> str:
@@ -147,14 +153,14 @@ def _key(bundle: Bundle, dataset: Dataset) -> str:
     return hashlib.sha256(json.dumps([bundle.sha256, dataset.name, images, versions]).encode()).hexdigest()[:16]
 
 
-def _make(bundle: Bundle, dataset: Dataset, side: int, folder: Path) -> None:
+def _make(bundle: Bundle, dataset: Dataset, folder: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow takes seconds to import, and is not needed where all is made.
     from benchmarks.network import dequantized, fit_head, pooled_features, with_head
 
-    print(f"Making the network of {side} pixels, once ...", file=sys.stderr)
-    spec = dataclasses.replace(bundle.preprocessing, height=side, width=side)
-    network = dequantized(bundle.model.read_bytes(), side, pooled_stem=side != SMALL)
+    print(f"Making the network of {SIDE} pixels, once ...", file=sys.stderr)
+    spec = dataclasses.replace(bundle.preprocessing, height=SIDE, width=SIDE)
+    network = dequantized(bundle.model.read_bytes(), SIDE, pooled_stem=True)
     if dataset.fitting is not None and dataset.fitting.classes is not None:
         features = pooled_features(network, _inputs(dataset.fitting.files, spec))
         network = with_head(network, *fit_head(features, dataset.fitting.classes))
@@ -168,7 +174,6 @@ def _inputs(files: Sequence[bytes], spec: Preprocessing) -> NDArray[np.float32]:
 
 
 def _write_bundle(folder: Path, model: bytes, labels: Sequence[str], spec: Preprocessing) -> None:
-    from litelens.engines import ENGINES, compile_ahead
     from training.quantize import tensors_of
 
     folder.mkdir()
@@ -185,6 +190,10 @@ def _write_bundle(folder: Path, model: bytes, labels: Sequence[str], spec: Prepr
         "labels": list(labels),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
+    _compile(folder)
+
+
+def _compile(folder: Path) -> None:
     for engine in ENGINES:
         compile_ahead(engine, load_bundle(folder))
 

@@ -1,25 +1,18 @@
-"""What `make bench` measures by programs that can be run alone too: decoding, memory, paths, and answers under load."""
+"""What `make bench` measures by modules that tests use too: decoding, memory, and paths."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from benchmarks import bulk, decoding, load, memory
-from benchmarks.models import BUNDLE
-from benchmarks.photos import SAMPLE
+from benchmarks import bulk, decoding, memory
 from benchmarks.report import Options, milliseconds, short, table
-from settings import DEFAULT_ENGINE
 
 # Of each path as the template sets it up, with photos of the usual size: the path, images in a batch, and threads.
 _PATHS = (("bulk", 10, 10), ("backfill", 100, 10), ("api", 1, 1))
 _USUAL_MEGAPIXELS, _AWS_SECONDS = 0.3, 0.02
 _PATH_SECONDS, _PATH_REPETITIONS = 2.0, 3
-
-_RATES, _LOAD_SECONDS = (5, 10, 20, 40), 8.0
 
 
 def measure_decoding(options: Options) -> list[dict[str, Any]]:
@@ -79,36 +72,10 @@ def render_bulk(results: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             "## Paths",
-            f"Images a second that one core classifies, photos of {_USUAL_MEGAPIXELS} megapixels and 32 pixels of "
-            f"input, by LiteRT; each call of AWS takes {_AWS_SECONDS * 1000:.0f} ms. "
+            f"Images a second that one core classifies, photos of {_USUAL_MEGAPIXELS} megapixels, by the bundled "
+            f"model and LiteRT; each call of AWS takes {_AWS_SECONDS * 1000:.0f} ms. "
             "[docs/scale.md](../docs/scale.md) has more settings.",
             table(["path", "images/s"], rows),
-        ]
-    )
-
-
-def measure_load(options: Options) -> dict[str, Any]:
-    """Answers by the bundled model at several rates, of as many emulated workers as there are cores."""
-    workers = os.cpu_count() or 1
-    with load.emulated_api(workers, BUNDLE, DEFAULT_ENGINE, refuses=False) as url:
-        ask = load.asker(url, None, Path(SAMPLE).read_bytes())
-        ask()
-        steps = []
-        for rate in _RATES:
-            print(f"Sending {rate} requests a second ...", file=sys.stderr)
-            steps.append(load.summarized(rate, load.offer(load.arrivals(rate, _LOAD_SECONDS, seed=0), ask)))
-    return {"workers": workers, "engine": DEFAULT_ENGINE, "steps": [asdict(step) for step in steps]}
-
-
-def render_load(results: Mapping[str, Any]) -> str:
-    measured = results["load"]
-    return "\n\n".join(
-        [
-            "## Load",
-            f"Requests at random times over HTTP, {_LOAD_SECONDS:.0f} seconds of each rate, whether answers have come "
-            f"or not; {measured['workers']} emulated workers with {measured['engine']} and the bundled model share "
-            "the cores with whoever asks, so that in Lambda there is more room.",
-            load.table([load.Step(**step) for step in measured["steps"]]),
         ]
     )
 

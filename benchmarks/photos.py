@@ -1,7 +1,6 @@
 """Labelled images to measure on: real ones where LITELENS_DATA names a folder that has them, or crops of samples."""
 
-import subprocess
-import sys
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -14,6 +13,10 @@ from PIL import Image
 
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "images" / "rocket.jpg"
+
+# The model that is deployed by default, and the one to measure: make's BUNDLE, a folder in models/.
+DEFAULT_BUNDLE = "models/cifar100-resnet50"
+BUNDLE = ROOT / (os.environ.get("LITELENS_BUNDLE") or DEFAULT_BUNDLE)
 
 Item = TypeVar("Item")
 
@@ -43,22 +46,6 @@ class Dataset:
     calibration: Images
     fitting: Images | None = None
     labels: tuple[str, ...] | None = None
-
-
-def cifar100(data: Path | None, count: int, cache: Path) -> Dataset:
-    """The first so many test images of CIFAR-100, or crops where the folder has none."""
-    if data is None or not (data / "cifar100").is_dir():
-        return crops(count)
-    arrays = cache / "cifar100.npz"
-    if not arrays.is_file():
-        cache.mkdir(parents=True, exist_ok=True)
-        unfinished = arrays.with_suffix(".part.npz")
-        subprocess.run([sys.executable, data / "to_npz.py", unfinished], check=True, stdout=sys.stderr)
-        unfinished.rename(arrays)
-    with np.load(arrays) as splits:
-        test = Images(_as_png(splits["x_test"][:count]), splits["y_test"][:count].reshape(-1))
-        calibration = Images(_as_png(splits["x_train"][:_CALIBRATING]), None)
-    return Dataset("test images of CIFAR-100", test, calibration)
 
 
 def cats_and_dogs(data: Path | None, count: int) -> Dataset:
@@ -113,16 +100,6 @@ def _crop(photo: Image.Image, generator: np.random.Generator) -> bytes:
     side = int(generator.integers(100, min(photo.size)))
     left, top = (int(generator.integers(0, length - side + 1)) for length in photo.size)
     return _as_jpeg(photo.crop((left, top, left + side, top + side)))
-
-
-def _as_png(images: NDArray[np.uint8]) -> tuple[bytes, ...]:
-    """CIFAR's images are too small for a JPEG to leave them as they are."""
-    files = []
-    for image in images:
-        file = BytesIO()
-        Image.fromarray(image).save(file, "PNG")
-        files.append(file.getvalue())
-    return tuple(files)
 
 
 def _as_jpeg(image: Image.Image) -> bytes:

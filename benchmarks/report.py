@@ -15,7 +15,8 @@ from typing import Any
 _PACKAGES = ("ai-edge-litert", "keras", "numpy", "onnxruntime", "openvino", "pillow", "tensorflow")
 
 # Of what /proc/cpuinfo calls flags or Features, those that say how fast sums of products are.
-TELLING_FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+_X86_FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
+TELLING_FLAGS = (*_X86_FLAGS, "asimddp", "i8mm", "bf16")
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Options:
 class Part:
     """A benchmark: `measure` gives JSON values, and `render` makes Markdown of all parts' values by name.
 
-    The Markdown begins with a heading of the second level.
+    The Markdown begins with a heading of the second level. `missing` says what to do before it can be measured; empty
+    when nothing is missing.
     """
 
     name: str
     measure: Callable[[Options], Any]
     render: Callable[[Mapping[str, Any]], str]
+    missing: Callable[[], str] = str
 
 
 def about() -> dict[str, Any]:

@@ -71,7 +71,7 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
     first = history[-1].phase if history else 1
     for number in range(first, len(recipe.phases) + 1):
         network = _with_stem_of(network, run.preset, number, classes, precision)
-        trainee = _trainee(network, run.preset, number, dataset)
+        trainee = compile_trainee(network, run.preset, number, dataset)
         if checkpoint and number == first:
             restore(trainee, checkpoint.last)
         elif number == first:
@@ -188,7 +188,7 @@ class _OneEpoch(keras.callbacks.Callback):  # type: ignore[misc]
         self.model.stop_training = True
 
 
-def _trainee(network: keras.Model, preset: Preset, number: int, dataset: Dataset) -> Trainee:
+def compile_trainee(network: keras.Model, preset: Preset, number: int, dataset: Dataset) -> Trainee:
     """The network made ready for a phase: frozen where the phase says so, compiled and built."""
     recipe, phase = preset.recipe, preset.recipe.phases[number - 1]
     for layer in _layers(network):

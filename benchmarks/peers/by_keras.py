@@ -1,9 +1,7 @@
-"""TensorFlow and Keras behind API Gateway: python benchmarks/peers/by_keras.py MODEL PHOTO"""
+"""TensorFlow and Keras behind API Gateway."""
 
 import base64
 import json
-import sys
-import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -50,13 +48,3 @@ class Handler:
     def invoke(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         logits: NDArray[np.float32] = self._model.predict_on_batch(values)["logits"][0]
         return logits
-
-
-if __name__ == "__main__":
-    started = time.perf_counter()
-    handler = Handler(Path(sys.argv[1]), threads=1)
-    request = {"body": json.dumps({"image": base64.b64encode(Path(sys.argv[2]).read_bytes()).decode()})}
-    for call in ("loading and the first answer", "the second answer"):
-        answer = handler(request, None)
-        print(f"{answer['body']}\n{call}: {(time.perf_counter() - started) * 1000:.0f} ms")
-        started = time.perf_counter()

@@ -1,13 +1,9 @@
-"""litelens' own handler, as it is deployed: python benchmarks/peers/by_litelens.py BUNDLE PHOTO
+"""litelens' own handler, as it is deployed.
 
 LITELENS_ENGINE chooses the engine, as in a deployment.
 """
 
-import base64
-import json
 import os
-import sys
-import time
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -58,21 +54,3 @@ class Handler:
     @cached_property
     def _engine(self) -> Engine:
         return load_engine(self._settings.engine, self._bundle, self._settings.threads)
-
-
-if __name__ == "__main__":
-    started = time.perf_counter()
-    handler = Handler(Path(sys.argv[1]), threads=1)
-    request = {
-        "path": "/v1/classify",
-        "httpMethod": "POST",
-        "headers": {"Content-Type": "application/json"},
-        "multiValueHeaders": {"Content-Type": ["application/json"]},
-        "requestContext": {"requestId": "benchmark"},
-        "body": json.dumps({"image": base64.b64encode(Path(sys.argv[2]).read_bytes()).decode()}),
-        "isBase64Encoded": False,
-    }
-    for call in ("loading and the first answer", "the second answer"):
-        answer = handler(request, None)
-        print(f"{answer['body']}\n{call}: {(time.perf_counter() - started) * 1000:.0f} ms")
-        started = time.perf_counter()

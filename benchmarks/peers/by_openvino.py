@@ -1,9 +1,7 @@
-"""OpenVINO behind API Gateway, for int8 .tflite models: python benchmarks/peers/by_openvino.py MODEL PHOTO"""
+"""OpenVINO behind API Gateway, for int8 .tflite models."""
 
 import base64
 import json
-import sys
-import time
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -56,13 +54,3 @@ class Handler:
         scale, zero_point = self._quantization["logits"]
         logits: NDArray[np.float32] = self._request.get_tensor(self._logits).data[0].astype(np.float32)
         return (logits - np.float32(zero_point)) * np.float32(scale)
-
-
-if __name__ == "__main__":
-    started = time.perf_counter()
-    handler = Handler(Path(sys.argv[1]), threads=1)
-    request = {"body": json.dumps({"image": base64.b64encode(Path(sys.argv[2]).read_bytes()).decode()})}
-    for call in ("loading and the first answer", "the second answer"):
-        answer = handler(request, None)
-        print(f"{answer['body']}\n{call}: {(time.perf_counter() - started) * 1000:.0f} ms")
-        started = time.perf_counter()

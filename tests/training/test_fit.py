@@ -232,13 +232,13 @@ def fitted_weights(
     build, built = training.fit.build_network, []
     monkeypatch.setattr("training.fit.build_network", lambda *a: built.append(build(*a)) or built[-1])
     before: dict[str, Any] = {}
-    trainee = training.fit._trainee
+    trainee = training.fit.compile_trainee
 
     def remember(network: keras.Model, *others: Any) -> Trainee:
         before.update({layer.name: layer.get_weights() for layer in network.layers})
         return trainee(network, *others)
 
-    monkeypatch.setattr("training.fit._trainee", remember)
+    monkeypatch.setattr("training.fit.compile_trainee", remember)
     fit(run, dataset)
     return before, {layer.name: layer.get_weights() for layer in built[0].layers}
 

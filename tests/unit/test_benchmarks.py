@@ -1,10 +1,8 @@
 """The benchmarks measure what they say; no test depends on a time."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from keras import layers
 from PIL import Image
 from support import BUNDLE, ROCKET, encoded
 
-from benchmarks import __main__, contest, contest_page, network, photos, report, roofline
+from benchmarks import __main__, contest, contest_page, fit, network, photos, report
 from benchmarks.contest import Accuracy, Timing, ratio, reference
 from benchmarks.contestants import (
     FIELD,
@@ -25,7 +23,6 @@ from benchmarks.contestants import (
     LITERT,
     ONNX_INT8,
     ONNX_INT8_REDUCED,
-    PEERS,
     TFLITE_RUNTIME,
     Contestant,
     ContestError,
@@ -33,7 +30,7 @@ from benchmarks.contestants import (
 )
 from benchmarks.models import Models, write_models
 from benchmarks.photos import Images
-from benchmarks.report import Part
+from benchmarks.report import Options, Part
 from litelens.preprocessing import Preprocessing
 
 MODEL = BUNDLE / "model.tflite"
@@ -162,15 +159,6 @@ def renamed_runtime(folder: Path) -> Contestant:
     return Contestant(TFLITE_RUNTIME, "by_tflite_runtime", "tflite", environment={"PYTHONPATH": str(folder)})
 
 
-def test_a_peer_can_be_run_alone(colour_models: Models, tmp_path: Path) -> None:
-    photo = tmp_path / "photo.png"
-    photo.write_bytes(colour_photo("blue"))
-    command = [sys.executable, PEERS / "by_onnxruntime.py", colour_models.onnx_int8, photo]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
-    assert [json.loads(line)["predictions"][0]["label"] for line in printed[::2]] == ["blue", "blue"]
-    assert [line.partition(":")[0] for line in printed[1::2]] == ["loading and the first answer", "the second answer"]
-
-
 def test_a_contestant_that_ends_says_why(colour_models: Models) -> None:
     broken = Contestant("Nobody", "by_onnxruntime", "tflite")
     with pytest.raises(ContestError, match=r"^Nobody ended: .*onnx"), working(broken, colour_models, 1, pinned=False):
@@ -205,6 +193,18 @@ def test_all_take_turns_and_are_compared_in_the_same_run(colour_models: Models) 
             assert 0 < taken["min"] <= taken["median"] <= taken["max"]
 
 
+def test_any_bundle_is_measured_by_each_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contest, "_IMAGES", 2)
+    monkeypatch.setattr(contest, "_BUNDLE_CALLS", 1)
+    measured = contest.measure_bundle(Options(rounds=1, data=None, cache=tmp_path), BUNDLE)
+    assert (measured["name"], measured["side"], measured["count"]) == (BUNDLE.name, 32, 2)
+    assert [each["contestant"] for each in measured["timings"]] == [LITERT, LITELENS_OPENVINO]
+    assert [each["ratio"] for each in measured["timings"] if each["contestant"] == LITERT] == [1]
+    page = contest_page.render_bundle({"bundle": measured})
+    assert f"{BUNDLE.name}, of 32 pixels, by each engine of litelens" in page
+    assert f"| {LITERT} | 100.0% |" in page
+
+
 def test_the_ratio_is_that_of_the_same_round() -> None:
     quiet, noisy, noisiest = [10.0, 11.0, 30.0], [20.0, 22.0, 21.0], [400.0, 440.0, 420.0]
     other = [[value / 2 for value in values] for values in (quiet, noisy, noisiest)]
@@ -231,28 +231,21 @@ def results(*, labelled: bool = True) -> dict[str, Any]:
     """Values that were not measured, in the form of those that are."""
     top1 = 0.5 if labelled else None
     contest_values = {
-        "networks": [
-            {
-                "side": 224,
-                "multiply_adds": 4_000_000_000,
-                "pooled": True,
-                "images": "photos",
-                "count": 200,
-                "calibration": 100,
-                "fitted": 600 if labelled else 0,
-                "labelled": labelled,
-            }
-        ],
+        "network": {
+            "side": 224,
+            "multiply_adds": 4_000_000_000,
+            "images": "photos",
+            "count": 200,
+            "calibration": 100,
+            "fitted": 600 if labelled else 0,
+            "labelled": labelled,
+        },
         "accuracies": [asdict(accuracy(KERAS, 1.0, top1)), asdict(accuracy(LITELENS_OPENVINO, 0.97, top1))],
         "timings": [asdict(timing(KERAS, 200, 4.0)), asdict(timing(LITELENS_OPENVINO, 50, 1.0))],
         "rounds": 3,
         "left_out": ["tflite-runtime is left out: there is no wheel."],
     }
-    return {
-        "contest": contest_values,
-        "roofline": {"fp32_billions": {"1": 40.0}, "int8_factor": 2, "int8_reason": "of its instructions"},
-        "about": {"contest": report.about(), "roofline": report.about()},
-    }
+    return {"contest": contest_values}
 
 
 def test_accuracy_stands_beside_every_speed() -> None:
@@ -272,31 +265,6 @@ def test_what_was_not_measured_is_said() -> None:
     assert "fitted anew" not in page
 
 
-def test_the_least_time_follows_from_the_products_and_the_peak() -> None:
-    peak = {"fp32_billions": {"1": 40.0, "2": 80.0}, "int8_factor": 2}
-    assert roofline.least_milliseconds(4_000_000_000, peak, 1, int8=False) == 100
-    assert roofline.least_milliseconds(4_000_000_000, peak, 2, int8=True) == 25
-    page = roofline.render(results())
-    assert f"| 224 | 1 | {KERAS} | 100 ms | 200 ms | 2.0 |" in page
-    assert f"| 224 | 1 | {LITELENS_OPENVINO} | 50 ms | 50 ms | 1.0 |" in page
-
-
-@pytest.mark.parametrize(
-    ("flags", "factor"),
-    [
-        ({"avx2", "fma"}, 2),
-        ({"avx2", "avx_vnni"}, 4),
-        ({"avx2", "avx512f", "avx512bw"}, 4 / 3),
-        ({"avx2", "avx512bw", "avx512_vnni"}, 4),
-        ({"asimddp"}, 4),
-        ({"asimddp", "i8mm"}, 8),
-        (set(), 1),
-    ],
-)
-def test_int8_is_as_fast_as_the_cpus_best_instruction(flags: set[str], factor: float) -> None:
-    assert roofline.instructions(flags).factor == factor
-
-
 def test_parts_that_are_not_measured_again_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(__main__, "FOLDER", tmp_path)
     monkeypatch.setattr(__main__, "PARTS", (counting_part("first"), counting_part("second")))
@@ -308,6 +276,57 @@ def test_parts_that_are_not_measured_again_stay(tmp_path: Path, monkeypatch: pyt
     page = (tmp_path / "results.md").read_text()
     assert page.index("## first\n\n1 rounds") < page.index("## second\n\n2 rounds") < page.index("## Where")
     assert f"- first, second: {written['about']['first']['date']}" in page
+
+
+def test_a_part_that_lacks_something_is_left_out_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lacking = replace(counting_part("second"), missing=lambda: "Install it.")
+    monkeypatch.setattr(__main__, "FOLDER", tmp_path)
+    monkeypatch.setattr(__main__, "PARTS", (counting_part("first"), lacking))
+    __main__.main([])
+    assert json.loads((tmp_path / "results.json").read_text()).keys() == {"first", "about"}
+    assert "Install it." in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=r"^Install it\.$"):
+        __main__.main(["--only", "second"])
+
+
+def test_training_steps_ask_for_torch_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert fit.missing() == (
+        "To measure training steps, install torch: .venv-dev/bin/python -m pip install torch==2.13.0"
+    )
+
+
+def test_training_steps_are_shown_with_their_share_of_plain_torch() -> None:
+    row = {
+        "stem_stride": 2,
+        "contestant": fit.LITELENS,
+        "images_per_second": {"median": 90.0, "min": 80.0, "max": 95.0},
+        "ratio": 0.9,
+    }
+    facts = {"preset": "cifar100-cpu", "batch": 128, "precision": "float32", "torch": "2.13.0", "rounds": 4}
+    about = {"fit": {**report.about(), "flags": ["avx2", "fma"]}}
+    page = fit.render({"fit": {**facts, "steps": {"2": 6}, "rows": [row]}, "about": about})
+    assert "| 2 | litelens | 90 (80 to 95) | 90% |" in page
+    assert "has of the instructions that matter: avx2, fma." in page
+    assert "4 rounds of 6 steps with stride 2" in page
+
+
+def test_plain_torch_trains_the_presets_network() -> None:
+    """That is, one with as many parameters and outputs; the strides are written alike."""
+    torch = pytest.importorskip("torch")
+    from benchmarks.fit_contestants import ResNet50
+    from training.assemble import build_network
+    from training.preset import load_preset
+
+    own = build_network(load_preset(fit.PRESET), 100)
+    plain = ResNet50(100, stride=1)
+    assert sum(parameter.numel() for parameter in plain.parameters()) == sum(
+        int(np.prod(weight.shape)) for weight in own.trainable_weights
+    )
+    features = plain.eval().features(torch.zeros(1, 3, 32, 32))
+    assert tuple(features.shape[2:]) == own.output["class_activation_map"].shape[1:3]
 
 
 def test_json_is_printed_and_nothing_written(

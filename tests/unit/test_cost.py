@@ -105,7 +105,7 @@ def test_of_what_costs_nearly_the_same_the_one_with_the_most_memory_to_spare_is_
 
 
 def test_only_requests_have_a_latency() -> None:
-    costs = cost.costs_of(results(serving(handler_ms=spread(2000))), 224, NO_COLD_STARTS)
+    costs = cost.costs_of(results(serving(handler_ms=spread(2000))), NO_COLD_STARTS)
     found = cost.recommendations(costs, latency_ms=1000)
     assert found["api"] is None
     assert found["bulk"]
@@ -116,7 +116,7 @@ def test_only_requests_have_a_latency() -> None:
 
 def test_the_table_has_a_row_for_each_function_and_marks_what_is_recommended() -> None:
     measured_here = results(serving(), serving(engine="openvino", handler_ms=spread(60)))
-    costs = cost.costs_of(measured_here, 224, NO_COLD_STARTS)
+    costs = cost.costs_of(measured_here, NO_COLD_STARTS)
     found = cost.recommendations(costs, 1000)
     lines = cost.table(costs, found, NO_COLD_STARTS).splitlines()
     openvino, *_ = [each for each in costs if each.path == "api" and each.serving.engine == "openvino"]
@@ -129,7 +129,7 @@ def test_the_table_of_cold_starts_has_each_engine_with_its_best_memory() -> None
     measured_here = results(
         serving(), serving(memory_mb=4 * ONE_GB), serving(engine="openvino", handler_ms=spread(60), init_ms=1000.0)
     )
-    rows = cost.cold_starts_table(measured_here, 224, Assumptions(), 1000).splitlines()[2:]
+    rows = cost.cold_starts_table(measured_here, Assumptions(), 1000).splitlines()[2:]
     assert [row.split(" | ")[:4] for row in rows] == [
         ["| litert", "1,024 MB", "1,100 ms", "900 ms"],
         ["| openvino", "1,024 MB", "1,100 ms", "1,000 ms"],
@@ -160,7 +160,7 @@ def test_without_results_a_sentence_says_what_to_do(tmp_path: Path) -> None:
     ("text", "reason"),
     [
         ("{}", "Object missing required field `container`"),
-        ('{"container": {"serving": [{"engine": "litert"}]}, "bulk": []}', "missing required field `input`"),
+        ('{"container": {"serving": []}, "bulk": []}', "missing required field `model`"),
         ("no JSON", "invalid"),
     ],
 )
@@ -172,9 +172,21 @@ def test_results_without_what_costs_need_are_refused(tmp_path: Path, text: str, 
     assert str(refused.value).endswith("Run: make bench")
 
 
-def test_a_network_that_was_not_measured_is_refused() -> None:
-    with pytest.raises(cost.ResultsError, match=r"No network of 32 pixels was measured, but of: 224\."):
-        results().serving(32)
+def test_costs_are_those_of_the_bundled_model_unless_another_is_named() -> None:
+    other = serving(model="ResNet-50", input=224, handler_ms=spread(300))
+    measured_here = results(serving(), other)
+    assert measured_here.serving() == [serving()]
+    assert measured_here.serving("ResNet-50") == [other]
+    for model, sentence in (
+        ("", "A million images, by the model everyday, of 240x240 pixels, by the prices of"),
+        ("ResNet-50", "A million images, by a network of 224x224 pixels, by the prices of"),
+    ):
+        assert sentence in cost.tables(measured_here, Assumptions(), 1000, model)["cost"]
+
+
+def test_a_model_that_was_not_measured_is_refused() -> None:
+    with pytest.raises(cost.ResultsError, match=r"No model pets was measured, but: everyday\."):
+        results().serving("pets")
 
 
 def test_paths_that_were_not_measured_are_refused() -> None:
@@ -242,7 +254,7 @@ def test_the_page_on_costs_says_what_follows_from_the_prices() -> None:
 
 
 def test_the_pages_have_the_tables_that_follow_from_what_was_measured() -> None:
-    computed = cost.tables(cost.read_results(cost.RESULTS), cost.INPUT, Assumptions(), latency_ms=1000)
+    computed = cost.tables(cost.read_results(cost.RESULTS), Assumptions(), latency_ms=1000)
     readme, costs = ((ROOT / page).read_text() for page in ("README.md", "docs/costs.md"))
     assert f"<!-- cost -->\n{computed['cost']}\n<!-- /cost -->" in readme
     for name, block in computed.items():

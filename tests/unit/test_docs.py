@@ -10,6 +10,7 @@ import pytest
 from support import BUNDLE, ROOT, anchors
 from template import gateway_codes, parameters
 
+from benchmarks import photos
 from client.__main__ import _parser as client_parser
 from handlers import problems
 from handlers.bodies import BINARY_TYPES, IMAGE_TYPES
@@ -156,6 +157,11 @@ def test_the_template_builds_with_the_dockerfiles_defaults() -> None:
     for name in ("Engine", "Model"):
         assert f"        {name.upper()}: !Ref {name}\n" in TEMPLATE
         assert defaults[name.upper()] == parameters()[name]["Default"]
+
+
+def test_the_model_of_the_template_is_the_one_that_is_measured() -> None:
+    assert f"models/{parameters()['Model']['Default']}" == photos.DEFAULT_BUNDLE
+    assert f"BUNDLE ?= {photos.DEFAULT_BUNDLE}\n" in (ROOT / "Makefile").read_text()
 
 
 def test_the_readme_has_the_figures_that_were_measured() -> None:
