@@ -24,7 +24,7 @@ from litelens.images import Limits
 from training.__main__ import main
 from training.assemble import build_network
 from training.dataset import load_dataset
-from training.errors import QuantizationError
+from training.errors import QuantizationError, RunError
 from training.preset import load_preset
 from training.quantize import check_integer_only
 from training.run import DataFacts, open_run, start_run
@@ -399,6 +399,32 @@ def test_a_folder_with_another_run_is_not_overwritten(folder: Path, data: Path) 
     with pytest.raises(SystemExit, match="holds a run of another preset"):
         step_by_step(folder, data, "fit", more=(*SMALL, "--set=recipe.seed=9"))
     assert (folder / "run" / "metrics.json").is_file()
+
+
+def test_a_run_that_failed_before_its_first_epoch_is_started_anew(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = photos(tmp_path / "photos")
+    where = ["--name=mine", f"--run={tmp_path / 'run'}", f"--models={tmp_path / 'models'}"]
+    missing = f"--set=network.weights={tmp_path / 'missing.h5'}"
+    with pytest.raises(SystemExit, match="there is no file"):
+        main(["all", "folder", f"--data={photos(tmp_path / 'few', 10)}", *where, *PHOTOS[2:], missing])
+    main(["all", "folder", f"--data={more}", *where, *PHOTOS])
+    assert "Published" in capsys.readouterr().out
+    training = document(tmp_path / "models" / "mine" / "manifest.json")["training"]
+    assert (training["network"]["architecture"], training["network"]["weights"]) == ("cnn", "none")
+
+
+@pytest.mark.parametrize("result", ["checkpoint", "teacher", "network.weights.h5", "model.tflite", "metrics.json"])
+def test_a_run_with_anything_to_lose_is_not_started_anew(result: str, tmp_path: Path) -> None:
+    preset, data = load_preset("folder"), DataFacts(("cat", "dog"), "digest")
+    start_run(tmp_path, preset, data)
+    (tmp_path / result).mkdir()
+    other = load_preset("folder", ["network.weights=none"])
+    with pytest.raises(RunError, match="holds a run of another preset"):
+        start_run(tmp_path, other, data)
+    with pytest.raises(RunError, match="was begun with other images"):
+        start_run(tmp_path, preset, DataFacts(("cat", "dog"), "another digest"))
 
 
 def test_an_unknown_preset_and_none_at_all_are_sentences() -> None:
