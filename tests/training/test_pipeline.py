@@ -44,6 +44,12 @@ SMALL = (
     "--set=quantization.weight_bits=[8]",
     "--set=quantization.calibration_images=[20]",
 )
+# Of the lines that a training prints, but for Keras' one for each epoch.
+BEGINNINGS = (
+    *("Data: ", "Fitted: ", "Quantizing: ", "TFLiteConverter, ", "litert-quantizer, ", "Quantized: ", "Evaluating ..."),
+    *("Evaluated on ", "Report: ", "The model is sure of no golden image", "Golden images without ", "Published"),
+    *("Warning: ", "This CPU has no bfloat16 "),
+)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +137,20 @@ def test_the_command_in_the_measurements_repeats_the_run(folder: Path, data: Pat
     subprocess.run(repeated, shell=True, check=True, cwd=tmp_path, env=environment, capture_output=True)
     again = document(tmp_path / "models" / "small" / "metrics.json")
     assert again["metrics"] == document(folder / "run" / "metrics.json")["metrics"]
+
+
+def test_nothing_of_the_libraries_below_is_printed(data: Path, tmp_path: Path) -> None:
+    """As in `make train`: all candidates are made, by both converters, and measured by both engines."""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'lambda'}"
+    arguments = [change for change in SMALL if "quantization" not in change]
+    arguments += ["--set=recipe.phases.0.epochs=1", "--set=quantization.calibration_images=[20]"]
+    command = [sys.executable, "-m", "training", "all", "cifar10", f"--data={data}", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    epoch, *lines = [line for line in done.stdout.splitlines() if not line.startswith(BEGINNINGS)]
+    assert "val_accuracy" in epoch
+    assert lines == []
 
 
 @pytest.mark.parametrize(
