@@ -421,6 +421,16 @@ def test_a_folder_with_another_run_is_not_overwritten(folder: Path, data: Path) 
     assert (folder / "run" / "metrics.json").is_file()
 
 
+def test_a_network_that_was_not_pretrained_is_not_said_to_be(folder: Path) -> None:
+    expected = "Classifies images into CIFAR-10's 10 classes. The network, cnn, was trained from random weights."
+    bundle = folder / "models" / "small"
+    assert document(bundle / "manifest.json")["description"] == expected
+    assert document(bundle / "metrics.json")["description"] == expected
+    report = (bundle / "report.html").read_text()
+    assert expected.replace("'", "&#39;") in report
+    assert "pretrained" not in report
+
+
 def test_a_run_that_failed_before_its_first_epoch_is_started_anew(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
