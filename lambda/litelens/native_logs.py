@@ -15,7 +15,7 @@ _STDERR = 2
 # TensorFlow's converter prints. Errors of TensorFlow Lite are not among them.
 _LOG_LINE = re.compile(
     rb"(INFO|WARNING|VERBOSE): |[IWE]\d{4} \d\d:\d\d:\d\d|[IWE]0000 00:00:|"
-    rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |fully_quantize: "
+    rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |To enable the following instructions|fully_quantize: "
 )
 
 # The redirection is the whole process's; it may be nested in one thread.
