@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import logging
 import os
 import shlex
 import sys
 from pathlib import Path
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# TensorFlow's C++ code logs nothing less than what ends the process; other errors become Python's exceptions.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 STEPS = ("all", "fit", "quantize", "evaluate", "report", "publish")
 BROUGHT = "brought"
@@ -17,9 +19,15 @@ def main(arguments: list[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     # Frameworks take seconds to import, and processes that read photos import this file without need of them.
     from litelens.errors import LitelensError
+    from litelens.native_logs import hide_native_logs
     from training.errors import TrainingError
-    from training.preset import load_preset
-    from training.steps import STEPS, Options
+
+    # TensorFlow logs about oneDNN and CUDA before it reads that variable.
+    with hide_native_logs():
+        from training.preset import load_preset
+        from training.steps import STEPS, Options
+    for logger in ("absl", "tensorflow"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
 
     name, changes = _preset_and_changes(given)
     folder = given.run or Path("runs") / (given.name or name)

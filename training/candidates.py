@@ -18,6 +18,8 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
+from litelens.native_logs import hide_native_logs
+
 Converter = Literal["TFLiteConverter", "litert-quantizer"]
 WeightBits = Literal[8, 7]
 
@@ -82,7 +84,9 @@ def float_tflite(saved_model: Path) -> bytes:
     """The float32 .tflite file of a saved model."""
     import tensorflow as tf
 
-    return bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved_model)).convert())
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    with hide_native_logs():
+        return bytes(converter.convert())
 
 
 def by_tflite_converter(saved_model: Path, inputs: NDArray[np.float32]) -> bytes:
@@ -95,7 +99,8 @@ def by_tflite_converter(saved_model: Path, inputs: NDArray[np.float32]) -> bytes
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    return bytes(converter.convert())
+    with hide_native_logs():
+        return bytes(converter.convert())
 
 
 def by_litert_quantizer(float_model: bytes, inputs: NDArray[np.float32]) -> bytes:
@@ -112,7 +117,7 @@ def by_litert_quantizer(float_model: bytes, inputs: NDArray[np.float32]) -> byte
     (signature,) = Interpreter(model_content=float_model).get_signature_list()
     recipes = RecipeManager()
     recipes.load_quantization_recipe(recipe.static_wi8_ai8())
-    with _without_chatter():
+    with _without_chatter(), hide_native_logs():
         calibrator = Calibrator(
             float_model,
             num_threads=os.cpu_count() or 1,

@@ -13,6 +13,7 @@ import numpy as np
 from litelens.bundle import MODEL
 from training.dataset import Dataset
 from training.evaluate import Evaluation
+from training.network import BROUGHT
 from training.origin import origin
 from training.preset import Preset
 from training.quantize import tensors_of
@@ -41,7 +42,7 @@ def measurements(
         "model_bytes": len(model),
         "name": preset.name,
         "version": preset.version,
-        "description": preset.description,
+        "description": full_description(preset),
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
@@ -70,7 +71,7 @@ def manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: li
     return {
         "name": preset.name,
         "version": preset.version,
-        "description": preset.description,
+        "description": full_description(preset),
         "temperature": metrics.temperature,
         "threshold": metrics.threshold,
         "preprocessing": dataclasses.asdict(preset.preprocessing),
@@ -96,6 +97,31 @@ def manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: li
         "groups": preset.label_groups(),
         "labels": list(run.labels),
     }
+
+
+def full_description(preset: Preset) -> str:
+    """The preset's description, and where the network's weights come from, in sentences."""
+    return f"{preset.description} {_origin(preset)}".strip()
+
+
+def _origin(preset: Preset) -> str:
+    """The network, what its weights started from, and whether they were trained further."""
+    network, file = preset.network, Path(preset.network.weights).name
+    if network.architecture == BROUGHT:
+        start = f"The network was trained elsewhere ({file})"
+    elif network.weights == "none":
+        start = f"The network, {network.architecture}, was trained from random weights"
+    elif network.of_a_run:
+        start = f"The network, {network.architecture}, has the weights of another litelens run ({file})"
+    elif network.weights == "imagenet":
+        start = f"The network, {network.architecture}, was pretrained on ImageNet"
+    else:
+        start = f"The network, {network.architecture}, has weights from a file ({file})"
+    if not preset.recipe.phases:
+        return f"{start} and was not trained further."
+    tuning = "" if network.weights == "none" else " and was then fine-tuned"
+    teacher = preset.recipe.teacher.source
+    return f"{start}{tuning}{f', with {Path(teacher).name} as its teacher' if teacher else ''}."
 
 
 def read_history(run: Run) -> list[dict[str, float]]:

@@ -16,6 +16,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from litelens.native_logs import hide_native_logs
 from training.assemble import build_network
 from training.batches import Batches, all_batches, class_weights, training_batches
 from training.checkpoint import (
@@ -270,7 +271,9 @@ def _write_tensorboard(run: Run, history: tuple[Epoch, ...]) -> None:
     """Log the last epoch where TensorBoard is installed, which writes by TensorFlow."""
     if not importlib.util.find_spec("tensorboard"):
         return
-    import tensorflow as tf
+    # Keras' other backends have not imported it yet.
+    with hide_native_logs():
+        import tensorflow as tf
 
     if keras.config.backend() != "tensorflow":
         # The accelerator's memory is the other backend's.

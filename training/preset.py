@@ -189,6 +189,8 @@ class Confidence:
 class Preset:
     """One experiment.
 
+    `description` says what the model is for. The network and where its weights come from are added to it, since any
+    of these fields may be changed.
     `labels` names a file with a class's name in each line, in labels/ or anywhere; empty, the classes are named by
     the data's folders. `groups` names a file with the coarse groups that the labels fall into, or is empty.
     `validation_share` and `test_share` are drawn from the training images of each class where the data does not

@@ -119,6 +119,11 @@ class Run:
         """The same as a page to read; `report` writes it."""
         return self.folder / REPORT
 
+    def has_results(self) -> bool:
+        """Whether any step has left results in the folder, from an epoch's checkpoint or a teacher's answers on."""
+        results = (self.checkpoint, self.lessons, self.weights, self.model, self.candidates, self.metrics, self.report)
+        return any(path.exists() for path in results)
+
 
 @dataclass(frozen=True)
 class DataFacts:
@@ -131,14 +136,16 @@ class DataFacts:
 def start_run(folder: Path, preset: Preset, data: DataFacts) -> Run:
     """A folder for this preset and data, made if need be; raises RunError when another run is there.
 
-    Where nothing is fitted the data may change from one beginning to the next.
+    A run that stopped before it had anything to lose is started anew, whatever its preset and data were. Where nothing
+    is fitted the data may change from one beginning to the next.
     """
-    if (folder / _PRESET).exists():
+    run = Run(folder, preset, data.labels)
+    if (folder / _PRESET).exists() and run.has_results():
         open_run(folder, preset, data if preset.recipe.phases else None)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / _DATA, dataclasses.asdict(data))
     write_json(folder / _PRESET, dataclasses.asdict(preset))
-    return Run(folder, preset, data.labels)
+    return run
 
 
 def open_run(folder: Path, preset: Preset, data: DataFacts | None = None) -> Run:

@@ -10,7 +10,7 @@ import numpy as np
 
 from training.assemble import fitted_network
 from training.dataset import Dataset, Split, load_dataset
-from training.documents import LISTED, measurements
+from training.documents import LISTED, full_description, measurements
 from training.errors import RunError
 from training.evaluate import evaluate
 from training.examples import choose_examples
@@ -216,10 +216,12 @@ def _measured(run: Run) -> dict[str, Any]:
 
 def _check_is_of(run: Run, document: dict[str, Any]) -> None:
     """Raise RunError when the measurements, and so the report, name another bundle than the preset does now."""
-    for field in ("name", "version", "description"):
-        if document.get(field) != getattr(run.preset, field):
+    preset = run.preset
+    now = {"name": preset.name, "version": preset.version, "description": full_description(preset)}
+    for field, value in now.items():
+        if document.get(field) != value:
             raise RunError(
-                f"{run.metrics} says {field} {document.get(field)!r}, but the preset {getattr(run.preset, field)!r}; "
+                f"{run.metrics} says {field} {document.get(field)!r}, but the preset {value!r}; "
                 "run: python -m training evaluate, then report"
             )
 

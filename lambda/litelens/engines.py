@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from litelens.bundle import IMAGE, Bundle
 from litelens.errors import BundleError
+from litelens.native_logs import hide_native_logs
 
 _logger = logging.getLogger(__name__)
 
@@ -31,8 +32,10 @@ class LiteRT:
         """Load the model; raises ValueError or RuntimeError when the file is not one that LiteRT runs."""
         from ai_edge_litert.interpreter import Interpreter
 
-        self._interpreter = Interpreter(model_path=str(bundle.model), num_threads=threads)
-        self._interpreter.allocate_tensors()
+        # "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.", once per process.
+        with hide_native_logs():
+            self._interpreter = Interpreter(model_path=str(bundle.model), num_threads=threads)
+            self._interpreter.allocate_tensors()
         (image,) = self._interpreter.get_input_details()
         outputs = self._interpreter.get_signature_runner().get_output_details()
         _check(bundle, {IMAGE: _kind(image), **{name: _kind(output) for name, output in outputs.items()}})

@@ -23,13 +23,15 @@ ARM_BASE_IMAGE = os.environ.get("LITELENS_ARM_BASE_IMAGE", "")
 # Where QEMU emulates Arm, it is to be a Graviton2: its default CPU has SME, with which LiteRT answers otherwise there.
 CPU = "--env=QEMU_CPU=neoverse-n1"
 
-# Prints what LiteRT makes of rising levels, and which lists of CPUs in the image it opened. An event of inotify is the
+# Prints what LiteRT makes of rising levels, which lists of CPUs in the image it opened, and LiteRT's own log, which
+# litelens hides. An event of inotify is the
 # number of the file that it watches, here alone, and three more of four bytes; 0x20 is IN_OPEN.
 SCRIPT = """
 import ctypes, json, os
 from pathlib import Path
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 from litelens import bundle, engines
 
 loaded = bundle.load_bundle(Path("model"))
@@ -37,6 +39,7 @@ libc = ctypes.CDLL(None)
 notices = libc.inotify_init1(os.O_NONBLOCK)
 names = {libc.inotify_add_watch(notices, f"cpu/{name}".encode(), 0x20): name for name in ("possible", "present")}
 levels = np.resize(np.arange(-128, 128, dtype=np.int8), loaded.tensors[bundle.IMAGE].shape)
+Interpreter(model_path=str(loaded.model), num_threads=1).allocate_tensors()
 outputs = engines.load_engine("litert", loaded, 1).run(levels)
 opened = {names[watch] for watch in np.frombuffer(os.read(notices, 4096), np.int32)[::4].tolist()}
 print(json.dumps({"opened": sorted(opened), "outputs": {name: value.tolist() for name, value in outputs.items()}}))

@@ -24,7 +24,7 @@ from litelens.images import Limits
 from training.__main__ import main
 from training.assemble import build_network
 from training.dataset import load_dataset
-from training.errors import QuantizationError
+from training.errors import QuantizationError, RunError
 from training.preset import load_preset
 from training.quantize import check_integer_only
 from training.run import DataFacts, open_run, start_run
@@ -46,6 +46,12 @@ SMALL = (
     "--set=quantization.converters=['TFLiteConverter']",
     "--set=quantization.weight_bits=[8]",
     "--set=quantization.calibration_images=[20]",
+)
+# Of the lines that a training prints, but for Keras' one for each epoch.
+BEGINNINGS = (
+    *("Data: ", "Fitted: ", "Quantizing: ", "TFLiteConverter, ", "litert-quantizer, ", "Quantized: ", "Evaluating ..."),
+    *("Evaluated on ", "Report: ", "The model is sure of no golden image", "Golden images without ", "Published"),
+    *("Warning: ", "This CPU has no bfloat16 "),
 )
 
 
@@ -134,6 +140,20 @@ def test_the_command_in_the_measurements_repeats_the_run(folder: Path, data: Pat
     subprocess.run(repeated, shell=True, check=True, cwd=tmp_path, env=environment, capture_output=True)
     again = document(tmp_path / "models" / "small" / "metrics.json")
     assert again["metrics"] == document(folder / "run" / "metrics.json")["metrics"]
+
+
+def test_nothing_of_the_libraries_below_is_printed(data: Path, tmp_path: Path) -> None:
+    """As in `make train`: all candidates are made, by both converters, and measured by both engines."""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONPATH"] = f"{ROOT}:{ROOT / 'lambda'}"
+    arguments = [change for change in SMALL if "quantization" not in change]
+    arguments += ["--set=recipe.phases.0.epochs=1", "--set=quantization.calibration_images=[20]"]
+    command = [sys.executable, "-m", "training", "all", "cifar10", f"--data={data}", *arguments]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    epoch, *lines = [line for line in done.stdout.splitlines() if not line.startswith(BEGINNINGS)]
+    assert "val_accuracy" in epoch
+    assert lines == []
 
 
 @pytest.mark.parametrize(
@@ -402,6 +422,42 @@ def test_a_folder_with_another_run_is_not_overwritten(folder: Path, data: Path) 
     with pytest.raises(SystemExit, match="holds a run of another preset"):
         step_by_step(folder, data, "fit", more=(*SMALL, "--set=recipe.seed=9"))
     assert (folder / "run" / "metrics.json").is_file()
+
+
+def test_a_network_that_was_not_pretrained_is_not_said_to_be(folder: Path) -> None:
+    expected = "Classifies images into CIFAR-10's 10 classes. The network, cnn, was trained from random weights."
+    bundle = folder / "models" / "small"
+    assert document(bundle / "manifest.json")["description"] == expected
+    assert document(bundle / "metrics.json")["description"] == expected
+    report = (bundle / "report.html").read_text()
+    assert expected.replace("'", "&#39;") in report
+    assert "pretrained" not in report
+
+
+def test_a_run_that_failed_before_its_first_epoch_is_started_anew(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = photos(tmp_path / "photos")
+    where = ["--name=mine", f"--run={tmp_path / 'run'}", f"--models={tmp_path / 'models'}"]
+    missing = f"--set=network.weights={tmp_path / 'missing.h5'}"
+    with pytest.raises(SystemExit, match="there is no file"):
+        main(["all", "folder", f"--data={photos(tmp_path / 'few', 10)}", *where, *PHOTOS[2:], missing])
+    main(["all", "folder", f"--data={more}", *where, *PHOTOS])
+    assert "Published" in capsys.readouterr().out
+    training = document(tmp_path / "models" / "mine" / "manifest.json")["training"]
+    assert (training["network"]["architecture"], training["network"]["weights"]) == ("cnn", "none")
+
+
+@pytest.mark.parametrize("result", ["checkpoint", "teacher", "network.weights.h5", "model.tflite", "metrics.json"])
+def test_a_run_with_anything_to_lose_is_not_started_anew(result: str, tmp_path: Path) -> None:
+    preset, data = load_preset("folder"), DataFacts(("cat", "dog"), "digest")
+    start_run(tmp_path, preset, data)
+    (tmp_path / result).mkdir()
+    other = load_preset("folder", ["network.weights=none"])
+    with pytest.raises(RunError, match="holds a run of another preset"):
+        start_run(tmp_path, other, data)
+    with pytest.raises(RunError, match="was begun with other images"):
+        start_run(tmp_path, preset, DataFacts(("cat", "dog"), "another digest"))
 
 
 def test_an_unknown_preset_and_none_at_all_are_sentences() -> None:

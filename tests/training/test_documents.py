@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from training.documents import full_description
+from training.preset import PRESETS, load_preset
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "expected"),
+    [
+        ("folder", [], "The network, ResNet50, was pretrained on ImageNet and was then fine-tuned."),
+        ("folder", ["network.weights=none"], "The network, ResNet50, was trained from random weights."),
+        (
+            "folder",
+            ["network.architecture=cnn", "network.weights=none"],
+            "The network, cnn, was trained from random weights.",
+        ),
+        (
+            "folder",
+            ["network.architecture=MobileNetV2"],
+            "The network, MobileNetV2, was pretrained on ImageNet and was then fine-tuned.",
+        ),
+        (
+            "folder",
+            ["network.weights=secret/place/resnet50.h5"],
+            "The network, ResNet50, has weights from a file (resnet50.h5) and was then fine-tuned.",
+        ),
+        (
+            "cifar100",
+            ["network.weights=runs/first/network.weights.h5"],
+            "The network, resnet50-cifar, has the weights of another litelens run (network.weights.h5) and was "
+            "then fine-tuned.",
+        ),
+        ("imagenet", [], "The network, ResNet50, was pretrained on ImageNet and was not trained further."),
+        ("brought", [], "The network was trained elsewhere (classifier.keras) and was not trained further."),
+        (
+            "cifar100-cpu",
+            [],
+            "The network, resnet50-cifar, was trained from random weights, with cifar100-efficientnet-lite2 as its "
+            "teacher.",
+        ),
+        ("cifar100-cpu", ["recipe.teacher.source="], "The network, resnet50-cifar, was trained from random weights."),
+    ],
+)
+def test_the_description_says_where_the_weights_come_from(name: str, changes: list[str], expected: str) -> None:
+    preset = load_preset(name, changes)
+    assert full_description(preset) == f"{preset.description} {expected}"
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
+def test_no_preset_itself_says_what_its_fields_may_change(path: Path) -> None:
+    preset = load_preset(path.stem)
+    words = preset.description.lower()
+    for claim in ("pretrained", "trained", "weights", "fine-tuned", "epoch", "resnet", "efficientnet", "teacher"):
+        assert claim not in words
