@@ -101,10 +101,10 @@ def manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: li
 
 def full_description(preset: Preset) -> str:
     """The preset's description, and where the network's weights come from, in sentences."""
-    return f"{preset.description} {_origin(preset)}".strip()
+    return f"{preset.description} {_about_weights(preset)}".strip()
 
 
-def _origin(preset: Preset) -> str:
+def _about_weights(preset: Preset) -> str:
     """The network, what its weights started from, and whether they were trained further."""
     network, file = preset.network, Path(preset.network.weights).name
     if network.architecture == BROUGHT:
