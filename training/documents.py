@@ -51,6 +51,8 @@ def measurements(
         "preprocessing": dataclasses.asdict(preset.preprocessing),
         "recipe": dataclasses.asdict(preset.recipe),
         "origin": _origin(preset),
+        "gate": dataclasses.asdict(preset.gate),
+        "confidence": dataclasses.asdict(preset.confidence) if evaluation.metrics.int8_top1 is None else None,
         "fit": dataclasses.asdict(fitted) if fitted else None,
         "history": read_history(run) if fitted else [],
         **evaluation.document(),

@@ -9,8 +9,8 @@ from training.preset import PRESETS, load_preset
 @pytest.mark.parametrize(
     ("name", "changes", "expected"),
     [
-        ("folder", [], "The network, ResNet50, was pretrained on ImageNet and was then fine-tuned."),
-        ("folder", ["network.weights=none"], "The network, ResNet50, was trained from random weights."),
+        ("folder", [], "The network, EfficientNetLite2, was pretrained on ImageNet and was then fine-tuned."),
+        ("folder", ["network.weights=none"], "The network, EfficientNetLite2, was trained from random weights."),
         (
             "folder",
             ["network.architecture=cnn", "network.weights=none"],
@@ -24,7 +24,7 @@ from training.preset import PRESETS, load_preset
         (
             "folder",
             ["network.weights=secret/place/resnet50.h5"],
-            "The network, ResNet50, has weights from a file (resnet50.h5) and was then fine-tuned.",
+            "The network, EfficientNetLite2, has weights from a file (resnet50.h5) and was then fine-tuned.",
         ),
         (
             "cifar100",

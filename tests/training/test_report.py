@@ -1,4 +1,5 @@
 import base64
+import dataclasses
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from training.origin import Origin
 from training.report import Example, most_confused, overlay, render, worst_classes
 
 HOSTILE = "<script>alert('x')</script>"
@@ -66,6 +68,9 @@ def document(classes: int = 3, test_images: int = 30) -> dict[str, Any]:
         "network": {"architecture": "ResNet50", "weights": "imagenet", "head": "new"},
         "dataset": "flowers",
         "preprocessing": {"height": 32, "width": 32, "mean": [0.5, 0.5, 0.5]},
+        "origin": None,
+        "gate": None,
+        "confidence": None,
         "recipe": {
             "seed": 1,
             "phases": [{"trains": "head", "epochs": 1}, {"trains": "all", "epochs": 1, "optimizer": "sgd"}],
@@ -140,6 +145,9 @@ def brought_document() -> dict[str, Any]:
             "skipped": {"images": 0, "listed": []},
             "metrics": dict.fromkeys(full["metrics"]) | {"test_images": 500, "agreement": 0.954},
             "recipe": {"phases": []},
+            "origin": dataclasses.asdict(Origin("Somebody's", "MIT", "https://example.org/weights", 0.75, 0.74)),
+            "gate": {"most_lost": 0.01, "least_agreement": 0.9, "reason": "It is small."},
+            "confidence": {"temperature": 1.0, "threshold": 0.5, "reason": "It is cautious."},
         }
     )
 
@@ -228,7 +236,7 @@ def test_a_brought_model_is_described_by_what_is_known_of_it() -> None:
     page = Page(render(brought_document(), []))
     assert page.sections() == ["precision", "examples", "candidates", "making"]
     assert "95.4%" in page.words
-    assert "its accuracy is not known" in page.words
+    assert "accuracy was not measured" in page.words
     assert "it was not fitted here" in page.words
     assert "None" not in page.words
 
@@ -364,3 +372,9 @@ def test_headings_are_in_order_and_tables_have_captions_and_header_scopes(
     assert all(header.get("scope") in ("row", "col") for header in page.all("th"))
     charts = page.all("svg")
     assert all(chart["aria-label"] for chart in charts)
+
+
+def test_published_accuracies_and_the_reasons_for_limits_are_told() -> None:
+    words = Page(render(brought_document(), [])).words
+    for told in ("75.0%", "74.0%", "Somebody's", "MIT", "It is small.", "It is cautious."):
+        assert told in words
