@@ -38,7 +38,7 @@ def missing() -> str:
 
 def measure(options: Options) -> dict[str, Any]:
     """Images a second of each contestant, with both strides of the stem."""
-    rows = []
+    load, rows = os.getloadavg()[0], []
     for stride, steps in _STEPS.items():
         rates: dict[str, list[list[float]]] = {name: [] for name in CONTESTANTS}
         with contextlib.ExitStack() as stack:
@@ -63,6 +63,7 @@ def measure(options: Options) -> dict[str, Any]:
         "preset": PRESET,
         "rounds": options.rounds,
         "steps": {str(stride): steps for stride, steps in _STEPS.items()},
+        "load": round(load, 1),
         **facts[LITELENS],
         "torch": importlib.metadata.version("torch"),
         "rows": rows,
@@ -86,7 +87,7 @@ def render(results: Mapping[str, Any]) -> str:
             f"{fit['rounds']} rounds of {steps}. glibc keeps freed memory in the first two. Arithmetic is in "
             f"{fit['precision']}. The CPU, {about['cpu']} with {about['cores']} cores, has of the instructions that "
             f"matter: {', '.join(about['flags']) or 'none that is known'}. The share of plain torch is the median of "
-            "all rounds.",
+            f"all rounds. The load average before was {fit['load']}; above 0.5 others slowed all contestants.",
             table(["stem's stride", "", "images/s", "share of plain torch"], rows),
         ]
     )

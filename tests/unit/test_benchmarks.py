@@ -305,7 +305,14 @@ def test_training_steps_are_shown_with_their_share_of_plain_torch() -> None:
         "images_per_second": {"median": 90.0, "min": 80.0, "max": 95.0},
         "ratio": 0.9,
     }
-    facts = {"preset": "cifar100-cpu", "batch": 128, "precision": "float32", "torch": "2.13.0", "rounds": 4}
+    facts = {
+        "preset": "cifar100-cpu",
+        "batch": 128,
+        "precision": "float32",
+        "torch": "2.13.0",
+        "rounds": 4,
+        "load": 0.1,
+    }
     about = {"fit": {**report.about(), "flags": ["avx2", "fma"]}}
     page = fit.render({"fit": {**facts, "steps": {"2": 6}, "rows": [row]}, "about": about})
     assert "| 2 | litelens | 90 (80 to 95) | 90% |" in page
