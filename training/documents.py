@@ -66,7 +66,9 @@ def measurements(
     }
 
 
-def manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: list[dict[str, Any]]) -> dict[str, Any]:
+def manifest(
+    run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: list[dict[str, Any]], warnings: list[str]
+) -> dict[str, Any]:
     """What serving reads of the bundle, with the main figures and where they come from, as JSON values."""
     preset, model = run.preset, run.model.read_bytes()
     chosen = next((candidate for candidate in candidates if candidate["chosen"]), {})
@@ -74,6 +76,7 @@ def manifest(run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: li
         "name": preset.name,
         "version": preset.version,
         "description": full_description(preset),
+        "warnings": warnings,
         "temperature": metrics.temperature,
         "threshold": metrics.threshold,
         "preprocessing": dataclasses.asdict(preset.preprocessing),

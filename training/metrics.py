@@ -1,5 +1,6 @@
 """Measures of a classifier's answers. All take and give plain numpy arrays; shares are from 0 to 1."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,13 @@ class ClassScore:
     precision: float
     recall: float
     f1: float
+
+
+def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
+    """The interval, 95% by default, of a share that was measured on so many images (Wilson 1927)."""
+    centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
+    half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
+    return centre - half, centre + half
 
 
 def confusion_matrix(truth: Classes, predicted: Classes, classes: int) -> NDArray[np.int64]:

@@ -10,6 +10,7 @@ from litelens.bundle import MANIFEST, METRICS, MODEL, REPORT, load_bundle
 from litelens.classifier import Classifier
 from litelens.golden import TOLERANCE, GoldenImage
 from litelens.images import Limits
+from training.chance import chance_warnings
 from training.documents import manifest
 from training.errors import GateError
 from training.golden import add_golden_images
@@ -116,7 +117,8 @@ def publish(run: Run, fitted: FitFacts | None, metrics: Metrics, document: Mappi
         bundle.mkdir()
         for source, name in ((run.model, MODEL), (run.metrics, METRICS), (run.report, REPORT)):
             shutil.copyfile(source, bundle / name)
-        write_json(bundle / MANIFEST, manifest(run, fitted, metrics, document.get("candidates", [])))
+        candidates, warnings = document.get("candidates", []), chance_warnings(document)
+        write_json(bundle / MANIFEST, manifest(run, fitted, metrics, candidates, warnings))
         left_out = add_golden_images(bundle)
         loaded = load_bundle(bundle)
         _check_golden_images(loaded.golden)

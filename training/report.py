@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training import charts
+from training.chance import chance_warnings
 from training.charts import Mark, Scale, Series, line_chart, scale_to
+from training.metrics import wilson_interval
 
 TEMPLATE = "report.html.jinja"
 UNKNOWN = "—"
@@ -68,6 +70,7 @@ def render(document: dict[str, Any], examples: Sequence[Example]) -> str:
     return template.render(
         document
         | {
+            "warnings": chance_warnings(document),
             "sections": _sections(document),
             "charts": _charts(document, confusion, labels),
             "pictured": len(labels) > charts.MOST_NUMBERED,
@@ -226,12 +229,13 @@ def _splits(document: Mapping[str, Any]) -> dict[str, list[int]]:
     return {shown: distribution[name] for name, shown in names.items() if distribution.get(name)}
 
 
-def _margin(metrics: Mapping[str, Any], z: float = 1.96) -> float | None:
-    """Half the 95% interval (Wilson's) of the int8 model's top-1 accuracy."""
+def _margin(metrics: Mapping[str, Any]) -> float | None:
+    """Half the 95% interval of the int8 model's top-1 accuracy."""
     share, images = metrics["int8_top1"], metrics["test_images"]
     if share is None or not images:
         return None
-    return float(z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images))
+    low, high = wilson_interval(share, images)
+    return (high - low) / 2
 
 
 def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:

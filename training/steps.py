@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from training.assemble import fitted_network
+from training.chance import chance_warnings
 from training.dataset import Dataset, Split, load_dataset
 from training.documents import LISTED, full_description, measurements
 from training.errors import RunError
@@ -101,7 +102,8 @@ def run_publish(options: Options) -> None:
     metrics = facts_from(Metrics, document.get("metrics"), run.metrics, step="evaluate")
     _check_is_of(run, document)
     published = publish(run, _fit_facts(run), metrics, document, options.models)
-    print(f"Published: {published}")
+    _warn(document)
+    print(f"Published{' with a warning' if chance_warnings(document) else ''}: {published}")
 
 
 STEPS: dict[str, Callable[[Options], None]] = {
@@ -186,10 +188,10 @@ def _evaluate(work: Work) -> None:
     evaluation = evaluate(run, fitted_network(run), work.dataset)
     discard(run.report)
     candidates = read_json(require(run.candidates, step="quantize"))["candidates"]
-    write_json(
-        run.metrics, measurements(run, work.dataset, evaluation, _fit_facts(run), candidates, work.options.command)
-    )
+    document = measurements(run, work.dataset, evaluation, _fit_facts(run), candidates, work.options.command)
+    write_json(run.metrics, document)
     print(_summary(evaluation.metrics))
+    _warn(document)
 
 
 def _report(work: Work) -> None:
@@ -230,6 +232,14 @@ def _fit_facts(run: Run) -> FitFacts | None:
     if not run.preset.recipe.phases:
         return None
     return facts_from(FitFacts, read_json(require(run.fit_facts, step="fit")), run.fit_facts, step="fit")
+
+
+def _warn(document: dict[str, Any]) -> None:
+    for warning in chance_warnings(document):
+        print(
+            f"Warning: {warning} Do not rely on it: train on more images, from pretrained weights or for more epochs; "
+            "more test images make the interval narrower."
+        )
 
 
 def _summary(metrics: Metrics) -> str:

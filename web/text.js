@@ -171,6 +171,9 @@ export const text = {
   nothingToCompare: "Choose two photos or more to compare: tick “Compare” on each.",
 
   // The model
+  warned: "Do not rely on this model.",
+  warnedAnswers: "Do not rely on these labels: the model comes with a warning.",
+  readWarning: "Read the warning",
   figures: {
     top1: ["Top-1 accuracy", "the first label is right"],
     top5: ["Top-5 accuracy", "one of the first five is"],

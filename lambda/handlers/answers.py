@@ -204,7 +204,22 @@ class ImageLimits(Struct, frozen=True, omit_defaults=True):
 class ModelAnswer(Struct, frozen=True, omit_defaults=True):
     """The model's manifest, what this deployment does with it, and all that was measured of it where it was."""
 
-    manifest: dict[str, Any]
+    manifest: Annotated[
+        dict[str, Any],
+        Meta(
+            description="The bundle's manifest.json.",
+            extra_json_schema={
+                "properties": {
+                    "warnings": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "Sentences that say why the model must not be relied on, such as an accuracy "
+                        "that its test images do not show to be better than chance.",
+                    }
+                }
+            },
+        ),
+    ]
     links: Links
     limits: ImageLimits
     metrics: dict[str, Any] | UnsetType = UNSET

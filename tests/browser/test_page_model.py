@@ -195,6 +195,39 @@ def unmeasured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
+WARNING = "The test images do not show that this model is better than chance: it classifies 50.0% of 4 correctly."
+
+
+@pytest.fixture(scope="module")
+def warned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where a bundle is served whose manifest has a warning."""
+    bundle = tmp_path_factory.mktemp("warned") / "bundle"
+    bundle.mkdir()
+    (bundle / "model.tflite").symlink_to(BUNDLE / "model.tflite")
+    (bundle / "manifest.json").write_text(json.dumps(MANIFEST | {"warnings": [WARNING]}))
+    with serving(LITELENS_BUNDLE=str(bundle)) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+def test_a_models_warning_is_beside_its_answers_and_under_model(context: BrowserContext, warned: str) -> None:
+    page = context.new_page()
+    page.goto(warned)
+    page.get_by_role("button", name="Try the sample: a rocket").click()
+    done(page, "rocket.jpg")
+    expect(page.get_by_text("Do not rely on these labels: the model comes with a warning.")).to_be_visible()
+    page.get_by_role("link", name="Read the warning").click()
+    expect(page.get_by_text(f"Do not rely on this model. {WARNING}")).to_be_visible()
+
+
+def test_a_model_without_a_warning_has_none(page: Page) -> None:
+    page.get_by_role("button", name="Try the sample: a rocket").click()
+    done(page, "rocket.jpg")
+    expect(page.get_by_text("Do not rely on")).to_have_count(0)
+    go(page, "Model")
+    expect(page.get_by_role("table")).to_be_visible()
+    expect(page.get_by_text("Do not rely on")).to_have_count(0)
+
+
 def test_the_model_is_introduced_by_its_name_and_what_was_measured(seen: Page) -> None:
     expect(seen.get_by_text(f"{MANIFEST['name']} {MANIFEST['version']}", exact=True)).to_be_visible()
     expect(

@@ -113,7 +113,9 @@ def test_the_manifest_says_what_was_done_and_measured(folder: Path) -> None:
     assert 0 <= manifest["metrics"]["int8_top1"] <= manifest["metrics"]["int8_top5"] <= 1
     assert manifest["threshold"] == manifest["metrics"]["threshold"]
     assert manifest["quantization"]["converter"] == "TFLiteConverter"
-    assert list(manifest) == list(document(BUNDLE / "manifest.json"))
+    assert [field for field in manifest if field != "warnings"] == [
+        field for field in document(BUNDLE / "manifest.json") if field != "warnings"
+    ]
 
 
 def test_the_measurements_hold_what_the_figures_are_made_of(folder: Path) -> None:
@@ -422,6 +424,36 @@ def test_a_folder_with_another_run_is_not_overwritten(folder: Path, data: Path) 
     with pytest.raises(SystemExit, match="holds a run of another preset"):
         step_by_step(folder, data, "fit", more=(*SMALL, "--set=recipe.seed=9"))
     assert (folder / "run" / "metrics.json").is_file()
+
+
+def test_a_model_no_better_than_chance_is_published_with_a_warning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(7)
+    arrays = {
+        f"{part}_{split}": generator.integers(0, 256 if part == "x" else 10, (count, *shape), dtype=np.uint8)
+        for split, count in (("train", 60), ("test", 30))
+        for part, shape in (("x", (32, 32, 3)), ("y", ()))
+    }
+    np.savez(tmp_path / "noise.npz", **arrays)
+    step_by_step(tmp_path, tmp_path / "noise.npz", "all", more=(*SMALL, "--set=recipe.phases.0.epochs=1"))
+    manifest = document(tmp_path / "models" / "small" / "manifest.json")
+    (warning,) = manifest["warnings"]
+    assert warning.startswith("The test images do not show that this model is better than chance: it classifies ")
+    out = capsys.readouterr().out
+    assert out.count(f"Warning: {warning} Do not rely on it: ") == 2
+    assert f"Published with a warning: {tmp_path / 'models' / 'small'}" in out
+    report = (tmp_path / "models" / "small" / "report.html").read_text()
+    assert "Do not rely on this model." in report
+
+
+def test_a_model_better_than_chance_is_published_without_a_warning(
+    folder: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step_by_step(folder, data, "publish")
+    assert capsys.readouterr().out.splitlines()[-1] == f"Published: {folder / 'models' / 'small'}"
+    assert document(folder / "models" / "small" / "manifest.json")["warnings"] == []
+    assert "Do not rely on this model." not in (folder / "run" / "report.html").read_text()
 
 
 def test_a_network_that_was_not_pretrained_is_not_said_to_be(folder: Path) -> None:

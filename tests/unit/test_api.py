@@ -136,6 +136,15 @@ def test_the_model_route_gives_the_manifest_the_metrics_and_the_way_to_the_repor
     assert content_type_of(report).startswith("text/html")
 
 
+def test_the_models_warnings_reach_whoever_asks_for_the_model(tmp_path: Path) -> None:
+    (tmp_path / "model.tflite").symlink_to(BUNDLE / "model.tflite")
+    manifest = json.loads((BUNDLE / "manifest.json").read_text()) | {"warnings": ["No better than chance."]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    handler = api.create_handler(Settings(tmp_path, Limits(), threads=1))
+    answer = answer_of(handler(event("GET", "/v1/model"), LambdaContext()))
+    assert answer["manifest"]["warnings"] == ["No better than chance."]
+
+
 def test_the_report_cannot_reach_what_pages_of_the_same_origin_keep(handle: Handle) -> None:
     (policy,) = handle(event("GET", "/v1/model/report"))["multiValueHeaders"]["Content-Security-Policy"]
     assert policy.startswith("sandbox allow-scripts; default-src 'none'; ")

@@ -2,7 +2,7 @@
 
 import { add } from "../classifying.js";
 import { answerOf, shown } from "../results.js";
-import { threshold } from "../state.js";
+import { model, threshold } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
@@ -18,10 +18,11 @@ const SAMPLES = /** @type {const} */ (["cat", "coffee", "photographer"]);
 export function classifyView(state) {
   const photos = shown(state.photos, state.filter, threshold());
   const isEmpty = state.photos.length === 0;
+  const hasAnswers = photos.some(answerOf);
   return html`
     ${chooser(isEmpty)} ${isEmpty ? samples() : controls(state, photos)}
-    ${!isEmpty && photos.length === 0 ? noneLeft() : nothing}
-    ${photos.some(answerOf) ? html`<p class="small">${text.hint}</p>` : nothing}
+    ${!isEmpty && photos.length === 0 ? noneLeft() : nothing} ${hasAnswers ? warned() : nothing}
+    ${hasAnswers ? html`<p class="small">${text.hint}</p>` : nothing}
     <ul class="cards" tabindex="-1" aria-label=${text.photos} ?hidden=${photos.length === 0}>
       ${repeat(
         photos,
@@ -29,6 +30,17 @@ export function classifyView(state) {
         (photo) => card(photo, state),
       )}
     </ul>
+  `;
+}
+
+/** Beside the answers of a model that must not be relied on. */
+function warned() {
+  if (!model()?.manifest.warnings?.length) return nothing;
+  return html`
+    <div class="notice warned">
+      <p>${text.warnedAnswers}</p>
+      <a href="#model">${text.readWarning}</a>
+    </div>
   `;
 }
 

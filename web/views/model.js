@@ -43,9 +43,20 @@ function about({ manifest, links }, problem) {
   const { width, height } = manifest.preprocessing;
   return html`
     <p class="lead"><strong>${manifest.name} ${manifest.version}</strong></p>
+    ${warnings(manifest)}
     <p>${manifest.description ?? ""} ${text.input(width, height)}</p>
     ${links.report ? reportLink(links.report, problem) : nothing}
   `;
+}
+
+/** Why the model must not be relied on, in the words of its manifest. @param {Model["manifest"]} manifest */
+function warnings({ warnings = [] }) {
+  return warnings.map(
+    (/** @type {string} */ warning) =>
+      html`<div class="notice warned">
+        <p><strong>${text.warned}</strong> ${warning}</p>
+      </div>`,
+  );
 }
 
 /** A plain link where no key is asked for; a link carries no key, so that the report is saved as a file else. */
