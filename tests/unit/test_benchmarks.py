@@ -14,7 +14,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 from PIL import Image
-from support import BUNDLE, ROCKET, encoded
+from support import CIFAR_BUNDLE, ROCKET, encoded
 
 from benchmarks import __main__, contest, contest_page, network, photos, report, roofline
 from benchmarks.contest import Accuracy, Timing, ratio, reference
@@ -36,7 +36,7 @@ from benchmarks.photos import Images
 from benchmarks.report import Part
 from litelens.preprocessing import Preprocessing
 
-MODEL = BUNDLE / "model.tflite"
+MODEL = CIFAR_BUNDLE / "model.tflite"
 COLOURS = ("red", "green", "blue")
 
 
