@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from settings import DEFAULT_MODEL
+
 ROOT = Path(__file__).parent.parent
 SAMPLE = ROOT / "tests" / "images" / "rocket.jpg"
 
-# The model that is deployed by default, and the one to measure: make's BUNDLE, a folder in models/.
-DEFAULT_BUNDLE = "models/cifar100-resnet50"
-BUNDLE = ROOT / (os.environ.get("LITELENS_BUNDLE") or DEFAULT_BUNDLE)
+# The model to measure: make's BUNDLE, or the one that is deployed by default.
+BUNDLE = ROOT / (os.environ.get("LITELENS_BUNDLE") or f"models/{DEFAULT_MODEL}")
 
 Item = TypeVar("Item")
 

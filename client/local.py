@@ -18,15 +18,15 @@ from handlers.requests import parse_s3_uri
 from litelens.bundle import load_bundle
 from litelens.classifier import DEFAULT_TOP_K, Classifier, Options
 from litelens.errors import InputError
-from settings import Settings, read_settings
+from settings import DEFAULT_MODEL, Settings, read_settings
 
-_BUNDLED = Path(__file__).parent.parent / "models" / "cifar100-resnet50"
+_BUNDLED = Path(__file__).parent.parent / "models" / DEFAULT_MODEL
 
 _READ_SECONDS = 60.0
 
 
 def local_settings() -> Settings:
-    """This machine's settings, with the bundled model where none is named; raises SettingsError."""
+    """This machine's settings, with the default model where none is named; raises SettingsError."""
     return read_settings({"LITELENS_BUNDLE": str(_BUNDLED), **os.environ})
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from litelens.engines import ENGINES
 from litelens.images import Limits
 
+# The bundle in models/ that is served where none is named; Makefile, Dockerfile and template name it too.
+DEFAULT_MODEL = "everyday"
 DEFAULT_ENGINE = "litert"
 DEFAULT_MAX_UPLOAD_BYTES = 25_000_000
 DEFAULT_RESULT_DAYS = 30
@@ -50,7 +52,7 @@ class Settings:
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in the variables LITELENS_..., of which LITELENS_BUNDLE is required; raises SettingsError."""
     if not environment.get("LITELENS_BUNDLE"):
-        raise SettingsError("LITELENS_BUNDLE is not set; give the folder of a bundle, such as models/cifar100-resnet50")
+        raise SettingsError(f"LITELENS_BUNDLE is not set; give the folder of a bundle, such as models/{DEFAULT_MODEL}")
     defaults = Limits()
     return Settings(
         bundle=Path(environment["LITELENS_BUNDLE"]),

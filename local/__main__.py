@@ -12,8 +12,9 @@ from local.emulator import EmulatorError
 from local.gateway import listen
 from local.stack import LocalError, Stack, local_stack
 from local.storage import ROOT
+from settings import DEFAULT_MODEL
 
-SAMPLE = "tests/images/rocket.jpg"
+SAMPLE = "web/samples/cat.jpg"
 
 # The bucket that requests and backfills may name, with the sample in it.
 PHOTOS = "photos"
@@ -24,7 +25,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8080, help="where the API listens (default: 8080)")
     parser.add_argument("--workers", type=_count, default=1, help="batches that are classified at a time (default: 1)")
     given = parser.parse_args()
-    bundle = Path(os.environ.get("LITELENS_BUNDLE") or ROOT / "models" / "cifar100-resnet50")
+    bundle = Path(os.environ.get("LITELENS_BUNDLE") or ROOT / "models" / DEFAULT_MODEL)
     _forget_the_users_aws()
     _show_progress()
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

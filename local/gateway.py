@@ -50,7 +50,7 @@ MAX_PAYLOAD = 10_000_000
 LEAST_COMPRESSED = 1024
 
 TIMEOUT_MS = 29_000
-SAMPLE = "tests/images/rocket.jpg"
+SAMPLE = "web/samples/cat.jpg"
 
 
 @dataclass(frozen=True)

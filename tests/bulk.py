@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from aws import new_bucket
-from support import BUNDLE, LambdaContext
+from support import DEFAULT_BUNDLE, LambdaContext
 from template import synthesize_nested
 
 from adapters.calls import aws_client
@@ -35,7 +35,7 @@ def new_table(resource: str) -> str:
 def new_settings(max_upload_bytes: int = 1_000_000, **others: Any) -> Settings:
     """A bucket and tables made for one test."""
     return Settings(
-        BUNDLE,
+        DEFAULT_BUNDLE,
         Limits(),
         1,
         max_upload_bytes,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from aws import aws_at
 from servers import Deployment, deployed, serving
-from support import BUNDLE, DATA, LambdaContext, require
+from support import DATA, DEFAULT_BUNDLE, LambdaContext, require
 
 from local.aws import serving_aws
 from local.emulator import install_emulator
 
-os.environ["LITELENS_BUNDLE"] = str(BUNDLE)
+os.environ["LITELENS_BUNDLE"] = str(DEFAULT_BUNDLE)
 
 # Who is told to end must end its servers first, as after Ctrl-C.
 signal.signal(signal.SIGTERM, signal.default_int_handler)

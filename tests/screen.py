@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, FilePayload, Locator, Page, expect, sync_playwright
-from support import ROOT
-
-SAMPLES = ROOT / "web" / "samples"
+from support import SAMPLES as SAMPLES
 
 # As long as for what people do: machines have more to do than that.
 expect.set_options(timeout=60_000)

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from aws import ENVIRONMENT as FAKE_CREDENTIALS
 from bulk import new_settings
 from converse import ConverseServer, converse_server
-from support import BUNDLE, ROCKET, ROOT, free_port, running
+from support import CAT, DEFAULT_BUNDLE, ROOT, free_port, running
 
 from settings import Settings
 
 # Of the server that asks for one.
 API_KEY = "key-of-the-tests"
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": "lambda:.", "LITELENS_BUNDLE": str(BUNDLE)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": "lambda:.", "LITELENS_BUNDLE": str(DEFAULT_BUNDLE)}
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """A running server with a key, s3://photos/rocket.jpg, uploads and a language model: all that there can be."""
+    """A running server with a key, s3://photos/cat.jpg, uploads and a language model: all that there can be."""
 
     port: int
     settings: Settings
@@ -54,7 +54,7 @@ def deployed(moto_server: str) -> Iterator[Deployment]:
     assert settings.upload_bucket
     assert settings.results_table
     s3_client().create_bucket(Bucket="photos")
-    s3_client().put_object(Bucket="photos", Key="rocket.jpg", Body=ROCKET.read_bytes())
+    s3_client().put_object(Bucket="photos", Key="cat.jpg", Body=CAT.read_bytes())
     with (
         converse_server() as converse,
         serving(

@@ -18,10 +18,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from settings import DEFAULT_MODEL
+
 ROOT = Path(__file__).parent.parent
-BUNDLE = ROOT / "models" / "cifar100-resnet50"
+# The bundle that is served where none is named, and the other one that ships: 100 labels and measured accuracies.
+DEFAULT_BUNDLE = ROOT / "models" / DEFAULT_MODEL
+CIFAR_BUNDLE = ROOT / "models" / "cifar100-resnet50"
 EVENTS = ROOT / "tests" / "events"
 ROCKET = ROOT / "tests" / "images" / "rocket.jpg"
+SAMPLES = ROOT / "web" / "samples"
+CAT = SAMPLES / "cat.jpg"
 DATA = Path(os.environ.get("LITELENS_DATA", ROOT.parent / "shared" / "data"))
 
 

@@ -94,7 +94,7 @@ export const text = {
   hint: "Press a label to see where the model sees it.",
   samples: "Nothing at hand? Try one of these.",
   sample: (/** @type {string} */ name) => `Try the sample: ${name}`,
-  sampleNames: { rocket: "a rocket", coffee: "a cup of coffee", astronaut: "an astronaut", chelsea: "a cat" },
+  sampleNames: { cat: "a cat", coffee: "a cup of coffee", photographer: "a photographer" },
   privacy: "Photos go to the service that answers; this page keeps none.",
 
   // One photo
@@ -223,6 +223,7 @@ export const text = {
   mostConfusedRow: (/** @type {string} */ there, /** @type {string} */ said) =>
     `${label(there)}, taken for ${label(said)}`,
   withoutMetrics: "This model was published without its measurements.",
+  withoutAccuracy: "There were no labelled photos to measure accuracy with; only agreement was measured.",
 
   // Asking
   askWhich: "About which photo?",

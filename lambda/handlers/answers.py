@@ -20,8 +20,8 @@ _DIGITS = 6
 # The codes of problems with an object's being there.
 _NOT_THERE = ("object_not_found", "object_version_not_found")
 
-Confidence = Annotated[float, Meta(description="A calibrated probability.", ge=0, le=1, examples=[0.785321])]
-Label = Annotated[str, Meta(examples=["rocket"])]
+Confidence = Annotated[float, Meta(description="A calibrated probability.", ge=0, le=1, examples=[0.835643])]
+Label = Annotated[str, Meta(examples=["espresso"])]
 Milliseconds = Annotated[float, Meta(ge=0, examples=[2.2])]
 RequestId = Annotated[
     str, Meta(description="Finds the request in the logs.", examples=["9a00d317-3e73-4f23-aec5-3eb8269d6efd"])
@@ -31,23 +31,23 @@ RequestId = Annotated[
 class Model(Struct, frozen=True):
     """Which model answered."""
 
-    name: Annotated[str, Meta(examples=["cifar100-resnet50"])]
-    version: Annotated[str, Meta(examples=["0.3.0"])]
+    name: Annotated[str, Meta(examples=["everyday"])]
+    version: Annotated[str, Meta(examples=["1.0.0"])]
 
 
 class LabelConfidence(Struct, frozen=True, omit_defaults=True):
     """A label with its index among the model's classes and, where the model has such, its coarse group."""
 
     label: Label
-    index: Annotated[int, Meta(ge=0, examples=[69])]
+    index: Annotated[int, Meta(ge=0, examples=[967])]
     confidence: Confidence
-    group: Annotated[str, Meta(examples=["vehicles 2"])] | UnsetType = UNSET
+    group: Annotated[str, Meta(examples=["food and drinks"])] | UnsetType = UNSET
 
 
 class GroupConfidence(Struct, frozen=True):
     """The likeliest coarse group: its labels' confidences added up."""
 
-    label: Annotated[str, Meta(examples=["vehicles 2"])]
+    label: Annotated[str, Meta(examples=["food and drinks"])]
     confidence: Confidence
 
 

@@ -96,7 +96,7 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
             str,
             Meta(
                 description="The label to show; the best one by default, or when this is empty.",
-                examples=["rocket"],
+                examples=["espresso"],
                 extra_json_schema={"format": "label", "default": ""},
             ),
         ]

@@ -3,7 +3,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 from screen import CHROMIUM, DEVICES, browsing
-from support import require
+from servers import serving
+from support import CIFAR_BUNDLE, require
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,13 @@ def context(chromium: Browser, device: str) -> Iterator[BrowserContext]:
         context.on("console", lambda said: trouble.append(said.text) if "Content Security" in said.text else None)
         yield context
     assert trouble == []
+
+
+@pytest.fixture(scope="session")
+def measured_port() -> Iterator[int]:
+    """Where the bundle is served whose accuracy was measured, with all charts."""
+    with serving(LITELENS_BUNDLE=str(CIFAR_BUNDLE)) as port:
+        yield port
 
 
 @pytest.fixture

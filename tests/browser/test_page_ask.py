@@ -13,6 +13,7 @@ from PIL import Image
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, Request, Route, expect
 from screen import SAMPLES, add, card, done, go, with_key
 from servers import API_KEY, Deployment
+from support import CAT, ROCKET
 
 DESCRIBE = "**/v1/describe"
 NO_MODEL = "This deployment has no language model to ask."
@@ -73,12 +74,12 @@ def seen(request: Received) -> Image.Image:
 
 def test_ask_is_offered_where_there_is_a_language_model(asking: Page) -> None:
     expect(asking.get_by_role("navigation").get_by_role("link", name="Ask")).to_be_visible()
-    add(asking, SAMPLES / "rocket.jpg")
+    add(asking, ROCKET)
     expect(card(asking, "rocket.jpg").get_by_role("link", name="Ask")).to_be_visible()
 
 
 def test_ask_is_not_offered_without_a_language_model(page: Page) -> None:
-    add(page, SAMPLES / "rocket.jpg")
+    add(page, ROCKET)
     done(page, "rocket.jpg")
     expect(page.get_by_role("link", name="Model")).to_be_visible()
     expect(page.get_by_role("link", name="Ask")).to_have_count(0)
@@ -108,7 +109,7 @@ def test_without_a_photo_ask_tells_to_choose_one(asking: Page) -> None:
 
 def test_a_question_is_answered(asking: Page, converse: ConverseServer) -> None:
     converse.script(answer("A rocket on its pad."))
-    about(asking, SAMPLES / "rocket.jpg")
+    about(asking, ROCKET)
     ask(asking, "What is it?")
     expect(conversation(asking)).to_have_text(["You: What is it?", "A rocket on its pad."])
     expect(asking.get_by_text("Answered by a-model")).to_be_visible()
@@ -119,7 +120,7 @@ def test_a_question_is_answered(asking: Page, converse: ConverseServer) -> None:
 
 def test_a_follow_up_question_carries_the_conversation_so_far(asking: Page, converse: ConverseServer) -> None:
     converse.script(answer("A rocket."), answer("White."))
-    about(asking, SAMPLES / "rocket.jpg")
+    about(asking, ROCKET)
     ask(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text("A rocket.")
     ask(asking, "Its colour?")
@@ -133,10 +134,10 @@ def test_a_follow_up_question_carries_the_conversation_so_far(asking: Page, conv
 
 def test_each_photo_has_a_conversation_of_its_own(asking: Page, converse: ConverseServer) -> None:
     converse.script(answer("A rocket."), answer("A cat."))
-    about(asking, SAMPLES / "rocket.jpg", SAMPLES / "chelsea.jpg")
+    about(asking, ROCKET, CAT)
     ask(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text("A rocket.")
-    asking.get_by_role("radio", name="chelsea.jpg").check()
+    asking.get_by_role("radio", name="cat.jpg").check()
     expect(conversation(asking)).to_have_count(0)
     ask(asking, "And this?")
     expect(conversation(asking)).to_have_text(["You: And this?", "A cat."])
@@ -146,19 +147,19 @@ def test_each_photo_has_a_conversation_of_its_own(asking: Page, converse: Conver
 
 
 def test_the_chosen_photo_is_the_one_that_is_asked_about(asking: Page, converse: ConverseServer) -> None:
-    add(asking, SAMPLES / "rocket.jpg", SAMPLES / "astronaut.jpg", SAMPLES / "chelsea.jpg")
-    done(asking, "astronaut.jpg")
-    card(asking, "astronaut.jpg").get_by_role("link", name="Ask").click()
-    expect(asking.get_by_role("radio", name="astronaut.jpg")).to_be_checked()
-    for name in ("astronaut.jpg", "chelsea.jpg", "rocket.jpg"):
+    add(asking, ROCKET, SAMPLES / "photographer.jpg", CAT)
+    done(asking, "photographer.jpg")
+    card(asking, "photographer.jpg").get_by_role("link", name="Ask").click()
+    expect(asking.get_by_role("radio", name="photographer.jpg")).to_be_checked()
+    for name in ("photographer.jpg", "cat.jpg", "rocket.jpg"):
         asking.get_by_role("radio", name=name).check()
         ask(asking, "What is it?")
         expect(conversation(asking).last).to_contain_text("A rocket beside its tower.")
-    assert [seen(request).size for request in converse.requests] == [(480, 480), (451, 300), (480, 320)]
+    assert [seen(request).size for request in converse.requests] == [(470, 470), (330, 290), (640, 427)]
 
 
 def test_enter_sends_and_shift_enter_makes_a_new_line(asking: Page, converse: ConverseServer) -> None:
-    about(asking, SAMPLES / "rocket.jpg")
+    about(asking, ROCKET)
     question(asking).press_sequentially("  ")
     question(asking).press("Enter")
     question(asking).fill("")
@@ -177,7 +178,7 @@ def test_no_answer_becomes_a_sentence_and_the_question_can_be_asked_again(
 ) -> None:
     refused = [refusal("guardrail_intervened"), failure("AccessDeniedException"), MALFORMED]
     converse.script(*refused, answer("A rocket."))
-    about(asking, SAMPLES / "rocket.jpg")
+    about(asking, ROCKET)
     ask(asking, "What is it?")
     for number, sentence in enumerate([REFUSED, UNAVAILABLE, UNAVAILABLE], 1):
         expect(conversation(asking)).to_contain_text([sentence])
@@ -194,7 +195,7 @@ def test_no_answer_becomes_a_sentence_and_the_question_can_be_asked_again(
 def test_a_language_model_that_is_asked_too_often_can_be_asked_again(asking: Page, converse: ConverseServer) -> None:
     problem = {"code": "describe_throttled", "status": 503, "detail": "", "request_id": "an-id"}
     asking.route(DESCRIBE, lambda route: route.fulfill(status=503, json=problem), times=1)
-    about(asking, SAMPLES / "rocket.jpg")
+    about(asking, ROCKET)
     ask(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text(THROTTLED)
     asking.get_by_role("button", name="Send").click()
@@ -205,7 +206,7 @@ def test_a_question_can_be_cancelled_while_it_is_thought_about(asking: Page, con
     # The server would take no other question until this one's time is up.
     held: list[Route] = []
     asking.route(DESCRIBE, lambda route: held.append(route), times=1)
-    about(asking, SAMPLES / "rocket.jpg", SAMPLES / "chelsea.jpg")
+    about(asking, ROCKET, CAT)
     ask(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text("Looking at the photo")
     expect(asking.get_by_role("button", name="Send")).to_have_count(0)
@@ -226,10 +227,10 @@ def test_another_photo_can_be_asked_about_meanwhile(asking: Page, converse: Conv
     held: list[Route] = []
     asking.route(DESCRIBE, lambda route: held.append(route), times=1)
     converse.script(answer("A cat."), answer("A rocket."))
-    about(asking, SAMPLES / "rocket.jpg", SAMPLES / "chelsea.jpg")
+    about(asking, ROCKET, CAT)
     ask(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text("Looking at the photo")
-    asking.get_by_role("radio", name="chelsea.jpg").check()
+    asking.get_by_role("radio", name="cat.jpg").check()
     ask(asking, "And this?")
     expect(conversation(asking)).to_have_text(["You: And this?", "A cat."])
     held.pop().continue_()
@@ -238,9 +239,9 @@ def test_another_photo_can_be_asked_about_meanwhile(asking: Page, converse: Conv
 
 
 def test_a_half_written_question_stays_with_its_photo(asking: Page) -> None:
-    about(asking, SAMPLES / "rocket.jpg", SAMPLES / "chelsea.jpg")
+    about(asking, ROCKET, CAT)
     question(asking).fill("How high is")
-    asking.get_by_role("radio", name="chelsea.jpg").check()
+    asking.get_by_role("radio", name="cat.jpg").check()
     expect(question(asking)).to_have_value("")
     go(asking, "Classify")
     go(asking, "Ask")
@@ -251,7 +252,7 @@ def test_a_half_written_question_stays_with_its_photo(asking: Page) -> None:
 def test_an_answer_with_html_is_shown_as_text(asking: Page, converse: ConverseServer) -> None:
     html = '<img src="x" onerror="document.title = 1"><b>bold</b> & **so**'
     converse.script(answer(html))
-    about(asking, SAMPLES / "rocket.jpg")
+    about(asking, ROCKET)
     ask(asking, "<i>What</i> is it?")
     expect(conversation(asking)).to_have_text(["You: <i>What</i> is it?", html])
     expect(conversation(asking).locator("img, b, i")).to_have_count(0)
@@ -262,7 +263,7 @@ def test_a_photo_that_is_found_too_large_is_sent_once_more_made_smaller(asking: 
     asking.on("request", lambda request: questions.append(request) if is_question(request) else None)
     problem = {"code": "image_too_large", "status": 413, "detail": "", "request_id": "an-id"}
     asking.route(DESCRIBE, lambda route: route.fulfill(status=413, json=problem), times=1)
-    about(asking, SAMPLES / "rocket.jpg")
+    about(asking, ROCKET)
     ask(asking, "What is it?")
     expect(conversation(asking)).to_have_text(["You: What is it?", "A rocket beside its tower."])
     assert len(questions) == 2

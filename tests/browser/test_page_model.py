@@ -1,4 +1,4 @@
-"""The view Model, held against the bundle's own files."""
+"""The view Model, held against the bundles' own files: of the one whose accuracy was measured, and of the default."""
 
 import json
 import re
@@ -14,10 +14,10 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from screen import DEVICES, adjust, connect, done, go
 from servers import API_KEY, Deployment, serving
-from support import BUNDLE
+from support import CIFAR_BUNDLE, DEFAULT_BUNDLE
 
-MANIFEST = json.loads((BUNDLE / "manifest.json").read_text())
-METRICS = json.loads((BUNDLE / "metrics.json").read_text())
+MANIFEST = json.loads((CIFAR_BUNDLE / "manifest.json").read_text())
+METRICS = json.loads((CIFAR_BUNDLE / "metrics.json").read_text())
 LABELS: list[str] = MANIFEST["labels"]
 CONFUSION: list[list[int]] = METRICS["confusion"]
 COVERAGE: list[dict[str, float]] = METRICS["coverage"]
@@ -35,6 +35,7 @@ COLUMNS = {
     "Recall": "recall",
     "F1": "f1",
 }
+NO_ACCURACY = "There were no labelled photos to measure accuracy with; only agreement was measured."
 NO_MEASUREMENTS = "This model was published without its measurements."
 
 # As many as fit beside the matrix.
@@ -166,19 +167,28 @@ def expected_row(index: int) -> list[str]:
 
 
 @pytest.fixture
+def page(context: BrowserContext, measured_port: int) -> Page:
+    """The page where the measured bundle is served."""
+    page = context.new_page()
+    with page.expect_response("**/v1/model"):
+        page.goto(f"http://127.0.0.1:{measured_port}/")
+    return page
+
+
+@pytest.fixture
 def model(page: Page) -> Page:
-    """The view Model of the bundled model."""
+    """Its view Model."""
     go(page, "Model")
     expect(page.get_by_role("table")).to_be_visible()
     return page
 
 
 @pytest.fixture(scope="module", params=DEVICES)
-def seen(request: pytest.FixtureRequest, chromium: Browser, port: int) -> Iterator[Page]:
+def seen(request: pytest.FixtureRequest, chromium: Browser, measured_port: int) -> Iterator[Page]:
     """The same, for tests that look only, and so can share it."""
     with chromium.new_context(**DEVICES[request.param]) as context:
         page = context.new_page()
-        page.goto(f"http://127.0.0.1:{port}/#model")
+        page.goto(f"http://127.0.0.1:{measured_port}/#model")
         expect(page.get_by_role("table")).to_be_visible()
         yield page
 
@@ -188,7 +198,7 @@ def unmeasured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a bundle is served that has no measurements and no report."""
     bundle = tmp_path_factory.mktemp("unmeasured") / "bundle"
     bundle.mkdir()
-    (bundle / "model.tflite").symlink_to(BUNDLE / "model.tflite")
+    (bundle / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")
     manifest = {name: value for name, value in MANIFEST.items() if name != "metrics"}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with serving(LITELENS_BUNDLE=str(bundle)) as port:
@@ -274,8 +284,8 @@ def test_the_certainty_chart_has_its_marker_at_the_models_own_threshold(seen: Pa
 
 
 def test_the_certainty_charts_marker_follows_the_threshold_set_under_classify(page: Page) -> None:
-    page.get_by_role("button", name="Try the sample: a rocket").click()
-    done(page, "rocket.jpg")
+    page.get_by_role("button", name="Try the sample: a cat").click()
+    done(page, "cat.jpg")
     for threshold in (0.3, 0, 0.9):
         set_threshold(page, threshold)
         assert_marked_at(page, threshold)
@@ -420,7 +430,7 @@ def test_where_a_key_is_asked_for_the_full_report_is_saved(context: BrowserConte
     with page.expect_download() as download:
         page.get_by_role("button", name="The full report").click()
     assert download.value.suggested_filename == "report.html"
-    assert Path(download.value.path()).read_bytes() == (BUNDLE / "report.html").read_bytes()
+    assert Path(download.value.path()).read_bytes() == (DEFAULT_BUNDLE / "report.html").read_bytes()
 
 
 def test_a_model_without_measurements_shows_its_classes_and_says_so(context: BrowserContext, unmeasured: str) -> None:
@@ -439,3 +449,26 @@ def test_a_model_without_measurements_shows_its_classes_and_says_so(context: Bro
 def test_a_model_with_measurements_does_not_say_that_it_has_none(seen: Page) -> None:
     expect(seen.get_by_role("table")).to_be_visible()
     expect(seen.get_by_text(NO_MEASUREMENTS)).to_have_count(0)
+    expect(seen.get_by_text(NO_ACCURACY)).to_have_count(0)
+
+
+def test_the_default_model_shows_all_its_classes_and_no_figure_that_was_not_measured(
+    context: BrowserContext, port: int
+) -> None:
+    manifest = json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{port}/#model")
+    expect(page.get_by_text("It sees photos at 260 \N{MULTIPLICATION SIGN} 260 pixels.")).to_be_visible()
+    terms = [text.partition("\n")[0] for text in page.get_by_role("term").all_inner_texts()]
+    assert dict(zip(terms, page.get_by_role("definition").all_inner_texts(), strict=True)) == {
+        "Agreement": percent(manifest["metrics"]["agreement"]),
+        "Model size": f"{manifest['files']['model.tflite']['bytes'] / 1e6:.1f} MB",
+        "Classes": "1,000",
+        "Test images": str(manifest["metrics"]["test_images"]),
+    }
+    expect(page.get_by_text(NO_ACCURACY)).to_be_visible()
+    expect(page.get_by_text(NO_MEASUREMENTS)).to_have_count(0)
+    expect(page.get_by_role("img")).to_have_count(0)
+    assert sorted(shown_rows(page)) == sorted((label(name), manifest["groups"][name]) for name in manifest["labels"])
+    page.get_by_label("Find a class").fill("tabby")
+    expect(page.get_by_role("table").get_by_role("rowheader")).to_have_text(["tabby cat"])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Request, expect
 from screen import SAMPLES, add, card, done, go, labels
-from support import ROCKET, encoded
+from support import CAT, ROCKET, encoded
 
 # What goes wrong goes wrong alike everywhere, and most often on a phone.
 pytestmark = pytest.mark.parametrize("device", ["phone"])
@@ -62,7 +62,7 @@ def try_again(page: Page, name: str) -> None:
 def test_a_throttled_photo_is_sent_again_when_the_api_says(page: Page) -> None:
     page.clock.install()
     sent = refuse(page, 429, problem(429, "too_many_requests"), headers={"Retry-After": "30"})
-    add(page, SAMPLES / "rocket.jpg")
+    add(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text("Too many requests; trying again in 30 seconds")
     add(page, SAMPLES / "coffee.jpg")
     done(page, "coffee.jpg")
@@ -76,7 +76,7 @@ def test_a_photo_that_is_throttled_again_and_again_fails_with_a_sentence(page: P
     page.clock.install()
     page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 60)
     sent = refuse(page, 429, problem(429, "too_many_requests"), times=5)
-    add(page, SAMPLES / "rocket.jpg")
+    add(page, ROCKET)
     for wait in ("1 second", "2 seconds", "4 seconds", "8 seconds"):
         expect(card(page, "rocket.jpg")).to_contain_text(f"trying again in {wait}")
         page.clock.fast_forward("00:11")
@@ -89,7 +89,7 @@ def test_a_photo_that_is_throttled_again_and_again_fails_with_a_sentence(page: P
 def test_a_throttled_photo_can_be_cancelled_while_it_waits(page: Page) -> None:
     page.clock.install()
     sent = refuse(page, 429, problem(429, "too_many_requests"), headers={"Retry-After": "30"})
-    add(page, SAMPLES / "rocket.jpg")
+    add(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text("trying again")
     card(page, "rocket.jpg").get_by_role("button", name="Cancel").click()
     expect(card(page, "rocket.jpg")).to_contain_text("Cancelled")
@@ -102,7 +102,7 @@ def test_a_throttled_photo_can_be_cancelled_while_it_waits(page: Page) -> None:
 
 def test_a_used_up_quota_is_told_at_once(page: Page) -> None:
     sent = refuse(page, 429, problem(429, "quota_exceeded"))
-    add(page, SAMPLES / "rocket.jpg")
+    add(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text(QUOTA)
     assert len(sent) == 1
     try_again(page, "rocket.jpg")
@@ -113,34 +113,34 @@ def test_a_lost_network_is_told_and_photos_are_sent_once_it_is_back(page: Page) 
     add(page, SAMPLES / "coffee.jpg")
     done(page, "coffee.jpg")
     page.context.set_offline(True)
-    add(page, SAMPLES / "rocket.jpg", SAMPLES / "chelsea.jpg")
-    for name in ("rocket.jpg", "chelsea.jpg"):
+    add(page, ROCKET, CAT)
+    for name in ("rocket.jpg", "cat.jpg"):
         expect(card(page, name)).to_contain_text(OFFLINE)
     done(page, "coffee.jpg")
     page.context.set_offline(False)
     page.get_by_role("button", name="Retry 2 failed").click()
-    done(page, "coffee.jpg", "rocket.jpg", "chelsea.jpg")
+    done(page, "coffee.jpg", "rocket.jpg", "cat.jpg")
 
 
 def test_a_connection_that_breaks_is_told_and_the_photo_can_be_sent_again(page: Page) -> None:
     page.route(CLASSIFY, lambda route: route.abort("connectionreset"), times=1)
-    add(page, SAMPLES / "rocket.jpg")
+    add(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text(UNREACHABLE)
     try_again(page, "rocket.jpg")
     done(page, "rocket.jpg")
 
 
 def test_a_heat_map_that_cannot_be_fetched_is_told_and_can_be_asked_for_again(page: Page) -> None:
-    add(page, SAMPLES / "rocket.jpg")
-    done(page, "rocket.jpg")
-    label = labels(card(page, "rocket.jpg")).first
+    add(page, CAT)
+    done(page, "cat.jpg")
+    label = labels(card(page, "cat.jpg")).first
     page.route(CLASSIFY, lambda route: route.abort("connectionreset"), times=1)
     label.click()
-    expect(card(page, "rocket.jpg").get_by_role("alert")).to_have_text(UNREACHABLE)
+    expect(card(page, "cat.jpg").get_by_role("alert")).to_have_text(UNREACHABLE)
     label.click()
     label.click()
-    expect(card(page, "rocket.jpg")).to_contain_text("Heat map: skyscraper")
-    expect(card(page, "rocket.jpg").get_by_role("alert")).to_have_count(0)
+    expect(card(page, "cat.jpg")).to_contain_text("Heat map: Egyptian cat")
+    expect(card(page, "cat.jpg").get_by_role("alert")).to_have_count(0)
 
 
 def test_a_page_that_was_opened_without_a_network_can_connect_later(page: Page) -> None:
@@ -150,7 +150,7 @@ def test_a_page_that_was_opened_without_a_network_can_connect_later(page: Page) 
     page.get_by_role("alert").get_by_role("button", name="Try again").click()
     expect(page.get_by_role("alert")).to_have_count(0)
     go(page, "Model")
-    expect(page.get_by_role("main")).to_contain_text("cifar100-resnet50")
+    expect(page.get_by_role("main")).to_contain_text("everyday")
 
 
 def test_a_photo_that_is_found_too_large_is_sent_once_more_made_smaller(page: Page) -> None:

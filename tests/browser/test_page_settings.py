@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, Route, expect
 from screen import SAMPLES, add, card, connect, done, go, labels, with_key
 from servers import API_KEY, Deployment, serving
-from support import BUNDLE, free_port
+from support import CAT, DEFAULT_BUNDLE, ROCKET, free_port
 
 FORBIDDEN = "The API key is missing or wrong. Put a valid one into Settings, then try again."
 UNREACHABLE = "The service cannot be reached. Check the connection and the endpoint in Settings, then try again."
@@ -33,7 +33,7 @@ def locked(context: BrowserContext, deployment: Deployment) -> Page:
 @pytest.fixture(scope="module")
 def elsewhere(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of another deployment, with another model, which lets pages of the first one in."""
-    bundle = Path(shutil.copytree(BUNDLE, tmp_path_factory.mktemp("elsewhere") / "bundle"))
+    bundle = Path(shutil.copytree(DEFAULT_BUNDLE, tmp_path_factory.mktemp("elsewhere") / "bundle"))
     manifest = json.loads((bundle / "manifest.json").read_text())
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"version": "9.9.9"}))
     variables = {"LITELENS_CORS_ORIGIN": f"http://127.0.0.1:{port}", "LITELENS_BUNDLE": str(bundle), "API_KEY": API_KEY}
@@ -93,9 +93,9 @@ def test_a_wrong_key_is_told_and_the_right_one_connects(locked: Page) -> None:
     connect(locked, key="wrong")
     expect(locked.get_by_role("alert")).to_have_text(FORBIDDEN)
     connect(locked, key=f" {API_KEY} ")
-    expect(connection(locked)).to_have_text("Connected: cifar100-resnet50 0.3.0.")
+    expect(connection(locked)).to_have_text("Connected: everyday 1.0.0.")
     go(locked, "Model")
-    expect(locked.get_by_role("main")).to_contain_text("cifar100-resnet50 0.3.0")
+    expect(locked.get_by_role("main")).to_contain_text("everyday 1.0.0")
     expect(locked.get_by_role("alert")).to_have_count(0)
 
 
@@ -119,10 +119,10 @@ def test_a_key_is_sent_to_the_service_and_with_nothing_else(context: BrowserCont
     with_key(page, API_KEY)
     requests = requests_of(page)
     page.goto(deployment.url)
-    page.get_by_role("button", name="Try the sample: a rocket").click()
-    done(page, "rocket.jpg")
-    labels(card(page, "rocket.jpg")).first.click()
-    expect(page.get_by_text("Heat map: skyscraper", exact=True)).to_be_visible()
+    page.get_by_role("button", name="Try the sample: a cat").click()
+    done(page, "cat.jpg")
+    labels(card(page, "cat.jpg")).first.click()
+    expect(page.get_by_text("Heat map: Egyptian cat", exact=True)).to_be_visible()
     carrying = {request.url for request in requests if request.headers.get("x-api-key") == API_KEY}
     assert {url.removeprefix(deployment.url).partition("?")[0] for url in carrying} == {"/v1/model", "/v1/classify"}
     assert carrying == set(to_the_api(requests))
@@ -130,7 +130,7 @@ def test_a_key_is_sent_to_the_service_and_with_nothing_else(context: BrowserCont
 
 
 def test_photos_that_failed_without_a_key_can_be_tried_again_with_it(locked: Page) -> None:
-    add(locked, SAMPLES / "rocket.jpg", SAMPLES / "coffee.jpg")
+    add(locked, ROCKET, SAMPLES / "coffee.jpg")
     expect(card(locked, "rocket.jpg")).to_contain_text(FORBIDDEN)
     expect(card(locked, "coffee.jpg")).to_contain_text(FORBIDDEN)
     card(locked, "rocket.jpg").get_by_role("link", name="Open Settings").click()
@@ -176,14 +176,14 @@ def complaint(field: Locator) -> str:
 def test_another_endpoint_is_used_for_everything(page: Page, elsewhere: str, port: int) -> None:
     connect(page, endpoint=f"{elsewhere}/", key=API_KEY)
     requests = requests_of(page)
-    expect(connection(page)).to_have_text("Connected: cifar100-resnet50 9.9.9.")
+    expect(connection(page)).to_have_text("Connected: everyday 9.9.9.")
     go(page, "Classify")
-    add(page, SAMPLES / "rocket.jpg")
-    done(page, "rocket.jpg")
-    labels(card(page, "rocket.jpg")).first.click()
-    expect(page.get_by_text("Heat map: skyscraper", exact=True)).to_be_visible()
+    add(page, CAT)
+    done(page, "cat.jpg")
+    labels(card(page, "cat.jpg")).first.click()
+    expect(page.get_by_text("Heat map: Egyptian cat", exact=True)).to_be_visible()
     go(page, "Model")
-    expect(page.get_by_role("main")).to_contain_text("cifar100-resnet50 9.9.9")
+    expect(page.get_by_role("main")).to_contain_text("everyday 9.9.9")
     with page.expect_download() as report:
         page.get_by_role("button", name="The full report").click()
     assert report.value.suggested_filename == "report.html"
@@ -192,10 +192,10 @@ def test_another_endpoint_is_used_for_everything(page: Page, elsewhere: str, por
     assert [sum(path in url for url in asked) for path in ("/classify?", "/report")] == [2, 1]
     requests.clear()
     connect(page, endpoint="")
-    expect(connection(page)).to_have_text("Connected: cifar100-resnet50 0.3.0.")
+    expect(connection(page)).to_have_text("Connected: everyday 1.0.0.")
     # What one model said is not shown beside another's answers.
     go(page, "Classify")
-    done(page, "rocket.jpg")
+    done(page, "cat.jpg")
     assert to_the_api(requests) == [f"http://127.0.0.1:{port}/v1/{path}" for path in ("model", "classify?")]
 
 
@@ -217,11 +217,11 @@ def test_a_late_answer_of_a_former_endpoint_is_not_taken_for_the_present_ones(pa
     connect(page)
     expect(connection(page)).to_have_text("Connecting …")
     connect(page, endpoint=elsewhere, key=API_KEY)
-    expect(connection(page)).to_have_text("Connected: cifar100-resnet50 9.9.9.")
+    expect(connection(page)).to_have_text("Connected: everyday 9.9.9.")
     with page.expect_response("**/v1/model"):
         held.pop().continue_()
     go(page, "Model")
-    expect(page.get_by_role("main")).to_contain_text("cifar100-resnet50 9.9.9")
+    expect(page.get_by_role("main")).to_contain_text("everyday 9.9.9")
 
 
 def test_an_endpoint_that_lets_this_page_not_in_is_told(page: Page, deployment: Deployment) -> None:
@@ -239,13 +239,13 @@ def test_an_endpoint_where_nothing_is_is_told_and_another_one_may_be_entered(pag
 
 
 def test_what_was_uncertain_stays_so_while_nothing_is_connected(page: Page) -> None:
-    add(page, SAMPLES / "rocket.jpg")
-    expect(card(page, "rocket.jpg")).to_contain_text("Uncertain: below 84.4%")
+    add(page, ROCKET)
+    expect(card(page, "rocket.jpg")).to_contain_text("Uncertain: below 50.0%")
     page.route("**/v1/model", lambda route: route.abort("connectionreset"), times=1)
     connect(page)
     expect(page.get_by_role("alert")).to_have_text(UNREACHABLE)
     go(page, "Classify")
-    expect(card(page, "rocket.jpg")).to_contain_text("Uncertain: below 84.4%")
+    expect(card(page, "rocket.jpg")).to_contain_text("Uncertain: below 50.0%")
 
 
 def test_an_endpoint_that_is_not_litelens_is_told(page: Page) -> None:
@@ -266,7 +266,7 @@ def test_an_endpoint_that_the_pages_own_policy_forbids_is_told(chromium: Browser
         connect(page, endpoint="https://api.example.com")
         expect(page.get_by_role("alert")).to_have_text(BLOCKED)
         go(page, "Classify")
-        add(page, SAMPLES / "rocket.jpg")
+        add(page, ROCKET)
         expect(card(page, "rocket.jpg")).to_contain_text(BLOCKED)
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from playwright.sync_api import BrowserContext, CDPSession, Page, Request, Response, expect
-from screen import SAMPLES, add, card, done, go, labels, with_key
-from support import BUNDLE, encoded, free_port
+from screen import add, card, done, go, labels, with_key
+from support import DEFAULT_BUNDLE, ROCKET, encoded, free_port
 
 from local.stack import Stack, local_stack
 
@@ -30,7 +30,7 @@ SLOW, FAST = 400_000, -1
 
 @pytest.fixture(scope="module")
 def stack(emulator: Path) -> Iterator[Stack]:
-    with local_stack(BUNDLE) as stack:
+    with local_stack(DEFAULT_BUNDLE) as stack:
         yield stack
 
 
@@ -174,7 +174,7 @@ def test_an_upload_that_s3_refuses_is_told_and_can_be_shrunk_instead(
 ) -> None:
     refusal = {"status": 403, "headers": {"Access-Control-Allow-Origin": "*"}, "body": "<Error><Code>AccessDenied"}
     uploading.route(f"{stack.endpoint}/**", lambda route: route.fulfill(**refusal))
-    add(uploading, large, SAMPLES / "rocket.jpg")
+    add(uploading, large, ROCKET)
     expect(card(uploading, "large.jpg")).to_contain_text(REFUSED)
     done(uploading, "rocket.jpg")
     go(uploading, "Settings")
@@ -205,6 +205,6 @@ def test_a_large_photo_is_shrunk_unless_it_is_to_be_uploaded(context: BrowserCon
 
 def test_a_photo_that_a_request_carries_is_not_uploaded(uploading: Page) -> None:
     requests = requests_of(uploading)
-    add(uploading, SAMPLES / "rocket.jpg")
+    add(uploading, ROCKET)
     done(uploading, "rocket.jpg")
     assert not any("/v1/uploads" in request.url for request in requests)

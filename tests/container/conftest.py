@@ -20,9 +20,9 @@ def docker() -> str:
 
 
 def build_image(docker: str, engine: str) -> str:
-    """The name of the container image with the engine, built from lambda/Dockerfile."""
+    """The name of the container image with the engine and the default model, built from lambda/Dockerfile."""
     name = f"litelens-test-{engine}"
-    arguments = {"BASE_IMAGE": BASE_IMAGE, "EXTRA_CA": EXTRA_CA, "ENGINE": engine, "MODEL": "cifar100-resnet50"}
+    arguments = {"BASE_IMAGE": BASE_IMAGE, "EXTRA_CA": EXTRA_CA, "ENGINE": engine}
     options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
     # The plain builder is the one that sam uses, which then finds these layers in its cache.
     subprocess.run(

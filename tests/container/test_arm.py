@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from container.conftest import BASE_IMAGE, EXTRA_CA, build_image
-from support import BUNDLE, ROOT, require
+from support import DEFAULT_BUNDLE, ROOT, require
 
 import cpu_lists
 from litelens.bundle import IMAGE, load_bundle
@@ -84,7 +84,7 @@ def test_with_the_cpus_hidden_litert_reads_the_lists_in_the_image(ran: subproces
 
 def test_with_the_cpus_hidden_the_fast_code_gives_the_same_answer(ran: subprocess.CompletedProcess[str]) -> None:
     assert "XNNPACK delegate" in ran.stderr
-    bundle = load_bundle(BUNDLE)
+    bundle = load_bundle(DEFAULT_BUNDLE)
     levels = np.resize(np.arange(-128, 128, dtype=np.int8), bundle.tensors[IMAGE].shape)
     expected = {name: value.tolist() for name, value in load_engine("litert", bundle, 1).run(levels).items()}
     assert json.loads(ran.stdout)["outputs"] == expected

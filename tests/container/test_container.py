@@ -8,17 +8,18 @@ from typing import Any, get_args
 
 import pytest
 from container.conftest import BASE_IMAGE, build_image
-from support import LambdaContext, answer_of, free_port, post_json, recorded_event, running
+from support import DEFAULT_BUNDLE, LambdaContext, answer_of, free_port, post_json, recorded_event, running
 
 from adapters.calls import Service
 from handlers.api import create_handler
+from litelens.bundle import load_bundle
 from litelens.engines import ENGINES
 from settings import read_settings
 
 Invoke = Callable[[Any], Any]
 
 PACKAGES = {"litert": "ai_edge_litert", "openvino": "openvino"}
-LARGEST_LAYER = {"litert": 120_000_000, "openvino": 215_000_000}
+LARGEST_LAYER = {"litert": 102_000_000, "openvino": 181_000_000}
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -77,6 +78,11 @@ def test_it_holds_the_handler_the_model_and_their_dependencies_only(docker: str,
     assert not held & {"tensorflow", "keras", "training", "tests", "uvicorn", "requirements.txt", "models"}
     of_model = {path for path in inside(docker, image, "ls $LITELENS_BUNDLE").split() if not path.endswith(".openvino")}
     assert of_model == {"golden", "manifest.json", "metrics.json", "model.tflite", "report.html"}
+
+
+def test_the_default_model_is_the_only_one_in_it(docker: str, image: str) -> None:
+    models = inside(docker, image, "find / -name '*.tflite' -exec sha256sum {} + 2>/dev/null || true").split("\n")[:-1]
+    assert [line.split()[0] for line in models] == [load_bundle(DEFAULT_BUNDLE).sha256]
 
 
 def test_what_openvino_makes_of_the_model_is_in_the_image(docker: str, image: str, engine: str) -> None:

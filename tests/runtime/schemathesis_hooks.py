@@ -7,7 +7,7 @@ from io import BytesIO
 import schemathesis
 from hypothesis import strategies as st
 from PIL import Image
-from support import BUNDLE
+from support import DEFAULT_BUNDLE
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
@@ -23,5 +23,7 @@ def images(draw: st.DrawFn, image_format: str | None = None) -> bytes:
 
 for name in FORMATS:
     schemathesis.openapi.media_type(f"image/{name.lower()}", images(name))
-schemathesis.openapi.format("label", st.sampled_from(json.loads((BUNDLE / "manifest.json").read_text())["labels"]))
+schemathesis.openapi.format(
+    "label", st.sampled_from(json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())["labels"])
+)
 schemathesis.openapi.format("image", images().map(lambda image: base64.b64encode(image).decode()))

@@ -23,7 +23,7 @@ from aws import new_bucket
 from bulk import new_settings
 from PIL import Image
 from states import ROLE, FunctionError, Throttled, definition, stepping
-from support import BUNDLE, ROCKET, ROOT, encoded, free_port, post_json, running
+from support import DEFAULT_BUNDLE, ROCKET, ROOT, encoded, free_port, post_json, running
 
 from client.__main__ import main
 from client.local import LocalClassifier, local_settings
@@ -64,7 +64,7 @@ def emulated(emulator: Path, moto_server: str) -> Iterator[Bulk]:
     port, runtime_port = free_port(), free_port()
     variables = {
         "AWS_LAMBDA_FUNCTION_TIMEOUT": "60",
-        "LITELENS_BUNDLE": str(BUNDLE),
+        "LITELENS_BUNDLE": str(DEFAULT_BUNDLE),
         "LITELENS_BUCKETS": photos,
         "LITELENS_UPLOAD_BUCKET": str(settings.upload_bucket),
         "LITELENS_RESULTS_TABLE": str(settings.results_table),

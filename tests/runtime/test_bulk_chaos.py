@@ -14,7 +14,7 @@ import numpy as np
 from bulk import notification
 from PIL import Image
 from stacks import bodies_in, put, until, visible, waiting
-from support import BUNDLE, LambdaContext, answer_of, classify_bytes, encoded
+from support import DEFAULT_BUNDLE, LambdaContext, answer_of, classify_bytes, encoded
 
 from adapters.uploads import RESULTS, result_key
 from handlers.api import handler
@@ -108,7 +108,7 @@ def test_nothing_is_lost_and_nothing_is_doubled() -> None:
     chance = random.Random(5)
     throttle = Throttle()
     uploads = make_uploads(chance)
-    with local_stack(BUNDLE, workers=2, timeouts=TIMEOUTS, middleware=throttle) as stack:
+    with local_stack(DEFAULT_BUNDLE, workers=2, timeouts=TIMEOUTS, middleware=throttle) as stack:
         victims = [Victim(worker) for worker in stack.workers]
         kills = {chance.randrange(len(uploads) * 3 // 10, len(uploads) * 8 // 10) for _ in range(KILLS)}
         assert len(kills) == KILLS

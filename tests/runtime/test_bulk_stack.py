@@ -12,7 +12,7 @@ import pytest
 from bulk import Put, notification, record
 from PIL import Image
 from stacks import arn_of, bodies_in, messages_in, new_queue, put, result_file, results_of, until, waiting
-from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, encoded, free_port, post_json
+from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, encoded, free_port, post_json
 from urllib3.filepost import encode_multipart_formdata
 
 from handlers.api import handler
@@ -23,7 +23,7 @@ LONGEST_KEY = f"uploads/{'ö' * 508}"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with local_stack(BUNDLE, timeouts=Timeouts(function=30, visibility=36)) as stack:
+    with local_stack(DEFAULT_BUNDLE, timeouts=Timeouts(function=30, visibility=36)) as stack:
         yield stack
 
 
@@ -232,7 +232,7 @@ def test_a_new_model_in_mid_stream_loses_nothing(stack: Stack, tmp_path: Path) -
         again = [put(stack, each.key, photo(f"#{number:02}8040")) for number, each in enumerate(before[:12])]
         after = [put(stack, f"uploads/rollout/{number}.png", photo("cyan")) for number in range(24, 30)]
         until(lambda: waiting(stack) == 0)
-    roll_out(stack, BUNDLE)
+    roll_out(stack, DEFAULT_BUNDLE)
     versions = {each.key: versions_of(stack, each) for each in [*before, *after]}
     assert all(len(set(found)) == len(found) >= 1 for found in versions.values())
     assert all(versions[each.key] == ["0.3.0", "9.9.9"] for each in again)
@@ -246,7 +246,7 @@ def roll_out(stack: Stack, bundle: Path) -> None:
 
 
 def newer_bundle(folder: Path) -> Path:
-    bundle = Path(shutil.copytree(BUNDLE, folder / "bundle"))
+    bundle = Path(shutil.copytree(DEFAULT_BUNDLE, folder / "bundle"))
     manifest = json.loads((bundle / "manifest.json").read_text())
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"version": "9.9.9"}))
     return bundle

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from aws import aws_at
 from PIL import Image
-from support import BUNDLE, ROCKET, ROOT, encoded, require
+from support import DEFAULT_BUNDLE, ROCKET, ROOT, SAMPLES, encoded, require
 
 from client.__main__ import main
 from client.local import LocalClassifier, local_settings
@@ -60,7 +60,7 @@ def gate() -> Gate:
 def stack(gate: Gate) -> Iterator[Stack]:
     """A stack at work, which boto3 takes for AWS."""
     require(sys.platform == "linux", "the runtime interface emulator runs on Linux only")
-    with local_stack(BUNDLE, middleware=gate.around) as stack, stack.polling(), aws_at(stack.endpoint):
+    with local_stack(DEFAULT_BUNDLE, middleware=gate.around) as stack, stack.polling(), aws_at(stack.endpoint):
         yield stack
 
 
@@ -140,8 +140,8 @@ def test_an_interrupted_upload_goes_on_with_what_is_missing(
 
 @pytest.mark.parametrize("page", PAGES)
 def test_a_pages_commands_upload_photos_and_find_their_results(page: str, tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "tests" / "images", tmp_path / "tests" / "images")
-    shutil.copytree(ROOT / "tests" / "images", tmp_path / "photos")
+    shutil.copytree(SAMPLES, tmp_path / "web" / "samples")
+    shutil.copytree(SAMPLES, tmp_path / "photos")
     commands = re.findall(r"^(?:\.venv/bin/)?litelens ((?:upload|results) .*)$", PAGES[page], re.MULTILINE)
     upload, results = (
         subprocess.run(
@@ -155,5 +155,5 @@ def test_a_pages_commands_upload_photos_and_find_their_results(page: str, tmp_pa
         ).stdout
         for command in commands
     )
-    assert "skyscraper" in upload
-    assert [row["label"] for row in csv.DictReader(StringIO(results)) if "rocket.jpg" in row["key"]] == ["skyscraper"]
+    assert "Egyptian cat" in upload
+    assert [row["label"] for row in csv.DictReader(StringIO(results)) if "cat.jpg" in row["key"]] == ["Egyptian cat"]

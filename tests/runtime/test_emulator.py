@@ -14,7 +14,7 @@ import pytest
 from bulk import classify_uploads, new_settings
 from converse import converse_server
 from support import (
-    BUNDLE,
+    DEFAULT_BUNDLE,
     ROCKET,
     ROOT,
     LambdaContext,
@@ -60,7 +60,7 @@ def emulated(emulator: Path, bundle: Path, **variables: str) -> Iterator[Invoke]
 
 @pytest.fixture(scope="module")
 def invoke(emulator: Path) -> Iterator[Invoke]:
-    with emulated(emulator, BUNDLE) as invoke:
+    with emulated(emulator, DEFAULT_BUNDLE) as invoke:
         yield invoke
 
 
@@ -109,7 +109,7 @@ def test_objects_uploads_and_the_language_model_are_reached(emulator: Path, moto
         converse_server() as converse,
         emulated(
             emulator,
-            BUNDLE,
+            DEFAULT_BUNDLE,
             LITELENS_BUCKETS=bucket,
             LITELENS_UPLOAD_BUCKET=bucket,
             LITELENS_RESULTS_TABLE=table,
@@ -134,7 +134,7 @@ def test_objects_uploads_and_the_language_model_are_reached(emulator: Path, moto
 
 
 def test_a_damaged_bundle_stops_the_start_with_the_files_name(emulator: Path, tmp_path: Path) -> None:
-    bundle = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    bundle = shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
     with (bundle / "model.tflite").open("ab") as model:
         model.write(b"!")
     with emulated(emulator, bundle) as invoke, pytest.raises(HTTPError) as caught:

@@ -12,7 +12,7 @@ from typing import Any
 
 from servers import API_KEY, ENVIRONMENT, Deployment, serve
 from support import (
-    BUNDLE,
+    DEFAULT_BUNDLE,
     ROCKET,
     ROOT,
     LambdaContext,
@@ -60,7 +60,7 @@ def test_a_body_in_chunks_is_put_together(port: int) -> None:
 
 def test_health_and_model_answer(port: int) -> None:
     assert call(port, "GET", "/v1/health")[1]["status"] == "ok"
-    assert call(port, "GET", "/v1/model")[1]["manifest"] == json.loads((BUNDLE / "manifest.json").read_text())
+    assert call(port, "GET", "/v1/model")[1]["manifest"] == json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())
 
 
 def test_problems_come_as_problem_json(port: int) -> None:

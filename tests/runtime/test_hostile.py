@@ -17,7 +17,7 @@ import hostile
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support import BUNDLE, DATA, ROCKET, ROOT, classify_bytes, classify_json, require
+from support import DATA, DEFAULT_BUNDLE, ROCKET, ROOT, classify_bytes, classify_json, require
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -107,7 +107,7 @@ def expected_status(name: str) -> int | None:
 
 @contextmanager
 def running_function() -> Iterator[Function]:
-    environment = {**os.environ, "PYTHONPATH": "lambda:tests", "LITELENS_BUNDLE": str(BUNDLE)}
+    environment = {**os.environ, "PYTHONPATH": "lambda:tests", "LITELENS_BUNDLE": str(DEFAULT_BUNDLE)}
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(

@@ -15,16 +15,15 @@ from typing import Any
 
 import pytest
 from stacks import until
-from support import BUNDLE, ROCKET, ROOT, free_port, post_json
+from support import CAT, ROOT, free_port, post_json
 
 from local.aws import client_at
 
 # What users may have for their own AWS, which must not matter.
 ENVIRONMENT = {
-    **os.environ,
+    **{name: value for name, value in os.environ.items() if name != "LITELENS_BUNDLE"},
     "AWS_PROFILE": "of-the-user",
     "AWS_ENDPOINT_URL": "http://127.0.0.1:1",
-    "LITELENS_BUNDLE": str(BUNDLE),
     "LITELENS_EVENT_BUS": "of-the-user",
 }
 
@@ -107,19 +106,19 @@ def local() -> Iterator[Local]:
 
 
 def test_the_clients_lines_upload_a_photo_and_list_its_result(local: Local) -> None:
-    assert "skyscraper" in local.run_litelens("upload .*")
-    assert "skyscraper" in local.run_litelens("results")
+    assert "Egyptian cat" in local.run_litelens("upload .*")
+    assert "Egyptian cat" in local.run_litelens("results")
 
 
 def test_the_line_for_the_aws_cli_names_the_bucket_that_is_classified(local: Local) -> None:
     line = local.command(r"aws s3 cp \S+ s3://\S+/uploads/ --endpoint-url \S+")
     _, _, _, source, target, _, endpoint = line.split()
-    assert ROOT / source == ROCKET
+    assert ROOT / source == CAT
     s3, bucket = client_at(endpoint, "s3"), target.split("/")[2]
-    s3.upload_file(str(ROCKET), bucket, "uploads/by-the-cli.jpg")
+    s3.upload_file(str(CAT), bucket, "uploads/by-the-cli.jpg")
     until(lambda: s3.list_objects_v2(Bucket=bucket, Prefix="results/by-the-cli")["KeyCount"])
     result = json.loads(s3.get_object(Bucket=bucket, Key="results/by-the-cli.jpg.json")["Body"].read())
-    assert result["result"]["predictions"][0]["label"] == "skyscraper"
+    assert result["result"]["predictions"][0]["label"] == "Egyptian cat"
 
 
 def test_the_api_listens_where_it_says_so_and_knows_the_uploads(local: Local) -> None:
@@ -131,7 +130,7 @@ def test_the_api_listens_where_it_says_so_and_knows_the_uploads(local: Local) ->
 def test_requests_may_name_the_photo_in_the_bucket_that_it_tells_of(local: Local) -> None:
     (uri,) = re.findall(r"s3://photos/\S+\.jpg", local.greeting)
     answer: dict[str, Any] = post_json(f"http://127.0.0.1:{local.port}/v1/classify", {"s3_uri": uri})
-    assert answer["predictions"][0]["label"] == "skyscraper"
+    assert answer["predictions"][0]["label"] == "Egyptian cat"
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from support import BUNDLE, ROOT, answer_of, recorded_event
+from support import DEFAULT_BUNDLE, ROOT, answer_of, recorded_event
 
 _SECONDS = 120
 
@@ -75,7 +75,7 @@ def test_a_function_is_restored_from_its_snapshot_and_answers() -> None:
     with api.serving() as address:
         environment = {
             **os.environ,
-            "LITELENS_BUNDLE": str(BUNDLE),
+            "LITELENS_BUNDLE": str(DEFAULT_BUNDLE),
             "PYTHONPATH": "",
             "AWS_LAMBDA_RUNTIME_API": address,
             "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start",

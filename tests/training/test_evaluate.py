@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import BUNDLE, LambdaContext, answer_of, classify_bytes
+from support import CIFAR_BUNDLE, LambdaContext, answer_of, classify_bytes
 
 from handlers.api import handler
 from litelens.bundle import load_bundle
@@ -18,7 +18,7 @@ from training.metrics import calibration_error
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier(load_bundle(BUNDLE), Limits(), threads=1)
+    return Classifier(load_bundle(CIFAR_BUNDLE), Limits(), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def test_the_handler_answers_for_test_images_what_the_evaluation_does(
 
 
 def test_the_manifest_states_the_accuracy_that_serving_has(classifier: Classifier, test_split: Split) -> None:
-    metrics = json.loads((BUNDLE / "manifest.json").read_text())["metrics"]
+    metrics = json.loads((CIFAR_BUNDLE / "manifest.json").read_text())["metrics"]
     served = serve(classifier, test_split)
     right = served.right(test_split.classes)
     assert metrics["test_images"] + metrics["test_duplicates"] == len(test_split)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from support import BUNDLE
+from support import DEFAULT_BUNDLE
 
 from litelens.bundle import load_bundle
 from litelens.engines import OpenVINO
@@ -25,7 +25,7 @@ FILES = ["large.jpg", "turned.jpg", "transparent.png", "photo.webp", "photo.gif"
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return shutil.copytree(BUNDLE, tmp_path / "bundle")
+    return shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
 
 
 def manifest(bundle: Path) -> Any:
@@ -38,7 +38,7 @@ def contents(bundle: Path) -> dict[str, bytes]:
 
 def assert_expects_the_same(bundle: Path) -> None:
     """The bundled model's images, with confidences as other CPUs round them too."""
-    for made, committed in zip(load_bundle(bundle).golden, load_bundle(BUNDLE).golden, strict=True):
+    for made, committed in zip(load_bundle(bundle).golden, load_bundle(DEFAULT_BUNDLE).golden, strict=True):
         assert (made.file, made.label) == (committed.file, committed.label)
         assert (made.confidence, made.lead) == pytest.approx((committed.confidence, committed.lead), abs=0.01)
 
@@ -46,10 +46,10 @@ def assert_expects_the_same(bundle: Path) -> None:
 def test_the_committed_bundle_has_what_training_makes(bundle: Path) -> None:
     shutil.rmtree(bundle / "golden")
     assert add_golden_images(bundle) == []
-    assert contents(bundle) == contents(BUNDLE)
+    assert contents(bundle) == contents(DEFAULT_BUNDLE)
     assert_expects_the_same(bundle)
-    assert list(manifest(bundle)) == list(manifest(BUNDLE))
-    assert (bundle / "model.tflite").read_bytes() == (BUNDLE / "model.tflite").read_bytes()
+    assert list(manifest(bundle)) == list(manifest(DEFAULT_BUNDLE))
+    assert (bundle / "model.tflite").read_bytes() == (DEFAULT_BUNDLE / "model.tflite").read_bytes()
 
 
 def test_a_bundle_without_golden_images_gets_them(bundle: Path) -> None:
@@ -58,7 +58,7 @@ def test_a_bundle_without_golden_images_gets_them(bundle: Path) -> None:
     shutil.rmtree(bundle / "golden")
     add_golden_images(bundle)
     assert_expects_the_same(bundle)
-    assert list(manifest(bundle)) == list(manifest(BUNDLE))
+    assert list(manifest(bundle)) == list(manifest(DEFAULT_BUNDLE))
 
 
 def test_where_the_engines_differ_no_image_is_golden(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,15 +76,15 @@ def test_where_the_engines_differ_no_image_is_golden(bundle: Path, monkeypatch: 
 
 @pytest.mark.parametrize(("side", "crop"), [(32, 1.0), (224, 1.0), (224, 0.875), (299, 0.875), (480, 1.0)])
 def test_the_large_jpeg_is_decoded_at_a_reduced_size_whatever_the_model_takes(side: int, crop: float) -> None:
-    spec = dataclasses.replace(load_bundle(BUNDLE).preprocessing, height=side, width=side, crop=crop)
-    with Image.open(SAMPLES / "chelsea.jpg") as photo:
+    spec = dataclasses.replace(load_bundle(DEFAULT_BUNDLE).preprocessing, height=side, width=side, crop=crop)
+    with Image.open(SAMPLES / "cat.jpg") as photo:
         decoded = decode(golden._large(photo, spec), Limits(), spec)
     assert decoded.rgb.width < decoded.width
 
 
 def test_the_turned_jpeg_lies_on_its_side_and_is_upright_again() -> None:
-    with Image.open(SAMPLES / "rocket.jpg") as photo:
-        data = golden._turned(photo, load_bundle(BUNDLE).preprocessing)
+    with Image.open(SAMPLES / "cat.jpg") as photo:
+        data = golden._turned(photo, load_bundle(DEFAULT_BUNDLE).preprocessing)
         size = photo.size
     with Image.open(BytesIO(data)) as lying:
         assert lying.size == size[::-1]
@@ -93,7 +93,7 @@ def test_the_turned_jpeg_lies_on_its_side_and_is_upright_again() -> None:
 
 
 def test_the_committed_images_have_labels_that_lead_by_more_than_engines_differ() -> None:
-    images = load_bundle(BUNDLE).golden
+    images = load_bundle(DEFAULT_BUNDLE).golden
     assert len(images) == len(FILES)
     assert all(image.lead > TOLERANCE for image in images)
 
@@ -104,7 +104,7 @@ def test_where_no_label_leads_by_so_much_the_one_that_leads_most_is_taken(
     monkeypatch.setattr(golden, "TOLERANCE", 2.0)
     add_golden_images(bundle)
     most = {image.file: image.lead for image in load_bundle(bundle).golden}
-    assert all(most[image.file] >= image.lead for image in load_bundle(BUNDLE).golden)
+    assert all(most[image.file] >= image.lead for image in load_bundle(DEFAULT_BUNDLE).golden)
 
 
 def test_a_bundle_without_golden_images_is_not_published_as_no_release_would_take_it() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from PIL import Image
-from support import BUNDLE, DATA, ROCKET, ROOT, encoded, require
+from support import CIFAR_BUNDLE, DATA, DEFAULT_BUNDLE, ROCKET, ROOT, encoded, require
 
 from handlers.bodies import IMAGE_TYPES
 from litelens.bundle import load_bundle
@@ -114,7 +114,7 @@ def test_the_manifest_says_what_was_done_and_measured(folder: Path) -> None:
     assert manifest["threshold"] == manifest["metrics"]["threshold"]
     assert manifest["quantization"]["converter"] == "TFLiteConverter"
     assert [field for field in manifest if field != "warnings"] == [
-        field for field in document(BUNDLE / "manifest.json") if field != "warnings"
+        field for field in document(DEFAULT_BUNDLE / "manifest.json") if field != "warnings"
     ]
 
 
@@ -572,12 +572,12 @@ def test_cats_vs_dogs_runs_through_on_real_photos(tmp_path: Path) -> None:
 
 
 def test_the_bundled_model_is_integers_only() -> None:
-    check_integer_only((BUNDLE / "model.tflite").read_bytes())
+    check_integer_only((CIFAR_BUNDLE / "model.tflite").read_bytes())
 
 
 def test_the_bundled_model_has_plain_operators_only() -> None:
     interpreter = Interpreter(
-        model_path=str(BUNDLE / "model.tflite"),
+        model_path=str(CIFAR_BUNDLE / "model.tflite"),
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     operators = {operator["op_name"] for operator in interpreter._get_ops_details()}

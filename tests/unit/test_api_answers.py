@@ -7,17 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, content_type_of, event
+from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, content_type_of, event
 from test_api_docs import DOCS_FILES
 
 from handlers.api import create_handler
 from handlers.openapi import OPERATIONS
+from litelens.bundle import load_bundle
 from litelens.images import Limits
 from settings import Settings
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
 ORIGIN = "https://photos.example.com"
+MODEL = "{0.name}/{0.version}".format(load_bundle(DEFAULT_BUNDLE))
 PHOTO = ROCKET.read_bytes()
 DOCUMENTS = ("/openapi.json", "/docs", *DOCS_FILES)
 ROUTES = [
@@ -68,7 +70,7 @@ def sent_with(request: dict[str, Any], **headers: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def open_to_a_site() -> Handle:
     """A handler that the pages of one other site may call."""
-    handler = create_handler(Settings(BUNDLE, Limits(), threads=1, cors_origin=ORIGIN))
+    handler = create_handler(Settings(DEFAULT_BUNDLE, Limits(), threads=1, cors_origin=ORIGIN))
     return lambda event: handler(event, LambdaContext())
 
 
@@ -76,7 +78,7 @@ def open_to_a_site() -> Handle:
 def without_report(tmp_path: Path) -> Handle:
     """A handler whose bundle has neither a report nor metrics."""
     for name in ("manifest.json", "model.tflite"):
-        shutil.copy(BUNDLE / name, tmp_path)
+        shutil.copy(DEFAULT_BUNDLE / name, tmp_path)
     handler = create_handler(Settings(tmp_path, Limits(), threads=1))
     return lambda event: handler(event, LambdaContext())
 
@@ -88,7 +90,7 @@ def test_every_answer_names_its_request_and_its_model(handle: Handle, name: str)
     assert response["statusCode"] == status
     headers = headers_of(response)
     assert headers["x-request-id"] == request["requestContext"]["requestId"]
-    assert headers["litelens-model"] == "cifar100-resnet50/0.3.0"
+    assert headers["litelens-model"] == MODEL
     assert headers["x-content-type-options"] == "nosniff"
     is_cached = request["path"] in CACHED and status == 200
     assert headers["cache-control"] == ("private, max-age=3600" if is_cached else "no-store")
@@ -101,7 +103,7 @@ def test_an_event_that_is_not_api_gateways_gets_the_same_headers(handle: Handle,
     assert response["statusCode"] == 500
     assert content_type_of(response) == "application/problem+json"
     assert headers["x-request-id"] == answer_of(response)["request_id"] == LambdaContext.aws_request_id
-    assert headers["litelens-model"] == "cifar100-resnet50/0.3.0"
+    assert headers["litelens-model"] == MODEL
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["cache-control"] == "no-store"
 

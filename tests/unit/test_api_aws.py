@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from aws import Answer, Clock, error, failing_aws, found, new_bucket, say_nothing, still_clock
-from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, classify_json, content_type_of
+from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, classify_json, content_type_of
 
 from adapters.objects import s3_client
 from handlers.api import create_handler
@@ -48,7 +48,7 @@ def put(bucket: str, key: str, body: bytes) -> None:
 
 def handle_with(bucket: str, max_bytes: int = MAX_BYTES) -> Handle:
     """A handler that reads this bucket, and takes so many bytes of an image in a request."""
-    settings = Settings(BUNDLE, Limits(max_bytes), 1, MAX_BYTES, frozenset([bucket]))
+    settings = Settings(DEFAULT_BUNDLE, Limits(max_bytes), 1, MAX_BYTES, frozenset([bucket]))
     handler = create_handler(settings)
     return lambda event: handler(event, LambdaContext())
 

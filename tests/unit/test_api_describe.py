@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aws import AWS_TEXT, Clock, aws_at, still_clock
 from converse import HANGS, ConverseServer, Reply, answer, converse_server, failure, refusal
-from support import BUNDLE, ROCKET, LambdaContext, event
+from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, event
 from test_api_aws import problem_of, put, succeeded
 from test_forms import FORM_TYPE, form
 
@@ -65,7 +65,7 @@ def bedrock(monkeypatch: pytest.MonkeyPatch) -> Iterator[ConverseServer]:
 
 @pytest.fixture
 def handle_describe(bedrock: ConverseServer) -> Handle:
-    settings = Settings(BUNDLE, Limits(), threads=1, buckets=frozenset(["photos"]), describe_model=MODEL)
+    settings = Settings(DEFAULT_BUNDLE, Limits(), threads=1, buckets=frozenset(["photos"]), describe_model=MODEL)
     handler = api.create_handler(settings)
     return lambda event: handler(event, LambdaContext())
 
@@ -148,7 +148,7 @@ def test_a_model_that_says_nothing_is_a_timeout(handle_describe: Handle, bedrock
         def get_remaining_time_in_millis(self) -> int:
             return 4_500
 
-    settings = Settings(BUNDLE, Limits(), threads=1, describe_model=MODEL)
+    settings = Settings(DEFAULT_BUNDLE, Limits(), threads=1, describe_model=MODEL)
     bedrock.script(HANGS)
     response = api.create_handler(settings)(describe(PHOTO_JSON), Hurried())
     assert problem_of(response) == (504, "describe_timeout")

@@ -155,14 +155,14 @@ class TestForms:
         parts = [
             ("top_k", "2"),
             ("image", PHOTO),
-            ("threshold", "0.1"),
+            ("threshold", "0.01"),
             ("heatmap", "TRUE"),
-            ("heatmap_label", "rocket"),
+            ("heatmap_label", "goldfish"),
         ]
         answer = succeeded(handle(classify_form(form(*parts[::order]))))
         assert len(answer["predictions"]) == 2
         assert answer["uncertain"] is False
-        assert answer["heatmap"]["label"] == "rocket"
+        assert answer["heatmap"]["label"] == "goldfish"
 
     def test_fields_go_before_the_query(self, handle: Handle) -> None:
         made = event(
@@ -234,11 +234,11 @@ class TestSeveralImages:
         assert problem["type"] == f"urn:litelens:problem:{code}"
 
     def test_options_hold_for_all(self, handle: Handle) -> None:
-        document = {"images": [GREY_JSON, PHOTO_JSON], "top_k": 2, "threshold": 0, "heatmap_label": "rocket"}
+        document = {"images": [GREY_JSON, PHOTO_JSON], "top_k": 2, "threshold": 0, "heatmap_label": "goldfish"}
         for result in succeeded(handle(classify_json(document)))["results"]:
             assert len(result["predictions"]) == 2
             assert result["uncertain"] is False
-            assert result["heatmap"]["label"] == "rocket"
+            assert result["heatmap"]["label"] == "goldfish"
 
 
 @pytest.mark.parametrize(

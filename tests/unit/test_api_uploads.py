@@ -9,7 +9,7 @@ import pytest
 import urllib3
 from aws import failing_aws, found
 from bulk import Context, Put, batch, classify_uploads, new_settings, notification, record, results_of
-from support import BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, event
+from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, event
 from test_api_aws import MAX_BYTES, problem_of, put, succeeded
 from test_uploads import id_made_at
 
@@ -39,7 +39,7 @@ def handle_s3(settings: Settings) -> Handle:
 
 @pytest.fixture
 def handle_faults() -> Handle:
-    return handle_with(Settings(BUNDLE, Limits(), 1, upload_bucket="photos", results_table="results"))
+    return handle_with(Settings(DEFAULT_BUNDLE, Limits(), 1, upload_bucket="photos", results_table="results"))
 
 
 def handle_with(settings: Settings) -> Handle:

@@ -14,7 +14,7 @@ import pytest
 from cfnlint.api import lint
 from samcli.yamlhelper import yaml_parse
 from states import backfills, definition
-from support import BUNDLE, ROOT
+from support import DEFAULT_BUNDLE, ROOT
 from template import parameters
 
 from handlers.answers import BulkResult, Classification, GroupConfidence, LabelConfidence, Model, Photo, Timing
@@ -238,7 +238,7 @@ def test_a_full_batch_fits_into_a_state_on_its_way_in_and_out() -> None:
 
 def largest_result() -> BulkResult:
     """As large as the bundled model makes them."""
-    bundle = load_bundle(BUNDLE)
+    bundle = load_bundle(DEFAULT_BUNDLE)
     label = max(bundle.labels, key=len)
     group = max(bundle.groups or [""], key=len)
     shown = Classification(

@@ -24,7 +24,7 @@ from bulk import (
 )
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
-from support import BUNDLE, ROCKET, encoded
+from support import CAT, DEFAULT_BUNDLE, encoded
 
 from adapters.calls import aws_client
 from adapters.errors import StorageUnavailable
@@ -39,7 +39,7 @@ from litelens.bundle import load_bundle
 from litelens.engines import LiteRT
 from settings import Settings, SettingsError
 
-PHOTO = ROCKET.read_bytes()
+PHOTO = CAT.read_bytes()
 LONG_KEY = "uploads/" + "k" * 1016
 KEYS = ["uploads/cat.jpg", "uploads/a b+c.jpg", "uploads/ü/ß%2F#?.jpg", "uploads/" + "é" * 508, LONG_KEY]
 
@@ -108,7 +108,7 @@ def test_an_image_gets_its_result_in_the_table_and_beside_it(settings: Settings,
     assert take(settings, told(arrived)) == []
     (result,) = results_of(settings, key)
     assert isinstance(result.result, Classification)
-    assert result.result.predictions[0].label == "skyscraper"
+    assert result.result.predictions[0].label == "Egyptian cat"
     assert (result.bucket, result.key, result.revision) == (arrived.bucket, key, arrived.etag)
     assert saved_object(settings, key) == result
 
@@ -324,7 +324,7 @@ def test_a_result_that_was_saved_before_the_rest_failed_is_not_inferred_again(
 def test_a_new_model_makes_a_result_of_its_own(settings: Settings, tmp_path: Any) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     assert take(settings, told(arrived)) == []
-    new = shutil.copytree(BUNDLE, tmp_path / "bundle")
+    new = shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
     manifest = json.loads((new / "manifest.json").read_text())
     (new / "manifest.json").write_text(json.dumps(manifest | {"version": "9.0.0"}))
     # The message comes again while the function is being replaced.
@@ -332,7 +332,7 @@ def test_a_new_model_makes_a_result_of_its_own(settings: Settings, tmp_path: Any
     assert take(settings, told(arrived)) == []
     assert [result.model.version for result in results_of(settings, KEYS[0])] == [
         "9.0.0",
-        load_bundle(BUNDLE).version,
+        load_bundle(DEFAULT_BUNDLE).version,
     ]
     assert saved_object(settings, KEYS[0]).model.version == "9.0.0"
 

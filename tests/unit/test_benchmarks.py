@@ -12,7 +12,7 @@ import pytest
 from ai_edge_litert.interpreter import Interpreter
 from keras import layers
 from PIL import Image
-from support import BUNDLE, ROCKET, encoded
+from support import CIFAR_BUNDLE, ROCKET, encoded
 
 from benchmarks import __main__, contest, contest_page, fit, network, photos, report
 from benchmarks.contest import Accuracy, Timing, ratio, reference
@@ -33,7 +33,7 @@ from benchmarks.photos import Images
 from benchmarks.report import Options, Part
 from litelens.preprocessing import Preprocessing
 
-MODEL = BUNDLE / "model.tflite"
+MODEL = CIFAR_BUNDLE / "model.tflite"
 COLOURS = ("red", "green", "blue")
 
 

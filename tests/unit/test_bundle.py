@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import BUNDLE
+from support import CIFAR_BUNDLE, DEFAULT_BUNDLE
 
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier
@@ -18,8 +18,8 @@ Change = Callable[[dict[str, Any]], object]
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A copy of the bundled model that a test may damage."""
-    return shutil.copytree(BUNDLE, tmp_path / "bundle")
+    """A copy of a bundled model that a test may damage."""
+    return shutil.copytree(CIFAR_BUNDLE, tmp_path / "bundle")
 
 
 def change_manifest(bundle: Path, change: Change) -> None:
@@ -40,9 +40,11 @@ def start(bundle: Path) -> Classifier:
     return Classifier(load_bundle(bundle), Limits(), threads=1)
 
 
-def test_the_bundled_model_starts() -> None:
-    classifier = start(BUNDLE)
-    assert len(classifier.bundle.labels) == 100
+@pytest.mark.parametrize(("folder", "labels", "groups"), [(DEFAULT_BUNDLE, 1000, 52), (CIFAR_BUNDLE, 100, 20)])
+def test_a_bundled_model_starts(folder: Path, labels: int, groups: int) -> None:
+    classifier = start(folder)
+    assert len(classifier.bundle.labels) == labels
+    assert len(set(classifier.bundle.groups.values())) == groups
     assert classifier.warm_up() > 0
 
 
@@ -138,7 +140,7 @@ def test_a_bundle_needs_no_groups(bundle: Path, change: Change) -> None:
 
 
 def test_the_bundled_models_groups_are_read() -> None:
-    groups = load_bundle(BUNDLE).groups
+    groups = load_bundle(CIFAR_BUNDLE).groups
     assert len(groups) == 100
     assert groups["rocket"] == "vehicles 2"
 

@@ -4,7 +4,7 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
-from support import BUNDLE, ROCKET, encoded
+from support import DEFAULT_BUNDLE, ROCKET, encoded
 
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier, Options, Timing, entropy, softmax
@@ -14,21 +14,21 @@ from litelens.images import Limits, decode
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier(load_bundle(BUNDLE), Limits(), threads=1)
+    return Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1)
 
 
 def test_predictions_are_probabilities_best_first(classifier: Classifier) -> None:
-    prediction = classifier.classify(ROCKET.read_bytes(), Options(top_k=100))
+    prediction = classifier.classify(ROCKET.read_bytes(), Options(top_k=1000))
     confidences = [c.confidence for c in prediction.candidates]
     assert sum(confidences) == pytest.approx(1, abs=1e-5)
     assert confidences == sorted(confidences, reverse=True)
-    assert sorted(c.index for c in prediction.candidates) == list(range(100))
+    assert sorted(c.index for c in prediction.candidates) == list(range(1000))
     assert all(classifier.bundle.labels[c.index] == c.label for c in prediction.candidates)
 
 
-@pytest.mark.parametrize("top_k", [1, 5, 100, 10**9])
+@pytest.mark.parametrize("top_k", [1, 5, 1000, 10**9])
 def test_top_k_says_how_many(classifier: Classifier, top_k: int) -> None:
-    assert len(classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k)).candidates) == min(top_k, 100)
+    assert len(classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k)).candidates) == min(top_k, 1000)
 
 
 @pytest.mark.parametrize("top_k", [0, -1])
@@ -38,7 +38,7 @@ def test_top_k_out_of_range_is_refused(classifier: Classifier, top_k: int) -> No
 
 
 def test_uncertain_means_below_the_threshold() -> None:
-    bundle = load_bundle(BUNDLE)
+    bundle = load_bundle(DEFAULT_BUNDLE)
     confidence = Classifier(bundle, Limits(), 1).classify(ROCKET.read_bytes()).candidates[0].confidence
     for threshold, uncertain in ((confidence, False), (np.nextafter(confidence, 1), True)):
         classifier = Classifier(dataclasses.replace(bundle, threshold=float(threshold)), Limits(), 1)
@@ -70,15 +70,15 @@ def test_an_option_that_cannot_be_is_refused_before_the_image_is_read(
 
 
 def test_a_group_has_the_sum_of_its_labels(classifier: Classifier) -> None:
-    prediction = classifier.classify(ROCKET.read_bytes(), Options(top_k=100))
+    prediction = classifier.classify(ROCKET.read_bytes(), Options(top_k=1000))
     assert prediction.group is not None
     members = [c.confidence for c in prediction.candidates if c.group == prediction.group.label]
-    assert len(members) == 5
+    assert len(members) > 1
     assert prediction.group.confidence == pytest.approx(sum(members), abs=1e-6)
 
 
 def test_one_group_of_all_labels_is_no_more_than_certain() -> None:
-    bundle = load_bundle(BUNDLE)
+    bundle = load_bundle(DEFAULT_BUNDLE)
     one = dataclasses.replace(bundle, groups=dict.fromkeys(bundle.labels, "things"))
     group = Classifier(one, Limits(), 1).classify(ROCKET.read_bytes()).group
     assert group is not None
@@ -87,7 +87,7 @@ def test_one_group_of_all_labels_is_no_more_than_certain() -> None:
 
 
 def test_there_is_no_group_without_groups() -> None:
-    prediction = Classifier(dataclasses.replace(load_bundle(BUNDLE), groups={}), Limits(), 1).classify(
+    prediction = Classifier(dataclasses.replace(load_bundle(DEFAULT_BUNDLE), groups={}), Limits(), 1).classify(
         ROCKET.read_bytes()
     )
     assert prediction.group is None
@@ -95,12 +95,12 @@ def test_there_is_no_group_without_groups() -> None:
 
 
 def test_confidences_are_the_softmax_of_the_logits_divided_by_the_temperature() -> None:
-    bundle = dataclasses.replace(load_bundle(BUNDLE), temperature=2.5)
+    bundle = dataclasses.replace(load_bundle(DEFAULT_BUNDLE), temperature=2.5)
     classifier = Classifier(bundle, Limits(), threads=1)
     image = decode(ROCKET.read_bytes(), Limits(), bundle.preprocessing)
     logits = classifier.logits(image.pixels(bundle.preprocessing))
     expected = softmax(logits / np.float32(2.5))
-    for candidate in classifier.classify(ROCKET.read_bytes(), Options(top_k=100)).candidates:
+    for candidate in classifier.classify(ROCKET.read_bytes(), Options(top_k=1000)).candidates:
         assert candidate.confidence == pytest.approx(expected[candidate.index], abs=1e-6)
 
 
@@ -130,7 +130,7 @@ def test_the_timing_is_in_milliseconds(classifier: Classifier, monkeypatch: pyte
 
 def test_the_limits_reach_the_decoder() -> None:
     with pytest.raises(ImageTooLarge):
-        Classifier(load_bundle(BUNDLE), Limits(pixels=100), 1).classify(ROCKET.read_bytes())
+        Classifier(load_bundle(DEFAULT_BUNDLE), Limits(pixels=100), 1).classify(ROCKET.read_bytes())
 
 
 def test_softmax_survives_extreme_scores() -> None:
@@ -146,6 +146,6 @@ def test_entropy_is_in_bits(probabilities: list[float], bits: float) -> None:
 
 
 def test_the_entropy_of_a_prediction_is_that_of_all_labels(classifier: Classifier) -> None:
-    few, all_labels = (classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k)) for top_k in (1, 100))
+    few, all_labels = (classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k)) for top_k in (1, 1000))
     expected = sum(c.confidence * math.log2(1 / c.confidence) for c in all_labels.candidates if c.confidence)
     assert few.entropy == all_labels.entropy == pytest.approx(expected, abs=1e-4)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from aws import aws_at, new_bucket
 from fake_api import Request, Response, answering, in_turn, labelled, refused
-from support import ROCKET, free_port
+from support import CAT, free_port
 
 from client.__main__ import main
 from client.output import COLUMNS
@@ -27,7 +27,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def photos(tmp_path: Path) -> str:
     """A folder with two photos and a file that is none."""
     for name in ("a.jpg", "c.jpg"):
-        (tmp_path / name).symlink_to(ROCKET)
+        (tmp_path / name).symlink_to(CAT)
     (tmp_path / "b.jpg").write_text("hello")
     return str(tmp_path)
 
@@ -41,14 +41,14 @@ def refused_as_usage(capsys: pytest.CaptureFixture[str], *arguments: str) -> str
 
 
 def test_a_photo_gets_five_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["classify", "--", str(ROCKET)]) == 0
+    assert main(["classify", "--", str(CAT)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[:2]] == ["skyscraper", "rocket"]
+    assert [line.split("  ")[0] for line in lines[:2]] == ["Egyptian cat", "tabby cat"]
     assert sum(line.endswith("%") for line in lines) == DEFAULT_TOP_K == 5
 
 
 def test_as_many_labels_come_as_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["classify", str(ROCKET), "--top-k", "2", "--json"]) == 0
+    assert main(["classify", str(CAT), "--top-k", "2", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["predictions"]) == 2
 
 
@@ -56,7 +56,7 @@ def test_as_many_labels_come_as_are_asked_for(capsys: pytest.CaptureFixture[str]
 def test_the_threshold_decides_what_is_uncertain(
     threshold: str, uncertain: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["classify", str(ROCKET), "--threshold", threshold, "--json"]) == 0
+    assert main(["classify", str(CAT), "--threshold", threshold, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["uncertain"] is uncertain
 
 
@@ -65,7 +65,7 @@ def test_a_folder_gives_a_row_for_each_image_in_order(photos: str, capsys: pytes
     captured = capsys.readouterr()
     rows = list(csv.DictReader(StringIO(captured.out)))
     assert [row["image"] for row in rows] == [f"{photos}/{name}.jpg" for name in "abc"]
-    assert [row["label"] for row in rows] == ["skyscraper", "", "skyscraper"]
+    assert [row["label"] for row in rows] == ["Egyptian cat", "", "Egyptian cat"]
     assert [row["error_code"] for row in rows] == ["", "not_an_image", ""]
     assert captured.err.endswith("1 of 3 could not be classified.\n")
 
@@ -80,10 +80,10 @@ def test_a_folder_gives_a_table(photos: str, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_folder_with_one_photo_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "a.jpg").symlink_to(ROCKET)
+    (tmp_path / "a.jpg").symlink_to(CAT)
     assert main(["classify", str(tmp_path)]) == 0
     _, row = capsys.readouterr().out.splitlines()
-    assert row.split()[:2] == [f"{tmp_path}/a.jpg", "skyscraper"]
+    assert row.split()[:3] == [f"{tmp_path}/a.jpg", "Egyptian", "cat"]
 
 
 def test_a_folder_with_one_bad_photo_names_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,7 +104,7 @@ def test_other_files_in_a_folder_are_mentioned(photos: str, capsys: pytest.Captu
 
 
 def test_a_file_that_is_not_there_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["classify", str(tmp_path / "nothing.jpg"), str(ROCKET), "--json"]) == 1
+    assert main(["classify", str(tmp_path / "nothing.jpg"), str(CAT), "--json"]) == 1
     failed, done = map(json.loads, capsys.readouterr().out.splitlines())
     assert failed["problem"]["detail"].endswith("nothing.jpg cannot be read: No such file or directory.")
     assert done["status"] == "done"
@@ -152,7 +152,7 @@ def test_a_file_that_is_too_large_is_not_even_read(
 
 def test_a_photo_may_be_larger_than_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELENS_MAX_BYTES", "1000")
-    assert main(["classify", str(ROCKET)]) == 0
+    assert main(["classify", str(CAT)]) == 0
 
 
 def test_the_bundled_model_answers_where_none_is_named(
@@ -160,24 +160,24 @@ def test_the_bundled_model_answers_where_none_is_named(
 ) -> None:
     monkeypatch.delenv("LITELENS_BUNDLE")
     monkeypatch.chdir(tmp_path)
-    assert main(["classify", str(ROCKET)]) == 0
-    assert "skyscraper" in capsys.readouterr().out
+    assert main(["classify", str(CAT)]) == 0
+    assert "Egyptian cat" in capsys.readouterr().out
 
 
 def test_a_damaged_bundle_is_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LITELENS_BUNDLE", str(tmp_path))
     with pytest.raises(SystemExit, match=r"manifest\.json cannot be read"):
-        main(["classify", str(ROCKET)])
+        main(["classify", str(CAT)])
 
 
 def test_photos_in_s3_are_classified_on_this_machine(moto_server: str, capsys: pytest.CaptureFixture[str]) -> None:
     from adapters.objects import s3_client
 
     bucket = new_bucket()
-    s3_client().put_object(Bucket=bucket, Key="in/a ü.jpg", Body=ROCKET.read_bytes())
+    s3_client().put_object(Bucket=bucket, Key="in/a ü.jpg", Body=CAT.read_bytes())
     assert main(["classify", f"s3://{bucket}/in/", f"s3://{bucket}/none.jpg", "--json"]) == 1
     done, failed = map(json.loads, capsys.readouterr().out.splitlines())
-    assert (done["source"], done["predictions"][0]["label"]) == (f"s3://{bucket}/in/a ü.jpg", "skyscraper")
+    assert (done["source"], done["predictions"][0]["label"]) == (f"s3://{bucket}/in/a ü.jpg", "Egyptian cat")
     assert failed["problem"]["code"] == "object_not_found"
 
 
@@ -197,7 +197,7 @@ def test_an_api_is_asked_with_its_key_from_the_environment(
     with answering(in_turn(labelled("cat", confidence=0.9))) as (url, requests):
         monkeypatch.setenv("LITELENS_URL", url)
         monkeypatch.setenv("LITELENS_API_KEY", "key-of-the-tests")
-        assert main(["classify", str(ROCKET), "--top-k", "1", "--threshold", "0.5"]) == 0
+        assert main(["classify", str(CAT), "--top-k", "1", "--threshold", "0.5"]) == 0
     assert capsys.readouterr().out == "cat   90.0%\n"
     assert requests[0].path == "/v1/classify?top_k=1&threshold=0.5"
     assert requests[0].headers["x-api-key"] == "key-of-the-tests"
@@ -205,8 +205,8 @@ def test_an_api_is_asked_with_its_key_from_the_environment(
 
 def test_an_empty_url_is_this_machine(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("LITELENS_URL", f"http://127.0.0.1:{free_port()}")
-    assert main(["classify", str(ROCKET), "--url", ""]) == 0
-    assert "skyscraper" in capsys.readouterr().out
+    assert main(["classify", str(CAT), "--url", ""]) == 0
+    assert "Egyptian cat" in capsys.readouterr().out
 
 
 def test_an_api_is_asked_for_several_images_at_once_and_their_order_is_kept(
@@ -241,8 +241,8 @@ def test_an_api_reads_objects_itself(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_an_apis_problem_names_the_request(capsys: pytest.CaptureFixture[str]) -> None:
     with answering(in_turn(refused(500, "internal_error", "Something broke."))) as (url, _):
-        assert main(["classify", str(ROCKET), "--url", url]) == 1
-    assert capsys.readouterr().err == f"{ROCKET}: Something broke. (request request-1)\n"
+        assert main(["classify", str(CAT), "--url", url]) == 1
+    assert capsys.readouterr().err == f"{CAT}: Something broke. (request request-1)\n"
 
 
 @pytest.mark.parametrize("parallel", ["1", "4"])
@@ -250,7 +250,7 @@ def test_an_api_that_is_down_is_not_asked_for_every_image(
     parallel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(50):
-        (tmp_path / f"{number}.jpg").symlink_to(ROCKET)
+        (tmp_path / f"{number}.jpg").symlink_to(CAT)
     asked: list[Path] = []
     read_bytes = Path.read_bytes
 

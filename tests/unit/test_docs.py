@@ -7,16 +7,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from support import BUNDLE, ROOT, anchors
+from support import CIFAR_BUNDLE, DEFAULT_BUNDLE, ROOT, anchors
 from template import gateway_codes, parameters
 
-from benchmarks import photos
 from client.__main__ import _parser as client_parser
 from handlers import problems
 from handlers.bodies import BINARY_TYPES, IMAGE_TYPES
 from handlers.openapi import OPERATIONS
 from litelens.images import FORMATS, Limits
-from settings import DEFAULT_MAX_UPLOAD_BYTES, Settings
+from settings import DEFAULT_MAX_UPLOAD_BYTES, DEFAULT_MODEL, Settings
 from training.__main__ import BROUGHT
 from training.__main__ import _parser as training_parser
 from training.preset import load_preset
@@ -51,11 +50,23 @@ def test_the_page_on_the_api_lists_every_problem_with_its_status() -> None:
     assert listed == {code: str(status) for code, status in (kinds | gateway_codes()).items()}
 
 
-def test_the_readme_states_the_bundled_models_accuracy() -> None:
-    metrics = json.loads((BUNDLE / "manifest.json").read_text())["metrics"]
-    assert f"{metrics['int8_top1']:.1%} top-1" in README
-    assert f"{metrics['fp32_top1']:.1%} in fp32" in README
-    assert f"agree on {metrics['agreement']:.1%}" in README
+def test_the_readme_states_what_was_measured_of_the_bundled_models() -> None:
+    everyday = json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())
+    measured = everyday["metrics"]
+    words = " ".join(README.split())
+    assert f"for {measured['agreement']:.1%} of {measured['test_images']} photos" in words
+    assert f"at {everyday['threshold']} one label has more" in words
+    assert everyday["training"]["origin"]["weights"].rpartition(" package ")[2] in words
+    cifar = json.loads((CIFAR_BUNDLE / "manifest.json").read_text())["metrics"]
+    assert f"{cifar['int8_top1']:.1%} top-1" in words
+    assert f"{cifar['fp32_top1']:.1%} in fp32" in words
+    assert f"agree on {cifar['agreement']:.1%}" in words
+
+
+def test_the_readme_shows_how_to_serve_either_bundle() -> None:
+    assert "(`make run`)" in README
+    assert f"`make run BUNDLE={CIFAR_BUNDLE.relative_to(ROOT)}`" in README
+    assert f"`Model={CIFAR_BUNDLE.name}`" in README
 
 
 def test_the_page_on_training_lists_every_preset() -> None:
@@ -159,9 +170,11 @@ def test_the_template_builds_with_the_dockerfiles_defaults() -> None:
         assert defaults[name.upper()] == parameters()[name]["Default"]
 
 
-def test_the_model_of_the_template_is_the_one_that_is_measured() -> None:
-    assert f"models/{parameters()['Model']['Default']}" == photos.DEFAULT_BUNDLE
-    assert f"BUNDLE ?= {photos.DEFAULT_BUNDLE}\n" in (ROOT / "Makefile").read_text()
+def test_the_same_model_is_the_default_of_every_tool() -> None:
+    (of_make,) = re.findall(r"^BUNDLE \?= models/(.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    deployed = re.findall(r'"Model=(.+?)"', (ROOT / "samconfig.toml").read_text())
+    assert {of_make, parameters()["Model"]["Default"], *deployed} == {DEFAULT_MODEL}
+    assert len(deployed) == 2
 
 
 def test_the_readme_has_the_figures_that_were_measured() -> None:

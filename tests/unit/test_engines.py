@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
-from support import BUNDLE
+from support import DEFAULT_BUNDLE
 
 from litelens.bundle import IMAGE, LOGITS, MAP, Bundle, Tensor, load_bundle
 from litelens.engines import ENGINES, Engine, LiteRT, OpenVINO, compile_ahead, load_engine
@@ -16,7 +16,7 @@ from litelens.errors import BundleError
 
 @pytest.fixture(scope="module")
 def bundle() -> Bundle:
-    return load_bundle(BUNDLE)
+    return load_bundle(DEFAULT_BUNDLE)
 
 
 @pytest.fixture(scope="module", params=ENGINES)
@@ -28,12 +28,12 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Engine:
 def copied(bundle: Bundle, tmp_path: Path) -> Bundle:
     """The bundle in a folder of the test's own."""
     folder = tmp_path / "bundle"
-    shutil.copytree(BUNDLE, folder)
+    shutil.copytree(DEFAULT_BUNDLE, folder)
     return dataclasses.replace(bundle, folder=folder)
 
 
 def some_levels(noise: np.random.Generator) -> NDArray[np.int8]:
-    return noise.integers(-128, 128, (1, 32, 32, 3), dtype=np.int8)
+    return noise.integers(-128, 128, (1, 260, 260, 3), dtype=np.int8)
 
 
 def test_the_manifest_tells_the_tensors_of_the_file(bundle: Bundle) -> None:
@@ -152,7 +152,7 @@ def test_litert_needs_nothing_compiled_ahead(copied: Bundle) -> None:
 @pytest.mark.parametrize("name", ENGINES)
 def test_tensors_that_are_not_the_manifests_are_told(bundle: Bundle, name: str) -> None:
     changed = {**bundle.tensors, LOGITS: dataclasses.replace(bundle.tensors[LOGITS], shape=(1, 10))}
-    with pytest.raises(BundleError, match=r"model.tflite .* logits int8 \(1, 100\).* says .* logits int8 \(1, 10\)"):
+    with pytest.raises(BundleError, match=r"model.tflite .* logits int8 \(1, 1000\).* says .* logits int8 \(1, 10\)"):
         load_engine(name, dataclasses.replace(bundle, tensors=changed), threads=1)
 
 

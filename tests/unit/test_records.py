@@ -17,7 +17,18 @@ from aws import error, failing_aws, still_clock
 from bulk import UPLOAD_REQUEST_ID, Context, Put, batch, left, new_settings, new_table, notification, put, record
 from converse import answer, converse_server
 from PIL import Image
-from support import BUNDLE, ROCKET, ROOT, LambdaContext, classify_bytes, classify_json, encoded, event, recorded_event
+from support import (
+    CAT,
+    DEFAULT_BUNDLE,
+    ROCKET,
+    ROOT,
+    LambdaContext,
+    classify_bytes,
+    classify_json,
+    encoded,
+    event,
+    recorded_event,
+)
 from written import Written, units, written_from_now_on
 
 from adapters.errors import StorageUnavailable
@@ -80,7 +91,7 @@ class TestRequests:
         handle(classify_bytes(PHOTO))
         (line,) = written.emitted()
         (log,) = written.logged("classified")
-        prediction = Classifier(load_bundle(BUNDLE), Limits(), threads=1).classify(PHOTO)
+        prediction = Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1).classify(PHOTO)
         assert units(line).items() >= (OF_AN_IMAGE | {"Requests": "Count", "Duration": "Milliseconds"}).items()
         assert line["Requests"] == line["Classified"] == line["Uncertain"] == [1.0]
         assert line["ImageBytes"] == [len(PHOTO)]
@@ -107,14 +118,8 @@ class TestRequests:
         assert written.values("Uncertain") == [1.0]
         assert written.logged("classified")[0]["uncertain"] is True
 
-    def test_an_image_that_the_model_is_sure_of_is_not_uncertain(self, written: Written) -> None:
-        settings = Settings(BUNDLE, Limits(), threads=1)
-        handler = api.create_handler(settings)
-        sure = dataclasses.replace(load_bundle(BUNDLE), threshold=0.5)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("handlers.operations.load_bundle", lambda _: sure)
-            handler = api.create_handler(settings)
-        handler(classify_bytes(PHOTO), LambdaContext())
+    def test_an_image_that_the_model_is_sure_of_is_not_uncertain(self, handle: Handle, written: Written) -> None:
+        handle(classify_bytes(CAT.read_bytes()))
         assert written.values("Uncertain") == [0.0]
 
     def test_every_request_has_a_line_with_its_id_its_route_and_its_engine(
@@ -142,7 +147,7 @@ class TestRequests:
     def test_an_error_of_ours_has_the_code_that_its_answer_has(
         self, written: Written, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        handler = api.create_handler(Settings(BUNDLE, Limits(), threads=1))
+        handler = api.create_handler(Settings(DEFAULT_BUNDLE, Limits(), threads=1))
         monkeypatch.setattr(LiteRT, "run", None)
         handler(classify_bytes(PHOTO), LambdaContext())
         (line,) = written.logged("failed")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from skimage import data
-from support import BUNDLE, DATA, ROCKET, encoded, require
+from support import CIFAR_BUNDLE, DATA, DEFAULT_BUNDLE, ROCKET, encoded, require
 
 from benchmarks import decoding
 from litelens.bundle import load_bundle
@@ -77,7 +77,7 @@ def all_pixels_of(file: bytes) -> bytes:
 
 @pytest.fixture(scope="module")
 def classifier() -> Classifier:
-    return Classifier(load_bundle(BUNDLE), Limits(), threads=1)
+    return Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -307,22 +307,22 @@ def test_a_damaged_jpeg_gives_an_input_or_an_input_error(patches: list[tuple[int
 
 
 def test_training_reads_a_photo_as_serving_does(classifier: Classifier, tmp_path: Path) -> None:
-    file = encoded(SAMPLES["coffee"].resize((1203, 801)), "JPEG", exif=orientation(6))
+    file = encoded(SAMPLES["coffee"].resize((2403, 1601)), "JPEG", exif=orientation(6))
     (tmp_path / "coffee.jpg").write_bytes(file)
     photos, _ = read_photos(tmp_path, classifier.bundle.preprocessing)
     served = decode(file, Limits(), classifier.bundle.preprocessing)
-    assert served.rgb.size < (801, 1203)
+    assert served.rgb.size == (801, 1202)
     assert np.array_equal(photos.pixels([0])[0], served.pixels(classifier.bundle.preprocessing))
     logits = classifier.logits(photos.pixels([0])[0])
     assert classifier.classify(file).candidates[0].index == logits.argmax()
 
 
 def test_a_prediction_tells_the_size_and_the_box_of_the_photo_itself(classifier: Classifier) -> None:
-    file = encoded(SAMPLES["coffee"].resize((1203, 801)), "JPEG", exif=orientation(6))
+    file = encoded(SAMPLES["coffee"].resize((2403, 1601)), "JPEG", exif=orientation(6))
     prediction = classifier.classify(file, Options(heat_map=True))
-    assert (prediction.width, prediction.height) == (801, 1203)
+    assert (prediction.width, prediction.height) == (1601, 2403)
     assert prediction.heat_map is not None
-    assert prediction.heat_map.box == (0, 201, 801, 1002)
+    assert prediction.heat_map.box == pytest.approx((88.055, 489.055, 1512.945, 1913.945))
 
 
 def test_real_photos_are_answered_as_by_all_their_pixels(classifier: Classifier) -> None:
@@ -340,8 +340,9 @@ def test_real_photos_are_answered_as_by_all_their_pixels(classifier: Classifier)
 
 
 def test_large_jpegs_of_test_images_are_classified_as_well_as_by_all_their_pixels(
-    classifier: Classifier, cifar100: Path
+    cifar100: Path,
 ) -> None:
+    classifier = Classifier(load_bundle(CIFAR_BUNDLE), Limits(), threads=1)
     with np.load(cifar100) as arrays:
         images, classes = arrays["x_test"][:300], arrays["y_test"][:300].reshape(-1)
     files = [encoded(Image.fromarray(image).resize((512, 512)), "JPEG", quality=90) for image in images]

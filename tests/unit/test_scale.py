@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from support import BUNDLE, ROCKET, ROOT
+from support import DEFAULT_BUNDLE, ROCKET, ROOT
 from template import parameters, synthesize_nested
 
 from adapters.results import ResultId
@@ -62,10 +62,12 @@ def test_the_defaults_are_the_templates() -> None:
 
 
 def test_a_result_has_the_size_that_is_counted_on() -> None:
-    shown = classification_of(Classifier(load_bundle(BUNDLE), Limits(), threads=1).classify(ROCKET.read_bytes()))
-    model = Model("cifar100-resnet50", "0.3.0")
+    shown = classification_of(
+        Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1).classify(ROCKET.read_bytes())
+    )
+    model = Model("everyday", "1.0.0")
     key, revision = "uploads/2026/11/21/photo-0001.jpg", "9b2cf535f27731c974343645a3985328"
     result = BulkResult("litelens-storage-uploads", key, revision, model, datetime.now(UTC).isoformat(), shown)
-    result_id = ResultId(result.bucket, key, revision, "cifar100-resnet50/0.3.0")
+    result_id = ResultId(result.bucket, key, revision, "everyday/1.0.0")
     keys = sum(map(len, (result_id.bucket, key, key, revision, result_id.model, result.time)))
     assert (scale.RESULT_UNITS - 1) * 1024 < len(msgspec.json.encode(result)) + keys < scale.RESULT_UNITS * 1024

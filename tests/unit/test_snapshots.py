@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from aws import aws_at
-from support import BUNDLE, ROOT
+from support import DEFAULT_BUNDLE, ROOT
 
 from adapters.calls import aws_client
 from adapters.snapshots import make_fresh
@@ -64,7 +64,7 @@ def run(script: str, **variables: str) -> str:
     """What a script prints in a process that has imported the API's handler, as Lambda's runtime does."""
     return subprocess.run(
         [sys.executable, "-c", f"import handlers.api, sys\n{script}"],
-        env={"LITELENS_BUNDLE": str(BUNDLE), "PYTHONPATH": str(ROOT / "lambda"), **variables},
+        env={"LITELENS_BUNDLE": str(DEFAULT_BUNDLE), "PYTHONPATH": str(ROOT / "lambda"), **variables},
         check=True,
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ import pytest
 from aws import AWS_TEXT, Clock, still_clock
 from bulk import Context
 from release_server import VERSION, Release, Reply, Respond, codedeploy_error, refusing, release_of, running
-from support import BUNDLE, answer_of
+from support import DEFAULT_BUNDLE, answer_of
 
 from adapters.errors import StorageError
 from handlers.records import logger
@@ -25,7 +25,7 @@ from litelens.images import Limits
 from settings import Settings, SettingsError
 
 EVENT = {"DeploymentId": "d-7", "LifecycleEventHookExecutionId": "hook-7"}
-FILES = [image.file for image in load_bundle(BUNDLE).golden]
+FILES = [image.file for image in load_bundle(DEFAULT_BUNDLE).golden]
 
 # As much as no machine takes, for tests that are not about time.
 AN_HOUR = 3_600_000
@@ -34,7 +34,7 @@ AN_HOUR = 3_600_000
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A copy of the bundled model that a test may damage."""
-    return shutil.copytree(BUNDLE, tmp_path / "bundle")
+    return shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
 
 
 @pytest.fixture
@@ -113,21 +113,21 @@ def swap_labels(manifest: dict[str, Any]) -> None:
 
 
 def test_a_good_bundle_succeeds(written: StringIO) -> None:
-    assert rehearse(settings_of(BUNDLE)).status == "Succeeded"
+    assert rehearse(settings_of(DEFAULT_BUNDLE)).status == "Succeeded"
     assert findings(written) == []
     assert "CodeDeploy was told that the version passed." in written.getvalue()
 
 
 def test_a_good_bundle_succeeds_by_the_other_engine(written: StringIO) -> None:
-    by_openvino = dataclasses.replace(settings_of(BUNDLE), engine="openvino")
+    by_openvino = dataclasses.replace(settings_of(DEFAULT_BUNDLE), engine="openvino")
     assert rehearse(by_openvino).status == "Succeeded"
     assert findings(written) == []
 
 
 def test_every_golden_image_is_sent_as_it_is_the_first_one_twice() -> None:
-    events = rehearse(settings_of(BUNDLE)).events
+    events = rehearse(settings_of(DEFAULT_BUNDLE)).events
     sent = [base64.b64decode(event["body"]) for event in events]
-    assert sent == [(BUNDLE / "golden" / file).read_bytes() for file in [FILES[0], *FILES]]
+    assert sent == [(DEFAULT_BUNDLE / "golden" / file).read_bytes() for file in [FILES[0], *FILES]]
     assert [event["headers"]["Content-Type"] for event in events] == [
         "image/jpeg",
         *("image/jpeg", "image/jpeg", "image/png", "image/webp", "image/gif", "image/bmp"),
@@ -144,7 +144,7 @@ def test_a_bundle_with_the_labels_in_another_order_fails(bundle: Path, written: 
 
 def test_a_model_that_does_not_load_fails_with_what_the_function_said(bundle: Path, written: StringIO) -> None:
     model = (bundle / "model.tflite").read_bytes()
-    settings = settings_of(BUNDLE)
+    settings = settings_of(DEFAULT_BUNDLE)
     (bundle / "model.tflite").write_bytes(model[:-1])
     assert rehearse(settings, serving(settings_of(bundle))).status == "Failed"
     (found,) = findings(written)
@@ -177,7 +177,7 @@ def test_a_golden_image_that_is_missing_fails(bundle: Path, written: StringIO) -
 
 
 def test_a_version_that_is_too_slow_fails(written: StringIO) -> None:
-    settings = settings_of(BUNDLE, 500)
+    settings = settings_of(DEFAULT_BUNDLE, 500)
     slow = changed(serving(settings), lambda answer: answer["timing_ms"].update(total=500.4))
     assert rehearse(settings, slow).status == "Failed"
     assert findings(written) == [
@@ -187,7 +187,7 @@ def test_a_version_that_is_too_slow_fails(written: StringIO) -> None:
 
 
 def test_a_first_answer_may_be_slow_and_one_of_the_warm_ones() -> None:
-    settings = settings_of(BUNDLE, 500)
+    settings = settings_of(DEFAULT_BUNDLE, 500)
     times = iter([9000.0, 400.0, 9000.0, 400.0, 400.0, 400.0, 400.0])
     uneven = changed(serving(settings), lambda answer: answer["timing_ms"].update(total=next(times)))
     assert rehearse(settings, uneven).status == "Succeeded"
@@ -195,14 +195,12 @@ def test_a_first_answer_may_be_slow_and_one_of_the_warm_ones() -> None:
 
 def test_another_model_than_the_bundles_fails(bundle: Path, written: StringIO) -> None:
     change_manifest(bundle, lambda manifest: manifest.update(version="0.2.0"))
-    assert rehearse(settings_of(BUNDLE), serving(settings_of(bundle))).status == "Failed"
-    assert findings(written) == [
-        "The version serves cifar100-resnet50 0.2.0 and not cifar100-resnet50 0.3.0, which is in its image."
-    ]
+    assert rehearse(settings_of(DEFAULT_BUNDLE), serving(settings_of(bundle))).status == "Failed"
+    assert findings(written) == ["The version serves everyday 0.2.0 and not everyday 1.0.0, which is in its image."]
 
 
 def test_a_version_that_never_gets_ready_fails_at_the_deadline(clock: Clock, written: StringIO) -> None:
-    release = rehearse(settings_of(BUNDLE), refusing(409, "ResourceConflictException"))
+    release = rehearse(settings_of(DEFAULT_BUNDLE), refusing(409, "ResourceConflictException"))
     assert release.status == "Failed"
     assert len(release.events) > 3
     assert clock.now <= 1000 + 300
@@ -221,7 +219,7 @@ def test_a_version_that_never_gets_ready_fails_at_the_deadline(clock: Clock, wri
 )
 @pytest.mark.usefixtures("clock")
 def test_a_version_that_gets_ready_is_asked_again(status: int, code: str, written: StringIO) -> None:
-    settings = settings_of(BUNDLE)
+    settings = settings_of(DEFAULT_BUNDLE)
     refusals = iter([refusing(status, code)] * 3)
     ready = serving(settings)
     release = rehearse(settings, lambda event: next(refusals, ready)(event))
@@ -231,7 +229,7 @@ def test_a_version_that_gets_ready_is_asked_again(status: int, code: str, writte
 
 
 def test_a_version_that_may_not_be_invoked_fails_at_once(written: StringIO) -> None:
-    release = rehearse(settings_of(BUNDLE), refusing(403, "AccessDeniedException"))
+    release = rehearse(settings_of(DEFAULT_BUNDLE), refusing(403, "AccessDeniedException"))
     assert (release.status, len(release.events)) == ("Failed", 1)
     assert AWS_TEXT not in written.getvalue()
     assert findings(written) == [f"{FILES[0]}: Lambda could not have the version answer: AccessDeniedException."]
@@ -242,7 +240,7 @@ def test_a_version_that_may_not_be_invoked_fails_at_once(written: StringIO) -> N
     [None, [], "text", {"statusCode": 200}, {"statusCode": 200, "body": "{}"}, {"statusCode": 500, "body": ""}],
 )
 def test_an_answer_of_another_form_fails(answer: Any, written: StringIO) -> None:
-    assert rehearse(settings_of(BUNDLE), running(lambda *_: answer)).status == "Failed"
+    assert rehearse(settings_of(DEFAULT_BUNDLE), running(lambda *_: answer)).status == "Failed"
     assert findings(written) == [f"{file}: the answer is not of the documented form." for file in FILES]
 
 
@@ -250,12 +248,12 @@ def test_a_bundle_without_golden_images_fails(bundle: Path, written: StringIO) -
     change_manifest(bundle, lambda manifest: manifest.pop("golden"))
     assert rehearse(settings_of(bundle)).status == "Failed"
     assert findings(written) == [
-        "The version was not tried: cifar100-resnet50 has no golden images; docs/train.md tells how it gets them."
+        "The version was not tried: everyday has no golden images; docs/train.md tells how it gets them."
     ]
 
 
 def test_a_hook_without_a_version_fails(written: StringIO) -> None:
-    assert rehearse(Settings(BUNDLE, Limits(), 1)).status == "Failed"
+    assert rehearse(Settings(DEFAULT_BUNDLE, Limits(), 1)).status == "Failed"
     (found,) = findings(written)
     assert found.startswith("The version was not tried: LITELENS_VERIFIED_FUNCTION is not set")
 
@@ -282,10 +280,10 @@ def test_the_deployed_function_reads_the_environment_when_it_is_invoked(
     assert (release.status, release.events) == ("Failed", [])
     (found,) = findings(written)
     assert found.startswith("The version was not tried: LITELENS_BUNDLE is not set")
-    monkeypatch.setenv("LITELENS_BUNDLE", str(BUNDLE))
+    monkeypatch.setenv("LITELENS_BUNDLE", str(DEFAULT_BUNDLE))
     monkeypatch.setenv("LITELENS_VERIFIED_FUNCTION", VERSION)
     monkeypatch.setenv("LITELENS_VERIFIED_MILLISECONDS", str(AN_HOUR))
-    with release_of(serving(settings_of(BUNDLE))) as release:
+    with release_of(serving(settings_of(DEFAULT_BUNDLE))) as release:
         handler(EVENT, Context(300))
     assert release.status == "Succeeded"
 
@@ -295,7 +293,7 @@ def test_an_error_that_nobody_expected_fails(written: StringIO, monkeypatch: pyt
         raise ZeroDivisionError
 
     monkeypatch.setattr("handlers.verification.Version.invoke", broken)
-    assert rehearse(settings_of(BUNDLE)).status == "Failed"
+    assert rehearse(settings_of(DEFAULT_BUNDLE)).status == "Failed"
     assert findings(written) == [
         "unexpected",
         "The verification broke off by ZeroDivisionError; the version may be good or not.",
@@ -303,7 +301,7 @@ def test_an_error_that_nobody_expected_fails(written: StringIO, monkeypatch: pyt
 
 
 def test_what_has_no_time_left_for_the_version_still_tells_codedeploy(written: StringIO) -> None:
-    settings = settings_of(BUNDLE)
+    settings = settings_of(DEFAULT_BUNDLE)
     with release_of(serving(settings)) as release:
         verify(settings, seconds=17)
     assert (release.status, release.events) == ("Failed", [])
@@ -318,7 +316,7 @@ def test_a_version_that_hangs_fails_before_the_hooks_own_time_is_over(written: S
         return Reply(200, b"{}")
 
     with release_of(hang) as release:
-        verify(settings_of(BUNDLE), seconds=19)
+        verify(settings_of(DEFAULT_BUNDLE), seconds=19)
         told.set()
     assert release.status == "Failed"
     assert findings(written) == [f"{FILES[0]}: The version did not answer in time."]
@@ -326,14 +324,14 @@ def test_a_version_that_hangs_fails_before_the_hooks_own_time_is_over(written: S
 
 @pytest.mark.usefixtures("clock")
 def test_codedeploy_is_told_again_when_it_did_not_listen() -> None:
-    settings = settings_of(BUNDLE)
+    settings = settings_of(DEFAULT_BUNDLE)
     with release_of(serving(settings), *[codedeploy_error("ThrottlingException")] * 2) as release:
         verify(settings)
     assert release.status == "Succeeded"
 
 
 def test_codedeploy_need_not_be_told_twice(written: StringIO) -> None:
-    settings = settings_of(BUNDLE)
+    settings = settings_of(DEFAULT_BUNDLE)
     with release_of(serving(settings), codedeploy_error("LifecycleEventAlreadyCompletedException")) as release:
         verify(settings)
     assert release.told == []
@@ -341,7 +339,7 @@ def test_codedeploy_need_not_be_told_twice(written: StringIO) -> None:
 
 
 def test_a_codedeploy_that_cannot_be_told_fails_the_hook() -> None:
-    settings = settings_of(BUNDLE)
+    settings = settings_of(DEFAULT_BUNDLE)
     with (
         release_of(serving(settings), codedeploy_error("DeploymentDoesNotExistException")),
         pytest.raises(StorageError, match="CodeDeploy cannot be used"),
@@ -350,6 +348,6 @@ def test_a_codedeploy_that_cannot_be_told_fails_the_hook() -> None:
 
 
 def test_no_image_is_in_the_log(written: StringIO) -> None:
-    events = rehearse(settings_of(BUNDLE)).events
+    events = rehearse(settings_of(DEFAULT_BUNDLE)).events
     assert written.getvalue()
     assert not any(event["body"][:40] in written.getvalue() for event in events)

@@ -11,8 +11,9 @@ import { html } from "../vendor/lit-html/lit-html.js";
 
 /** @param {Model} model @param {ClassTable} table */
 export function classes({ manifest, metrics }, table) {
+  const measured = metrics?.classes ?? [];
   /** @type {Row[]} */
-  const all = metrics?.classes ?? manifest.labels.map((/** @type {string} */ label) => ({ label }));
+  const all = measured.length > 0 ? measured : manifest.labels.map((/** @type {string} */ label) => ({ label }));
   const rows = all.map((row) => ({ ...row, group: manifest.groups?.[row.label] }));
   const columns = /** @type {Column[]} */ (Object.keys(text.columns)).filter((column) =>
     rows.some((row) => row[column] !== undefined),

@@ -20,11 +20,8 @@ export function modelView(state) {
   const { metrics } = model;
   return html`
     ${about(model, state.reportProblem)} ${figures(model)}
-    ${
-      metrics
-        ? html`<div class="panels">${calibration(metrics)} ${coverage(metrics)} ${learning(metrics)}</div>`
-        : html`<p class="notice">${text.withoutMetrics}</p>`
-    }
+    ${metrics && topOf(model.manifest) === undefined ? html`<p class="notice">${text.withoutAccuracy}</p>` : nothing}
+    ${metrics ? charts(metrics) : html`<p class="notice">${text.withoutMetrics}</p>`}
     ${classes(model, state.classTable)}
     ${
       metrics?.confusion?.length
@@ -81,14 +78,24 @@ async function saveReport(path) {
   }
 }
 
+/** @param {Record<string, any>} metrics */
+function charts(metrics) {
+  const all = [calibration(metrics), coverage(metrics), learning(metrics)];
+  return all.every((one) => one === nothing) ? nothing : html`<div class="panels">${all}</div>`;
+}
+
+/** The accuracy, where photos of known classes were there to measure it. @param {Record<string, any>} manifest */
+function topOf({ metrics = {} }) {
+  return shareOf(metrics.int8_top1 ?? metrics.fp32_top1);
+}
+
 /** @param {Model} model */
 function figures({ manifest }) {
   const { metrics = {}, files, labels } = manifest;
   const bytes = files?.["model.tflite"]?.bytes;
-  const top1 = metrics.int8_top1 ?? metrics.fp32_top1;
   /** @type {[string[], string | undefined][]} */
   const all = [
-    [text.figures.top1, shareOf(top1)],
+    [text.figures.top1, topOf(manifest)],
     [text.figures.top5, shareOf(metrics.int8_top5 ?? metrics.fp32_top5)],
     [text.figures.error, shareOf(metrics.calibration_error)],
     [text.figures.agreement, shareOf(metrics.agreement)],
@@ -111,16 +118,16 @@ function figures({ manifest }) {
   `;
 }
 
-/** @param {number | undefined} share */
+/** What was not measured is null. @param {number | null | undefined} share */
 function shareOf(share) {
-  return share === undefined ? undefined : text.percent(share);
+  return share === undefined || share === null ? undefined : text.percent(share);
 }
 
 /** @typedef {{images: number, confidence: number, accuracy: number}} Bin */
 
 /** @param {Record<string, any>} metrics */
 function calibration(metrics) {
-  if (!metrics.reliability) return nothing;
+  if (!metrics.reliability?.length) return nothing;
   const series = [
     { name: text.calibrated, points: dots(metrics.reliability), hasDots: true },
     { name: text.uncalibrated, points: dots(metrics.reliability_uncalibrated ?? []) },
