@@ -213,7 +213,7 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where a bundle is served whose manifest has a warning."""
     bundle = tmp_path_factory.mktemp("warned") / "bundle"
     bundle.mkdir()
-    (bundle / "model.tflite").symlink_to(BUNDLE / "model.tflite")
+    (bundle / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")
     (bundle / "manifest.json").write_text(json.dumps(MANIFEST | {"warnings": [WARNING]}))
     with serving(LITELENS_BUNDLE=str(bundle)) as port:
         yield f"http://127.0.0.1:{port}"

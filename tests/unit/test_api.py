@@ -12,6 +12,7 @@ import test_api_inputs
 import test_api_uploads
 from PIL import Image
 from support import (
+    CIFAR_BUNDLE,
     DEFAULT_BUNDLE,
     ROCKET,
     LambdaContext,
@@ -137,8 +138,8 @@ def test_the_model_route_gives_the_manifest_the_metrics_and_the_way_to_the_repor
 
 
 def test_the_models_warnings_reach_whoever_asks_for_the_model(tmp_path: Path) -> None:
-    (tmp_path / "model.tflite").symlink_to(BUNDLE / "model.tflite")
-    manifest = json.loads((BUNDLE / "manifest.json").read_text()) | {"warnings": ["No better than chance."]}
+    (tmp_path / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")
+    manifest = json.loads((CIFAR_BUNDLE / "manifest.json").read_text()) | {"warnings": ["No better than chance."]}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     handler = api.create_handler(Settings(tmp_path, Limits(), threads=1))
     answer = answer_of(handler(event("GET", "/v1/model"), LambdaContext()))

@@ -196,12 +196,12 @@ def test_all_take_turns_and_are_compared_in_the_same_run(colour_models: Models) 
 def test_any_bundle_is_measured_by_each_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(contest, "_IMAGES", 2)
     monkeypatch.setattr(contest, "_BUNDLE_CALLS", 1)
-    measured = contest.measure_bundle(Options(rounds=1, data=None, cache=tmp_path), BUNDLE)
-    assert (measured["name"], measured["side"], measured["count"]) == (BUNDLE.name, 32, 2)
+    measured = contest.measure_bundle(Options(rounds=1, data=None, cache=tmp_path), CIFAR_BUNDLE)
+    assert (measured["name"], measured["side"], measured["count"]) == (CIFAR_BUNDLE.name, 32, 2)
     assert [each["contestant"] for each in measured["timings"]] == [LITERT, LITELENS_OPENVINO]
     assert [each["ratio"] for each in measured["timings"] if each["contestant"] == LITERT] == [1]
     page = contest_page.render_bundle({"bundle": measured})
-    assert f"{BUNDLE.name}, of 32 pixels, by each engine of litelens" in page
+    assert f"{CIFAR_BUNDLE.name}, of 32 pixels, by each engine of litelens" in page
     assert f"| {LITERT} | 100.0% |" in page
 
 
