@@ -67,14 +67,15 @@ def test_threads_that_load_models_at_once_leave_standard_error_as_it_was(capfd: 
                 os.write(2, LOG_LINES[0])
 
     threads = [threading.Thread(target=load) for _ in range(8)]
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = len(os.listdir("/dev/fd"))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     os.write(2, b"there")
     assert printed(capfd) == "there"
-    assert len(os.listdir("/proc/self/fd")) == descriptors
+    # What other tests have left open may be closed meanwhile.
+    assert len(os.listdir("/dev/fd")) <= descriptors
 
 
 def test_it_takes_less_than_half_a_millisecond() -> None:
