@@ -18,9 +18,10 @@ def fast_forward(network: keras.Model) -> Callable[..., Any]:
     """The network, called in the fastest way: by torch's own kernels where Keras runs on torch without accelerators."""
     if _is_torch_on_cpu():
         # Keras' other backends do without torch.
-        from training.torch_forward import TorchForward
+        from training.torch_forward import TorchForward, is_supported
 
-        return TorchForward(network)
+        if is_supported(network):
+            return TorchForward(network)
     call: Callable[..., Any] = network
     return call
 

@@ -64,8 +64,9 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
         shutil.rmtree(run.tensorboard, ignore_errors=True)
     devices = use_all_devices(_batch_size(recipe, dataset))
     prepare_memory()
-    keras.utils.set_random_seed(recipe.seed)
     lessons = take_lessons(run.preset, dataset.labels, dataset.train, run.lessons)
+    # After the teacher, which draws weights before it loads its own, unless its answers are there already.
+    keras.utils.set_random_seed(recipe.seed)
     classes, precision = len(dataset.labels), possible_precision(recipe.precision)
     network = build_network(run.preset, classes, precision)
     started = time.monotonic()

@@ -1,5 +1,6 @@
 """The teacher of a distillation: what a better classifier answers to each view of the training images, kept on disk."""
 
+import dataclasses
 import hashlib
 import os
 import shutil
@@ -66,11 +67,14 @@ def take_lessons(preset: Preset, labels: Sequence[str], train: Split, folder: Pa
     teacher, recipe = preset.recipe.teacher, preset.recipe
     if not teacher.source:
         return None
+    source = Path(teacher.source).expanduser()
+    if not source.exists():
+        raise TeacherError(_no_teacher(source))
     lessons = Lessons(folder, len(train), teacher.views, recipe.augmentation, recipe.seed)
     _discard_others(folder, _key(preset, labels, train))
     missing = [number for number in range(teacher.views) if not _file(folder, number).exists()]
     if missing:
-        ask = load_teacher(Path(teacher.source).expanduser(), preset, labels)
+        ask = load_teacher(source, preset, labels)
         for number in missing:
             _answer(ask, train, lessons, number)
     return lessons
@@ -87,7 +91,11 @@ def load_teacher(source: Path, preset: Preset, labels: Sequence[str]) -> Ask:
             return _network(load_brought(source, len(labels), preset.preprocessing), preset.preprocessing)
     except (LitelensError, TrainingError) as error:
         raise TeacherError(f"recipe.teacher.source: {error}") from error
-    raise TeacherError(f"recipe.teacher.source: there is no bundle, run or .keras file {source}")
+    raise TeacherError(_no_teacher(source))
+
+
+def _no_teacher(source: Path) -> str:
+    return f"recipe.teacher.source: there is no bundle, run or .keras file {source}"
 
 
 def _bundle(folder: Path, labels: Sequence[str]) -> Ask:
@@ -96,7 +104,7 @@ def _bundle(folder: Path, labels: Sequence[str]) -> Ask:
     classifier = Classifier(bundle, Limits(), threads=os.cpu_count() or 1)
 
     def ask(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.stack([classifier.logits(image)[order] for image in resized(pixels, bundle.preprocessing)])
+        return np.stack([classifier.logits(image)[order] for image in _resized(pixels, bundle.preprocessing)])
 
     return ask
 
@@ -108,10 +116,15 @@ def _run(run: Run, labels: Sequence[str]) -> Ask:
 
 def _network(network: keras.Model, spec: Preprocessing) -> Ask:
     def ask(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = network.predict_on_batch(spec.normalized(resized(pixels, spec)))["logits"]
+        logits = network.predict_on_batch(spec.normalized(_resized(pixels, spec)))["logits"]
         return np.asarray(logits, np.float32)
 
     return ask
+
+
+def _resized(pixels: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
+    """The whole of each image in the teacher's size: what the student sees is cut out of its photo already."""
+    return resized(pixels, dataclasses.replace(spec, crop=1.0))
 
 
 def _order(known: Sequence[str], labels: Sequence[str]) -> list[int]:

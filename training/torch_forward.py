@@ -7,7 +7,6 @@ batch normalization is one call.
 
 import contextlib
 import ctypes
-import ctypes.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +23,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 class TorchForward:
-    """Calls a functional Keras network, whose layers are each used once, on torch's CPU backend.
+    """Calls a functional Keras network that `is_supported` on torch's CPU backend.
 
     Layers that torch has no faster kernel for are called as they are. Kernels are moved in memory when this is made;
     call `arrange` on an optimizer's variables so that its arithmetic meets the same order.
@@ -59,6 +58,24 @@ class _Step:
     bfloat16: bool
 
 
+def is_supported(network: keras.Model) -> bool:
+    """Whether the network consists of layers alone, each used once, from one input and called with tensors only."""
+    made = [operation for operation in network.operations if not isinstance(operation, layers.InputLayer)]
+    return len(network.inputs) == 1 and isinstance(network.output, dict) and all(_is_plain(each) for each in made)
+
+
+def _is_plain(operation: Any) -> bool:
+    nodes = operation._inbound_nodes
+    if not isinstance(operation, keras.Layer) or len(nodes) != 1 or not isinstance(operation.output, keras.KerasTensor):
+        return False
+    arguments, options = nodes[0].arguments.args, nodes[0].arguments.kwargs
+    return (
+        len(arguments) == 1
+        and all(isinstance(tensor, keras.KerasTensor) for tensor in _listed(arguments[0]))
+        and all(name == "training" or value is None for name, value in options.items())
+    )
+
+
 def arrange(variables: Iterable[keras.Variable]) -> None:
     """Move convolutions' kernels, HWIO, and what an optimizer keeps of them to torch's order; their values stay."""
     for variable in variables:
@@ -74,8 +91,9 @@ def keep_freed_memory() -> None:
 
     Does nothing with another C library.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(ctypes.util.find_library("c")).mallopt
+    # The process's own symbols, among them its C library's. Others than glibc have no mallopt; Windows needs a name.
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**29), (_ARENA_MAX, 1)):
             mallopt(parameter, value)
 
@@ -96,15 +114,21 @@ def _steps(network: keras.Model) -> Iterator[_Step]:
 
 
 def _keys(tensors: Any) -> tuple[int, ...]:
-    return tuple(id(tensor) for tensor in (tensors if isinstance(tensors, list | tuple) else [tensors]))
+    return tuple(id(tensor) for tensor in _listed(tensors))
+
+
+def _listed(tensors: Any) -> Sequence[Any]:
+    return tensors if isinstance(tensors, list | tuple) else [tensors]
 
 
 def _fast(layer: keras.Layer) -> Run:
     """A function of NCHW tensors that does what the layer does to NHWC ones."""
     # Exact types, since a class derived from one of them may do something else.
-    make = _FAST.get(type(layer))
-    run = make(layer) if make else None
-    return run or _unchanged(layer)
+    make, dtype = _FAST.get(type(layer)), _DTYPES.get(layer.compute_dtype)
+    run = make(layer) if make and dtype else None
+    if run is None:
+        return _unchanged(layer)
+    return lambda *inputs, training: run(*(value.to(dtype) for value in inputs), training=training)
 
 
 def _unchanged(layer: keras.Layer) -> Run:
@@ -124,22 +148,29 @@ def _channels_last(value: torch.Tensor) -> torch.Tensor:
 
 
 def _convolution(layer: keras.Layer) -> Run | None:
-    if layer.groups != 1 or layer.padding not in ("same", "valid") or layer.activation is not _LINEAR:
+    if layer.groups != 1 or not _is_plain_convolution(layer):
         return None
     return _convolve(layer, (3, 2, 0, 1), groups=1)
 
 
 def _depthwise(layer: keras.Layer) -> Run | None:
-    if layer.depth_multiplier != 1 or layer.padding not in ("same", "valid") or layer.activation is not _LINEAR:
+    if layer.depth_multiplier != 1 or not _is_plain_convolution(layer):
         return None
     return _convolve(layer, (2, 3, 0, 1), groups=layer.kernel.shape[2])
+
+
+def _is_plain_convolution(layer: keras.Layer) -> bool:
+    return (
+        layer.padding in ("same", "valid")
+        and layer.data_format == "channels_last"
+        and layer.activation is _LINEAR
+        and layer.activity_regularizer is None
+    )
 
 
 def _convolve(layer: keras.Layer, order: Sequence[int], groups: int) -> Run:
     def run(x: torch.Tensor, training: bool) -> torch.Tensor:
         padding, x = _padded(layer, x)
-        if x.dtype != torch.float32 and layer.compute_dtype == "float32":
-            x = x.float()
         bias = layer.bias.value if layer.use_bias else None
         kernel = layer.kernel.value.permute(*order)
         return functional.conv2d(x, kernel, bias, layer.strides, padding, layer.dilation_rate, groups)
@@ -164,20 +195,26 @@ def _padded(layer: keras.Layer, x: torch.Tensor) -> tuple[tuple[int, int], torch
 
 
 def _batch_normalization(layer: keras.Layer) -> Run | None:
-    if layer.axis not in (-1, 3):
+    rank = len(layer.input.shape)
+    if rank not in (2, 4) or layer.axis not in (-1, rank - 1) or layer.renorm:
         return None
+    call_unchanged, new = _unchanged(layer), 1 - layer.momentum
 
     def run(x: torch.Tensor, training: bool) -> torch.Tensor:
-        return functional.batch_norm(
-            x,
-            layer.moving_mean.value,
-            layer.moving_variance.value,
-            layer.gamma.value if layer.scale else None,
-            layer.beta.value if layer.center else None,
-            training=training and layer.trainable,
-            momentum=1 - layer.momentum,
-            eps=layer.epsilon,
+        scale, center = layer.gamma.value if layer.scale else None, layer.beta.value if layer.center else None
+        mean, variance = layer.moving_mean.value, layer.moving_variance.value
+        if not (training and layer.trainable):
+            return functional.batch_norm(x, mean, variance, scale, center, eps=layer.epsilon)
+        count = x.numel() // x.shape[1]
+        if count == 1:  # which torch refuses, since its variance divides by count - 1
+            return call_unchanged(x, training=True)
+        batch_mean, batch_variance = torch.zeros_like(mean), torch.zeros_like(variance)
+        result = functional.batch_norm(
+            x, batch_mean, batch_variance, scale, center, training=True, momentum=1.0, eps=layer.epsilon
         )
+        mean.lerp_(batch_mean, new)
+        variance.lerp_(batch_variance * ((count - 1) / count), new)
+        return result
 
     return run
 
@@ -190,14 +227,17 @@ def _relu(layer: keras.Layer) -> Run | None:
 
 
 def _add(layer: keras.Layer) -> Run | None:
-    return (lambda a, b, training: a + b) if len(layer.input) == 2 else None
+    ranks = [len(tensor.shape) for tensor in layer.input]
+    return (lambda a, b, training: a + b) if ranks in ([2, 2], [4, 4]) else None
 
 
 def _average(layer: keras.Layer) -> Run | None:
-    return None if layer.keepdims else (lambda x, training: x.mean(dim=(2, 3)))
+    return None if layer.keepdims or layer.data_format != "channels_last" else (lambda x, training: x.mean(dim=(2, 3)))
 
 
 _LINEAR = keras.activations.linear
+
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 _FAST: dict[type, Callable[[keras.Layer], Run | None]] = {
     layers.Conv2D: _convolution,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from litelens.images import Limits, decode
 from training.dataset import hold_out, load_dataset
 from training.errors import DatasetError
 from training.preset import Preset, load_preset
@@ -79,6 +80,25 @@ def test_data_that_does_not_fit_is_named(
 ) -> None:
     with pytest.raises(DatasetError, match=complaint):
         load_dataset(preset, saved(tmp_path, **changes))
+
+
+@pytest.mark.parametrize("crop", [1.0, 0.8])
+def test_images_of_another_size_are_resized_as_serving_does_it(
+    preset: Preset, tmp_path: Path, noise: np.random.Generator, crop: float
+) -> None:
+    images = noise.integers(0, 256, (40, 24, 50, 3), dtype=np.uint8)
+    path = saved(tmp_path, x_train=images, x_test=images[:6])
+    spec = dataclasses.replace(preset.preprocessing, crop=crop, height=28, width=36)
+    test = load_dataset(dataclasses.replace(preset, preprocessing=spec), path).test
+    shown = test.images.pixels(range(6))
+    assert shown.shape == (6, 28, 36, 3)
+    for index in range(6):
+        assert np.array_equal(shown[index], spec.pixels(decode(test.images.encoded(index), Limits()).rgb))
+
+
+def test_images_of_the_networks_size_are_taken_as_they_are(preset: Preset, tmp_path: Path) -> None:
+    test = load_dataset(preset, saved(tmp_path)).test
+    assert np.array_equal(test.images.pixels(range(6)), arrays()["x_test"])
 
 
 def test_a_file_that_is_no_npz_is_named(preset: Preset, tmp_path: Path) -> None:

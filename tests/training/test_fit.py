@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
-from support import ROOT
+from support import ROOT, require
 
 import training.fit
 from training.batches import Batches, all_batches, class_weights, training_batches
@@ -113,6 +114,19 @@ def test_the_history_has_a_line_for_each_epoch_of_each_phase(start: Callable[...
     assert list((run.folder / "tensorboard").glob("events.out.tfevents.*"))
 
 
+def test_the_learning_rate_falls_to_the_final_one_of_each_phase(start: Callable[..., Run], colours: Dataset) -> None:
+    phases = (
+        dataclasses.replace(SGD, epochs=3, final_learning_rate=0.01),
+        dataclasses.replace(SGD, epochs=2, learning_rate=0.02, warmup_epochs=1.0),
+    )
+    run = start(phases=phases)
+    fit(run, colours)
+    rates = [epoch["learning_rate"] for epoch in read_history(run)]
+    # Cosine decay, after one and two of three epochs.
+    expected = [0.01 + 0.04 * 0.75, 0.01 + 0.04 * 0.25, 0.01, 0.02, 0.0]
+    assert rates == pytest.approx(expected, abs=1e-7)
+
+
 EVERYTHING = Augmentation(
     flip=True, crop_padding=1, rotation=10, zoom=0.1, shift=0.1, shear=0.1, randaugment=0.3, mixup=0.2
 )
@@ -145,7 +159,9 @@ def test_a_fit_that_was_interrupted_goes_on_exactly(
     assert interrupted.history.read_text() == whole.history.read_text()
 
 
-def test_a_process_that_is_killed_goes_on_to_the_same_metrics(tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["tensorflow", "torch"])
+def test_a_process_that_is_killed_goes_on_to_the_same_metrics(backend: str, tmp_path: Path) -> None:
+    require(importlib.util.find_spec(backend), f"{backend} is not installed; docs/train.md says how it is")
     generator = np.random.default_rng(3)
     images, classes = generator.integers(0, 256, (160, 32, 32, 3), dtype=np.uint8), generator.integers(0, 10, 160)
     np.savez(tmp_path / "data.npz", x_train=images, y_train=classes, x_test=images[:20], y_test=classes[:20])
@@ -157,7 +173,7 @@ def test_a_process_that_is_killed_goes_on_to_the_same_metrics(tmp_path: Path) ->
     ]
     command = [sys.executable, "-m", "training", "fit", "cifar10", "--data=data.npz", "--set=validation_share=0.2"]
     command += [f"--set={change}" for change in changes]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'lambda'}"}
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": f"{ROOT}:{ROOT / 'lambda'}"}
 
     def begin(run: str, *more: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([*command, f"--run={run}", *more], cwd=tmp_path, env=environment)

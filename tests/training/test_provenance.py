@@ -1,0 +1,40 @@
+"""Where the bundled models come from: the commands that they name are ones that anybody can give."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from support import ROOT
+
+from litelens.bundle import MANIFEST, METRICS
+from training.__main__ import _parser as training_parser
+from training.__main__ import _preset_and_changes
+from training.preset import PRESETS, load_preset
+
+UNPUBLISHED = {"cifar100-resnet50": "until the model that is being fitted is published"}
+BUNDLES = [
+    pytest.param(
+        path.parent,
+        id=path.parent.name,
+        marks=[pytest.mark.xfail(strict=True, reason=UNPUBLISHED[path.parent.name])]
+        if path.parent.name in UNPUBLISHED
+        else [],
+    )
+    for path in sorted((ROOT / "models").glob(f"*/{MANIFEST}"))
+]
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_a_bundles_command_names_a_preset_of_the_repository_that_makes_it(bundle: Path) -> None:
+    command = shlex.split(json.loads((bundle / METRICS).read_text())["command"])
+    assert command[:3] == ["python", "-m", "training"]
+    given = training_parser().parse_args(command[3:])
+    assert given.model is None, "it was made of a file that nobody else has"
+    assert (PRESETS / f"{given.preset}.toml").is_file()
+    name, changes = _preset_and_changes(given)
+    assert load_preset(name, changes).name == json.loads((bundle / MANIFEST).read_text())["name"]
+
+
+def test_there_are_bundles() -> None:
+    assert BUNDLES

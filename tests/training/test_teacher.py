@@ -1,0 +1,349 @@
+"""Distillation: what a teacher answers, how its answers are kept, and what a network learns from them."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from support import BUNDLE
+from test_fit import coloured, fit_until
+
+from litelens.bundle import load_bundle
+from litelens.classifier import Classifier
+from litelens.images import Limits
+from training.assemble import build_network
+from training.batches import training_batches
+from training.dataset import Dataset, Pixels, Split
+from training.errors import PresetError, TeacherError
+from training.fit import fit
+from training.network import Network
+from training.preset import Augmentation, Phase, Preset, Recipe, Teacher, load_preset
+from training.run import DataFacts, Run, start_run
+from training.teacher import Lessons, load_teacher, take_lessons
+from training.trainee import Trainee
+
+LABELS = ("red", "green", "blue")
+SGD = Phase(trains="all", epochs=4, optimizer="sgd", learning_rate=0.05)
+VIEWS = Augmentation(flip=True, crop_padding=2)
+
+
+def preset_with(teacher: Teacher = Teacher(), **changes: Any) -> Preset:  # noqa: B008 (frozen)
+    preset = load_preset("folder", ["preprocessing.height=8", "preprocessing.width=8"])
+    plain = Recipe(seed=1, batch_size=20, phases=(SGD,), augmentation=VIEWS, teacher=teacher)
+    return dataclasses.replace(
+        preset, network=Network("cnn", "none", "new"), recipe=dataclasses.replace(plain, **changes)
+    )
+
+
+@pytest.fixture
+def noisy(noise: np.random.Generator) -> Dataset:
+    """Images that are hard to tell apart, more than the teacher is asked about at once."""
+    train, other = (
+        Split(Pixels(noise.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)), np.arange(count) % 3)
+        for count in (90, 30)
+    )
+    return Dataset(LABELS, train=train, validation=other, test=other, calibration=train)
+
+
+@pytest.fixture
+def pixels(noisy: Dataset) -> NDArray[np.uint8]:
+    return noisy.train.images.pixels(range(6))
+
+
+def classifier(seed: int = 5) -> keras.Model:
+    """One that could be a user's: from normalized pixels to logits."""
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, activation="relu", kernel_initializer=keras.initializers.GlorotNormal(seed))(image)
+    dense = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotNormal(seed + 1))
+    return keras.Model(image, dense(keras.layers.GlobalAveragePooling2D()(x)))
+
+
+def run_of(folder: Path, labels: tuple[str, ...] = LABELS) -> Run:
+    """A run that is fitted, in whose weights the labels' order is of no account."""
+    run = start_run(folder, preset_with(), DataFacts(labels, "digest"))
+    keras.utils.set_random_seed(11)
+    build_network(run.preset, len(labels)).save_weights(run.weights)
+    return run
+
+
+# What a teacher answers.
+
+
+def test_a_keras_file_answers_what_its_model_says(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    model, path = classifier(), tmp_path / "large.keras"
+    model.save(path)
+    preset = preset_with()
+    expected = model.predict(preset.preprocessing.normalized(pixels), verbose=0)
+    assert load_teacher(path, preset, LABELS)(pixels) == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_a_run_answers_in_the_order_of_the_students_labels(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
+    run = run_of(tmp_path / "run", ("blue", "red", "green"))
+    network = build_network(run.preset, 3)
+    network.load_weights(run.weights)
+    blue, red, green = network.predict(run.preset.preprocessing.normalized(pixels), verbose=0)["logits"].T
+    answers = load_teacher(run.folder, preset_with(), LABELS)(pixels)
+    assert answers == pytest.approx(np.stack([red, green, blue], axis=1), rel=1e-4, abs=1e-4)
+
+
+def test_a_bundle_answers_as_it_serves_enlarged_and_in_the_order_of_the_students_labels(
+    pixels: NDArray[np.uint8],
+) -> None:
+    bundle = load_bundle(BUNDLE)
+    labels = bundle.labels[::-1][:10]
+    answers = load_teacher(BUNDLE, preset_with(), labels)(pixels)
+    served = Classifier(bundle, Limits(), threads=1)
+    for image, found in zip(pixels, answers, strict=True):
+        shown = bundle.preprocessing.pixels(Image.fromarray(image))
+        assert np.array_equal(found, served.logits(shown)[::-1][:10])
+
+
+def test_a_class_that_the_teacher_does_not_know_is_named(tmp_path: Path) -> None:
+    run = run_of(tmp_path / "run")
+    for source in (BUNDLE, run.folder):
+        with pytest.raises(TeacherError, match="the teacher does not know the class 'axolotl'; give one that knows"):
+            load_teacher(source, preset_with(), ("axolotl", *LABELS))
+
+
+@pytest.mark.parametrize(
+    ("file", "complaint"),
+    [
+        ("large.keras", r"^recipe.teacher.source: .*large.keras is not a whole .keras file"),
+        ("large.h5", r"^recipe.teacher.source: there is no bundle, run or .keras file .*large.h5"),
+        ("manifest.json", r"^recipe.teacher.source: .*manifest.json is not valid JSON"),
+        ("preset.json", r"^recipe.teacher.source: .*data.json is missing"),
+    ],
+)
+def test_what_is_no_teacher_is_named(file: str, complaint: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text("not what it should be")
+    source = tmp_path if file.endswith(".json") else tmp_path / file
+    with pytest.raises(TeacherError, match=complaint):
+        load_teacher(source, preset_with(), LABELS)
+
+
+def test_a_teacher_that_is_not_there_is_named(tmp_path: Path, noisy: Dataset) -> None:
+    preset = preset_with(Teacher(source=str(tmp_path / "missing.keras")))
+    with pytest.raises(TeacherError, match=r"there is no bundle, run or .keras file .*missing.keras"):
+        take_lessons(preset, LABELS, noisy.train, tmp_path / "answers")
+
+
+# How its answers are kept.
+
+
+class CountingTeacher:
+    """Answers by sums of the pixels it is shown, and counts the images; may be interrupted after so many."""
+
+    def __init__(self, interrupted_after: int | None = None) -> None:
+        self.images = 0
+        self._limit = interrupted_after
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self._limit is not None and self.images + len(pixels) > self._limit:
+            raise KeyboardInterrupt
+        self.images += len(pixels)
+        return answer_of(pixels)
+
+
+def answer_of(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits that change with every pixel and its place."""
+    weights = np.random.default_rng(3).normal(size=(*pixels.shape[1:], 3))
+    return (np.tensordot(pixels / 255, weights, 3)).astype(np.float32)
+
+
+Take = Callable[..., tuple[Lessons, int]]
+
+
+@pytest.fixture
+def take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noisy: Dataset) -> Take:
+    """Take the lessons of a teacher in a file, and say how many images it was asked about."""
+    source = tmp_path / "large.keras"
+
+    def take(
+        train: Split = noisy.train,
+        content: str = "a teacher",
+        views: int = 2,
+        labels: tuple[str, ...] = LABELS,
+        interrupted_after: int | None = None,
+        **changes: Any,
+    ) -> tuple[Lessons, int]:
+        source.write_text(content)
+        teacher = CountingTeacher(interrupted_after)
+        monkeypatch.setattr("training.teacher.load_teacher", lambda *_: teacher)
+        preset = preset_with(Teacher(source=str(source), views=views), **changes)
+        lessons = take_lessons(preset, labels, train, tmp_path / "answers")
+        assert lessons
+        return lessons, teacher.images
+
+    return take
+
+
+def test_without_a_teacher_there_are_no_lessons(noisy: Dataset, tmp_path: Path) -> None:
+    assert take_lessons(preset_with(), LABELS, noisy.train, tmp_path / "answers") is None
+    assert not (tmp_path / "answers").exists()
+
+
+def test_answers_are_kept_as_float16_and_asked_for_once(take: Take) -> None:
+    lessons, asked = take()
+    assert asked == 2 * 90
+    assert (lessons.answers(1).dtype, lessons.answers(1).shape) == (np.float16, (90, 3))
+    again, asked = take()
+    assert asked == 0
+    assert np.array_equal(again.answers(2), lessons.answers(2))
+
+
+def test_each_view_is_another_one_and_after_the_last_comes_the_first(take: Take) -> None:
+    lessons, _ = take()
+    assert not np.array_equal(lessons.answers(1), lessons.answers(2))
+    assert np.array_equal(lessons.answers(1), lessons.answers(3))
+    assert np.array_equal(lessons.views(2).offsets, lessons.views(4).offsets)
+
+
+def test_what_the_loss_makes_of_answers_asks_nothing_anew(take: Take) -> None:
+    take()
+    assert take(momentum=0.5, batch_size=10, label_smoothing=0.1)[1] == 0
+
+
+def test_more_views_ask_for_those_that_are_missing(take: Take) -> None:
+    lessons, _ = take()
+    more, asked = take(views=5)
+    assert asked == 3 * 90
+    assert np.array_equal(more.answers(1), lessons.answers(1))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"content": "another teacher"},
+        {"train": coloured((30, 30, 30))},
+        {"augmentation": Augmentation(flip=True, crop_padding=1)},
+        {"seed": 2},
+        {"labels": ("blue", "green", "red")},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_another_question_is_asked_anew(changes: dict[str, Any], take: Take) -> None:
+    take()
+    lessons, asked = take(**changes)
+    assert asked == 2 * 90
+    assert len(list(lessons.folder.glob("view-*.npy"))) == 2
+
+
+def test_an_interruption_loses_the_view_in_work_alone(take: Take) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        take(views=3, interrupted_after=90 + 64)
+    lessons, asked = take(views=3)
+    assert asked == 2 * 90
+    assert [lessons.answers(epoch).shape for epoch in (1, 2, 3)] == [(90, 3)] * 3
+
+
+def test_network_and_teacher_see_the_same_pixels(take: Take, noisy: Dataset) -> None:
+    lessons, _ = take(views=3)
+    for epoch in (1, 2, 3, 4):
+        batches = training_batches(noisy.train, 3, 20, seed=epoch, augmentation=VIEWS, lessons=lessons, epoch=epoch)
+        for index in range(len(batches)):
+            (batch,) = batches[index]
+            assert np.array_equal(batch["teacher"], answer_of(batch["images"]).astype(np.float16))
+    assert not np.array_equal(batch["images"], noisy.train.images.pixels(range(20)))
+
+
+# What a network learns from them.
+
+
+def test_the_loss_is_the_documented_one(noise: np.random.Generator) -> None:
+    logits, answers = noise.normal(scale=3, size=(2, 6, 5)).astype(np.float32)
+    classes, smoothing, temperature, weight = noise.integers(0, 5, 6), 0.1, 3.0, 0.7
+    of_class = noise.uniform(0.5, 2, 5).astype(np.float32)
+
+    def log_softmax(values: NDArray[np.float32]) -> NDArray[np.float64]:
+        shifted = values.astype(np.float64) - values.max(axis=1, keepdims=True)
+        return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
+
+    smoothed = np.eye(5)[classes] * (1 - smoothing) + smoothing / 5
+    from_labels = -(smoothed * log_softmax(logits)).sum(axis=1)
+    soft = np.exp(log_softmax(answers / temperature))
+    from_teacher = -(soft * log_softmax(logits / temperature)).sum(axis=1)
+    losses = weight * temperature**2 * from_teacher + (1 - weight) * from_labels
+    expected = (losses * of_class[classes]).mean()
+
+    network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
+    trainee = Trainee(
+        keras.Model(network.inputs[0], {"logits": network.outputs[0]}),
+        load_preset("folder").preprocessing,
+        Augmentation(),
+        seed=1,
+        teacher=Teacher(source="large.keras", temperature=temperature, weight=weight),
+        label_smoothing=smoothing,
+        class_weights=of_class,
+    )
+    labels = np.eye(5, dtype=np.float32)[classes]
+    found = trainee.compute_loss(y_pred={"logits": logits, "labels": labels, "teacher": answers})
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+    without = trainee.compute_loss(y_pred={"logits": logits, "labels": labels})
+    assert float(without) == pytest.approx((from_labels * of_class[classes]).mean(), rel=1e-5)
+
+
+def test_a_network_that_hears_the_teacher_alone_makes_the_teachers_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mistaken(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Calls red green, green blue, and blue red."""
+        return np.roll(pixels.mean(axis=(1, 2)) / 20, 1, axis=1).astype(np.float32)
+
+    colours = coloured((40, 40, 40))
+    dataset = Dataset(LABELS, train=colours, validation=colours, test=colours, calibration=colours)
+    (tmp_path / "large.keras").write_text("mistaken")
+    monkeypatch.setattr("training.teacher.load_teacher", lambda *_: mistaken)
+    teacher = Teacher(source=str(tmp_path / "large.keras"), views=1, weight=1.0)
+    run = start_run(tmp_path / "run", preset_with(teacher), DataFacts(LABELS, "digest"))
+    fit(run, dataset)
+    network = build_network(run.preset, 3)
+    network.load_weights(run.weights)
+    found = network.predict(run.preset.preprocessing.normalized(colours.images.pixels(range(120))), verbose=0)
+    assert (found["logits"].argmax(axis=1) == (colours.classes + 1) % 3).mean() > 0.9
+
+
+@pytest.fixture
+def taught(tmp_path: Path) -> Callable[[str], Run]:
+    """Runs that one fitted run teaches; such a teacher draws weights when it is built."""
+    source = run_of(tmp_path / "teacher").folder
+    phases = (dataclasses.replace(SGD, epochs=1), dataclasses.replace(SGD, epochs=2, optimizer="adam"))
+    preset = preset_with(Teacher(source=str(source), views=2), phases=phases)
+    return lambda name: start_run(tmp_path / name, preset, DataFacts(LABELS, "digest"))
+
+
+@pytest.mark.parametrize(("phase", "epoch"), [(1, 1), (2, 2)])
+def test_a_fit_with_a_teacher_that_was_interrupted_goes_on_exactly(
+    phase: int, epoch: int, taught: Callable[[str], Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, interrupted = taught("whole"), taught("interrupted")
+    fit(whole, noisy)
+    fit_until(interrupted, noisy, monkeypatch, phase=phase, epoch=epoch)
+    fit(interrupted, noisy, resume=True)
+    assert interrupted.history.read_text() == whole.history.read_text()
+
+
+def test_a_fit_with_the_answers_of_an_earlier_one_is_the_same_fit(
+    taught: Callable[[str], Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = taught("run")
+    fit(run, noisy)
+    first = run.history.read_text()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("asked again")
+
+    monkeypatch.setattr("training.teacher.load_teacher", refuse)
+    fit(run, noisy)
+    assert run.history.read_text() == first
+
+
+@pytest.mark.parametrize("field", ["mixup", "cutmix", "rotation", "zoom"])
+def test_an_augmentation_that_the_teacher_cannot_answer_is_refused(field: str) -> None:
+    changes = ["recipe.teacher.source=models/large", f"recipe.augmentation.{field}=0.2"]
+    with pytest.raises(PresetError, match="augmentation must be flip and crop_padding alone where there is a teacher"):
+        load_preset("folder", ["recipe.augmentation.rotation=0", "recipe.augmentation.zoom=0", *changes])
