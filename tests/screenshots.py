@@ -9,7 +9,7 @@ from servers import serving
 from support import ROOT
 
 FOLDER = ROOT / "docs" / "screenshots"
-PHOTOS = [SAMPLES / f"{name}.jpg" for name in ("rocket", "coffee", "astronaut", "chelsea")]
+PHOTOS = [SAMPLES / f"{name}.jpg" for name in ("cat", "coffee", "photographer")]
 
 
 def main() -> None:
@@ -30,12 +30,12 @@ def _take_all(page: Page, name: str) -> None:
     _take(page, f"empty-{name}")
     add(page, *PHOTOS, ROOT / "README.md")
     done(page, *[photo.name for photo in PHOTOS])
-    label = labels(card(page, "rocket.jpg")).first
+    label = labels(card(page, "cat.jpg")).first
     label.click()
-    expect(card(page, "rocket.jpg")).to_contain_text("Heat map: ")
+    expect(card(page, "cat.jpg")).to_contain_text("Heat map: ")
     page.mouse.move(0, 0)
     _take(page, f"classify-{name}")
-    for photo in PHOTOS[:3]:
+    for photo in PHOTOS:
         page.get_by_label(f"Compare: {photo.name}").check()
     page.get_by_role("link", name="Compare 3 photos").click()
     page.get_by_label("Heat map of").select_option(index=1)

@@ -12,6 +12,7 @@ from playwright.sync_api import BrowserContext, CDPSession, Page, Request, Respo
 from screen import add, card, done, go, labels, with_key
 from support import DEFAULT_BUNDLE, ROCKET, encoded, free_port
 
+from litelens.bundle import load_bundle
 from local.stack import Stack, local_stack
 
 # The way around the API is the same everywhere, and phones take the large photos.
@@ -122,9 +123,10 @@ def test_the_heat_map_of_an_uploaded_photo_lies_where_the_model_looked(
     labels(card(uploading, "large.jpg")).first.click()
     expect(card(uploading, "large.jpg").get_by_text("Heat map")).not_to_contain_text("…")
     photo, heat = (box_of(uploading, number) for number in (0, 1))
-    # The model sees the square in the middle.
-    assert heat["height"] == pytest.approx(photo["height"], abs=1)
-    assert heat["width"] == pytest.approx(photo["height"], abs=1)
+    # The model sees the square in the middle, but for its margin.
+    side = photo["height"] * load_bundle(DEFAULT_BUNDLE).preprocessing.crop
+    assert heat["height"] == pytest.approx(side, abs=1)
+    assert heat["width"] == pytest.approx(side, abs=1)
     assert heat["x"] + heat["width"] / 2 == pytest.approx(photo["x"] + photo["width"] / 2, abs=1)
 
 

@@ -18,7 +18,8 @@ def test_schemathesis_finds_nothing(deployment: Deployment, tmp_path: Path) -> N
         # TRACE never reaches a handler: API Gateway answers it with 403, and so does its stand-in.
         "--exclude-checks=unsupported_method",
     ]
-    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "runtime.schemathesis_hooks", "PYTHONPATH": str(ROOT / "tests")}
+    path = f"{ROOT / 'lambda'}:{ROOT / 'tests'}"
+    environment = {**os.environ, "SCHEMATHESIS_HOOKS": "runtime.schemathesis_hooks", "PYTHONPATH": path}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-6000:]
     assert "Tested: 7" in done.stdout
