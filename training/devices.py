@@ -50,6 +50,11 @@ def possible_precision(wanted: str) -> str:
     return wanted
 
 
+def possible_steps_per_execution(wanted: int) -> int:
+    """How many batches to hand over at once: a single one on torch, where Keras can hand over no more."""
+    return 1 if keras.config.backend() == "torch" else wanted
+
+
 def cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 itself; False where Linux' /proc does not tell."""
     return _CPU_INFO.is_file() and bool(_BFLOAT16 & set(_CPU_INFO.read_text().split()))

@@ -45,7 +45,13 @@ class Trainee(keras.Model):  # type: ignore[misc]
         self._accuracy = keras.metrics.Mean(name="accuracy")
 
     def build(self, input_shape: Any) -> None:
-        """The network comes built, and the other layers have no weights."""
+        """The network comes built, and the other layers have no weights.
+
+        Were one not built, the first `fit` of a process would draw the batches' order once more, to build it.
+        """
+        for layer in self._augmentation:
+            for each in layer._flatten_layers():
+                each.built = True
         self.built = True
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> dict[str, Any]:
