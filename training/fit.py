@@ -212,14 +212,9 @@ def compile_trainee(network: keras.Model, preset: Preset, number: int, dataset: 
         label_smoothing=recipe.label_smoothing,
         class_weights=class_weights(dataset.train, classes) if recipe.class_weights else np.ones(classes, np.float32),
     )
-<<<<<<< HEAD
     steps = _steps_per_epoch(recipe, dataset)
-    trainee.compile(optimizer=_optimizer(recipe, phase, steps), steps_per_execution=recipe.steps_per_execution)
-=======
-    steps = len(training_batches(dataset.train, classes, _batch_size(recipe, dataset), seed=0))
     at_once = possible_steps_per_execution(recipe.steps_per_execution)
     trainee.compile(optimizer=_optimizer(recipe, phase, steps), steps_per_execution=at_once)
->>>>>>> w-t
     (example,) = all_batches(dataset.validation, classes, 1)[0]
     trainee(example)
     if not trainee.trainable_variables:
