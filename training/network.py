@@ -101,7 +101,10 @@ def build(settings: Network, spec: Preprocessing, classes: int, *, pretrained: b
         published = settings.weights if pretrained and settings.weights != "none" and not settings.of_a_run else None
         top = settings.head == "published"
         body = published_network(settings.architecture, published, spec, top=top)
-        network = with_class_activation_map(body) if top else _with_new_head(body, classes)
+        # A few photos leave most of what a random head begins with as it was, so that it would stay in the answers;
+        # fine-tuning begins with zeros (Kolesnikov et al. 2019, https://arxiv.org/abs/1912.11370).
+        initializer = "glorot_uniform" if settings.weights == "none" else "zeros"
+        network = with_class_activation_map(body) if top else _with_new_head(body, classes, initializer=initializer)
     if pretrained and settings.of_a_run:
         _load_run(network, settings)
     return network
@@ -135,7 +138,7 @@ def with_class_activation_map(model: keras.Model) -> keras.Model:
         activation = layers.Activation("linear", dtype="float32", name=_LOGITS)
         return keras.Model(inputs, {_LOGITS: activation(logits)}, name=model.name)
     pooling, dense = pooled
-    network = _with_new_head(keras.Model(inputs, pooling.input, name=model.name), dense.units, dense.use_bias)
+    network = _with_new_head(keras.Model(inputs, pooling.input, name=model.name), dense.units, use_bias=dense.use_bias)
     kernel, *bias = dense.get_weights()
     network.get_layer(_MAP).set_weights([kernel[None, None], *bias])
     return network
@@ -155,10 +158,14 @@ def _pooled_head(model: keras.Model) -> tuple[keras.Layer, keras.Layer] | None:
     return pooling, dense
 
 
-def _with_new_head(body: keras.Model, classes: int, use_bias: bool = True) -> keras.Model:
+def _with_new_head(
+    body: keras.Model, classes: int, *, use_bias: bool = True, initializer: str = "glorot_uniform"
+) -> keras.Model:
     (image,) = body.inputs
     (features,) = body.outputs
-    class_activation_map = layers.Conv2D(classes, 1, use_bias=use_bias, dtype="float32", name=_MAP)(features)
+    class_activation_map = layers.Conv2D(
+        classes, 1, use_bias=use_bias, kernel_initializer=initializer, dtype="float32", name=_MAP
+    )(features)
     logits = layers.GlobalAveragePooling2D(dtype="float32", name=_LOGITS)(class_activation_map)
     return keras.Model(image, {_LOGITS: logits, _MAP: class_activation_map}, name=body.name)
 
