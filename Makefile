@@ -2,7 +2,7 @@
 PYTHON ?= python3
 PORT ?= 8080
 PRESET ?= folder
-ENGINE ?= openvino
+ENGINE ?= litert
 BUNDLE ?= models/everyday
 TESTS ?= tests
 WORKERS ?= 1
@@ -74,7 +74,7 @@ audit: $(CHECK_ENV) ## look up the locked packages among the known vulnerabiliti
 LOCKED := lambda/requirements-litert.txt lambda/requirements-openvino.txt requirements-local.txt requirements-dev.txt \
 	requirements-check.txt
 
-sbom: $(CHECK_ENV) ## list what the image for x86_64 installs in build/sbom.json (ENGINE=litert for that one's image)
+sbom: $(CHECK_ENV) ## list what the image for x86_64 installs in build/sbom.json (ENGINE=openvino for the other engine)
 	@.venv-check/bin/python .ci/sbom.py $(ENGINE) build/sbom.json
 
 bench: $(DEV_ENV) ## measure speed, accuracy, starts and memory beside what else there is (ARGS="--only contest" for some)
