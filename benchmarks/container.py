@@ -40,7 +40,7 @@ MEMORIES = (512, 1024, CPU_MEGABYTES, 2 * CPU_MEGABYTES)
 # The photo of most requests, and a camera's.
 USUAL, CAMERA = (500, 375), (4000, 3000)
 
-# The contest's network, in the tables.
+# The name of the contest's network in the tables.
 RESNET50 = "ResNet-50"
 
 _STARTS, _REQUESTS = 3, 10

@@ -1,9 +1,9 @@
-"""The same network by litelens and by what people would use instead, and the bundled model by each engine of litelens.
+"""Compare litelens with the alternatives on the same network, and litelens' engines on the bundled model.
 
-All take turns in one run, so that noise hits all.
+All take turns in one run, so that noise affects them alike.
 
-Each contestant is a Lambda handler in a process of its own. Of each is measured how often it is right, how long the
-model alone takes (invoke) and how long it takes from API Gateway's event to the answer, its start, and its memory.
+Each contestant is a Lambda handler in its own process. Measured are its accuracy, the time of the model alone (invoke),
+the time from API Gateway's event to the answer, its start, and its memory.
 """
 
 import base64
@@ -50,7 +50,7 @@ _SETTLING_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of the images: right (None where nobody knows the classes), and labelled as the reference labels them.
+    """Shares of the images: labelled correctly (None if the classes are unknown), and labelled like the reference.
 
     `peak_megabytes` is the most memory that the process ever had; None where the system does not tell.
     """
@@ -89,7 +89,7 @@ class Turns:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """The contest with one thread and with two, as JSON values."""
+    """Measure all contestants with one thread and with two, as JSON values."""
     field, left_out = contestants(options.cache)
     made, dataset = models.resnet50(options.data, _IMAGES, options.cache)
     accuracies = measure_accuracy(field, made, dataset)
@@ -117,7 +117,7 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def measure_bundle(options: Options, bundle: Path = BUNDLE) -> dict[str, Any]:
-    """A published bundle by each engine of litelens with one thread, as JSON values."""
+    """Measure a published bundle with each engine of litelens and one thread, as JSON values."""
     field = [contestant for contestant in FIELD if contestant.model == "bundle"]
     made = models.published(bundle, options.cache)
     dataset = photos.cats_and_dogs(options.data, _IMAGES)

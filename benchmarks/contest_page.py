@@ -38,7 +38,7 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 def render_bundle(results: Mapping[str, Any]) -> str:
-    """The bundled model by each engine: speed, start and memory."""
+    """The bundled model with each engine, as Markdown: speed, start and memory."""
     bundle = results["bundle"]
     return "\n\n".join(
         [

@@ -73,7 +73,7 @@ class Serving:
 
 @dataclass(frozen=True)
 class Container:
-    """What was measured in containers; `model` is the one that is bundled."""
+    """Measurements in containers; `model` is the bundled one."""
 
     model: str
     serving: tuple[Serving, ...]
@@ -87,7 +87,7 @@ class Results:
     bulk: tuple[dict[str, Any], ...]
 
     def serving(self, model: str = "") -> list[Serving]:
-        """The functions with this model, or with the bundled one; raises ResultsError when there are none."""
+        """The functions with this model, by default the bundled one; raises ResultsError if there are none."""
         model = model or self.container.model
         found = [serving for serving in self.container.serving if serving.model == model]
         if not found:

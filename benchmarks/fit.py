@@ -1,6 +1,6 @@
-"""How fast a training step is on CPUs: images a second by litelens, and by plain torch that fits the same network.
+"""Measure training steps on CPUs: images a second with litelens, and with plain torch on the same network.
 
-Both need torch, which is no dependency of litelens. Each runs in a process of its own, and all take turns.
+Both need torch, on which litelens does not depend. Each runs in its own process, and all take turns.
 """
 
 import contextlib
@@ -23,21 +23,21 @@ PRESET = "cifar100-cpu"
 LITELENS, PLAIN, UNTUNED = "litelens", "plain torch", "plain torch, memory as it comes"
 CONTESTANTS = (LITELENS, PLAIN, UNTUNED)
 
-# Steps of a turn by the stem's stride: a step of stride 1 takes three times as long.
+# Steps per turn, by the stem's stride: a step with stride 1 takes three times as long.
 _STEPS = {2: 6, 1: 3}
 
 _INSTALL = ".venv-dev/bin/python -m pip install torch==2.13.0"
 
 
 def missing() -> str:
-    """What to do before this can be measured; empty when nothing is missing."""
+    """An instruction to install torch; empty if it is installed."""
     if importlib.util.find_spec("torch"):
         return ""
     return f"To measure training steps, install torch: {_INSTALL}"
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Images a second of each contestant, with both strides of the stem."""
+    """Measure each contestant's images a second, with both strides of the stem."""
     load, rows = os.getloadavg()[0], []
     for stride, steps in _STEPS.items():
         rates: dict[str, list[list[float]]] = {name: [] for name in CONTESTANTS}
@@ -99,7 +99,7 @@ def _rate(value: Mapping[str, float]) -> str:
 
 @contextlib.contextmanager
 def _running(name: str, stride: int, steps: int) -> "Iterator[Connection[Any, Any]]":
-    """A connection to the contestant's process: first come its facts, then for a number of steps their rates."""
+    """Start a contestant's process; its connection sends facts, then the rates of each number of steps it gets."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_work, args=(name, stride, steps, theirs), daemon=True)

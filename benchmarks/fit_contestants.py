@@ -1,6 +1,6 @@
-"""Training steps to time: of litelens, by the code that fits, and of plain torch on the same network.
+"""Training steps to time: with litelens' own fitting code, and with plain torch on the same network.
 
-Needs torch, and KERAS_BACKEND=torch.
+Needs torch and KERAS_BACKEND=torch.
 """
 
 import time
@@ -32,7 +32,7 @@ class LitelensStep:
         prepare_memory()
         network = build_network(self._preset, len(labels), self.precision, stem_stride=stride)
         generator = np.random.default_rng(0)
-        # One more than is timed, by which the caches become the contestant's own.
+        # One step more than is timed: the first one fills the caches again after the other contestants.
         count = (steps + 1) * self.batch
         images = generator.integers(0, 256, (count, spec.height, spec.width, 3), dtype=np.uint8)
         self._split = Split(Pixels(images), generator.integers(0, len(labels), count))
@@ -41,7 +41,7 @@ class LitelensStep:
         self._trainee = compile_trainee(network, self._preset, 1, self._dataset)
 
     def rates(self, steps: int) -> list[float]:
-        """Images a second of each of so many steps, the reading of its batch included."""
+        """Time that many steps, with the reading of their batches: images a second of each."""
         split = self._split.take(np.arange((steps + 1) * self.batch))
         augmentation = self._preset.recipe.augmentation
         batches = training_batches(split, len(self._dataset.labels), self.batch, 0, augmentation)
@@ -51,7 +51,7 @@ class LitelensStep:
 
 
 class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
-    """When each step ended."""
+    """Record the time at which each step ends."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class _Clock(keras.callbacks.Callback):  # type: ignore[misc]
 
 
 class PlainStep:
-    """A step as torch's documentation writes it. `tuned`, it keeps freed memory as litelens does."""
+    """A training step as in torch's documentation. If `tuned`, it keeps freed memory, as litelens does."""
 
     def __init__(self, preset: str, stride: int, *, tuned: bool) -> None:
         settings = load_preset(preset)
@@ -79,7 +79,7 @@ class PlainStep:
         self._classes = torch.randint(0, classes, (self.batch,))
 
     def rates(self, steps: int) -> list[float]:
-        """Images a second of each of so many steps."""
+        """Time that many steps: images a second of each."""
         self._step()
         return [self.batch / self._step() for _ in range(steps)]
 

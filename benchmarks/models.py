@@ -25,7 +25,7 @@ from litelens.preprocessing import Preprocessing
 if TYPE_CHECKING:
     import keras
 
-# The contest's network, and the side of the square that it takes there, in pixels.
+# The contest's network, and the width and height of its input there, in pixels.
 RESNET50 = ROOT / "models" / "cifar100-resnet50"
 SIDE = 224
 
@@ -98,8 +98,8 @@ def resnet50(data: Path | None, images: int, cache: Path) -> tuple[Models, Datas
 
 
 def published(source: Path, cache: Path) -> Models:
-    """A copy of a published bundle with what the engines make of it ahead of time, as in the image; it has no other
-    form, and nobody counts its products."""
+    """Copy a published bundle and compile it for the engines, as in the container image. It has no other formats, and
+    its multiply-adds are not counted."""
     folder = _emptied(cache / f"bundle-{source.name}")
     made = Models(folder, Facts(load_bundle(source).preprocessing.width, load_bundle(source).labels, 0))
     shutil.copytree(source, made.bundle)

@@ -1,4 +1,4 @@
-"""What `make bench` measures by modules that tests use too: decoding, memory, and paths."""
+"""Parts of `make bench` whose modules the tests use too: decoding, memory, and paths."""
 
 import json
 import sys

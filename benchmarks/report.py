@@ -35,8 +35,8 @@ class Options:
 class Part:
     """A benchmark: `measure` gives JSON values, and `render` makes Markdown of all parts' values by name.
 
-    The Markdown begins with a heading of the second level. `missing` says what to do before it can be measured; empty
-    when nothing is missing.
+    The Markdown begins with a heading of the second level. `missing` returns an instruction to install what the
+    measurement lacks, or an empty string.
     """
 
     name: str

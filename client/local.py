@@ -26,7 +26,7 @@ _READ_SECONDS = 60.0
 
 
 def local_settings() -> Settings:
-    """This machine's settings, with the default model where none is named; raises SettingsError."""
+    """This machine's settings, with the default model unless another is set; raises SettingsError."""
     return read_settings({"LITELENS_BUNDLE": str(_BUNDLED), **os.environ})
 
 

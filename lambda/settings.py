@@ -9,7 +9,7 @@ from pathlib import Path
 from litelens.engines import ENGINES
 from litelens.images import Limits
 
-# The bundle in models/ that is served where none is named; Makefile, Dockerfile and template name it too.
+# The bundle in models/ that is served by default; Makefile, Dockerfile and template name it too.
 DEFAULT_MODEL = "everyday"
 DEFAULT_ENGINE = "litert"
 DEFAULT_MAX_UPLOAD_BYTES = 25_000_000

@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": "lambda:.", "LITELENS_BUNDLE": str(DE
 
 @dataclass(frozen=True)
 class Deployment:
-    """A running server with a key, s3://photos/cat.jpg, uploads and a language model: all that there can be."""
+    """A running server with all features: a key, s3://photos/cat.jpg, uploads and a language model."""
 
     port: int
     settings: Settings

@@ -21,7 +21,7 @@ from PIL import Image
 from settings import DEFAULT_MODEL
 
 ROOT = Path(__file__).parent.parent
-# The bundle that is served where none is named, and the other one that ships: 100 labels and measured accuracies.
+# The bundle that is served by default, and the other one that ships: 100 labels and measured accuracies.
 DEFAULT_BUNDLE = ROOT / "models" / DEFAULT_MODEL
 CIFAR_BUNDLE = ROOT / "models" / "cifar100-resnet50"
 EVENTS = ROOT / "tests" / "events"

@@ -8,7 +8,7 @@ import shlex
 import sys
 from pathlib import Path
 
-# TensorFlow's C++ code logs nothing less than what ends the process; other errors become Python's exceptions.
+# TensorFlow's C++ code logs fatal errors only; other errors become Python exceptions.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 STEPS = ("all", "fit", "quantize", "evaluate", "report", "publish")
@@ -22,7 +22,7 @@ def main(arguments: list[str] | None = None) -> None:
     from litelens.native_logs import hide_native_logs
     from training.errors import TrainingError
 
-    # TensorFlow logs about oneDNN and CUDA before it reads that variable.
+    # TensorFlow logs about oneDNN and CUDA before it reads TF_CPP_MIN_LOG_LEVEL.
     with hide_native_logs():
         from training.preset import load_preset
         from training.steps import STEPS, Options

@@ -1,4 +1,4 @@
-"""A preset's network: before fitting, and with the weights that a run's fit has left."""
+"""Build a preset's network, before fitting or with the weights that a run has fitted."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from training.run import Run, require
 def build_network(
     preset: Preset, classes: int, precision: str = "float32", *, pretrained: bool = True, stem_stride: int = 0
 ) -> keras.Model:
-    """The preset's network before fitting, for so many classes; raises NetworkError.
+    """Build the preset's network before fitting, with that many classes; raises NetworkError.
 
-    `precision` is that of its arithmetic, weights are float32. Not `pretrained`, its weights are still to be loaded.
-    `stem_stride` replaces the stem's stride, unless it is 0.
+    `precision` is that of the arithmetic; weights are float32. If `pretrained` is false, no pretrained weights are
+    loaded. `stem_stride` replaces the stem's stride, unless it is 0.
     """
     keras.config.set_dtype_policy(precision)
     network, spec = preset.network, preset.preprocessing
@@ -27,7 +27,7 @@ def build_network(
 
 
 def fitted_network(run: Run) -> keras.Model:
-    """The fitted network, or where there is nothing to fit the one that the preset names; raises RunError."""
+    """Build the fitted network, or the preset's own if it has nothing to fit; raises RunError."""
     if not run.preset.recipe.phases:
         return build_network(run.preset, len(run.labels))
     weights = require(run.weights, step="fit")

@@ -18,7 +18,7 @@ Batch = tuple[dict[str, NDArray[np.uint8] | NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class _Shown:
-    """The view of each image of a split in one epoch, and what the teacher answers to it, `(n, classes)`."""
+    """One epoch's view of each image of a split, and the teacher's logits for it, `(n, classes)`, if there is one."""
 
     views: Views
     padding: int
@@ -29,8 +29,8 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """A split in the given order, as `images`, uint8 `(n, h, w, 3)`, and `labels`, float32 `(n, classes)`.
 
     With a teacher there is also `teacher`, its logits, float32 `(n, classes)`. The last batch may be smaller, but is
-    filled up to a multiple of `devices` with black images whose labels are all 0, which count for nothing. `error` is
-    why an image could not be read, once that has happened.
+    filled up to a multiple of `devices` with black images whose labels are all 0, which have no effect on the loss.
+    `error` is set if an image cannot be read.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ def training_batches(
     lessons: Lessons | None = None,
     epoch: int = 1,
 ) -> Batches:
-    """The split in an order that the seed draws, without those left over when it is divided into batches.
+    """The split in a random order drawn by the seed, without the images left over after the last full batch.
 
-    Each image is shown in a view that the seed draws, or with a teacher's lessons in the epoch's view of them.
+    The seed also draws a view of each image. With a teacher's lessons, the views are those of the epoch.
     """
     order = np.random.default_rng(seed).permutation(len(split))
     whole = len(order) // size * size
@@ -98,7 +98,7 @@ def training_batches(
 
 
 def all_batches(split: Split, classes: int, size: int, devices: int = 1) -> Batches:
-    """The whole split in its own order, the images as they are."""
+    """The whole split in its own order, without augmentation."""
     return Batches(split, classes, size, np.arange(len(split)), devices)
 
 

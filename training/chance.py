@@ -1,4 +1,4 @@
-"""Whether the test images show that a model is better than always giving the same answer."""
+"""Warnings about models that the test images do not show to be better than chance."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,11 +7,11 @@ from training.metrics import wilson_interval
 
 
 def chance_warnings(document: Mapping[str, Any]) -> list[str]:
-    """A sentence where the test images do not show that the int8 model is better than chance; else none.
+    """List a warning if the test images do not show that the int8 model is better than chance.
 
     `document` is the content of metrics.json. Chance is the accuracy of always answering the test images' most
-    frequent class; the model is better when the 95% interval of its top-1 accuracy is above that. Nothing is said of
-    a model whose accuracy is unknown.
+    frequent class; the model is better if the 95% interval of its top-1 accuracy is above that. A model whose accuracy
+    is unknown gets no warning.
     """
     top1 = document["metrics"]["int8_top1"]
     images = [sum(row) for row in document["confusion"]]

@@ -54,7 +54,7 @@ class Images(Protocol):
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images in memory, uint8 `(n, h, w, 3)`, of any one size, or without a `spec` of the network's."""
+    """Images of one size in memory, uint8 `(n, h, w, 3)`; without a `spec`, it is the size of the network's input."""
 
     array: NDArray[np.uint8]
     spec: Preprocessing | None = None
@@ -83,7 +83,7 @@ class Pixels:
 
 
 def resized(images: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
-    """What a network takes of images, uint8 `(n, h, w, 3)`, by the code that serves: uint8 `(n, height, width, 3)`."""
+    """Crop and resize images, uint8 `(n, h, w, 3)`, to uint8 `(n, height, width, 3)` with the serving code."""
     if images.shape[1:3] == (spec.height, spec.width) and spec.crop == 1:
         return images
     return np.stack([spec.pixels(Image.fromarray(image)) for image in images])
@@ -132,8 +132,8 @@ def load_dataset(preset: Preset, data: Path | None, calibration: Path | None = N
     """The preset's data set, from `data` or its official place.
 
     `data` is a folder of class folders or a file in Keras' npz layout (x_train, y_train, x_test, y_test).
-    `calibration`, a folder of photos whose classes need not be known, is for quantization, instead of the training
-    images; alone, part of it is held out to measure the quantized model. Raises DatasetError.
+    `calibration` is a folder of photos, with or without classes, that quantization uses instead of the training images.
+    Without `data`, part of it is held out to measure the quantized model. Raises DatasetError.
     """
     if calibration is not None and data is None:
         return _unlabelled(preset, calibration)

@@ -1,4 +1,4 @@
-"""What the machine's processors can do for a fit."""
+"""Settings of a fit that depend on the machine: torch's CPU kernels, memory, precision and accelerators."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +10,14 @@ from training.errors import FitError
 
 _CPU_INFO = Path("/proc/cpuinfo")
 
-# The flags of processors with instructions for products of bfloat16, as Linux names them: AVX-512, AMX and Arm.
+# Linux' names of the CPU flags for bfloat16 multiplication: AVX-512, AMX and Arm.
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "bf16"}
 
 
 def fast_forward(network: keras.Model) -> Callable[..., Any]:
-    """The network, called in the fastest way: by torch's own kernels where Keras runs on torch without accelerators."""
+    """The network's fastest forward pass: by torch's own kernels if Keras runs on torch without an accelerator."""
     if _is_torch_on_cpu():
-        # Keras' other backends do without torch.
+        # Keras' other backends do not need torch.
         from training.torch_forward import TorchForward, is_supported
 
         if is_supported(network):
@@ -27,7 +27,7 @@ def fast_forward(network: keras.Model) -> Callable[..., Any]:
 
 
 def arrange_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
-    """Make a built optimizer's arithmetic as fast as its variables' order in memory allows."""
+    """Give a built optimizer's variables the memory layout of the weights, which makes its steps faster."""
     if _is_torch_on_cpu():
         from training.torch_forward import arrange
 
@@ -35,7 +35,7 @@ def arrange_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def prepare_memory() -> None:
-    """Keep memory between steps where that saves time; the rest of the process keeps it too."""
+    """Keep freed memory between training steps if that saves time; this affects the whole process."""
     if _is_torch_on_cpu():
         from training.torch_forward import keep_freed_memory
 
@@ -43,7 +43,7 @@ def prepare_memory() -> None:
 
 
 def possible_precision(wanted: str) -> str:
-    """The precision to fit in: float32 instead of mixed_bfloat16 on a CPU that would only emulate it."""
+    """The precision to fit in: float32 instead of mixed_bfloat16 on a CPU that would have to emulate bfloat16."""
     if wanted == "mixed_bfloat16" and not _has_accelerator() and not cpu_has_bfloat16():
         print("This CPU has no bfloat16 instructions: fitting in float32 instead.")
         return "float32"
@@ -51,17 +51,17 @@ def possible_precision(wanted: str) -> str:
 
 
 def possible_steps_per_execution(wanted: int) -> int:
-    """How many batches to hand over at once: a single one on torch, where Keras can hand over no more."""
+    """The number of batches for each call of the training function: always 1 on torch, where Keras supports no more."""
     return 1 if keras.config.backend() == "torch" else wanted
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 itself; False where Linux' /proc does not tell."""
+    """Return True if the CPU has instructions to multiply bfloat16; False if there is no /proc/cpuinfo."""
     return _CPU_INFO.is_file() and bool(_BFLOAT16 & set(_CPU_INFO.read_text().split()))
 
 
 def use_all_devices(batch_size: int) -> int:
-    """Share each batch among all accelerators, where Keras can (https://keras.io/guides/distribution); how many."""
+    """Divide batches among accelerators if Keras can (https://keras.io/guides/distribution); returns their number."""
     devices = keras.distribution.list_devices() if keras.config.backend() == "jax" else []
     if len(devices) < 2:
         return 1

@@ -105,12 +105,12 @@ def manifest(
 
 
 def full_description(preset: Preset) -> str:
-    """The preset's description, and where the network's weights come from, in sentences."""
+    """The preset's description, followed by a sentence on the network and the origin of its weights."""
     return f"{preset.description} {_about_weights(preset)}".strip()
 
 
 def _about_weights(preset: Preset) -> str:
-    """The network, what its weights started from, and whether they were trained further."""
+    """A sentence on the network, its initial weights, and any further training."""
     network, file = preset.network, Path(preset.network.weights).name
     if network.architecture == BROUGHT:
         start = f"The network was trained elsewhere ({file})"

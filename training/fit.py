@@ -44,7 +44,7 @@ from training.run import FitFacts, Run, discard, write_json, write_whole
 from training.teacher import Lessons, take_lessons
 from training.trainee import Trainee
 
-# A training step's time as a multiple of the forward pass alone, where all layers learn and where the head does.
+# The time of a training step as a multiple of a forward pass, when all layers are trained and when only the head is.
 _STEP_OF_ALL, _STEP_OF_HEAD = 3.5, 1.2
 
 
@@ -71,7 +71,7 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
     devices = use_all_devices(_batch_size(recipe, dataset))
     prepare_memory()
     lessons = take_lessons(run.preset, dataset.labels, dataset.train, run.lessons)
-    # After the teacher, which draws weights before it loads its own, unless its answers are there already.
+    # After the teacher: loading one draws random numbers, but it is not loaded if its answers are stored already.
     keras.utils.set_random_seed(recipe.seed)
     classes, precision = len(dataset.labels), possible_precision(recipe.precision)
     network = build_network(run.preset, classes, precision)
@@ -83,7 +83,7 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
         if checkpoint and number == first:
             restore(trainee, checkpoint.last)
         elif number == first:
-            _tell_duration(trainee, recipe, dataset)
+            _print_duration(trainee, recipe, dataset)
         history = _fit_phase(run, trainee, number, dataset, history, devices, lessons)
     if not history:
         raise FitError("this preset has no phases: there is nothing to fit, its network is taken as it is")
@@ -104,8 +104,8 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
     return facts
 
 
-def _tell_duration(trainee: Trainee, recipe: Recipe, dataset: Dataset) -> None:
-    """Print how long the fit takes, from the time that the network takes for a batch."""
+def _print_duration(trainee: Trainee, recipe: Recipe, dataset: Dataset) -> None:
+    """Print an estimate of the fit's duration, from the time of a forward pass of one batch."""
     steps, size = _steps_per_epoch(recipe, dataset), _batch_size(recipe, dataset)
     (batch,) = all_batches(dataset.train, len(dataset.labels), size)[0]
     trainee(batch)
@@ -123,7 +123,7 @@ def _tell_duration(trainee: Trainee, recipe: Recipe, dataset: Dataset) -> None:
 
 
 def _with_stem_of(network: keras.Model, preset: Preset, number: int, classes: int, precision: str) -> keras.Model:
-    """The network with the stem's stride of that phase: itself, unless any phase changes the stride."""
+    """The network with the stem stride of that phase; the same object if no phase changes the stride."""
     phases = preset.recipe.phases
     if not any(phase.stem_stride for phase in phases):
         return network
@@ -279,7 +279,7 @@ def _write_tensorboard(run: Run, history: tuple[Epoch, ...]) -> None:
     """Log the last epoch where TensorBoard is installed, which writes by TensorFlow."""
     if not importlib.util.find_spec("tensorboard"):
         return
-    # Keras' other backends have not imported it yet.
+    # On Keras' other backends this is TensorFlow's first import, which prints log lines.
     with hide_native_logs():
         import tensorflow as tf
 

@@ -22,7 +22,7 @@ class ClassScore:
 
 
 def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
-    """The interval, 95% by default, of a share that was measured on so many images (Wilson 1927)."""
+    """The confidence interval, 95% by default, of a share measured on that many images (Wilson 1927)."""
     centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
     half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
     return centre - half, centre + half

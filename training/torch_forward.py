@@ -1,8 +1,8 @@
-"""A Keras network run by torch's own CPU kernels: the same function of the same variables, about twice as fast.
+"""Run a Keras network with torch's own CPU kernels: the same function of the same variables, about twice as fast.
 
 Keras on torch keeps images as NHWC and kernels as HWIO, permutes both around every convolution and computes batch
-normalization from its parts. Here images and kernels lie in memory as torch's kernels want them (channels_last) and
-batch normalization is one call.
+normalization step by step. Here images and kernels have the memory layout that torch's kernels need (channels_last),
+and batch normalization is one call.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 
 
 class TorchForward:
-    """Calls a functional Keras network that `is_supported` on torch's CPU backend.
+    """The forward pass of a functional Keras network for which `is_supported` is true, on torch's CPU backend.
 
-    Layers that torch has no faster kernel for are called as they are. Kernels are moved in memory when this is made;
-    call `arrange` on an optimizer's variables so that its arithmetic meets the same order.
+    Layers without a faster torch kernel are called as they are. The constructor changes the memory layout of the
+    kernels; call `arrange` on an optimizer's variables to give them the same layout.
     """
 
     def __init__(self, network: keras.Model) -> None:
@@ -49,7 +49,7 @@ class TorchForward:
 
 @dataclass(frozen=True)
 class _Step:
-    """A layer's call. Tensors go by key; those in `last_used` are in nobody's way any more."""
+    """A layer's call. Keys identify tensors; no later step needs those in `last_used`."""
 
     run: Run
     inputs: tuple[int, ...]
@@ -59,7 +59,7 @@ class _Step:
 
 
 def is_supported(network: keras.Model) -> bool:
-    """Whether the network consists of layers alone, each used once, from one input and called with tensors only."""
+    """Return True if the network has one input and consists of layers that are called once each, with tensors only."""
     made = [operation for operation in network.operations if not isinstance(operation, layers.InputLayer)]
     return len(network.inputs) == 1 and isinstance(network.output, dict) and all(_is_plain(each) for each in made)
 
@@ -77,7 +77,7 @@ def _is_plain(operation: Any) -> bool:
 
 
 def arrange(variables: Iterable[keras.Variable]) -> None:
-    """Move convolutions' kernels, HWIO, and what an optimizer keeps of them to torch's order; their values stay."""
+    """Give convolution kernels, HWIO, and an optimizer's variables for them torch's memory layout; values stay."""
     for variable in variables:
         parameter = variable.value
         if parameter.ndim == 4:
@@ -87,11 +87,11 @@ def arrange(variables: Iterable[keras.Variable]) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what large tensors leave: giving it back and taking it again costs a third of a step.
+    """Make glibc keep the memory of freed tensors: returning it and requesting it again costs a third of a step.
 
     Does nothing with another C library.
     """
-    # The process's own symbols, among them its C library's. Others than glibc have no mallopt; Windows needs a name.
+    # CDLL(None) has the symbols of the C library. Those other than glibc have no mallopt; on Windows CDLL needs a name.
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 2**29), (_ARENA_MAX, 1)):
@@ -122,7 +122,7 @@ def _listed(tensors: Any) -> Sequence[Any]:
 
 
 def _fast(layer: keras.Layer) -> Run:
-    """A function of NCHW tensors that does what the layer does to NHWC ones."""
+    """The layer as a function of NCHW tensors instead of NHWC ones."""
     # Exact types, since a class derived from one of them may do something else.
     make, dtype = _FAST.get(type(layer)), _DTYPES.get(layer.compute_dtype)
     run = make(layer) if make and dtype else None
@@ -179,7 +179,7 @@ def _convolve(layer: keras.Layer, order: Sequence[int], groups: int) -> Run:
 
 
 def _padded(layer: keras.Layer, x: torch.Tensor) -> tuple[tuple[int, int], torch.Tensor]:
-    """The padding that the convolution adds on both sides, and the image with any that both sides do not share."""
+    """The padding for the convolution to add on both sides, and the image; padded here if the sides differ."""
     if layer.padding == "valid":
         return (0, 0), x
     sides = [

@@ -17,7 +17,7 @@ _PROTOCOL_VERSION = 1001
 
 @dataclass(frozen=True)
 class _Storage:
-    """A flat array of `size` elements by its key in the file; the elements follow the pickles."""
+    """A flat array of `size` elements with a key in the file; the elements follow the pickles."""
 
     key: str
     dtype: np.dtype[Any]
@@ -49,7 +49,7 @@ def read_torch_weights(path: Path) -> dict[str, NDArray[Any]]:
 def _read(content: bytes) -> dict[str, NDArray[Any]]:
     file = BytesIO(content)
     if [_unpickle(file), _unpickle(file)] != [_MAGIC_NUMBER, _PROTOCOL_VERSION]:
-        raise ValueError("it begins differently")
+        raise ValueError("it does not begin with that format's magic number and version")
     if _unpickle(file)["little_endian"] is not True:
         raise ValueError("its numbers are big-endian")
     tensors = _unpickle(file)
@@ -83,7 +83,7 @@ def _view(tensor: _Tensor, storage: NDArray[Any]) -> NDArray[Any]:
     if not all(type(number) is int and 0 <= number <= len(storage) for number in numbers) or 0 in tensor.shape:
         raise ValueError("a tensor's shape, strides or offset cannot be right for its storage")
     end = tensor.offset
-    # From the smallest stride on: a dimension that steps over all that the smaller ones span meets nothing twice.
+    # In order of stride: elements do not overlap if each stride exceeds the span of all dimensions with smaller ones.
     for stride, side in sorted(zip(tensor.strides, tensor.shape, strict=True)):
         if side > 1 and stride <= end - tensor.offset:
             raise ValueError("a tensor's elements overlap")
@@ -165,7 +165,7 @@ def _append(target: Any, items: list[Any]) -> None:
 
 
 def _set(target: Any, items: list[Any]) -> None:
-    """Put alternating keys and values into a dictionary; hashing keys other than strings could take for ever."""
+    """Put alternating keys and values into a dictionary; hashing other keys than strings could take forever."""
     keys, values = items[::2], items[1::2]
     if type(target) is not dict or not all(type(key) is str for key in keys):
         raise ValueError("it sets items of something that is no dictionary of names")
@@ -191,7 +191,7 @@ def _ordered_dict() -> dict[str, Any]:
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
     if not isinstance(storage, _Storage) or type(shape) is not tuple or type(strides) is not tuple:
-        raise ValueError("it describes a tensor in another way")
+        raise ValueError("it describes a tensor in an unknown way")
     return _Tensor(storage, offset, shape, strides)
 
 
@@ -205,7 +205,7 @@ def _storage(reference: Any) -> _Storage:
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
-# By module and name, which genops parts by a space.
+# By module and name, which genops separates with a space.
 _NAMED: dict[str, np.dtype[Any] | Callable[..., Any]] = {
     "collections OrderedDict": _ordered_dict,
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,

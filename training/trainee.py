@@ -19,8 +19,8 @@ class Trainee(keras.Model):  # type: ignore[misc]
     """From `images`, uint8 `(n, h, w, 3)`, and one-hot `labels` to `logits` and the labels, which mixing changes.
 
     Its loss is the cross entropy with smoothed labels, times the weight of each image's class; an image whose labels
-    are all 0 counts for nothing. Mixing needs the labels on the way in, which is why they are an input. Given the
-    `teacher`'s logits as well, the loss is that of training.preset.Teacher.
+    are all 0 has no effect. The labels are an input because mixing needs them. If the `teacher`'s logits are an input
+    too, the loss is that of training.preset.Teacher.
     """
 
     def __init__(
@@ -45,9 +45,9 @@ class Trainee(keras.Model):  # type: ignore[misc]
         self._accuracy = keras.metrics.Mean(name="accuracy")
 
     def build(self, input_shape: Any) -> None:
-        """The network comes built, and the other layers have no weights.
+        """Mark all layers as built: the network is built already, and the other layers have no weights.
 
-        Were one not built, the first `fit` of a process would draw the batches' order once more, to build it.
+        Otherwise the first `fit` of a process would draw the batches' order once more, to build them.
         """
         for layer in self._augmentation:
             for each in layer._flatten_layers():
@@ -72,12 +72,12 @@ class Trainee(keras.Model):  # type: ignore[misc]
         )
         if "teacher" in y_pred:
             share = self._teacher.weight
-            losses = (1 - share) * losses + share * self._unlike_teacher(y_pred)
+            losses = (1 - share) * losses + share * self._teacher_loss(y_pred)
         weights = ops.sum(labels * self._class_weights, axis=-1)
         return ops.sum(losses * weights) / ops.maximum(ops.sum(labels), 1.0)
 
-    def _unlike_teacher(self, y_pred: Any) -> Any:
-        """The cross entropy of the teacher's softmax and the network's, both softened; its gradient keeps its size."""
+    def _teacher_loss(self, y_pred: Any) -> Any:
+        """The cross entropy of both softened softmaxes, times temperature^2, which keeps the size of the gradient."""
         temperature = self._teacher.temperature
         expected = ops.softmax(y_pred["teacher"] / temperature, axis=-1)
         found = ops.log_softmax(y_pred["logits"] / temperature, axis=-1)
@@ -107,9 +107,9 @@ def normalization(spec: Preprocessing) -> keras.Layer:
 
 
 def augmentation_layers(chosen: Augmentation, seed: int) -> list[keras.Layer]:
-    """Keras' layers for what is turned on, in the order in which they act on pixels from 0 to 255.
+    """Keras' layers for the augmentations that are turned on, in the order in which they act on pixels from 0 to 255.
 
-    Flips and crops are not among them: batches come with them (training.views).
+    Flips and crops are not among them: the batches have them already (training.batches).
     """
     rotation, zoom, shift, shear = chosen.rotation / _DEGREES_IN_A_TURN, chosen.zoom, chosen.shift, chosen.shear
     plans: list[tuple[object, type[keras.Layer], dict[str, Any]]] = [

@@ -1,4 +1,4 @@
-"""Views of images: random crops and mirror images, which a network and its teacher can both be shown."""
+"""Views of images: random crops and mirror images, the same for a network and its teacher."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,8 @@ from training.preset import Augmentation
 
 @dataclass(frozen=True)
 class Views:
-    """One view for each of n images: how far the crop is moved, int64 `(n, 2)` from 0 to twice the padding, and whether
-    it is mirrored, bool `(n,)`."""
+    """One view of each of n images: the offset of its crop, int64 `(n, 2)` from 0 to twice the padding, and `mirrored`,
+    bool `(n,)`."""
 
     offsets: NDArray[np.int64]
     mirrored: NDArray[np.bool_]
@@ -21,7 +21,7 @@ class Views:
 
 
 def draw_views(images: int, augmentation: Augmentation, seed: int) -> Views:
-    """A view of each of so many images, drawn by the seed: all crops, and with `flip` both sides, are as likely."""
+    """Draw a view of each image by the seed: all crops, and with `flip` both orientations, are equally likely."""
     generator = np.random.default_rng(seed)
     offsets = generator.integers(0, 2 * augmentation.crop_padding, (images, 2), endpoint=True)
     mirrored = generator.random(images) < 0.5 if augmentation.flip else np.zeros(images, bool)
@@ -29,7 +29,7 @@ def draw_views(images: int, augmentation: Augmentation, seed: int) -> Views:
 
 
 def show(pixels: NDArray[np.uint8], views: Views, padding: int) -> NDArray[np.uint8]:
-    """The images' views, uint8 `(n, h, w, 3)` as `pixels`: each side gets that many black pixels before the crop."""
+    """Cut the views out of images, uint8 `(n, h, w, 3)`, after adding `padding` black pixels on each side."""
     _, height, width, _ = pixels.shape
     padded = np.pad(pixels, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     shown = np.empty_like(pixels)

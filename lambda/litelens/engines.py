@@ -32,7 +32,7 @@ class LiteRT:
         """Load the model; raises ValueError or RuntimeError when the file is not one that LiteRT runs."""
         from ai_edge_litert.interpreter import Interpreter
 
-        # "INFO: Created TensorFlow Lite XNNPACK delegate for CPU.", once per process.
+        # LiteRT prints "INFO: Created TensorFlow Lite XNNPACK delegate for CPU." once per process.
         with hide_native_logs():
             self._interpreter = Interpreter(model_path=str(bundle.model), num_threads=threads)
             self._interpreter.allocate_tensors()

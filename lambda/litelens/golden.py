@@ -10,8 +10,8 @@ from litelens.errors import BundleError
 
 GOLDEN = "golden"
 
-# How far a confidence may be from the expected one. With the default model, and training's three photos in each of its
-# six kinds of files, LiteRT and OpenVINO were 0.014 apart on average and 0.030 at most.
+# The allowed difference from the expected confidence. With the default model and the three sample photos in each of
+# training's six kinds of files, LiteRT and OpenVINO differed by 0.014 on average and by 0.030 at most.
 TOLERANCE = 0.1
 
 MEDIA_TYPES = {

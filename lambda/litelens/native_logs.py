@@ -1,4 +1,4 @@
-"""Log lines that C++ libraries print on standard error and that have no switch."""
+"""Hide log lines that C++ libraries print on standard error and that no setting turns off."""
 
 import os
 import re
@@ -11,24 +11,24 @@ from typing import BinaryIO
 
 _STDERR = 2
 
-# TensorFlow Lite's own logger, absl's (with the line by which it begins), TensorFlow's older one, and what
-# TensorFlow's converter prints. Errors of TensorFlow Lite are not among them.
+# Log lines of TensorFlow Lite, of absl (with its first line), of TensorFlow's older logger, and of TensorFlow's
+# converter. TensorFlow Lite's errors do not match.
 _LOG_LINE = re.compile(
     rb"(INFO|WARNING|VERBOSE): |[IWE]\d{4} \d\d:\d\d:\d\d|[IWE]0000 00:00:|"
     rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |To enable the following instructions|fully_quantize: "
 )
 
-# The redirection is the whole process's; it may be nested in one thread.
+# The redirection affects the whole process; it may be nested within one thread.
 _lock = threading.RLock()
 
 
 @contextmanager
 def hide_native_logs() -> Iterator[None]:
-    """Hide the log lines that libraries print on file descriptor 2 while the block runs; it takes some microseconds.
+    """Hide the log lines that libraries print on file descriptor 2 while the block runs; takes a few microseconds.
 
-    Other lines, such as those of other threads, are printed when the block ends, and when it raises, all lines are.
-    Use it around one native call: while it runs, nothing reaches standard error, and what was printed is lost when
-    the process is killed.
+    All other lines, also those of other threads, are printed when the block ends; if it raises, log lines are printed
+    too. Use it around one native call: nothing reaches standard error until the block ends, and if the process is
+    killed, the lines are lost.
     """
     with _lock:
         try:
@@ -55,7 +55,7 @@ def hide_native_logs() -> Iterator[None]:
 
 
 def _scratch_file() -> BinaryIO:
-    """An unbuffered file of no name: in memory on Linux, which takes a tenth of the time."""
+    """An unbuffered temporary file: in memory on Linux, which takes a tenth of the time."""
     if hasattr(os, "memfd_create"):
         return os.fdopen(os.memfd_create("native-logs"), "w+b", buffering=0)
     return tempfile.TemporaryFile(buffering=0)

@@ -35,7 +35,7 @@ def context(chromium: Browser, device: str) -> Iterator[BrowserContext]:
 
 @pytest.fixture(scope="session")
 def measured_port() -> Iterator[int]:
-    """Where the bundle is served whose accuracy was measured, with all charts."""
+    """The port of a server with the bundle whose accuracy was measured, and so with all charts."""
     with serving(LITELENS_BUNDLE=str(CIFAR_BUNDLE)) as port:
         yield port
 

@@ -325,7 +325,7 @@ def test_all_of_classify_is_usable_with_the_keyboard_alone(page: Page) -> None:
     keyboard.press("Enter")
     expect(label).to_have_attribute("aria-pressed", "false")
 
-    # The page is the other way round by now: coffee comes before the cat.
+    # The page shows the photos in reverse order: coffee comes before the cat.
     for name, key in (("cat.jpg", "Tab"), ("coffee.jpg", "Shift+Tab")):
         tab_to(page, page.get_by_role("checkbox", name=f"Compare: {name}"), key)
         keyboard.press("Space")

@@ -14,7 +14,7 @@ from playwright.sync_api import FilePayload, Locator, Page, Request, expect
 from screen import SAMPLES, add, adjust, card, done, go, labels, names, said_of
 from support import CAT, DATA, ROCKET, encoded, require
 
-# The model is sure of the samples, and not of the rocket.
+# The model is sure of the samples, but not of the rocket.
 ALL_PHOTOS = {
     path.name: path for path in (ROCKET, *(SAMPLES / f"{name}.jpg" for name in ("coffee", "photographer", "cat")))
 }
@@ -90,7 +90,7 @@ def named(name: str, image: Image.Image, **options: Any) -> FilePayload:
 
 
 def add_photos(page: Page) -> dict[str, Any]:
-    """Choose all photos, and wait for them; what the API says of each, by its name."""
+    """Choose all photos and wait for their results; returns the API's answer to each, by its name."""
     add(page, *ALL_PHOTOS.values())
     done(page, *ALL_PHOTOS)
     return {name: said_of(page, path.read_bytes()) for name, path in ALL_PHOTOS.items()}
@@ -114,7 +114,7 @@ def threshold(page: Page) -> float:
 
 
 def copy(page: Page, text: str | None = None) -> None:
-    """Put the cat's picture into the clipboard, and beside it a text if there is one."""
+    """Put the cat's picture on the clipboard, with a text if one is given."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async (text) => {

@@ -1,4 +1,4 @@
-"""The view Model, held against the bundles' own files: of the one whose accuracy was measured, and of the default."""
+"""The view Model, compared with the files of two bundles: the one with measured accuracy, and the default one."""
 
 import json
 import re
@@ -210,7 +210,7 @@ WARNING = "The test images do not show that this model is better than chance: it
 
 @pytest.fixture(scope="module")
 def warned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a bundle is served whose manifest has a warning."""
+    """The address of a server whose bundle has a warning in its manifest."""
     bundle = tmp_path_factory.mktemp("warned") / "bundle"
     bundle.mkdir()
     (bundle / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")

@@ -123,7 +123,7 @@ def test_the_heat_map_of_an_uploaded_photo_lies_where_the_model_looked(
     labels(card(uploading, "large.jpg")).first.click()
     expect(card(uploading, "large.jpg").get_by_text("Heat map")).not_to_contain_text("…")
     photo, heat = (box_of(uploading, number) for number in (0, 1))
-    # The model sees the square in the middle, but for its margin.
+    # The model sees the square in the middle, without its margin.
     side = photo["height"] * load_bundle(DEFAULT_BUNDLE).preprocessing.crop
     assert heat["height"] == pytest.approx(side, abs=1)
     assert heat["width"] == pytest.approx(side, abs=1)

@@ -23,9 +23,9 @@ ARM_BASE_IMAGE = os.environ.get("LITELENS_ARM_BASE_IMAGE", "")
 # Where QEMU emulates Arm, it is to be a Graviton2: its default CPU has SME, with which LiteRT answers otherwise there.
 CPU = "--env=QEMU_CPU=neoverse-n1"
 
-# Prints what LiteRT makes of rising levels, which lists of CPUs in the image it opened, and LiteRT's own log, which
-# litelens hides. An event of inotify is the
-# number of the file that it watches, here alone, and three more of four bytes; 0x20 is IN_OPEN.
+# Prints LiteRT's outputs for rising pixel values, the CPU lists in the image that it opened, and LiteRT's own log,
+# which litelens hides. An inotify event here is four numbers of four bytes, the first of which identifies the watched
+# file; 0x20 is IN_OPEN.
 SCRIPT = """
 import ctypes, json, os
 from pathlib import Path

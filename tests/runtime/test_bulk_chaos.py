@@ -139,7 +139,7 @@ def make_uploads(chance: random.Random) -> list[Upload]:
 
 
 def good_images() -> list[bytes]:
-    """Parts of photos, which are of many labels."""
+    """Crops of photos, which have many different labels."""
     places, made = random.Random(5), []
     photos = [Image.open(path).convert("RGB") for path in (ROCKET, *sorted(SAMPLES.glob("*.jpg")))]
     for image_format in ("JPEG", "PNG", "WEBP"):

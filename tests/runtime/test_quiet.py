@@ -1,4 +1,4 @@
-"""What the programs that serve print on standard error: nothing of the libraries below them."""
+"""The serving programs print no log lines of their libraries on standard error."""
 
 import subprocess
 import sys

@@ -7,7 +7,7 @@ from training.metrics import wilson_interval
 
 
 def measured(*confusion: tuple[int, ...]) -> dict[str, Any]:
-    """What metrics.json would hold with this confusion of the classes cat, dog and so on."""
+    """The content of metrics.json with this confusion matrix of the classes cat, dog and so on."""
     images, right = sum(map(sum, confusion)), sum(row[index] for index, row in enumerate(confusion))
     labels = ("cat", "dog", "horse")[: len(confusion)]
     return {

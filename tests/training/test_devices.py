@@ -1,4 +1,4 @@
-"""What a processor can do for a fit, by Linux' /proc/cpuinfo."""
+"""The precision of a fit, by the CPU flags in Linux' /proc/cpuinfo."""
 
 from pathlib import Path
 

@@ -34,7 +34,7 @@ def lite0() -> keras.Model:
     [(EfficientNetLite0, 4_694_024), (EfficientNetLite1, 5_470_344), (EfficientNetLite2, 6_150_168)],
 )
 def test_it_has_as_many_parameters_as_were_published(function: Callable[..., keras.Model], parameters: int) -> None:
-    # Those that are trained, 4,652,008 of the smallest, and the means and variances of batch normalization.
+    # The trained parameters (4,652,008 in the smallest) and batch normalization's means and variances.
     assert function(weights=None, input_shape=(64, 64, 3)).count_params() == parameters
 
 

@@ -122,7 +122,7 @@ def test_the_learning_rate_falls_to_the_final_one_of_each_phase(start: Callable[
     run = start(phases=phases)
     fit(run, colours)
     rates = [epoch["learning_rate"] for epoch in read_history(run)]
-    # Cosine decay, after one and two of three epochs.
+    # Cosine decay, after the first and the second of three epochs.
     expected = [0.01 + 0.04 * 0.75, 0.01 + 0.04 * 0.25, 0.01, 0.02, 0.0]
     assert rates == pytest.approx(expected, abs=1e-7)
 

@@ -47,7 +47,7 @@ SMALL = (
     "--set=quantization.weight_bits=[8]",
     "--set=quantization.calibration_images=[20]",
 )
-# Of the lines that a training prints, but for Keras' one for each epoch.
+# The beginnings of all lines that a training prints, except Keras' line for each epoch.
 BEGINNINGS = (
     *("Data: ", "Fitted: ", "Quantizing: ", "TFLiteConverter, ", "litert-quantizer, ", "Quantized: ", "Evaluating ..."),
     *("Evaluated on ", "Report: ", "The model is sure of no golden image", "Golden images without ", "Published"),

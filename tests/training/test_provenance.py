@@ -1,4 +1,4 @@
-"""Where the bundled models come from: the commands that they name are ones that anybody can give."""
+"""The commands that the bundled models name as their origin can be run by anybody."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Distillation: what a teacher answers, how its answers are kept, and what a network learns from them."""
+"""Distillation: a teacher's answers, their storage, and a network that learns from them."""
 
 import dataclasses
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def preset_with(teacher: Teacher = Teacher(), **changes: Any) -> Preset:  # noqa
 
 @pytest.fixture
 def noisy(noise: np.random.Generator) -> Dataset:
-    """Images that are hard to tell apart, more than the teacher is asked about at once."""
+    """Random images, more than the teacher gets in one batch."""
     train, other = (
         Split(Pixels(noise.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)), np.arange(count) % 3)
         for count in (90, 30)
@@ -56,7 +56,7 @@ def pixels(noisy: Dataset) -> NDArray[np.uint8]:
 
 
 def classifier(seed: int = 5) -> keras.Model:
-    """One that could be a user's: from normalized pixels to logits."""
+    """A classifier as a user may bring it, from normalized pixels to logits."""
     image = keras.Input((8, 8, 3))
     x = keras.layers.Conv2D(4, 3, activation="relu", kernel_initializer=keras.initializers.GlorotNormal(seed))(image)
     dense = keras.layers.Dense(3, kernel_initializer=keras.initializers.GlorotNormal(seed + 1))
@@ -64,14 +64,14 @@ def classifier(seed: int = 5) -> keras.Model:
 
 
 def run_of(folder: Path, labels: tuple[str, ...] = LABELS) -> Run:
-    """A run that is fitted, in whose weights the labels' order is of no account."""
+    """A fitted run, whose weights do not depend on the order of the labels."""
     run = start_run(folder, preset_with(), DataFacts(labels, "digest"))
     keras.utils.set_random_seed(11)
     build_network(run.preset, len(labels)).save_weights(run.weights)
     return run
 
 
-# What a teacher answers.
+# The teacher's answers.
 
 
 def test_a_keras_file_answers_what_its_model_says(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
@@ -132,11 +132,11 @@ def test_a_teacher_that_is_not_there_is_named(tmp_path: Path, noisy: Dataset) ->
         take_lessons(preset, LABELS, noisy.train, tmp_path / "answers")
 
 
-# How its answers are kept.
+# Storage of the answers.
 
 
 class CountingTeacher:
-    """Answers by sums of the pixels it is shown, and counts the images; may be interrupted after so many."""
+    """Answer with weighted sums of the pixels, and count the images; may be interrupted after a number of images."""
 
     def __init__(self, interrupted_after: int | None = None) -> None:
         self.images = 0
@@ -160,7 +160,7 @@ Take = Callable[..., tuple[Lessons, int]]
 
 @pytest.fixture
 def take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noisy: Dataset) -> Take:
-    """Take the lessons of a teacher in a file, and say how many images it was asked about."""
+    """Take the lessons of a teacher in a file; returns them and the number of images that it classified."""
     source = tmp_path / "large.keras"
 
     def take(
@@ -251,7 +251,7 @@ def test_network_and_teacher_see_the_same_pixels(take: Take, noisy: Dataset) -> 
     assert not np.array_equal(batch["images"], noisy.train.images.pixels(range(20)))
 
 
-# What a network learns from them.
+# Learning from the answers.
 
 
 def test_the_loss_is_the_documented_one(noise: np.random.Generator) -> None:
@@ -309,7 +309,7 @@ def test_a_network_that_hears_the_teacher_alone_makes_the_teachers_mistakes(
 
 @pytest.fixture
 def taught(tmp_path: Path) -> Callable[[str], Run]:
-    """Runs that one fitted run teaches; such a teacher draws weights when it is built."""
+    """Runs whose teacher is a fitted run, which draws random weights when it is built."""
     source = run_of(tmp_path / "teacher").folder
     phases = (dataclasses.replace(SGD, epochs=1), dataclasses.replace(SGD, epochs=2, optimizer="adam"))
     preset = preset_with(Teacher(source=str(source), views=2), phases=phases)

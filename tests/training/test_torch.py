@@ -1,4 +1,4 @@
-"""Torch's own kernels compute what Keras' layers compute, as measured in a process where Keras runs on torch."""
+"""Torch's own kernels agree with Keras' layers, as measured in a process where Keras runs on torch."""
 
 import importlib.util
 import json

@@ -34,7 +34,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Reference:
-    """What pickle calls a persistent id."""
+    """A persistent id, in pickle's terms."""
 
     value: Any
 

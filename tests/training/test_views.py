@@ -1,4 +1,4 @@
-"""Views, for images and augmentations of every size."""
+"""Views of images, for images and augmentations of every size."""
 
 import numpy as np
 from hypothesis import given, settings

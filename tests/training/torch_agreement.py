@@ -1,6 +1,6 @@
-"""Measures how far torch's kernels are from Keras' own layers, and prints the figures as JSON; run with Keras on torch.
+"""Measure how much torch's kernels differ from Keras' layers, and print the figures as JSON; run with Keras on torch.
 
-Differences are the largest ones, as a fraction of the largest value.
+A difference is the largest one, as a fraction of the largest value.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def built(architecture: str, height: int, width: int) -> keras.Model:
 
 
 def odd_layers() -> keras.Model:
-    """Layers and options that torch has no fast kernel for here, beside those that it has."""
+    """A network of layers and options with a fast torch kernel and without one."""
     image = layers.Input((17, 14, 3), name="image")
     x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(image)
     x = layers.Conv2D(8, 3, groups=2, padding="same")(x)
@@ -70,7 +70,7 @@ def operation() -> keras.Model:
 
 
 def randomize(network: keras.Model) -> None:
-    """Make every weight count: normalization starts from the identity, and some scales from zero."""
+    """Give every weight an effect: normalization starts from the identity, and some scales from zero."""
     generator = np.random.default_rng(1)
     for variable in network.variables:
         if variable.name in ("gamma", "moving_variance"):
@@ -86,7 +86,7 @@ def images_for(network: keras.Model, count: int = 4) -> torch.Tensor:
 
 
 def record(network: keras.Model, forward: Callable[..., Any], images: torch.Tensor) -> dict[str, Any]:
-    """What the network gives and becomes, called in that way; it is then as it was."""
+    """Record the network's outputs, gradients and new statistics with this forward pass; its weights are restored."""
     before = network.get_weights()
     with torch.no_grad():
         inference = forward(images, training=False)
@@ -119,10 +119,10 @@ def difference(found: list[Any], expected: list[Any]) -> float:
 
 
 def agreement(network: keras.Model, *, count: int = 4, deep: bool = False) -> dict[str, Any]:
-    """How far both ways are apart.
+    """Measure the differences between Keras' forward pass and torch's.
 
-    The gradients of a `deep` network are those with frozen normalization: with fresh weights and few images, its
-    normalization makes a rounding error a hundredth of a gradient.
+    The gradients of a `deep` network are compared with frozen normalization: with fresh weights and few images, its
+    normalization makes a rounding error as large as a hundredth of a gradient.
     """
     randomize(network)
     images, forward = images_for(network, count), fast_forward(network)
@@ -149,7 +149,7 @@ def joined(arrays: list[Any]) -> Any:
 
 
 def frozen() -> dict[str, Any]:
-    """How far both ways are apart with frozen normalization, and whether training changes any of its statistics."""
+    """Measure the differences with frozen normalization, and check that training changes no statistics."""
     network = built("MobileNetV2", 32, 32)
     freeze_normalization(network)
     result, before = agreement(network), network.get_weights()
@@ -159,7 +159,7 @@ def frozen() -> dict[str, Any]:
 
 
 def bfloat16(architecture: str, size: int) -> dict[str, Any]:
-    """The error of both ways in bfloat16, from float32, as a fraction of the values' size."""
+    """The errors of Keras and of torch's kernels in bfloat16, relative to float32."""
     exact = built(architecture, size, size)
     randomize(exact)
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -183,7 +183,7 @@ def bfloat16(architecture: str, size: int) -> dict[str, Any]:
 
 
 def saved() -> bool:
-    """Whether weights survive a change of their order in memory, a file, and a network with another order."""
+    """Return True if weights survive a change of their memory layout, a file, and a network with another layout."""
     network = built("resnet50-cifar", 16, 16)
     randomize(network)
     before = network.get_weights()
@@ -200,7 +200,7 @@ def saved() -> bool:
 
 
 def memory() -> list[str]:
-    """On what C libraries memory can be prepared without an error."""
+    """The names of the C libraries with which `keep_freed_memory` raises no error."""
     import ctypes
 
     class Other:

@@ -321,7 +321,7 @@ def test_training_steps_are_shown_with_their_share_of_plain_torch() -> None:
 
 
 def test_plain_torch_trains_the_presets_network() -> None:
-    """That is, one with as many parameters and outputs; the strides are written alike."""
+    """Both have the same number of parameters and the same size of features."""
     torch = pytest.importorskip("torch")
     from benchmarks.fit_contestants import ResNet50
     from training.assemble import build_network

@@ -1,4 +1,4 @@
-"""What is hidden of what libraries print on standard error, and what is not."""
+"""Log lines of libraries are hidden on standard error, and other lines are not."""
 
 import os
 import subprocess
@@ -74,7 +74,7 @@ def test_threads_that_load_models_at_once_leave_standard_error_as_it_was(capfd: 
         thread.join()
     os.write(2, b"there")
     assert printed(capfd) == "there"
-    # What other tests have left open may be closed meanwhile.
+    # Files that other tests left open may be closed meanwhile.
     assert len(os.listdir("/dev/fd")) <= descriptors
 
 

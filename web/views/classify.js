@@ -21,7 +21,7 @@ export function classifyView(state) {
   const hasAnswers = photos.some(answerOf);
   return html`
     ${chooser(isEmpty)} ${isEmpty ? samples() : controls(state, photos)}
-    ${!isEmpty && photos.length === 0 ? noneLeft() : nothing} ${hasAnswers ? warned() : nothing}
+    ${!isEmpty && photos.length === 0 ? noneLeft() : nothing} ${hasAnswers ? warning() : nothing}
     ${hasAnswers ? html`<p class="small">${text.hint}</p>` : nothing}
     <ul class="cards" tabindex="-1" aria-label=${text.photos} ?hidden=${photos.length === 0}>
       ${repeat(
@@ -33,8 +33,8 @@ export function classifyView(state) {
   `;
 }
 
-/** Beside the answers of a model that must not be relied on. */
-function warned() {
+/** A notice above the answers of a model whose manifest has warnings. */
+function warning() {
   if (!model()?.manifest.warnings?.length) return nothing;
   return html`
     <div class="notice warned">

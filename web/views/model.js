@@ -46,7 +46,7 @@ function about({ manifest, links }, problem) {
   `;
 }
 
-/** Why the model must not be relied on, in the words of its manifest. @param {Model["manifest"]} manifest */
+/** The warnings of the model's manifest. @param {Model["manifest"]} manifest */
 function warnings({ warnings = [] }) {
   return warnings.map(
     (/** @type {string} */ warning) =>
@@ -84,7 +84,7 @@ function charts(metrics) {
   return all.every((one) => one === nothing) ? nothing : html`<div class="panels">${all}</div>`;
 }
 
-/** The accuracy, where photos of known classes were there to measure it. @param {Record<string, any>} manifest */
+/** The top-1 accuracy; undefined if it was not measured. @param {Record<string, any>} manifest */
 function topOf({ metrics = {} }) {
   return shareOf(metrics.int8_top1 ?? metrics.fp32_top1);
 }
@@ -118,7 +118,7 @@ function figures({ manifest }) {
   `;
 }
 
-/** What was not measured is null. @param {number | null | undefined} share */
+/** A share as a percentage; `null` means that it was not measured. @param {number | null | undefined} share */
 function shareOf(share) {
   return share === undefined || share === null ? undefined : text.percent(share);
 }
