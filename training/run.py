@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from litelens.bundle import METRICS, MODEL, REPORT
 from training.errors import RunError
-from training.preset import Preset, preset_from
+from training.preset import Confidence, Gate, Preset, preset_from
 from training.quantize import Quantization
 
 
@@ -227,7 +227,14 @@ def _what_fitting_depends_on(preset: Preset) -> Preset:
     """The preset without what may change after the fit."""
     quantization = Quantization(("TFLiteConverter",), (8,), (1,))
     return dataclasses.replace(
-        preset, name="any", version="any", description="", answered_accuracy=1.0, quantization=quantization
+        preset,
+        name="any",
+        version="any",
+        description="",
+        answered_accuracy=1.0,
+        gate=Gate(),
+        confidence=Confidence(),
+        quantization=quantization,
     )
 
 
