@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -444,3 +445,24 @@ def test_fitting_again_starts_over(start: Callable[..., Run], colours: Dataset) 
     run.history.write_text("of the first fit")
     fit(run, colours)
     assert run.history.read_text() == first
+
+
+def test_a_phase_of_few_images_has_as_many_steps_as_it_asks_for(start: Callable[..., Run], colours: Dataset) -> None:
+    run = start(phases=(dataclasses.replace(SGD, epochs=1, least_steps=16),))
+    fit(run, colours)
+    assert [row["epoch"] for row in read_history(run)] == [1, 2, 3], "120 images in batches of 20: 6 steps an epoch"
+
+
+def test_a_phase_of_many_images_has_its_epochs(start: Callable[..., Run], colours: Dataset) -> None:
+    run = start(phases=(dataclasses.replace(SGD, epochs=2, least_steps=3),))
+    fit(run, colours)
+    assert [row["epoch"] for row in read_history(run)] == [1, 2]
+
+
+def test_a_fit_says_before_it_begins_how_long_it_takes(
+    start: Callable[..., Run], colours: Dataset, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(start(), colours)
+    assert re.match(r"Fitting 4 epochs takes about (a second|\d+ (seconds|minutes|hours)) ", capsys.readouterr().out)
+    fit(start("patient", patience=2), colours)
+    assert re.match(r"Fitting at most 4 epochs takes at most about ", capsys.readouterr().out)

@@ -302,3 +302,12 @@ def test_imagenet_has_a_thousand_distinct_labels_in_the_published_order() -> Non
         812: "space shuttle",
         999: "toilet tissue",
     }
+
+
+def test_a_new_head_on_published_weights_begins_with_zeros() -> None:
+    spec = dataclasses.replace(CENTRED, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+    network = build(Network("EfficientNetLite0", "imagenet", "new"), spec, 3)
+    kernel, bias = network.get_layer("class_activation_map").get_weights()
+    assert not kernel.any()
+    assert not bias.any()
+    assert build(Network("cnn", "none", "new"), spec, 3).get_layer("class_activation_map").get_weights()[0].any()

@@ -34,6 +34,7 @@ SMALL = (
     "--set=name=small",
     "--set=network.architecture=cnn",
     "--set=network.weights=none",
+    "--set=gate.most_lost=0.005",
     "--set=preprocessing.height=32",
     "--set=preprocessing.width=32",
     "--set=validation_share=0.25",
@@ -51,7 +52,7 @@ SMALL = (
 BEGINNINGS = (
     *("Data: ", "Fitted: ", "Quantizing: ", "TFLiteConverter, ", "litert-quantizer, ", "Quantized: ", "Evaluating ..."),
     *("Evaluated on ", "Report: ", "The model is sure of no golden image", "Golden images without ", "Published"),
-    *("Warning: ", "This CPU has no bfloat16 "),
+    *("Warning: ", "This CPU has no bfloat16 ", "Fitting "),
 )
 
 
@@ -202,6 +203,16 @@ def test_a_few_lost_images_of_a_small_test_set_count_as_chance(folder: Path, tmp
     (run / "metrics.json").write_text(json.dumps(measured))
     step_by_step(tmp_path, tmp_path, "publish")
     assert load_bundle(tmp_path / "models" / "small").labels
+
+
+def test_a_preset_may_let_more_pass_and_its_manifest_says_why(folder: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    measured = document(run / "metrics.json")
+    measured["metrics"] |= {"fp32_top1": 0.506, "int8_top1": 0.5, "test_images": 1000}
+    (run / "metrics.json").write_text(json.dumps(measured))
+    step_by_step(tmp_path, tmp_path, "publish", more=(*SMALL, "--set=gate.most_lost=0.01", "--set=gate.reason=small"))
+    gate = document(tmp_path / "models" / "small" / "manifest.json")["gate"]
+    assert (gate["most_lost"], gate["reason"]) == (0.01, "small")
 
 
 def test_labels_that_do_not_fit_the_models_outputs_are_not_published(folder: Path, tmp_path: Path) -> None:
