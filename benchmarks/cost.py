@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import re
+import statistics
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -45,6 +46,11 @@ class Spread:
     min: float
     max: float
     samples: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """The mean, by which Lambda bills: with part of a CPU most short requests are fast, and some wait for it."""
+        return statistics.fmean(self.samples)
 
 
 @dataclass(frozen=True)
@@ -145,7 +151,7 @@ def read_results(path: Path) -> Results:
 
 def milliseconds_per_image(path: str, serving: Serving, extra: Mapping[str, float]) -> float:
     """What an image takes a function, the calls of AWS that a batch makes for it included."""
-    return serving.handler_ms.median + 1000 * extra[path] / min(serving.cpus, 1.0)
+    return serving.handler_ms.mean + 1000 * extra[path] / min(serving.cpus, 1.0)
 
 
 def cost_of(path: str, serving: Serving, extra: Mapping[str, float], assumed: Assumptions) -> Cost:
@@ -165,7 +171,7 @@ def cost_of(path: str, serving: Serving, extra: Mapping[str, float], assumed: As
 
 def cold_start_dollars(serving: Serving, *, snapstart: bool) -> float:
     """What a cold start costs beyond an answer that is not cold."""
-    longer = serving.cold_ms.median - serving.handler_ms.median
+    longer = serving.cold_ms.median - serving.handler_ms.mean
     if not snapstart:
         return longer / 1000 * serving.gigabytes * prices.LAMBDA_GB_SECOND
     # The initialization was done when the version was published.
@@ -217,7 +223,7 @@ def table(costs: Sequence[Cost], recommended: Mapping[str, Cost | None], assumed
         by_path = {cost.path: cost for cost in costs if cost.serving == serving}
         cells = [_money(by_path[path], recommended[path]) for path in ("api", "bulk", "backfill")]
         lines.append(
-            f"| {serving.engine} | {serving.memory_mb:,} MB | {serving.cpus:.2g} | {serving.handler_ms.median:.0f} ms "
+            f"| {serving.engine} | {serving.memory_mb:,} MB | {serving.cpus:.2g} | {serving.handler_ms.mean:.0f} ms "
             f"| {' | '.join(cells)} |"
         )
     return "\n".join([*lines, "", _assumed(costs, assumed)])

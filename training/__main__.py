@@ -102,8 +102,14 @@ def _command(given: argparse.Namespace) -> str:
     if given.no_examples:
         parts.append("--no-examples")
     for change in given.set:
-        parts += ["--set", change]
+        parts += ["--set", _without_folder(change)]
     return shlex.join(parts)
+
+
+def _without_folder(change: str) -> str:
+    """The change, with a file's or folder's name but not where it lies on this disk."""
+    field, _, value = change.partition("=")
+    return f"{field}={Path(value).name}" if Path(value).is_absolute() else change
 
 
 def _about(error: OSError, folder: Path) -> str:

@@ -92,7 +92,7 @@ def training_batches(
     """
     order = np.random.default_rng(seed).permutation(len(split))
     whole = len(order) // size * size
-    views = lessons.views(epoch) if lessons else draw_views(len(split), augmentation, seed)
+    views = lessons.views(epoch) if lessons else draw_views(len(split), augmentation, seed + 1)
     answers = lessons.answers(epoch) if lessons else None
     return Batches(split, classes, size, order[:whole], shown=_Shown(views, augmentation.crop_padding, answers))
 

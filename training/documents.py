@@ -49,7 +49,7 @@ def measurements(
         "dataset": preset.dataset,
         "network": _network(preset),
         "preprocessing": dataclasses.asdict(preset.preprocessing),
-        "recipe": dataclasses.asdict(preset.recipe),
+        "recipe": _recipe(preset),
         "origin": _origin(preset),
         "gate": dataclasses.asdict(preset.gate),
         "confidence": dataclasses.asdict(preset.confidence) if evaluation.metrics.int8_top1 is None else None,
@@ -94,7 +94,7 @@ def manifest(
             "dataset": preset.dataset,
             "network": _network(preset),
             "fit": dataclasses.asdict(fitted) if fitted else None,
-            "recipe": dataclasses.asdict(preset.recipe),
+            "recipe": _recipe(preset),
             "origin": _origin(preset),
         },
         "gate": dataclasses.asdict(preset.gate),
@@ -140,6 +140,13 @@ def read_history(run: Run) -> list[dict[str, float]]:
 def _network(preset: Preset) -> dict[str, str]:
     """The network, with a file's name but not where it lay."""
     return dataclasses.asdict(preset.network) | {"weights": Path(preset.network.weights).name}
+
+
+def _recipe(preset: Preset) -> dict[str, Any]:
+    """The recipe, with the teacher's name but not where it lay."""
+    recipe = dataclasses.asdict(preset.recipe)
+    recipe["teacher"]["source"] = Path(preset.recipe.teacher.source).name
+    return recipe
 
 
 def _origin(preset: Preset) -> dict[str, Any] | None:

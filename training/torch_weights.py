@@ -42,7 +42,7 @@ def read_torch_weights(path: Path) -> dict[str, NDArray[Any]]:
     """
     try:
         return _read(path.read_bytes())
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
         raise ValueError(f"{path.name} is not a state dict in torch's legacy format: {error}") from error
 
 

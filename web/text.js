@@ -94,7 +94,7 @@ export const text = {
   hint: "Press a label to see where the model sees it.",
   samples: "Nothing at hand? Try one of these.",
   sample: (/** @type {string} */ name) => `Try the sample: ${name}`,
-  sampleNames: { cat: "a cat", coffee: "a cup of coffee", photographer: "a photographer" },
+  sampleNames: { cat: "a cat", coffee: "a cup of coffee", photographer: "a camera on a tripod" },
   privacy: "Photos go to the service that answers; this page keeps none.",
 
   // One photo

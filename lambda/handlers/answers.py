@@ -1,4 +1,4 @@
-"""What the API answers, as it is documented and as it is sent. Confidences are calibrated probabilities, 0 to 1."""
+"""What the API answers, as it is documented and as it is sent. Confidences are from 0 to 1."""
 
 import base64
 import dataclasses
@@ -20,7 +20,15 @@ _DIGITS = 6
 # The codes of problems with an object's being there.
 _NOT_THERE = ("object_not_found", "object_version_not_found")
 
-Confidence = Annotated[float, Meta(description="A calibrated probability.", ge=0, le=1, examples=[0.835643])]
+Confidence = Annotated[
+    float,
+    Meta(
+        description="The model's confidence, calibrated if its temperature was fitted on labelled images.",
+        ge=0,
+        le=1,
+        examples=[0.835643],
+    ),
+]
 Label = Annotated[str, Meta(examples=["espresso"])]
 Milliseconds = Annotated[float, Meta(ge=0, examples=[2.2])]
 RequestId = Annotated[

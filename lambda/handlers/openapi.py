@@ -81,7 +81,7 @@ def describe_api(server: str) -> dict[str, Any]:
         "info": {
             "title": "litelens",
             "version": VERSION,
-            "summary": "Image classification with calibrated confidences.",
+            "summary": "Image classification with confidences.",
             "description": _ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },

@@ -6,7 +6,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import BinaryIO
 
 _STDERR = 2
@@ -14,7 +14,7 @@ _STDERR = 2
 # Log lines of TensorFlow Lite, of absl (with its first line), of TensorFlow's older logger, and of TensorFlow's
 # converter. TensorFlow Lite's errors do not match.
 _LOG_LINE = re.compile(
-    rb"(INFO|WARNING|VERBOSE): |[IWE]\d{4} \d\d:\d\d:\d\d|[IWE]0000 00:00:|"
+    rb"(INFO|WARNING|VERBOSE): |[IWE]\d{4} \d\d:\d\d:\d\d|"
     rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IWE] |To enable the following instructions|fully_quantize: "
 )
 
@@ -27,31 +27,29 @@ def hide_native_logs() -> Iterator[None]:
     """Hide the log lines that libraries print on file descriptor 2 while the block runs; takes a few microseconds.
 
     All other lines, also those of other threads, are printed when the block ends; if it raises, log lines are printed
-    too. Use it around one native call: nothing reaches standard error until the block ends, and if the process is
-    killed, the lines are lost.
+    too. Use it around one native call: nothing reaches standard error until the block ends. If the process is killed,
+    the lines are lost, and so is what processes print that other threads start meanwhile.
     """
-    with _lock:
+    with _lock, ExitStack() as stack:
         try:
             terminal = os.dup(_STDERR)
+            stack.callback(os.close, terminal)
+            captured = stack.enter_context(_scratch_file())
         except OSError:
-            # Standard error is closed: there is nothing to hide.
+            # Standard error is closed, or there is no room for a file: lines are shown as they come.
             yield
             return
+        _flush()
+        os.dup2(captured.fileno(), _STDERR)
+        shown = _everything
         try:
-            with _scratch_file() as captured:
-                _flush()
-                os.dup2(captured.fileno(), _STDERR)
-                shown = _everything
-                try:
-                    yield
-                    shown = _without_log_lines
-                finally:
-                    _flush()
-                    os.dup2(terminal, _STDERR)
-                    captured.seek(0)
-                    _write(shown(captured.read()))
+            yield
+            shown = _without_log_lines
         finally:
-            os.close(terminal)
+            _flush()
+            os.dup2(terminal, _STDERR)
+            captured.seek(0)
+            _write(shown(captured.read()))
 
 
 def _scratch_file() -> BinaryIO:
@@ -75,5 +73,6 @@ def _write(text: bytes) -> None:
 
 
 def _flush() -> None:
-    if sys.stderr is not None:
+    """Flush Python's own buffer; a stream that is closed or replaced has nothing that could be lost here."""
+    with suppress(OSError, ValueError, AttributeError):
         sys.stderr.flush()

@@ -222,16 +222,16 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_models_warning_is_beside_its_answers_and_under_model(context: BrowserContext, warned: str) -> None:
     page = context.new_page()
     page.goto(warned)
-    page.get_by_role("button", name="Try the sample: a rocket").click()
-    done(page, "rocket.jpg")
+    page.get_by_role("button", name="Try the sample: a cat").click()
+    done(page, "cat.jpg")
     expect(page.get_by_text("Do not rely on these labels: the model comes with a warning.")).to_be_visible()
     page.get_by_role("link", name="Read the warning").click()
     expect(page.get_by_text(f"Do not rely on this model. {WARNING}")).to_be_visible()
 
 
 def test_a_model_without_a_warning_has_none(page: Page) -> None:
-    page.get_by_role("button", name="Try the sample: a rocket").click()
-    done(page, "rocket.jpg")
+    page.get_by_role("button", name="Try the sample: a cat").click()
+    done(page, "cat.jpg")
     expect(page.get_by_text("Do not rely on")).to_have_count(0)
     go(page, "Model")
     expect(page.get_by_role("table")).to_be_visible()

@@ -49,14 +49,14 @@ def noisy(noise: np.random.Generator) -> Dataset:
 def test_the_weights_go_from_a_stride_to_the_next_one(
     start: Callable[[str], Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainee, networks, begins = training.fit._trainee, [], []
+    trainee, networks, begins = training.fit.compile_trainee, [], []
 
     def remember(network: keras.Model, *others: Any) -> Trainee:
         networks.append(network)
         begins.append(network.get_weights())
         return trainee(network, *others)
 
-    monkeypatch.setattr("training.fit._trainee", remember)
+    monkeypatch.setattr("training.fit.compile_trainee", remember)
     run = start("run")
     fit(run, noisy)
     assert [network.get_layer("stem_conv").strides for network in networks] == [(2, 2), (1, 1)]

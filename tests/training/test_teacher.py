@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from support import BUNDLE
+from support import CIFAR_BUNDLE
 from test_fit import coloured, fit_until
 
 from litelens.bundle import load_bundle
@@ -94,9 +94,9 @@ def test_a_run_answers_in_the_order_of_the_students_labels(tmp_path: Path, pixel
 def test_a_bundle_answers_as_it_serves_enlarged_and_in_the_order_of_the_students_labels(
     pixels: NDArray[np.uint8],
 ) -> None:
-    bundle = load_bundle(BUNDLE)
+    bundle = load_bundle(CIFAR_BUNDLE)
     labels = bundle.labels[::-1][:10]
-    answers = load_teacher(BUNDLE, preset_with(), labels)(pixels)
+    answers = load_teacher(CIFAR_BUNDLE, preset_with(), labels)(pixels)
     served = Classifier(bundle, Limits(), threads=1)
     for image, found in zip(pixels, answers, strict=True):
         shown = bundle.preprocessing.pixels(Image.fromarray(image))
@@ -105,7 +105,7 @@ def test_a_bundle_answers_as_it_serves_enlarged_and_in_the_order_of_the_students
 
 def test_a_class_that_the_teacher_does_not_know_is_named(tmp_path: Path) -> None:
     run = run_of(tmp_path / "run")
-    for source in (BUNDLE, run.folder):
+    for source in (CIFAR_BUNDLE, run.folder):
         with pytest.raises(TeacherError, match="the teacher does not know the class 'axolotl'; give one that knows"):
             load_teacher(source, preset_with(), ("axolotl", *LABELS))
 

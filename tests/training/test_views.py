@@ -34,6 +34,7 @@ def crops(image: NDArray[np.uint8], padding: int) -> list[NDArray[np.uint8]]:
     ]
 
 
+@settings(deadline=None)
 @given(IMAGES, SEEDS)
 def test_without_padding_and_flip_a_view_is_the_image(images: NDArray[np.uint8], seed: int) -> None:
     views = draw_views(len(images), Augmentation(), seed)
@@ -52,6 +53,7 @@ def test_a_view_is_a_crop_of_the_image_with_a_black_margin_and_may_be_mirrored(
         assert any(np.array_equal(shown, crop) for crop in possible)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 50), AUGMENTATIONS, SEEDS)
 def test_the_same_seed_draws_the_same_views(images: int, augmentation: Augmentation, seed: int) -> None:
     first, again = (draw_views(images, augmentation, seed) for _ in range(2))
@@ -65,6 +67,7 @@ def test_another_seed_draws_other_views() -> None:
     assert not np.array_equal(first.mirrored, other.mirrored)
 
 
+@settings(deadline=None)
 @given(IMAGES, AUGMENTATIONS, SEEDS)
 def test_an_image_has_the_same_view_alone_as_among_others(
     images: NDArray[np.uint8], augmentation: Augmentation, seed: int

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from support import BUNDLE, ROOT
+from support import DEFAULT_BUNDLE, ROOT
 
 from litelens.native_logs import hide_native_logs
 
@@ -92,7 +92,7 @@ def test_a_model_loads_where_standard_error_is_closed() -> None:
     script = (
         "import os; os.close(2)\n"
         "from pathlib import Path; from litelens.bundle import load_bundle; from litelens.engines import load_engine\n"
-        f"load_engine('litert', load_bundle(Path({str(BUNDLE)!r})), 1); print('loaded')"
+        f"load_engine('litert', load_bundle(Path({str(DEFAULT_BUNDLE)!r})), 1); print('loaded')"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT / "lambda", capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "loaded\n")
