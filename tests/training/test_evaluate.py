@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import CIFAR_BUNDLE, LambdaContext, answer_of, classify_bytes
 
-from handlers.api import handler
+from handlers.api import create_handler
 from litelens.bundle import load_bundle
 from litelens.classifier import Classifier, softmax
 from litelens.images import Limits
+from settings import Settings
 from training.dataset import Pixels, Split
 from training.evaluate import Answers, serve, threshold_for, without_duplicates
 from training.metrics import calibration_error
@@ -29,6 +30,7 @@ def test_split(cifar100: Path) -> Split:
 
 def assert_the_handler_answers_alike(classifier: Classifier, split: Split) -> None:
     evaluated = serve(classifier, split)
+    handler = create_handler(Settings(CIFAR_BUNDLE, Limits(), threads=1))
     files = [split.images.encoded(index) for index in range(len(split))]
     for file, ranking, confidence in zip(files, evaluated.ranking, evaluated.confidence, strict=True):
         answer = answer_of(handler(classify_bytes(file, "image/png"), LambdaContext()))

@@ -168,6 +168,9 @@ def test_a_process_that_is_killed_goes_on_to_the_same_metrics(backend: str, tmp_
     np.savez(tmp_path / "data.npz", x_train=images, y_train=classes, x_test=images[:20], y_test=classes[:20])
     changes = [
         "network.architecture=cnn",
+        "network.weights=none",
+        "preprocessing.height=32",
+        "preprocessing.width=32",
         "recipe.batch_size=16",
         "recipe.phases.0.epochs=6",
         "recipe.precision=float32",

@@ -228,14 +228,14 @@ def test_a_folder_that_is_none_of_the_given_labels_is_named(preset: Preset, tmp_
         load_dataset(dataclasses.replace(preset, labels=str(tmp_path / "labels.txt")), tmp_path / "data")
 
 
-def test_unlabelled_photos_are_shared_between_calibration_and_check(preset: Preset, tmp_path: Path) -> None:
+def test_unlabelled_photos_calibrate_unless_they_are_tested_on(preset: Preset, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     fill(tmp_path / "photos", 9)
     brought = load_preset("brought", [f"labels={tmp_path / 'labels.txt'}"])
     dataset = load_dataset(brought, None, tmp_path / "photos")
     assert not dataset.labelled
     assert dataset.labels == ("cat", "dog")
-    assert (len(dataset.calibration), len(dataset.validation), len(dataset.test)) == (5, 2, 2)
+    assert (len(dataset.calibration), len(dataset.validation), len(dataset.test)) == (4, 4, 5)
     with pytest.raises(DatasetError, match="the labels must be given: --labels FILE"):
         load_dataset(dataclasses.replace(brought, labels=""), None, tmp_path / "photos")
     with pytest.raises(DatasetError, match="images without classes cannot be fitted on"):

@@ -69,7 +69,8 @@ def test_two_devices_share_the_batches(tmp_path: Path) -> None:
     noise = np.random.default_rng(3).integers(0, 20, (96, 32, 32, 3))
     images = (classes[:, None, None, None] * 23 + noise).astype(np.uint8)
     np.savez(tmp_path / "data.npz", x_train=images, y_train=classes, x_test=images[:20], y_test=classes[:20])
-    changes = ["network.architecture=cnn", "validation_share=0.3", "recipe.batch_size=16", "recipe.precision=float32"]
+    changes = ["network.architecture=cnn", "network.weights=none", "preprocessing.height=32", "preprocessing.width=32"]
+    changes += ["validation_share=0.3", "recipe.batch_size=16"]
     changes += ["recipe.phases.0.epochs=1", "recipe.phases.0.warmup_epochs=0", "recipe.steps_per_execution=1"]
     printed = python(
         "import sys; from training.__main__ import main; main(sys.argv[1:]); "
