@@ -48,6 +48,9 @@ from training.trainee import Trainee
 _STEP_OF_ALL, _STEP_OF_HEAD = 3.5, 1.2
 _TIMED_BATCHES = 2
 
+# About what writing a checkpoint and the history takes.
+_EPOCH_SECONDS = 0.8
+
 
 def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
     """Fit the network, phase by phase, and write its weights and what happened; what later steps wrote is removed.
@@ -120,7 +123,7 @@ def _print_duration(trainee: Trainee, recipe: Recipe, dataset: Dataset) -> None:
     for phase in recipe.phases:
         count = phase.epochs_of(steps)
         step = forward * (_STEP_OF_ALL if phase.trains == "all" else _STEP_OF_HEAD)
-        seconds += count * (steps * step + len(dataset.validation) / size * forward)
+        seconds += count * (steps * step + len(dataset.validation) / size * forward + _EPOCH_SECONDS)
         epochs += count
     most = "at most " if recipe.patience else ""
     in_all = f"{epochs} epochs takes" if epochs > 1 else "one epoch takes"
