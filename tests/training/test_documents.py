@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from training.documents import full_description
+from training.__main__ import _without_folder
+from training.documents import _recipe, full_description
 from training.preset import PRESETS, load_preset
 
 
@@ -54,3 +55,10 @@ def test_no_preset_itself_says_what_its_fields_may_change(path: Path) -> None:
     words = preset.description.lower()
     for claim in ("pretrained", "trained", "weights", "fine-tuned", "epoch", "resnet", "efficientnet", "teacher"):
         assert claim not in words
+
+
+def test_where_a_teacher_lies_is_not_written_down() -> None:
+    preset = load_preset("cifar100-cpu", ["recipe.teacher.source=/home/ann/secret/large"])
+    assert _recipe(preset)["teacher"]["source"] == "large"
+    assert "secret" not in _without_folder("recipe.teacher.source=/home/ann/secret/large")
+    assert _without_folder("recipe.batch_size=16") == "recipe.batch_size=16"

@@ -347,3 +347,11 @@ def test_an_augmentation_that_the_teacher_cannot_answer_is_refused(field: str) -
     changes = ["recipe.teacher.source=models/large", f"recipe.augmentation.{field}=0.2"]
     with pytest.raises(PresetError, match="augmentation must be flip and crop_padding alone where there is a teacher"):
         load_preset("folder", ["recipe.augmentation.rotation=0", "recipe.augmentation.zoom=0", *changes])
+
+
+def test_a_teacher_that_cannot_teach_leaves_nothing_behind(noisy: Dataset, tmp_path: Path) -> None:
+    wrong = run_of(tmp_path / "wrong", labels=("red", "green", "axolotl"))
+    preset = preset_with(Teacher(source=str(wrong.folder), views=1))
+    with pytest.raises(TeacherError, match="does not know the class"):
+        take_lessons(preset, LABELS, noisy.train, tmp_path / "lessons")
+    assert not (tmp_path / "lessons").exists()

@@ -206,7 +206,7 @@ def test_a_pickle_that_would_run_a_command_runs_none(read: Read, tmp_path: Path)
     assert not (tmp_path / "witness").exists()
 
 
-@pytest.mark.parametrize("size", [25, 2**40, 2**62, -1])
+@pytest.mark.parametrize("size", [25, 2**40, 2**62, -1, -(2**63)])
 def test_a_storage_that_claims_more_than_the_file_holds_is_refused(size: int, read: Read) -> None:
     claimed = file_of({"weight": tensor(storage("1", size), 0, (2,), (1,))}, {"1": NUMBERS})
     content = claimed.replace(struct.pack("<q", 24) + NUMBERS.tobytes(), struct.pack("<q", size) + NUMBERS.tobytes())

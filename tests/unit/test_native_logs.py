@@ -96,3 +96,30 @@ def test_a_model_loads_where_standard_error_is_closed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT / "lambda", capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "loaded\n")
+
+
+def test_a_stream_that_cannot_be_flushed_costs_no_standard_error(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Broken:
+        def flush(self) -> None:
+            raise ValueError("I/O operation on closed file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", Broken())
+        with hide_native_logs():
+            os.write(2, b"inside\n")
+    os.write(2, b"outside\n")
+    assert printed(capfd) == "inside\noutside\n"
+
+
+def test_without_room_for_a_file_lines_are_shown_as_they_come(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("litelens.native_logs._scratch_file", full)
+    with hide_native_logs():
+        os.write(2, LOG_LINES[0])
+    assert printed(capfd) == LOG_LINES[0].decode()
