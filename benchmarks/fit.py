@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 PRESET = "cifar100-cpu"
-LITELENS, PLAIN, UNTUNED = "litelens", "plain torch", "plain torch, memory as it comes"
+LITELENS, PLAIN, UNTUNED = "litelens", "plain torch", "plain torch, default malloc"
 CONTESTANTS = (LITELENS, PLAIN, UNTUNED)
 
 # Steps per turn, by the stem's stride: a step with stride 1 takes three times as long.

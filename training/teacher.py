@@ -72,11 +72,12 @@ def take_lessons(preset: Preset, labels: Sequence[str], train: Split, folder: Pa
         raise TeacherError(_no_teacher(source))
     lessons = Lessons(folder, len(train), teacher.views, recipe.augmentation, recipe.seed)
     key = _key(preset, labels, train)
-    kept = range(teacher.views) if _is_of(folder, key) else ()
-    missing = [n for n in range(teacher.views) if n not in kept or not _file(folder, n).exists()]
+    is_known = _is_of(folder, key)
+    missing = [number for number in range(teacher.views) if not (is_known and _file(folder, number).exists())]
     if missing:
         ask = load_teacher(source, preset, labels)
-        _discard_others(folder, key)
+        if not is_known:
+            _start(folder, key)
         for number in missing:
             _answer(ask, train, lessons, number)
     return lessons
@@ -157,12 +158,11 @@ def _is_of(folder: Path, key: str) -> bool:
     return path.is_file() and path.read_text() == key
 
 
-def _discard_others(folder: Path, key: str) -> None:
-    """Delete the stored answers if they are those of another teacher, or to other images or views."""
-    if not _is_of(folder, key):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        write_whole(folder / _KEY, key.encode())
+def _start(folder: Path, key: str) -> None:
+    """Make the folder for answers with that key, in place of any others."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_whole(folder / _KEY, key.encode())
 
 
 def _key(preset: Preset, labels: Sequence[str], train: Split) -> str:

@@ -1,4 +1,4 @@
-"""What the API answers, as it is documented and as it is sent. Confidences are from 0 to 1."""
+"""The API's responses, as they are documented and sent. Confidences are from 0 to 1."""
 
 import base64
 import dataclasses
