@@ -1,4 +1,4 @@
-# Every verb, with its line of help; `make` alone lists them.
+# Each target has a line of help; `make` without arguments lists them.
 PYTHON ?= python3
 PORT ?= 8080
 PRESET ?= folder
@@ -23,28 +23,48 @@ export LITELENS_BUNDLE := $(BUNDLE)
 
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
+TRAIN_ENV := .venv-train/.ready
 CHECK_ENV := .venv-check/.ready
+UV := .venv-dev/bin/uv
 
 .PHONY: help run local classify test lint check scan audit sbom bench cost load train deploy rollback logs tail redrive destroy site screenshots openapi lock clean
 
-help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-run: $(RUN_ENV) ## serve the API on http://127.0.0.1:8080 (PORT=8081 for another port, API_KEY=secret to ask for one)
-	@.venv/bin/python -m local.gateway --port $(PORT)
+run: $(RUN_ENV) ## serve the API and the page on http://127.0.0.1:8080 (PORT=8081 API_KEY=secret BUNDLE=models/NAME)
+	@.venv/bin/litelens serve --port $(PORT)
 
-local: $(DEV_ENV) ## serve the API and classify uploads, with an AWS of its own (PORT=8081, WORKERS=2)
+local: $(DEV_ENV) ## serve the API and classify uploads with a local AWS emulator (PORT=8081 WORKERS=2)
 	@.venv-dev/bin/python -m local --port $(PORT) --workers $(WORKERS)
 
 classify: ## print the five best labels of a photo (IMAGE=photo.jpg)
 	@test -n "$$IMAGE" || { echo "Which photo? make classify IMAGE=photo.jpg" >&2; exit 2; }
 	@$(MAKE) --silent --no-print-directory $(RUN_ENV)
-	@.venv/bin/python -m client classify -- "$$IMAGE"
+	@.venv/bin/litelens classify -- "$$IMAGE"
 
-test: $(DEV_ENV) ## run all tests (TESTS=tests/unit for some)
-	.venv-dev/bin/python -m pytest $(TESTS)
+# Tests of training need TensorFlow, which only .venv-train has. Each `test::` rule runs one part; without --keep-going,
+# make stops at the first part that fails.
+ifeq ($(patsubst %/,%,$(TESTS)),tests)
+UNIT_TESTS := tests/unit
+TRAINING_TESTS := tests/training
+OTHER_TESTS := tests --ignore=tests/unit --ignore=tests/training
+else
+UNIT_TESTS := $(filter tests/unit%,$(TESTS))
+TRAINING_TESTS := $(filter tests/training%,$(TESTS))
+OTHER_TESTS := $(filter-out tests/unit% tests/training%,$(TESTS))
+endif
+# In CI, all unit tests together must reach the coverage in pyproject.toml.
+COVERAGE := $(if $(filter true,$(CI)),$(if $(filter tests/unit tests/unit/,$(UNIT_TESTS)),--cov))
 
-lint: $(DEV_ENV) ## check style and types (those of the page need npx, which comes with Node)
+test:: $(if $(UNIT_TESTS),$(DEV_ENV)) ## run all tests (TESTS=tests/unit for some, ARGS="-k upload" for pytest)
+	$(if $(UNIT_TESTS),.venv-dev/bin/python -m pytest --numprocesses 2 --dist loadfile $(UNIT_TESTS) $(ARGS) $(COVERAGE))
+test:: $(if $(OTHER_TESTS),$(DEV_ENV))
+	$(if $(OTHER_TESTS),.venv-dev/bin/python -m pytest $(OTHER_TESTS) $(ARGS))
+test:: $(if $(TRAINING_TESTS),$(TRAIN_ENV))
+	$(if $(TRAINING_TESTS),.venv-train/bin/python -m pytest $(TRAINING_TESTS) $(ARGS))
+
+lint: $(DEV_ENV) ## check style and types (the checks of web/ need npx, a part of Node.js)
 	.venv-dev/bin/ruff check .
 	.venv-dev/bin/ruff format --check .
 	.venv-dev/bin/mypy
@@ -56,9 +76,9 @@ TYPESCRIPT_OPTIONS := --allowJs --checkJs --strict --noEmit --skipLibCheck --tar
 	--lib es2024,dom,dom.iterable --module esnext --moduleResolution bundler
 PRETTIER := prettier@3.10.1
 
-check: lint scan audit ## run all that needs no test: lint, scan and audit
+check: lint scan audit ## run lint, scan and audit
 
-scan: $(DEV_ENV) $(CHECK_ENV) ## look for faults in templates, workflows and code that tools know, and for secrets
+scan: $(DEV_ENV) $(CHECK_ENV) ## scan templates, workflows and code for known faults and secrets
 	for template in template.yaml infra/*.yaml; do \
 		SAM_CLI_TELEMETRY=0 .venv-dev/bin/sam validate --lint --region us-east-1 --template "$$template" || exit 1; done
 	.venv-check/bin/checkov
@@ -67,47 +87,44 @@ scan: $(DEV_ENV) $(CHECK_ENV) ## look for faults in templates, workflows and cod
 	.venv-check/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv-check/bin/zizmor --offline --quiet .github
 
-audit: $(CHECK_ENV) ## look up the locked packages among the known vulnerabilities (needs PyPI's service for that)
-	for locked in $(LOCKED); do \
-		.venv-check/bin/pip-audit --strict --disable-pip --require-hashes --requirement "$$locked" || exit 1; done
+# The other lock files are subsets of requirements/train.txt.
+audit: $(CHECK_ENV) ## check the locked packages for known vulnerabilities (needs PyPI's vulnerability service)
+	for lock in train check; do .venv-check/bin/pip-audit --strict --disable-pip --require-hashes \
+		--requirement "requirements/$$lock.txt" || exit 1; done
 
-LOCKED := lambda/requirements-litert.txt lambda/requirements-openvino.txt requirements-local.txt requirements-dev.txt \
-	requirements-check.txt
-
-sbom: $(CHECK_ENV) ## list what the image for x86_64 installs in build/sbom.json (ENGINE=openvino for the other engine)
+sbom: $(CHECK_ENV) ## write the image's software bill of materials to build/sbom.json (ENGINE=openvino for the other engine)
 	@.venv-check/bin/python .ci/sbom.py $(ENGINE) build/sbom.json
 
-bench: $(DEV_ENV) ## measure speed, accuracy, starts and memory beside what else there is (ARGS="--only contest" for some)
-	@.venv-dev/bin/python -m benchmarks $(ARGS)
+bench: $(TRAIN_ENV) ## benchmark against the alternatives (ARGS="--only peers" for one part)
+	@.venv-train/bin/python -m benchmarks $(ARGS)
 
-cost: $(DEV_ENV) ## tell what a million images cost and what bursts do, by what was measured; renews the pages' tables
-	@.venv-dev/bin/python -m benchmarks.cost --write README.md docs/costs.md
-	@.venv-dev/bin/python -m benchmarks.bursts --write docs/scale.md
+cost: $(DEV_ENV) ## estimate the cost per million images and update the tables in the README and docs
+	@.venv-dev/bin/python -m benchmarks.cost --write README.md docs/costs.md docs/scale.md
 
-load: $(DEV_ENV) ## time the answers to requests at a rate (RATE=5,10,20 SECONDS=30, ARGS="--url ..." for a deployed API)
+load: $(DEV_ENV) ## measure response times of a running API (RATE=5,10,20 SECONDS=30 ARGS="--url https://...")
 	@.venv-dev/bin/python -m benchmarks.load --rates $(RATE) --seconds $(SECONDS) $(ARGS)
 
-train: $(DEV_ENV) ## make a bundle of your own photos (DATA=photos NAME=pets; PRESET=cifar100 for another recipe)
-	@.venv-dev/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)
+train: $(TRAIN_ENV) ## train a bundle from your photos (DATA=photos NAME=pets; PRESET=cifar100 for another preset)
+	@.venv-train/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)
 
-deploy: ## build and deploy a stack as samconfig.toml says (ENV=dev or ENV=prod)
+deploy: ## build and deploy a stack with the settings in samconfig.toml (ENV=dev or ENV=prod)
 	@$(call need_environment,deploy)
 	sam build --config-env "$$ENV"
 	sam deploy --config-env "$$ENV" $(ARGS)
 
-rollback: ## answer by the versions before those in use (ENV=prod; VERSION=7 BULK_VERSION=5 for others)
+rollback: ## switch a stack back to its previous versions (ENV=prod; VERSION=7 BULK_VERSION=5 for others)
 	@$(call need_stack,rollback)
 	@$(call read_output,ApiFunctionName,is it one of litelens?) && \
 	$(call read_output,BulkFunctionName,is it one of litelens?) && \
 	infra/rollback.sh "$$ApiFunctionName" "$$BulkFunctionName"
 
-logs: ## print what the functions logged (ENV=prod SINCE=1h)
+logs: ## print the functions' logs (ENV=prod SINCE=1h)
 	@$(call need_stack,logs)
 	@$(call read_logs) && \
 	aws logs tail "$$ApiLogsName" --since "$(SINCE)" --format short && \
 	aws logs tail "$$BulkLogsName" --since "$(SINCE)" --format short
 
-tail: ## print what the functions log, as it comes (ENV=prod)
+tail: ## follow the functions' logs (ENV=prod)
 	@$(call need_stack,tail)
 	@$(call read_logs) && \
 	{ aws logs tail "$$ApiLogsName" --follow --format short & aws logs tail "$$BulkLogsName" --follow --format short; wait; }
@@ -118,12 +135,12 @@ redrive: ## send uploads that failed three times back to the queue (ENV=prod)
 	aws sqs start-message-move-task --source-arn "$$ImagesDeadLettersArn" >/dev/null && \
 	echo "The uploads that failed are on their way back to the queue."
 
-destroy: ## delete a stack, once its bucket is empty or with FORCE=1 (ENV=dev)
+destroy: ## delete a stack; with FORCE=1 even if its bucket is not empty (ENV=dev)
 	@$(call need_environment,destroy)
 	@$(call need_stack,destroy)
 	@$(call read_output,UploadBucketName,is it one of litelens?) && infra/destroy.sh "$$UploadBucketName"
 
-site: ## put the page in web/ where a stack serves it (ENV=prod)
+site: ## publish the page in web/ to a stack (ENV=prod)
 	@$(call need_stack,site)
 	@test -f web/index.html || { echo "There is no page to put anywhere; web/index.html is missing." >&2; exit 2; }
 	@$(call read_output,SiteBucketName,is it one of litelens with Page=true?) && \
@@ -149,52 +166,49 @@ test -n "$$STACK" || { echo "Which stack? make $(1) ENV=prod, or STACK=litelens"
 command -v aws >/dev/null || { echo "make $(1) needs the AWS CLI, the command aws; install it first" >&2; exit 2; }
 endef
 
-# An output of the stack, as the shell's variable of the same name.
+# Set a shell variable to the stack's output of the same name.
 define read_output
 $(1)=$$(aws cloudformation describe-stacks --stack-name "$$STACK" --output text \
 	--query "Stacks[0].Outputs[?OutputKey=='$(1)'].OutputValue | [0] || ''") && \
 { test -n "$$$(1)" || { echo "The stack $$STACK has no output $(1); $(2)" >&2; exit 2; }; }
 endef
 
-screenshots: $(DEV_ENV) ## take pictures of the page into docs/screenshots (needs Chromium)
+screenshots: $(DEV_ENV) ## take screenshots of the page for docs/screenshots (needs Chromium)
 	@.venv-dev/bin/python tests/screenshots.py
 
-openapi: $(DEV_ENV) ## write the API's description to docs/openapi.json
-	@.venv-dev/bin/python -m handlers.openapi > docs/openapi.json
+openapi: $(DEV_ENV) ## write the API's OpenAPI description to lambda/litelens/api/openapi.json
+	@.venv-dev/bin/python -m litelens.api.openapi > lambda/litelens/api/openapi.json
 
-lock: $(DEV_ENV) ## resolve pyproject.toml into the hash-locked requirements files
-	.venv-dev/bin/uv pip compile $(LOCK) --all-extras --output-file requirements-dev.txt
-	.venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt --extra local --extra litert --output-file requirements-local.txt
-	.venv-dev/bin/uv pip compile $(LOCK_OPTIONS) --group check --output-file requirements-check.txt
-	for engine in litert openvino; do .venv-dev/bin/uv pip compile $(LOCK) --constraint requirements-dev.txt \
-		--extra $$engine --output-file lambda/requirements-$$engine.txt; done
+lock: $(DEV_ENV) ## resolve pyproject.toml into the lock files in requirements/
+	$(COMPILE) pyproject.toml --group build --all-extras --output-file requirements/train.txt
+	$(COMPILE_SUBSET) pyproject.toml --group build --extra test --output-file requirements/dev.txt
+	$(COMPILE_SUBSET) pyproject.toml --group build --output-file requirements/run.txt
+	for engine in litert openvino; do \
+		$(COMPILE_SUBSET) --group image-$$engine --output-file requirements/image-$$engine.txt || exit 1; done
+	$(COMPILE) --group check --output-file requirements/check.txt
 
-LOCK_OPTIONS := --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --custom-compile-command "make lock"
-LOCK := pyproject.toml $(LOCK_OPTIONS)
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
+COMPILE_SUBSET := $(COMPILE) --constraint requirements/train.txt
 
 clean: ## remove the environments and caches
-	rm -rf .venv .venv-dev .venv-check .aws-sam build .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-dev .venv-train .venv-check .aws-sam build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-$(RUN_ENV): requirements-local.txt
-	@$(call create_environment,.venv,requirements-local.txt)
+$(RUN_ENV): requirements/run.txt
+$(DEV_ENV): requirements/dev.txt
+$(TRAIN_ENV): requirements/train.txt
+$(CHECK_ENV): requirements/check.txt
+
+%/.ready:
+	@$(call create_environment,$*,$<)
 	@touch $@
 
-$(DEV_ENV): requirements-dev.txt
-	@$(call create_environment,.venv-dev,requirements-dev.txt)
-	@touch $@
-
-$(CHECK_ENV): requirements-check.txt
-	@$(call create_environment,.venv-check,requirements-check.txt)
-	@touch $@
-
+# The lock of .venv-check has no build backend, and its tools do not import litelens.
 define create_environment
 $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
 	"litelens needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d; choose one: make PYTHON=python3.13 ..." % sys.version_info[:2])'
 echo "Installing $(2) into $(1), once ..."
 $(PYTHON) -m venv --clear $(1)
 $(1)/bin/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --requirement $(2) --quiet --progress-bar on
-$(1)/bin/python -c 'import pathlib, sysconfig; here = pathlib.Path.cwd(); \
-	pathlib.Path(sysconfig.get_path("purelib"), "litelens.pth").write_text(f"{here}\n{here}/lambda\n")'
-$(1)/bin/python -c 'import pathlib, shlex, sys; launcher = pathlib.Path("$(1)/bin/litelens"); \
-	launcher.write_text(f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -P -m client \"$$@\"\n"); launcher.chmod(0o755)'
+$(if $(filter-out .venv-check,$(1)),$(1)/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable . --quiet)
 endef

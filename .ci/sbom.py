@@ -1,7 +1,7 @@
-"""Writes the software bill of materials (CycloneDX 1.6) of what lambda/Dockerfile installs for an engine.
+"""Write the software bill of materials (CycloneDX 1.6) of the packages that lambda/Dockerfile installs for an engine.
 
-Names, versions and hashes are those of lambda/requirements-ENGINE.txt. The package index tells which of a release's
-files fits AWS's Python base image, and the licence that its author gave.
+Names, versions and hashes come from requirements/image-ENGINE.txt. The package index provides the file that fits AWS's
+Python base image and the licence that its author declared.
 """
 
 import argparse
@@ -42,13 +42,13 @@ IMAGE = {
     "sys_platform": "linux",
 }
 
-# In characters: what is longer is a licence's whole text instead of its name.
-_LONGEST_NAME = 100
+# In characters. A longer value is the text of a licence, not its name.
+_MAX_LICENCE_NAME = 100
 _LICENCES = LicenseFactory()
 
 
-def locked(text: str) -> Iterator[tuple[Requirement, set[str]]]:
-    """The packages in a requirements file that the image installs, and the SHA-256 hashes of their files."""
+def read_lock(text: str) -> Iterator[tuple[Requirement, set[str]]]:
+    """Yield each package in a lock file that the image installs, with the SHA-256 hashes of its files."""
     for entry in text.replace("\\\n", " ").splitlines():
         if entry.strip() and not entry.startswith("#"):
             requirement, *hashes = entry.split("--hash=sha256:")
@@ -58,7 +58,7 @@ def locked(text: str) -> Iterator[tuple[Requirement, set[str]]]:
 
 
 def resolve(packages: list[Requirement]) -> list[dict[str, Any]]:
-    """What pip would install of them in the image, as in its installation report."""
+    """Return pip's installation report for these packages in the image."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"),
@@ -77,13 +77,13 @@ def resolve(packages: list[Requirement]) -> list[dict[str, Any]]:
     return list(report["install"])
 
 
-def component(installed: dict[str, Any], hashes: set[str]) -> Component:
-    """The package as CycloneDX has it. Raises ValueError if its file is not among those that the lock allows."""
+def create_component(installed: dict[str, Any], hashes: set[str]) -> Component:
+    """Return a package as a CycloneDX component; raises ValueError if the lock does not contain its file."""
     metadata = installed["metadata"]
     name, version = metadata["name"], metadata["version"]
     sha256 = installed["download_info"]["archive_info"]["hashes"]["sha256"]
     if sha256 not in hashes:
-        raise ValueError(f"The index has another file of {name} {version} than the lock; run make lock.")
+        raise ValueError(f"The lock does not contain the index's file of {name} {version}; run make lock.")
     filename = installed["download_info"]["url"].rpartition("/")[2]
     return Component(
         type=ComponentType.LIBRARY,
@@ -91,23 +91,23 @@ def component(installed: dict[str, Any], hashes: set[str]) -> Component:
         version=version,
         purl=PackageURL("pypi", name=canonicalize_name(name), version=version, qualifiers={"file_name": filename}),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=sha256)],
-        licenses=licences_of(metadata),
+        licenses=declared_licences(metadata),
     )
 
 
-def licences_of(metadata: dict[str, Any]) -> list[License]:
-    """What the package's author gave, an SPDX expression where there is one; none where there is nothing."""
-    given = metadata.get("license_expression") or metadata.get("license") or ""
-    if len(given) > _LONGEST_NAME:
-        given = ""
+def declared_licences(metadata: dict[str, Any]) -> list[License]:
+    """Return the licences that the package's author declared, preferably as an SPDX expression."""
+    declared = metadata.get("license_expression") or metadata.get("license") or ""
+    if len(declared) > _MAX_LICENCE_NAME:
+        declared = ""
     classifiers = [each.rpartition(" :: ")[2] for each in metadata.get("classifier", []) if each.startswith("License ")]
-    names = [given] if given else classifiers
+    names = [declared] if declared else classifiers
     return [_LICENCES.make_from_string(name, license_acknowledgement=LicenseAcknowledgement.DECLARED) for name in names]
 
 
-def make(engine: str) -> str:
-    """The bill of materials of the image with this engine, as JSON that CycloneDX's schema allows."""
-    packages = list(locked((ROOT / "lambda" / f"requirements-{engine}.txt").read_text()))
+def create_bom(engine: str) -> str:
+    """Return the bill of materials of the image with this engine, as JSON that is valid by CycloneDX's schema."""
+    packages = list(read_lock((ROOT / "requirements" / f"image-{engine}.txt").read_text()))
     hashes_of = {package.name: hashes for package, hashes in packages}
     bom = Bom()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -120,23 +120,23 @@ def make(engine: str) -> str:
     bom.metadata.component = image
     for installed in resolve([package for package, _ in packages]):
         hashes = hashes_of[canonicalize_name(installed["metadata"]["name"])]
-        bom.components.add(component(installed, hashes))
+        bom.components.add(create_component(installed, hashes))
     bom.register_dependency(image, bom.components)
     text = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2)
     if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
-        raise ValueError(f"CycloneDX refuses what was made: {error}")
+        raise ValueError(f"The bill of materials is not valid CycloneDX: {error}")
     return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the software bill of materials of the container image.")
     parser.add_argument("engine", choices=["litert", "openvino"], help="the engine in the image")
-    parser.add_argument("file", type=Path, help="where to write it")
+    parser.add_argument("file", type=Path, help="the file to write")
     arguments = parser.parse_args()
-    print(f"Asking the package index about what {arguments.engine} needs ...")
+    print(f"Asking the package index about the packages for {arguments.engine} ...")
     arguments.file.parent.mkdir(exist_ok=True)
-    arguments.file.write_text(make(arguments.engine) + "\n")
-    print(f"{arguments.file} lists what the image with {arguments.engine} installs.")
+    arguments.file.write_text(create_bom(arguments.engine) + "\n")
+    print(f"{arguments.file} lists the packages in the image with {arguments.engine}.")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What the project's figures come from."""
+"""Benchmarks, load tests and cost estimates."""

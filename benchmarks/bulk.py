@@ -1,16 +1,13 @@
-"""How many images a second one function classifies: by its way in, batch size, threads, and workers.
+"""Measure how many images per second one CPU core classifies on each path.
 
-The ways in are those of the stack: messages about uploads (bulk), a backfill's batches, and requests with an image
-(api). Each worker is a process on one core, as a function with the template's memory is, and calls its handler again
-and again. S3, DynamoDB and EventBridge answer after a fixed time, and always agree. The figures hold for this machine;
-the ratios are what carries over.
+The paths are those of the stack: SQS messages about uploads (bulk), batches of a backfill, requests with a photo (api).
+The handler runs in one process on one core, like a function with the template's memory. S3, DynamoDB and EventBridge
+are fake and answer after a fixed latency.
 """
 
 import argparse
-import base64
 import contextlib
 import itertools
-import json
 import multiprocessing
 import os
 import statistics
@@ -18,39 +15,35 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass
-from io import BytesIO
-from multiprocessing.synchronize import Barrier
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from benchmarks import photos
+from benchmarks.events import Context, backfill_event, binary_request, queue_event
+from benchmarks.photos import BUNDLE
+from benchmarks.report import Options, short, table
 
-from benchmarks.photos import BUNDLE, SAMPLE
-
-# Seconds that workers may take to start.
-_PATIENCE = 60
-
-# Classifies as many images as it is given numbers.
-Take = Callable[[Sequence[int]], None]
+# A function that classifies images with these numbers.
+Classify = Callable[[list[int]], None]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: photos of so many megapixels, and the seconds that every call of AWS takes."""
+    """The conditions of a measurement: megapixels of a photo, and seconds of latency of each AWS call."""
 
     path: str
-    megapixels: float
-    latency: float
     batch: int
     threads: int
-    workers: int = 1
+    megapixels: float = 0.3
+    latency: float = 0.02
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Images a second, all workers together."""
+    """Images per second."""
 
     setting: Setting
     median: float
@@ -58,87 +51,59 @@ class Measured:
     most: float
 
 
-class Context:
-    """What Lambda passes beside the event."""
-
-    function_name = "benchmark"
-    memory_limit_in_mb = 1769
-    invoked_function_arn = "arn:aws:lambda:us-east-1:000000000000:function:benchmark"
-    aws_request_id = "00000000-0000-0000-0000-000000000000"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 60_000
+# The paths as the template sets them up.
+USUAL = (Setting("bulk", 10, 10), Setting("backfill", 100, 10), Setting("api", 1, 1))
 
 
-def photo(megapixels: float) -> bytes:
-    """The sample as a JPEG of that size."""
-    with Image.open(SAMPLE) as sample:
-        scale = (megapixels * 1e6 / (sample.width * sample.height)) ** 0.5
-        made = sample.resize((round(sample.width * scale), round(sample.height * scale)), Image.Resampling.BICUBIC)
-    file = BytesIO()
-    made.save(file, "JPEG", quality=85)
-    return file.getvalue()
+def measure(setting: Setting, seconds: float = 2.0, repetitions: int = 3) -> Measured:
+    """Measure one setting, with so many repetitions of so many seconds each."""
+    image = _photo(setting.megapixels)
+    context = multiprocessing.get_context("spawn")
+    with fake_aws(image, setting.latency) as url, ProcessPoolExecutor(1, mp_context=context) as process:
+        rates = process.submit(_work, url, setting, image, seconds, repetitions).result()
+    return Measured(setting, statistics.median(rates), min(rates), max(rates))
 
 
-def messages(numbers: Sequence[int]) -> dict[str, Any]:
-    return {
-        "Records": [
-            {
-                "messageId": str(number),
-                "receiptHandle": "handle",
-                "body": json.dumps({"Records": [_record(number)]}),
-                "attributes": {},
-                "messageAttributes": {},
-                "md5OfBody": "",
-                "eventSource": "aws:sqs",
-                "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:images",
-                "awsRegion": "us-east-1",
-            }
-            for number in numbers
-        ]
-    }
-
-
-def _record(number: int) -> dict[str, Any]:
-    described = {"key": f"uploads/{number}.jpg", "eTag": f"{number:032x}", "size": 1}
-    return {"eventName": "ObjectCreated:Put", "s3": {"bucket": {"name": "uploads"}, "object": described}}
+def _photo(megapixels: float) -> bytes:
+    """Return a JPEG of this size in the format 3:2."""
+    height = (megapixels * 1e6 / 1.5) ** 0.5
+    return photos.sample(round(1.5 * height), round(height))
 
 
 @contextlib.contextmanager
-def slow_aws(image: bytes, latency: float) -> Iterator[str]:
-    """The URL of an AWS with this image wherever one is asked for."""
+def fake_aws(image: bytes, latency: float) -> Iterator[str]:
+    """Run the fake AWS endpoint, in which every S3 object is this image; yield its URL."""
     with tempfile.NamedTemporaryFile() as file:
         file.write(image)
         file.flush()
-        command = [sys.executable, str(Path(__file__).with_name("slow_aws.py")), file.name, str(latency)]
+        command = [sys.executable, str(Path(__file__).with_name("fake_aws.py")), file.name, str(latency)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        with process, contextlib.closing(process.stdout or sys.stdin) as printed:
+        with process, contextlib.closing(process.stdout or sys.stdin) as output:
             try:
-                yield f"http://127.0.0.1:{printed.readline().strip()}"
+                yield f"http://127.0.0.1:{output.readline().strip()}"
             finally:
                 process.kill()
 
 
-def work(url: str, setting: Setting, core: int, seconds: float, repetitions: int, barrier: Barrier, rates: Any) -> None:
-    """One worker: its images a second, as many times as there are repetitions, all workers at once."""
+def _work(url: str, setting: Setting, image: bytes, seconds: float, repetitions: int) -> list[float]:
+    """Classify batches on one core; return the images per second of each repetition."""
     if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-    _set_up(url)
-    take = _PATHS[setting.path](setting)
-    numbers = itertools.count(core * 10_000_000)
-    take([next(numbers)])
-    found = []
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    _configure(url)
+    classify = _api(image) if setting.path == "api" else _batches(setting)
+    numbers = itertools.count()
+    classify([next(numbers)])
+    rates = []
     for _ in range(repetitions):
-        barrier.wait()
         started, images = time.perf_counter(), 0
         while time.perf_counter() < started + seconds:
-            take(list(itertools.islice(numbers, setting.batch)))
+            classify(list(itertools.islice(numbers, setting.batch)))
             images += setting.batch
-        found.append(images / (time.perf_counter() - started))
-    rates.put(found)
+        rates.append(images / (time.perf_counter() - started))
+    return rates
 
 
-def _set_up(url: str) -> None:
+def _configure(url: str) -> None:
     os.environ.update(
         AWS_ENDPOINT_URL=url,
         AWS_ACCESS_KEY_ID="none",
@@ -147,130 +112,80 @@ def _set_up(url: str) -> None:
         AWS_CONFIG_FILE=os.devnull,
         AWS_SHARED_CREDENTIALS_FILE=os.devnull,
         POWERTOOLS_LOG_LEVEL="CRITICAL",
+        LITELENS_BUNDLE=str(BUNDLE),
+        LITELENS_THREADS="1",
     )
     # Metrics are lines on standard output.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _bulk(setting: Setting) -> Take:
-    handle = _batches(setting)
+def _api(image: bytes) -> Classify:
+    from litelens.api.handler import handler
 
-    def take(numbers: Sequence[int]) -> None:
-        answer = handle(messages(numbers), Context())
-        assert answer == {"batchItemFailures": []}
+    event = binary_request(image)
 
-    return take
-
-
-def _backfill(setting: Setting) -> Take:
-    handle = _batches(setting)
-
-    def take(numbers: Sequence[int]) -> None:
-        items = [{"Key": f"{number}.jpg", "Etag": '"etag"'} for number in numbers]
-        answers = handle({"BatchInput": {"bucket": "uploads"}, "Items": items}, Context())
-        assert [answer["result"]["status"] for answer in answers] == ["done"] * len(numbers)
-
-    return take
-
-
-def _api(setting: Setting) -> Take:
-    os.environ["LITELENS_BUNDLE"] = str(BUNDLE)
-    from handlers.api import handler
-
-    event = {
-        "path": "/v1/classify",
-        "httpMethod": "POST",
-        "headers": {"Content-Type": "image/jpeg"},
-        "multiValueHeaders": {"Content-Type": ["image/jpeg"]},
-        "requestContext": {"requestId": "benchmark"},
-        "body": base64.b64encode(photo(setting.megapixels)).decode(),
-        "isBase64Encoded": True,
-    }
-
-    def take(numbers: Sequence[int]) -> None:
+    def classify(numbers: list[int]) -> None:
         for _ in numbers:
             assert handler(event, Context())["statusCode"] == 200  # type: ignore[arg-type]
 
-    return take
+    return classify
 
 
-_PATHS = {"bulk": _bulk, "backfill": _backfill, "api": _api}
+def _batches(setting: Setting) -> Classify:
+    os.environ.update(
+        LITELENS_UPLOAD_BUCKET="uploads",
+        LITELENS_RESULTS_TABLE="results",
+        LITELENS_IDEMPOTENCY_TABLE="done",
+        LITELENS_EVENT_BUS="default",
+    )
+    from litelens.bulk import batches
+    from litelens.settings import read_settings
+
+    vars(batches)["THREADS"] = setting.threads
+    handler: Any = batches.create_handler(read_settings())
+
+    def classify_uploads(numbers: list[int]) -> None:
+        assert handler(queue_event(numbers), Context()) == {"batchItemFailures": []}
+
+    def classify_objects(numbers: list[int]) -> None:
+        answers = handler(backfill_event(numbers), Context())
+        assert [answer["result"]["status"] for answer in answers] == ["done"] * len(numbers)
+
+    return classify_uploads if setting.path == "bulk" else classify_objects
 
 
-def _batches(setting: Setting) -> Any:
-    from handlers import batches
-    from litelens.images import Limits
-    from settings import Settings
-
-    vars(batches)["PARALLEL"] = setting.threads
-    names = {
-        "upload_bucket": "uploads",
-        "results_table": "results",
-        "idempotency_table": "done",
-        "event_bus": "default",
-    }
-    return batches.create_handler(Settings(BUNDLE, Limits(), 1, **names))  # type: ignore[arg-type]
+def measure_part(options: Options) -> list[dict[str, Any]]:
+    print("Measuring the paths ...", file=sys.stderr)
+    return [asdict(measure(setting)) for setting in USUAL]
 
 
-def measure(setting: Setting, seconds: float, repetitions: int) -> Measured:
-    context = multiprocessing.get_context("spawn")
-    barrier, rates = context.Barrier(setting.workers), context.Queue()
-    with slow_aws(photo(setting.megapixels), setting.latency) as url:
-        workers = [
-            context.Process(target=work, args=(url, setting, core, seconds, repetitions, barrier, rates))
-            for core in range(setting.workers)
-        ]
-        for worker in workers:
-            worker.start()
-        try:
-            each = [rates.get(timeout=_PATIENCE + 2 * seconds * repetitions) for _ in workers]
-        finally:
-            for worker in workers:
-                worker.terminate()
-        together = [sum(rate) for rate in zip(*each, strict=True)]
-    return Measured(setting, statistics.median(together), min(together), max(together))
-
-
-def settings(latency: float) -> list[Setting]:
-    """What is measured; the first is what the others are compared with."""
-    small, large = 0.3, 12
-    usual = Setting("bulk", small, latency, 10, 10)
-    return [
-        usual,
-        *(Setting("bulk", small, latency, 10, threads) for threads in (1, 2, 4, 8)),
-        *(Setting("bulk", small, latency, batch, 10) for batch in (1, 50)),
-        Setting("bulk", small, latency, 10, 10, workers=2),
-        *(Setting("bulk", small, 0.0, 10, threads) for threads in (10, 1)),
-        *(Setting("bulk", large, latency, 10, threads) for threads in (10, 1)),
-        *(Setting("backfill", size, latency, 100, 10) for size in (small, large)),
-        *(Setting("api", size, latency, 1, 1) for size in (small, large)),
+def render(results: Mapping[str, Any]) -> str:
+    setting = results["bulk"][0]["setting"]
+    rows = [
+        [each["setting"]["path"], f"{short(each['median'])} ({short(each['least'])} to {short(each['most'])})"]
+        for each in results["bulk"]
     ]
+    return "\n\n".join(
+        [
+            "## Throughput",
+            f"Images per second that one core classifies with the bundled model and LiteRT. Photos have "
+            f"{setting['megapixels']} megapixels, and each AWS call takes {setting['latency'] * 1000:.0f} ms.",
+            table(["path", "images/s"], rows),
+        ]
+    )
 
 
 def main() -> None:
+    usual = {setting.path: setting for setting in USUAL}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--latency", type=float, default=0.02, help="seconds that each call takes (default: 0.02)")
-    parser.add_argument("--seconds", type=float, default=3, help="of each repetition (default: 3)")
-    parser.add_argument("--repetitions", type=int, default=5, help="(default: 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    given = parser.parse_args()
-    measured = []
-    for setting in settings(given.latency):
-        print(f"Measuring {setting} ...", file=sys.stderr)
-        measured.append(measure(setting, given.seconds, given.repetitions))
-    if given.json:
-        print(json.dumps([asdict(each) for each in measured], indent=1))
-        return
-    print("| path | megapixels | latency | batch | threads | workers | images/s (least to most) | ratio |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for each in measured:
-        print(_row(each, each.median / measured[0].median))
-
-
-def _row(measured: Measured, ratio: float) -> str:
-    path, megapixels, latency, *others = astuple(measured.setting)
-    rate = f"{measured.median:.1f} ({measured.least:.1f} to {measured.most:.1f})"
-    return f"| {' | '.join(map(str, [path, megapixels, f'{latency * 1000:.0f} ms', *others, rate, f'{ratio:.2f}']))} |"
+    parser.add_argument("path", choices=usual)
+    parser.add_argument("--batch", type=int, help="images per batch (default: as in the template)")
+    parser.add_argument("--threads", type=int, help="threads per batch (default: as in the code)")
+    parser.add_argument("--megapixels", type=float, help="size of a photo (default: 0.3)")
+    parser.add_argument("--latency", type=float, help="seconds that each AWS call takes (default: 0.02)")
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    measured = measure(Setting(**{**asdict(usual[given["path"]]), **given}))
+    print(f"{measured.median:.1f} images/s ({measured.least:.1f} to {measured.most:.1f})")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
-"""The files that the contestants read: one network as each of them takes it, made once and kept in build/bench."""
+"""Make the files that the peers load: one network in every format, made once and kept in build/bench."""
 
-import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -13,47 +12,37 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.photos import ROOT, Dataset, cats_and_dogs
-from litelens.bundle import IMAGE, MANIFEST, MODEL, Bundle, load_bundle
-from litelens.engines import ENGINES, compile_ahead
-from litelens.preprocessing import Preprocessing
+from litelens.core.bundle import IMAGE, MANIFEST, MODEL, Bundle, load_bundle
+from litelens.core.engines import ENGINES, compile_ahead
+from litelens.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import keras
 
-# The contest's network, and the width and height of its input there, in pixels.
+# The network to compare, and the width and height of its input in the comparison, in pixels.
 RESNET50 = ROOT / "models" / "cifar100-resnet50"
 SIDE = 224
 
-# Whatever is made depends on these.
+# The packages whose versions change the files.
 _MAKERS = ("ai-edge-litert", "keras", "onnx", "onnxruntime", "openvino", "tensorflow", "tf2onnx")
 _OPSET = 17
-_FACTS = "facts.json"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of the network: its input's side in pixels, labels, and products added up for one image."""
-
-    side: int
-    labels: tuple[str, ...]
-    multiply_adds: int
 
 
 @dataclass(frozen=True)
 class Models:
-    """A folder of the same network in every form.
+    """A folder with the same network in every format.
 
-    Beside the files for each engine, `labels.txt` names the classes, a line each, and `int8.json` has the scale and
-    zero point of the tensors that go into `tflite` and come out, which OpenVINO does not tell.
+    `labels.txt` has a class name per line. `int8.json` has the scale and zero point of the inputs and outputs of
+    `tflite`, which OpenVINO does not report.
     """
 
     folder: Path
-    facts: Facts
 
     @property
     def keras(self) -> Path:
@@ -65,46 +54,48 @@ class Models:
 
     @property
     def onnx_int8(self) -> Path:
-        """Quantized by ONNX Runtime as its documentation begins."""
+        """Quantized with ONNX Runtime's defaults."""
         return self.folder / "int8.onnx"
 
     @property
     def onnx_int8_reduced(self) -> Path:
-        """The same with its `reduce_range`, weights of seven bits, which it advises for CPUs without VNNI."""
+        """Quantized with `reduce_range`: 7-bit weights, which ONNX Runtime recommends for CPUs without VNNI."""
         return self.folder / "int8-reduced.onnx"
 
     @property
     def tflite(self) -> Path:
-        """As TFLiteConverter makes it, with weights of eight bits."""
+        """Converted by TFLiteConverter, with 8-bit weights."""
         return self.folder / "int8.tflite"
 
     @property
     def bundle(self) -> Path:
-        """For litelens, with weights of seven bits."""
+        """Converted for litelens, with 7-bit weights."""
         return self.folder / "bundle"
+
+    @property
+    def labels(self) -> list[str]:
+        return (self.folder / "labels.txt").read_text().splitlines()
 
 
 def resnet50(data: Path | None, images: int, cache: Path) -> tuple[Models, Dataset]:
-    """The network in ResNet-50's usual size, of 224 pixels, and images to measure it on."""
+    """Return the network with an input of 224 pixels, and the dataset to measure it on."""
     dataset = cats_and_dogs(data, images)
     bundle = load_bundle(RESNET50)
     folder = cache / f"{SIDE}-{_key(bundle, dataset)}"
-    if not (folder / _FACTS).is_file():
-        workspace = _emptied(folder.with_suffix(".part"))
-        _make(bundle, dataset, workspace)
-        workspace.rename(folder)
-    facts = json.loads((folder / _FACTS).read_text())
-    return Models(folder, Facts(**{**facts, "labels": tuple(facts["labels"])})), dataset
+    if not folder.is_dir():
+        unfinished = _empty_folder(folder.with_suffix(".part"))
+        _make(bundle, dataset, unfinished)
+        unfinished.rename(folder)
+    return Models(folder), dataset
 
 
 def published(source: Path, cache: Path) -> Models:
-    """Copy a published bundle and compile it for the engines, as in the container image. It has no other formats, and
-    its multiply-adds are not counted."""
-    folder = _emptied(cache / f"bundle-{source.name}")
-    made = Models(folder, Facts(load_bundle(source).preprocessing.width, load_bundle(source).labels, 0))
-    shutil.copytree(source, made.bundle)
-    _compile(made.bundle)
-    return made
+    """Copy a published bundle and compile it for the engines, as in the container image. It has no other formats."""
+    models = Models(_empty_folder(cache / f"bundle-{source.name}"))
+    _write_labels(models, load_bundle(source).labels)
+    shutil.copytree(source, models.bundle)
+    _compile(models.bundle)
+    return models
 
 
 def write_models(
@@ -114,34 +105,32 @@ def write_models(
     spec: Preprocessing,
     folder: Path,
 ) -> Models:
-    """The network in every form in that folder; `calibration` are inputs, float32 `(n, height, width, 3)`."""
-    from benchmarks.network import multiply_adds
-    from training.candidates import Candidate, WeightBits, opened_workshop, portable
-    from training.quantize import tensors_of
+    """Write the network in every format; `calibration` holds inputs, float32 `(n, height, width, 3)`."""
+    from training.candidates import Candidate, WeightBits, candidate_builder, convert_for_openvino
+    from training.quantize import read_tensors
 
-    made = Models(folder, Facts(spec.width, tuple(labels), multiply_adds(network)))
-    network.save(made.keras)
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
+    models = Models(folder)
+    network.save(models.keras)
+    _write_labels(models, labels)
 
     print(f"Quantizing it for TFLite with {len(calibration)} images ...", file=sys.stderr)
-    with opened_workshop(network, calibration) as workshop:
+    with candidate_builder(network, calibration) as builder:
         eight_bits, seven_bits = (
-            workshop.make(Candidate("TFLiteConverter", bits, len(calibration))) for bits in get_args(WeightBits)
+            builder.build(Candidate("TFLiteConverter", bits, len(calibration))) for bits in get_args(WeightBits)
         )
-    made.tflite.write_bytes(eight_bits)
-    quantization = {name: (tensor.scale, tensor.zero_point) for name, tensor in tensors_of(eight_bits).items()}
+    models.tflite.write_bytes(eight_bits)
+    quantization = {name: (tensor.scale, tensor.zero_point) for name, tensor in read_tensors(eight_bits).items()}
     (folder / "int8.json").write_text(json.dumps(quantization))
-    _write_bundle(made.bundle, portable(seven_bits), labels, spec)
+    _write_bundle(models.bundle, convert_for_openvino(seven_bits), labels, spec)
 
-    print("Making and quantizing it for ONNX Runtime ...", file=sys.stderr)
-    _write_onnx(network, spec.width, made.onnx)
-    _quantize_onnx(made.onnx, made.onnx_int8, calibration, reduced=False)
-    _quantize_onnx(made.onnx, made.onnx_int8_reduced, calibration, reduced=True)
-    (folder / _FACTS).write_text(json.dumps(dataclasses.asdict(made.facts), indent=1))
-    return made
+    print("Converting and quantizing it for ONNX Runtime ...", file=sys.stderr)
+    _write_onnx(network, spec.width, models.onnx)
+    _quantize_onnx(models.onnx, models.onnx_int8, calibration, reduced=False)
+    _quantize_onnx(models.onnx, models.onnx_int8_reduced, calibration, reduced=True)
+    return models
 
 
-def _emptied(folder: Path) -> Path:
+def _empty_folder(folder: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder
@@ -155,26 +144,30 @@ def _key(bundle: Bundle, dataset: Dataset) -> str:
 
 def _make(bundle: Bundle, dataset: Dataset, folder: Path) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow takes seconds to import, and is not needed where all is made.
+    # TensorFlow takes seconds to import, and is not needed when the files exist.
     from benchmarks.network import dequantized, fit_head, pooled_features, with_head
 
-    print(f"Making the network of {SIDE} pixels, once ...", file=sys.stderr)
-    spec = dataclasses.replace(bundle.preprocessing, height=SIDE, width=SIDE)
+    print(f"Making the network of {SIDE} pixels (once) ...", file=sys.stderr)
+    spec = msgspec.structs.replace(bundle.preprocessing, height=SIDE, width=SIDE)
     network = dequantized(bundle.model.read_bytes(), SIDE, pooled_stem=True)
-    if dataset.fitting is not None and dataset.fitting.classes is not None:
-        features = pooled_features(network, _inputs(dataset.fitting.files, spec))
-        network = with_head(network, *fit_head(features, dataset.fitting.classes))
+    if dataset.training is not None and dataset.training.classes is not None:
+        features = pooled_features(network, _inputs(dataset.training.files, spec))
+        network = with_head(network, *fit_head(features, dataset.training.classes))
     write_models(network, _inputs(dataset.calibration.files, spec), dataset.labels or bundle.labels, spec, folder)
 
 
 def _inputs(files: Sequence[bytes], spec: Preprocessing) -> NDArray[np.float32]:
-    """What a float network takes of the images, float32 `(n, height, width, 3)`."""
+    """Preprocess images for a float network: float32 `(n, height, width, 3)`."""
     pixels = [spec.pixels(Image.open(BytesIO(file)).convert("RGB")) for file in files]
-    return spec.normalized(np.stack(pixels))
+    return spec.normalize(np.stack(pixels))
+
+
+def _write_labels(models: Models, labels: Sequence[str]) -> None:
+    (models.folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
 
 
 def _write_bundle(folder: Path, model: bytes, labels: Sequence[str], spec: Preprocessing) -> None:
-    from training.quantize import tensors_of
+    from training.quantize import read_tensors
 
     folder.mkdir()
     (folder / MODEL).write_bytes(model)
@@ -183,9 +176,9 @@ def _write_bundle(folder: Path, model: bytes, labels: Sequence[str], spec: Prepr
         "version": "1",
         "temperature": 1.0,
         "threshold": 0.5,
-        "preprocessing": dataclasses.asdict(spec),
+        "preprocessing": msgspec.structs.asdict(spec),
         "quantization": {"weight_bits": 7},
-        "tensors": {name: dataclasses.asdict(tensor) for name, tensor in tensors_of(model).items()},
+        "tensors": {name: msgspec.structs.asdict(tensor) for name, tensor in read_tensors(model).items()},
         "files": {MODEL: {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}},
         "labels": list(labels),
     }
@@ -199,7 +192,7 @@ def _compile(folder: Path) -> None:
 
 
 def _write_onnx(network: "keras.Model", side: int, path: Path) -> None:
-    """As ONNX Runtime likes it: channels come first, so that nothing is transposed but the map at the end."""
+    """Convert with channels first, which ONNX Runtime runs without transposing the convolutions' inputs."""
     import tensorflow as tf
     import tf2onnx
 
@@ -214,9 +207,9 @@ def _write_onnx(network: "keras.Model", side: int, path: Path) -> None:
 
 
 def _quantize_onnx(source: Path, target: Path, inputs: NDArray[np.float32], reduced: bool) -> None:
-    """Static quantization by ranges that the inputs show, per channel.
+    """Quantize statically and per channel, with the ranges that the inputs show.
 
-    Activations are unsigned, which is what x86's instructions multiply int8 weights with:
+    Activations are unsigned, as x86 instructions multiply unsigned by signed bytes:
     https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -227,7 +220,7 @@ def _quantize_onnx(source: Path, target: Path, inputs: NDArray[np.float32], redu
     quantize_static(
         prepared,
         target,
-        _Reader(inputs),
+        _CalibrationReader(inputs),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         reduce_range=reduced,
@@ -237,8 +230,8 @@ def _quantize_onnx(source: Path, target: Path, inputs: NDArray[np.float32], redu
     prepared.unlink()
 
 
-class _Reader:
-    """Inputs one by one, as ONNX Runtime's CalibrationDataReader gives them."""
+class _CalibrationReader:
+    """An iterator over inputs with the interface of ONNX Runtime's CalibrationDataReader."""
 
     def __init__(self, inputs: NDArray[np.float32]) -> None:
         self._inputs = iter(inputs.transpose(0, 3, 1, 2))

@@ -1,4 +1,4 @@
-"""Figures to keep: benchmarks/results.json, and the same to read, benchmarks/results.md."""
+"""Write measured results: benchmarks/results.json for programs, benchmarks/results.md for readers."""
 
 import importlib.metadata
 import itertools
@@ -14,17 +14,14 @@ from typing import Any
 
 _PACKAGES = ("ai-edge-litert", "keras", "numpy", "onnxruntime", "openvino", "pillow", "tensorflow")
 
-# Of what /proc/cpuinfo calls flags or Features, those that say how fast sums of products are.
-_X86_FLAGS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
-TELLING_FLAGS = (*_X86_FLAGS, "asimddp", "i8mm", "bf16")
+# The instruction sets that decide how fast a CPU multiplies matrices, by their names in /proc/cpuinfo.
+_X86_SETS = ("avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16")
+_INSTRUCTION_SETS = (*_X86_SETS, "asimddp", "i8mm", "bf16")
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked of a benchmark: so many rounds, with the images of the folder `data` if there is one.
-
-    What takes long to make is kept in the folder `cache`.
-    """
+    """Options of a run: the number of rounds, a folder of datasets (None without one) and a folder for cached files."""
 
     rounds: int
     data: Path | None
@@ -33,10 +30,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Part:
-    """A benchmark: `measure` gives JSON values, and `render` makes Markdown of all parts' values by name.
+    """One benchmark. `measure` returns JSON values; `render` turns the results of all parts into Markdown.
 
-    The Markdown begins with a heading of the second level. `missing` returns an instruction to install what the
-    measurement lacks, or an empty string.
+    `missing` returns an instruction to install what the benchmark needs, or an empty string.
     """
 
     name: str
@@ -46,26 +42,39 @@ class Part:
 
 
 def about() -> dict[str, Any]:
-    """Where and when something is measured."""
+    """Describe this machine and the installed packages."""
+    cpu = _cpu()
+    flags = cpu.get("flags", cpu.get("Features", "")).split()
     return {
         "date": datetime.now(UTC).date().isoformat(),
-        "cpu": _cpu_name(),
+        "cpu": cpu.get("model name") or platform.processor() or "unknown CPU",
         "cores": os.cpu_count(),
-        "flags": [flag for flag in TELLING_FLAGS if flag in cpu_flags()],
+        "flags": [name for name in _INSTRUCTION_SETS if name in flags],
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {name: version for name in _PACKAGES if (version := _version(name))},
     }
 
 
-def cpu_flags() -> frozenset[str]:
-    """What instructions the CPU says it has; nothing where there is no /proc/cpuinfo."""
-    lines = _cpu_lines()
-    return frozenset(lines.get("flags", lines.get("Features", "")).split())
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _cpu() -> dict[str, str]:
+    """Read the first core's entry in /proc/cpuinfo; empty on systems without that file."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return {}
+    first, _, _ = path.read_text().partition("\n\n")
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def read_results(path: Path) -> dict[str, Any]:
-    """What was measured before: values by part, and `about`, where and when, by part."""
+    """Read earlier results: the values of each part, and under `about` the machine of each part."""
     if not path.is_file():
         return {"about": {}}
     results: dict[str, Any] = json.loads(path.read_text())
@@ -73,82 +82,72 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def write_results(results: Mapping[str, Any], parts: Sequence[Part], folder: Path) -> None:
-    """results.json and results.md."""
+    """Write results.json and results.md."""
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "results.md").write_text(render(results, parts))
 
 
-def render(results: Mapping[str, Any], parts: Sequence[Part]) -> str:
-    """All parts that were measured, as Markdown."""
-    measured = [part for part in parts if part.name in results]
-    sections = [part.render(results).strip() for part in measured]
-    return "\n\n".join(["# Measured figures", _INTRODUCTION, *sections, _places(results["about"], measured)]) + "\n"
-
-
 _INTRODUCTION = (
-    "`make bench` measures these and writes them down; `results.json` has the same for programs. They hold for the "
-    "machine that the end of this page names: ratios carry over to others, milliseconds do not. Times are medians, "
-    "with the least and the most in brackets."
+    "`make bench` writes this page and the same values to `results.json`. Times are medians, with the minimum and the "
+    "maximum in brackets. They hold for the machine named at the end of this page; the ratios carry over to other "
+    "machines better than the times do."
 )
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join([row(heads), row(["---"] * len(heads)), *map(row, rows)])
+def render(results: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """Render all measured parts as Markdown."""
+    measured = [part for part in parts if part.name in results]
+    sections = [part.render(results).strip() for part in measured]
+    return "\n\n".join(["# Benchmark results", _INTRODUCTION, *sections, _machines(results["about"], measured)]) + "\n"
 
 
-def row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def spread(rounds: Iterable[Iterable[float]]) -> dict[str, float]:
-    """The median, the least and the most of all values."""
-    values = list(itertools.chain.from_iterable(rounds))
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def milliseconds(value: Mapping[str, float]) -> str:
-    """A spread in words."""
-    return f"{short(value['median'])} ({short(value['min'])} to {short(value['max'])})"
-
-
-def short(number: float) -> str:
-    """Three digits, or the whole number."""
-    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
-
-
-def share(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.1%}"
-
-
-def _places(about: Mapping[str, Any], parts: Sequence[Part]) -> str:
-    """Where and when; parts that were measured together are named together."""
+def _machines(about: Mapping[str, Any], parts: Sequence[Part]) -> str:
+    """List the machines; parts measured on the same one share a line."""
     names: dict[str, list[str]] = {}
     for part in parts:
-        names.setdefault(_place(about[part.name]), []).append(part.name)
-    lines = [f"- {', '.join(named)}: {place}" for place, named in names.items()]
-    return "\n".join(["## Where", "", *lines])
+        names.setdefault(_machine(about[part.name]), []).append(part.name)
+    return "\n".join(["## Machine", "", *(f"- {', '.join(parts)}: {machine}" for machine, parts in names.items())])
 
 
-def _place(about: Mapping[str, Any]) -> str:
+def _machine(about: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    flags = ", ".join(about["flags"]) or "unknown"
     return (
-        f"{about['date']}, {about['cpu']}, {about['cores']} cores (instructions: {flags}), {about['system']}, "
+        f"{about['date']}, {about['cpu']}, {about['cores']} cores ({instruction_sets(about)}), {about['system']}, "
         f"Python {about['python']}, {versions}"
     )
 
 
-def _cpu_name() -> str:
-    lines = _cpu_lines()
-    return lines.get("model name") or platform.processor() or "an unnamed CPU"
+def instruction_sets(about: Mapping[str, Any]) -> str:
+    return ", ".join(about["flags"]) or "instruction sets unknown"
 
 
-def _cpu_lines() -> dict[str, str]:
-    """What the first core says of itself."""
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return {}
-    first, _, _ = path.read_text().partition("\n\n")
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Format a Markdown table."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *rows))
+
+
+def spread(rounds: Iterable[Iterable[float]]) -> dict[str, float]:
+    """Return the median, minimum and maximum of the values of all rounds."""
+    values = list(itertools.chain.from_iterable(rounds))
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def ratio(rounds: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> float:
+    """Return the median over the rounds of the ratio of the two medians of a round."""
+    return statistics.median(
+        statistics.median(own) / statistics.median(other) for own, other in zip(rounds, reference, strict=True)
+    )
+
+
+def in_brackets(value: Mapping[str, float]) -> str:
+    """Format a spread: the median, with the minimum and the maximum in brackets."""
+    return f"{short(value['median'])} ({short(value['min'])} to {short(value['max'])})"
+
+
+def short(number: float) -> str:
+    """Format a number with three digits, or as a whole number."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def percent(share: float | None) -> str:
+    return "not measured" if share is None else f"{share:.1%}"

@@ -1,7 +1,7 @@
-"""Let LiteRT read from the image which CPUs there are: Lambda on Arm does not say, without /sys/devices/system/cpu.
+"""Put lists of CPUs into the image and make LiteRT read them, because Lambda on Arm has no /sys/devices/system/cpu.
 
-There, LiteRT's copy of the library cpuinfo fails (https://github.com/pytorch/cpuinfo/issues/143), and LiteRT runs the
-model by far slower code, with slightly other answers. The Dockerfile runs this; nothing imports it.
+Without the lists, LiteRT's copy of the library cpuinfo fails (https://github.com/pytorch/cpuinfo/issues/143), and
+LiteRT runs the model with far slower code, whose answers differ slightly. Only the Dockerfile runs this script.
 """
 
 import sys
@@ -9,46 +9,48 @@ from pathlib import Path
 
 FOLDER = "/sys/devices/system/cpu/"
 NAMES = ("possible", "present")
-# As many as Lambda gives a function at most; of these, cpuinfo uses those that /proc/cpuinfo tells of.
+# The most CPUs that Lambda gives a function. Of these, cpuinfo uses those that /proc/cpuinfo lists.
 CPUS = "0-5\n"
 
 
 def put_lists(folder: Path, task_root: str) -> None:
-    """Put the lists into `folder`/cpu, and have the libraries in `folder`/ai_edge_litert read them in `task_root`/cpu.
+    """Write the lists to `folder`/cpu, and change the paths in the libraries in `folder`/ai_edge_litert to them.
 
-    `task_root` is where the folder lies when it is served. Raises SystemExit when a path is too long to take the place
-    of the one in the libraries, or when they do not read these lists.
+    `task_root` is the folder's path in the finished image. Raises SystemExit if a path is too long to replace the one
+    in the libraries, or if the libraries do not read these lists.
     """
-    paths = {_text(FOLDER + name): _text(_served_path(name, task_root)) for name in NAMES}
+    paths = {_c_string(FOLDER + name): _c_string(_served_path(name, task_root)) for name in NAMES}
     replaced = [_replace(library, paths) for library in (folder / "ai_edge_litert").glob("*.so")]
     if set().union(*replaced) != paths.keys():
-        raise SystemExit(f"No library of LiteRT names {FOLDER}{NAMES[0]}: look whether Lambda on Arm still needs this.")
+        raise SystemExit(
+            f"No library of LiteRT reads {FOLDER}{NAMES[0]}: check whether Lambda on Arm still needs this script."
+        )
     (folder / "cpu").mkdir()
     for name in NAMES:
         (folder / "cpu" / name).write_text(CPUS)
 
 
 def _served_path(name: str, task_root: str) -> str:
-    """A path as long as the one whose place it takes: many slashes are as good as one."""
+    """Return a path as long as the one that it replaces, padded with slashes, which paths may repeat."""
     room = len(FOLDER + name) - len(task_root)
     path = task_root + f"/cpu/{name}".rjust(room, "/")
     if len(path) > len(FOLDER + name):
-        raise SystemExit(f"{task_root} is too long a path: it may have {len(FOLDER) - len('/cpu/')} characters.")
+        raise SystemExit(f"The path {task_root} is too long: it may have {len(FOLDER) - len('/cpu/')} characters.")
     return path
 
 
-def _text(path: str) -> bytes:
-    return path.encode() + b"\0"
+def _c_string(text: str) -> bytes:
+    return text.encode() + b"\0"
 
 
 def _replace(library: Path, paths: dict[bytes, bytes]) -> set[bytes]:
-    """Those of the paths that the library named."""
+    """Replace paths in a library; returns those that it contained."""
     content = library.read_bytes()
-    named = {old for old in paths if old in content}
-    for old in named:
+    found = {old for old in paths if old in content}
+    for old in found:
         content = content.replace(old, paths[old])
     library.write_bytes(content)
-    return named
+    return found
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What stands in for AWS on a laptop."""
+"""Stand-ins for AWS on a laptop."""

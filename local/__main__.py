@@ -1,4 +1,4 @@
-"""Runs the stack of local.stack until Ctrl-C: `make local`."""
+"""Run the local stack until Ctrl-C: `make local`."""
 
 import argparse
 import logging
@@ -7,31 +7,33 @@ import signal
 import sys
 from pathlib import Path
 
+from litelens.settings import DEFAULT_MODEL
+from litelens_client.serve import listen
 from local.aws import CREDENTIALS, isolated_environment
 from local.emulator import EmulatorError
-from local.gateway import listen
-from local.stack import LocalError, Stack, local_stack
+from local.stack import LocalError, Stack, run_stack
 from local.storage import ROOT
-from settings import DEFAULT_MODEL
 
 SAMPLE = "web/samples/cat.jpg"
 
-# The bucket that requests and backfills may name, with the sample in it.
+# A bucket that requests may read, with a sample photo in it.
 PHOTOS = "photos"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the API and classify uploads on this machine, without Docker.")
-    parser.add_argument("--port", type=int, default=8080, help="where the API listens (default: 8080)")
-    parser.add_argument("--workers", type=_count, default=1, help="batches that are classified at a time (default: 1)")
+    parser.add_argument("--port", type=int, default=8080, help="port of the API (default: 8080)")
+    parser.add_argument(
+        "--workers", type=_positive_count, default=1, help="number of batches to classify at the same time (default: 1)"
+    )
     given = parser.parse_args()
     bundle = Path(os.environ.get("LITELENS_BUNDLE") or ROOT / "models" / DEFAULT_MODEL)
-    _forget_the_users_aws()
-    _show_progress()
+    _isolate_environment()
+    _print_progress()
     for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(sign, signal.default_int_handler)
     try:
-        listen(given.port, "local").close()
+        listen(given.port).close()
         _run(bundle, given.port, given.workers)
     except (EmulatorError, LocalError) as error:
         sys.exit(str(error))
@@ -39,39 +41,39 @@ def main() -> None:
         print()
 
 
-def _count(text: str) -> int:
+def _positive_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("it must be a whole number above 0")
+        raise argparse.ArgumentTypeError("must be a whole number above 0")
     return int(text)
 
 
 def _run(bundle: Path, port: int, workers: int) -> None:
     with (
-        local_stack(bundle, workers=workers, parameters={"ImageBuckets": PHOTOS}) as stack,
-        stack.serving_api(port) as api,
-        stack.polling() as ended,
+        run_stack(bundle, workers=workers, parameters={"ImageBuckets": PHOTOS}) as stack,
+        stack.serve_api(port) as api,
+        stack.poll_queue() as ended,
     ):
-        _fill(stack)
-        print(_greeting(stack, api), flush=True)
-        # Now and then it looks up: a signal that reaches another thread first wakes nobody who waits for ever.
+        _upload_sample(stack)
+        print(_instructions(stack, api), flush=True)
+        # A wait without a timeout would not notice a signal that another thread receives first.
         while not ended.wait(timeout=1):
             pass
 
 
-def _fill(stack: Stack) -> None:
+def _upload_sample(stack: Stack) -> None:
     s3, sample = stack.client("s3"), ROOT / SAMPLE
     s3.create_bucket(Bucket=PHOTOS)
     s3.put_object(Bucket=PHOTOS, Key=sample.name, Body=sample.read_bytes())
 
 
-def _greeting(stack: Stack, api: str) -> str:
+def _instructions(stack: Stack, api: str) -> str:
     bucket, endpoint = stack.storage.bucket, stack.endpoint
     credentials = " ".join(f"{name}={value}" for name, value in CREDENTIALS.items())
     litelens = Path(sys.executable).parent / "litelens"
     if litelens.is_relative_to(ROOT):
         litelens = litelens.relative_to(ROOT)
     return f"""\
-litelens is listening on {api}, with an AWS of its own on {endpoint} (Ctrl-C ends both).
+litelens is listening on {api}, with a local AWS on {endpoint} (Ctrl-C ends both).
 Set this in another terminal:
 
   export AWS_ENDPOINT_URL={endpoint} {credentials}
@@ -83,19 +85,19 @@ Then upload photos, with or without the AWS CLI, and list the results:
   {litelens} upload {SAMPLE} --wait
   {litelens} results
 
-Requests may name s3://{PHOTOS}/{Path(SAMPLE).name}, and what else you put into that bucket.
-The logs are in {stack.logs} until it ends.
+Requests may read s3://{PHOTOS}/{Path(SAMPLE).name}, and any other object that you put into that bucket.
+The logs are in {stack.logs} until you end this.
 """
 
 
-def _forget_the_users_aws() -> None:
-    """moto runs in this process, and reads the user's configuration too."""
+def _isolate_environment() -> None:
+    """Remove the user's AWS settings from this process, because moto runs in it and reads them too."""
     environment = isolated_environment()
     os.environ.clear()
     os.environ.update(environment)
 
 
-def _show_progress() -> None:
+def _print_progress() -> None:
     progress = logging.getLogger("local")
     progress.addHandler(logging.StreamHandler(sys.stdout))
     progress.setLevel(logging.INFO)

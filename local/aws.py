@@ -1,4 +1,4 @@
-"""AWS on this machine: moto's server, and what keeps the user's own AWS out of it."""
+"""A local AWS: moto's server, and an environment that is isolated from the user's own AWS."""
 
 import os
 import threading
@@ -23,13 +23,13 @@ Middleware = Callable[["WSGIApplication"], "WSGIApplication"]
 
 
 @contextmanager
-def serving_aws(
+def serve_aws(
     port: int = 0, middleware: Middleware = lambda application: application, host: str = _HOST
 ) -> Iterator[str]:
-    """The base URL of a server with moto's AWS until the block ends, behind this middleware.
+    """Serve moto's AWS behind a WSGI middleware until the block ends; yields the base URL.
 
-    With port 0 it is at a free one; with the host 0.0.0.0 it can be reached from containers too. Raises OSError when
-    the port is taken. What is made in one server is there in another one of the same process.
+    With port 0 the server takes a free port. With the host 0.0.0.0 containers can reach it too. All servers of a
+    process share their resources. Raises OSError if the port is in use.
     """
     application = middleware(_with_atomic_tables(DomainDispatcherApplication(create_backend_app)))
     server = make_server(host, port, application, threaded=True, request_handler=_QuietHandler)
@@ -44,20 +44,20 @@ def serving_aws(
 
 
 def aws_session() -> Session:
-    """A session of boto3's for the AWS here."""
+    """Return a boto3 session with the local credentials."""
     return Session(CREDENTIALS["AWS_ACCESS_KEY_ID"], CREDENTIALS["AWS_SECRET_ACCESS_KEY"], region_name=REGION)
 
 
 @cache
 def client_at(endpoint: str, service: str) -> Any:
-    """The process's client for a service of the AWS at this URL; making one takes longer than most calls."""
-    # boto3's stubs have a signature for each service's name.
+    """Return a client of the AWS at this URL. Clients are cached, because creating one takes longer than most calls."""
+    # boto3's stubs have one signature per service name.
     make: Any = aws_session().client
     return make(service, endpoint_url=endpoint)
 
 
 def isolated_environment(inherited: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The environment for a process that shall know nothing of the user's AWS."""
+    """Return an environment without the user's AWS settings, with local credentials."""
     return {
         **{name: value for name, value in inherited.items() if not _is_private(name)},
         **CREDENTIALS,
@@ -73,12 +73,12 @@ class _QuietHandler(MotoRequestHandler):
 
 
 def _is_private(name: str) -> bool:
-    """Whether a variable is the user's own matter: their AWS, their settings of litelens, or their way out."""
+    """Tell whether a variable is the user's own: of AWS, of litelens, or of a proxy."""
     return name.startswith(("AWS_", "LITELENS_", "POWERTOOLS_")) or name.lower().endswith("_proxy")
 
 
 def _with_atomic_tables(application: "WSGIApplication") -> "WSGIApplication":
-    """DynamoDB as it promises to be: moto looks at a condition and then writes, and another thread may come between."""
+    """Make DynamoDB's conditional writes atomic: in moto, another thread can write after the condition was checked."""
     lock = threading.Lock()
 
     def with_atomic_tables(environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:

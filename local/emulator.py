@@ -1,4 +1,4 @@
-"""Lambda's execution environment on this machine: AWS's runtime interface emulator with the runtime client in it."""
+"""Lambda execution environments on this machine, in AWS's runtime interface emulator."""
 
 import contextlib
 import http.client
@@ -20,41 +20,41 @@ from typing import Any
 _HOST = "127.0.0.1"
 _INVOCATIONS = "/2015-03-31/functions/function/invocations"
 
-# A backfill's, of nothing.
+# A backfill's batch without objects; the handler does nothing.
 _EMPTY_BATCH: dict[str, Any] = {"Items": []}
 
-# Seconds. Lambda gives a function ten to begin; machines that do much else at the same time may need more.
+# Seconds. Lambda allows ten for the initialization; a busy machine may need more.
 _START_SECONDS = 60
 
 
 class EmulatorError(Exception):
-    """The emulator cannot be had or the function in it cannot begin; the message says why."""
+    """The emulator or the function cannot start; the message says why."""
 
 
 class InvocationFailed(Exception):
-    """The function gave no answer: it raised, ran out of time, or ended."""
+    """The function gave no answer: it raised an error, timed out or exited."""
 
 
 def runtime_command(handler: str) -> list[str]:
-    """The command that has Lambda's runtime client call this handler, a function by its module."""
+    """Return the command that runs a handler, such as "module.handler", in Lambda's runtime client."""
     return [sys.executable, "-m", "awslambdaric", handler]
 
 
 def install_emulator(folder: Path) -> Path:
-    """The emulator's program, which ships inside aws-sam-cli, copied to where it may be run; raises EmulatorError."""
+    """Copy the emulator from aws-sam-cli into a folder and make it executable; raises EmulatorError."""
     machine = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine())
     samcli = importlib.util.find_spec("samcli")
     if sys.platform != "linux" or machine is None or samcli is None or samcli.origin is None:
-        raise EmulatorError("The runtime interface emulator runs on Linux only, on x86_64 or arm64; use one of these.")
+        raise EmulatorError("The runtime interface emulator needs Linux on x86_64 or arm64; use such a machine.")
     program = Path(shutil.copy(Path(samcli.origin).parent / "local" / "rapid" / f"aws-lambda-rie-{machine}", folder))
     program.chmod(0o755)
     return program
 
 
 class ExecutionEnvironment:
-    """A function in a process of its own, which takes one event at a time, and begins anew after it has ended.
+    """A function in its own process, which takes one event at a time and restarts after it has exited.
 
-    Only one thread may invoke it; any may end it.
+    Only one thread may call `invoke`; any thread may call `kill` and `close`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ExecutionEnvironment:
         timeout: int,
         log: Path,
     ) -> None:
-        """`command` runs in `folder`; an event may take it `timeout` seconds. What it prints is added to `log`."""
+        """Prepare an environment that runs `command` in `folder`, `timeout` seconds per event, and appends to `log`."""
         self._emulator = emulator
         self._command = command
         self._variables = dict(variables)
@@ -81,63 +81,63 @@ class ExecutionEnvironment:
         self._is_closed = False
 
     def start(self) -> None:
-        """Have the function begun, if it is not running; raises EmulatorError when it cannot."""
+        """Start the function unless it is running; raises EmulatorError."""
         with self._lock:
             if self._is_closed:
-                raise EmulatorError("The function is not to run any more.")
+                raise EmulatorError("The function was closed.")
             if self._process is not None and self._process.poll() is None and not self._is_outdated:
                 return
-            self._end()
+            self._kill()
             self._is_outdated = False
             self._process = process = self._spawn()
         try:
-            self._begin(process)
+            self._initialize(process)
         except EmulatorError:
             self.kill()
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
             self.kill()
-            raise EmulatorError(f"The function ended before it began; its log is {self._log}.") from error
+            raise EmulatorError(f"The function exited during initialization; its log is {self._log}.") from error
 
     def invoke(self, event: Any) -> Any:
-        """What the function returns; raises InvocationFailed."""
+        """Invoke the function and return its answer; raises InvocationFailed."""
         try:
             self.start()
             answer = self._post(event, self._timeout + _START_SECONDS)
         except EmulatorError as error:
             raise InvocationFailed(str(error)) from error
         except (OSError, http.client.HTTPException, ValueError) as error:
-            # Either it ended, or it was out of time, which Lambda makes its end.
+            # The function exited or timed out. Lambda kills a function that times out.
             self.kill()
-            raise InvocationFailed("The function ended, or had no time left.") from error
+            raise InvocationFailed("The function exited or timed out.") from error
         if _is_error(answer):
-            raise InvocationFailed(f"The function failed with {answer['errorType']}.")
+            raise InvocationFailed(f"The function raised {answer['errorType']}.")
         return answer
 
     def deploy(self, variables: Mapping[str, str]) -> None:
-        """Have the function begin anew with these variables too, once the event in hand is done."""
+        """Add variables, and restart the function before its next event."""
         with self._lock:
             self._variables = {**self._variables, **variables}
             self._is_outdated = True
 
     def kill(self) -> None:
-        """End it at once, as if the machine under it had failed."""
+        """Kill the function at once, as if its machine had failed."""
         with self._lock:
-            self._end()
+            self._kill()
 
     def close(self) -> None:
-        """End it for good."""
+        """Kill the function for good."""
         with self._lock:
             self._is_closed = True
-            self._end()
+            self._kill()
 
-    def _end(self) -> None:
+    def _kill(self) -> None:
         if self._process is None:
             return
         self._process.kill()
         self._process.wait()
-        # The emulator keeps the function in a process group of its own.
-        for pid in _members(self._process.pid):
+        # The emulator runs the function in another process group of the same session.
+        for pid in _session_processes(self._process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process = None
@@ -156,8 +156,8 @@ class ExecutionEnvironment:
                 command, cwd=self._folder, env=variables, stdout=log, stderr=log, start_new_session=True
             )
 
-    def _begin(self, process: "subprocess.Popen[bytes]") -> None:
-        """Lambda begins a function before its time for an event runs, the emulator only with the first event."""
+    def _initialize(self, process: "subprocess.Popen[bytes]") -> None:
+        """Initialize the function with an empty event. Lambda does so before the first event, the emulator with it."""
         deadline = time.monotonic() + _START_SECONDS
         while not _listens(self._port):
             if process.poll() is not None or time.monotonic() > deadline:
@@ -165,10 +165,10 @@ class ExecutionEnvironment:
             time.sleep(0.02)
         answer = self._post(_EMPTY_BATCH, _START_SECONDS)
         if _is_error(answer):
-            raise EmulatorError(f"The function did not begin: {answer['errorMessage']}")
+            raise EmulatorError(f"The function did not start: {answer['errorMessage']}")
 
     def _post(self, event: Any, timeout: float) -> Any:
-        """The JSON that is answered; raises OSError, HTTPException, or ValueError where it is none."""
+        """Return the JSON of the answer; raises OSError, HTTPException, or ValueError if it is not JSON."""
         connection = http.client.HTTPConnection(_HOST, self._port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request("POST", _INVOCATIONS, json.dumps(event))
@@ -176,12 +176,12 @@ class ExecutionEnvironment:
 
 
 def _is_error(answer: Any) -> bool:
-    """Whether this is an exception of the function's; the emulator does not say so in a header, as Lambda does."""
+    """Tell whether the answer is the function's exception. Unlike Lambda, the emulator has no header for that."""
     return isinstance(answer, dict) and {"errorType", "errorMessage"} <= answer.keys()
 
 
-def _members(session: int) -> list[int]:
-    """The processes of this session."""
+def _session_processes(session: int) -> list[int]:
+    """Return the ids of the processes in a session."""
     found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(ProcessLookupError):

@@ -1,8 +1,8 @@
-"""What Lambda does with a queue that is an event source: hands its messages on in batches, deletes what is done.
+"""Lambda's SQS event source mapping: invokes functions with batches of messages and deletes the processed ones.
 
-As https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html tells. Messages that are not done stay
-hidden for the queue's visibility timeout, and SQS moves those that came too often to the dead letters. Lambda's limit
-of 6 MB on a batch is not imposed.
+Follows https://docs.aws.amazon.com/lambda/latest/dg/services-sqs-errorhandling.html. Failed messages stay hidden for
+the queue's visibility timeout, and SQS moves messages that failed too often to the dead-letter queue. Lambda's limit of
+6 MB per batch is not enforced.
 """
 
 import itertools
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 Invoke = Callable[[Any], Any]
 
-# What SQS gives and takes in one request.
-_MOST_MESSAGES = 10
+# The most messages in one request to SQS.
+_MAX_MESSAGES = 10
 
-# Seconds between two looks into a queue without messages. Lambda has SQS wait instead, which could not be interrupted.
+# Seconds between polls of an empty queue. Lambda uses long polling instead, which could not be interrupted.
 _PAUSE = 0.1
 
 _logger = logging.getLogger(__name__)
 
 
 class QueuePoller:
-    """Hands messages to functions that each take one batch at a time, and that raise InvocationFailed."""
+    """Polls a queue and invokes functions with batches, one batch per function at a time."""
 
     def __init__(self, sqs: "SQSClient", source: EventSource, functions: Sequence[Invoke]) -> None:
         self._sqs = sqs
@@ -42,28 +42,28 @@ class QueuePoller:
         self._receiving = threading.Lock()
 
     def run(self, stop: threading.Event) -> None:
-        """Hand on messages until told to stop; the batches in hand are finished first."""
+        """Poll until `stop` is set, then finish the current batches."""
         with ThreadPoolExecutor(len(self._functions), thread_name_prefix="poller") as threads:
-            list(threads.map(lambda invoke: self._serve(invoke, stop), self._functions))
+            list(threads.map(lambda invoke: self._poll(invoke, stop), self._functions))
 
-    def _serve(self, invoke: Invoke, stop: threading.Event) -> None:
+    def _poll(self, invoke: Invoke, stop: threading.Event) -> None:
         try:
             while not stop.is_set():
-                # Messages are taken for a function that is idle, so that they do not grow old while they wait for one.
+                # Only receive messages when a function is idle, so that their visibility timeout does not run out.
                 with self._receiving:
-                    messages = self._collect(stop)
+                    messages = self._receive_batch(stop)
                 if messages:
-                    self._hand_over(messages, invoke)
+                    self._process(messages, invoke)
         finally:
-            # Without one function the others would hide that something is wrong.
+            # If one function fails, stop all, so that the error shows.
             stop.set()
 
-    def _collect(self, stop: threading.Event) -> list["MessageTypeDef"]:
-        """A batch: all that comes within the window after the first message, as far as it has room."""
+    def _receive_batch(self, stop: threading.Event) -> list["MessageTypeDef"]:
+        """Receive one batch: up to `batch_size` messages within the window after the first one."""
         messages: list[MessageTypeDef] = []
         ends = math.inf
         while len(messages) < self._source.batch_size and time.monotonic() < ends and not stop.is_set():
-            received = self._receive(self._source.batch_size - len(messages))
+            received = self._receive_messages(self._source.batch_size - len(messages))
             messages += received
             if not received:
                 stop.wait(_PAUSE)
@@ -71,41 +71,41 @@ class QueuePoller:
                 ends = time.monotonic() + self._source.window
         return messages
 
-    def _receive(self, most: int) -> list["MessageTypeDef"]:
+    def _receive_messages(self, most: int) -> list["MessageTypeDef"]:
         answer = self._sqs.receive_message(
             QueueUrl=self._source.queue_url,
-            MaxNumberOfMessages=min(most, _MOST_MESSAGES),
+            MaxNumberOfMessages=min(most, _MAX_MESSAGES),
             MessageSystemAttributeNames=["All"],
         )
         return answer.get("Messages", [])
 
-    def _hand_over(self, messages: Sequence["MessageTypeDef"], invoke: Invoke) -> None:
+    def _process(self, messages: Sequence["MessageTypeDef"], invoke: Invoke) -> None:
         try:
             answer = invoke({"Records": [_record(message, self._source) for message in messages]})
         except InvocationFailed as error:
-            _logger.info("Messages that come again: %d. %s", len(messages), error)
+            _logger.info("Messages to retry: %d. %s", len(messages), error)
             return
         ids = {message["MessageId"] for message in messages}
         failed = failed_messages(answer, ids) if self._source.reports_failures else frozenset()
         done = [message for message in messages if message["MessageId"] not in failed]
-        _logger.info("Messages that are done: %d. Those that come again: %d.", len(done), len(failed))
+        _logger.info("Messages processed: %d, to retry: %d.", len(done), len(failed))
         self._delete(done)
 
     def _delete(self, messages: Sequence["MessageTypeDef"]) -> None:
-        for start in range(0, len(messages), _MOST_MESSAGES):
+        for start in range(0, len(messages), _MAX_MESSAGES):
             self._sqs.delete_message_batch(
                 QueueUrl=self._source.queue_url,
                 Entries=[
                     {"Id": str(number), "ReceiptHandle": message["ReceiptHandle"]}
-                    for number, message in enumerate(itertools.islice(messages, start, start + _MOST_MESSAGES))
+                    for number, message in enumerate(itertools.islice(messages, start, start + _MAX_MESSAGES))
                 ],
             )
 
 
 def failed_messages(answer: Any, ids: Collection[str]) -> frozenset[str]:
-    """Those of the messages with these ids that a function with ReportBatchItemFailures failed to process.
+    """Return the ids of the failed messages from the answer of a function with ReportBatchItemFailures.
 
-    An answer that does not tell of failures means that there are none, one that tells of them wrongly that all failed.
+    An answer without failures means that none failed; a malformed answer means that all failed.
     """
     if answer is None:
         return frozenset()

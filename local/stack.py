@@ -1,7 +1,7 @@
-"""The whole of litelens on a laptop: what is uploaded is classified as it is in AWS, and the API tells the results.
+"""The whole stack on a laptop, as `make local` runs it: uploads are classified, and the API returns their results.
 
-`make local` runs it. moto stands in for AWS, with the bucket, the queues and the tables of infra/storage.yaml; the
-function runs in Lambda's runtime interface emulator. All that was uploaded is gone when it ends.
+moto stands in for AWS, with the bucket, the queues and the tables of infra/storage.yaml. The function runs in Lambda's
+runtime interface emulator. All data is deleted when the stack ends.
 """
 
 import contextlib
@@ -21,24 +21,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from local.aws import Middleware, client_at, isolated_environment, serving_aws
+from local.aws import Middleware, client_at, isolated_environment, serve_aws
 from local.emulator import ExecutionEnvironment, install_emulator, runtime_command
 from local.queue_poller import QueuePoller
 from local.storage import ROOT, Storage, create_storage
 
 _DEFAULTS: Mapping[str, str] = MappingProxyType({})
 
-# Seconds, for a machine that does much else at the same time.
+# Seconds, enough for a busy machine.
 _API_START = 60
 
 
 class LocalError(Exception):
-    """The stack cannot be started; the message says why and what to do."""
+    """The stack cannot start; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds that the function may take, and that messages are hidden while it does."""
+    """The function's timeout and the queue's visibility timeout, in seconds."""
 
     function: int
     visibility: int
@@ -46,22 +46,22 @@ class Timeouts:
 
 @dataclass(frozen=True)
 class Stack:
-    """A running stack: where its AWS is, what is in that, and the function, in an environment for each worker."""
+    """A running stack: the URL of its AWS, its resources, and one execution environment per worker."""
 
     endpoint: str
     storage: Storage
     workers: Sequence[ExecutionEnvironment]
-    # What the function's processes have.
+    # The environment variables of the function.
     variables: Mapping[str, str]
     logs: Path
 
     def client(self, service: str) -> Any:
-        """A client of boto3 for one of its AWS's services."""
+        """Return a boto3 client of the stack's AWS."""
         return client_at(self.endpoint, service)
 
     @contextlib.contextmanager
-    def polling(self) -> Iterator[threading.Event]:
-        """Messages are handed to the workers while the block runs; the event is set when that ends by itself."""
+    def poll_queue(self) -> Iterator[threading.Event]:
+        """Invoke the workers with the queue's messages until the block ends; the event is set if polling fails."""
         stop = threading.Event()
         poller = QueuePoller(self.client("sqs"), self.storage.source, [worker.invoke for worker in self.workers])
         with ThreadPoolExecutor(1) as thread:
@@ -73,10 +73,10 @@ class Stack:
                 polling.result()
 
     @contextlib.contextmanager
-    def serving_api(self, port: int) -> Iterator[str]:
-        """The API's base URL while the block runs, at this port; raises LocalError."""
+    def serve_api(self, port: int) -> Iterator[str]:
+        """Serve the API on a port until the block ends; yields its base URL. Raises LocalError."""
         url, log = f"http://127.0.0.1:{port}", self.logs / "api.log"
-        command = [sys.executable, "-m", "local.gateway", "--port", str(port)]
+        command = [sys.executable, "-m", "litelens_client", "serve", "--port", str(port)]
         with (
             log.open("wb") as file,
             subprocess.Popen(  # noqa: S603
@@ -91,7 +91,7 @@ class Stack:
 
 
 @contextlib.contextmanager
-def local_stack(
+def run_stack(
     bundle: Path,
     *,
     workers: int = 1,
@@ -99,15 +99,15 @@ def local_stack(
     timeouts: Timeouts | None = None,
     middleware: Middleware = lambda application: application,
 ) -> Iterator[Stack]:
-    """A stack until the block ends, its workers begun; raises LocalError or EmulatorError.
+    """Run a stack with started workers until the block ends; raises LocalError or EmulatorError.
 
-    The template's parameters have their defaults unless they are given, and so have the timeouts, which may be shorter
-    here than the template allows. The stack's AWS is behind `middleware`.
+    Parameters and timeouts that are not given have the template's defaults. Timeouts may be shorter than the template
+    allows. `middleware` wraps the stack's AWS.
     """
     with (
         tempfile.TemporaryDirectory(prefix="litelens-") as temporary,
-        serving_aws(middleware=middleware) as endpoint,
-        contextlib.ExitStack() as started,
+        serve_aws(middleware=middleware) as endpoint,
+        contextlib.ExitStack() as cleanup,
     ):
         folder = Path(temporary)
         storage = create_storage(endpoint, f"litelens-{uuid.uuid4().hex[:8]}", parameters)
@@ -128,7 +128,7 @@ def local_stack(
             for number in range(1, workers + 1)
         ]
         for environment in environments:
-            started.callback(environment.close)
+            cleanup.callback(environment.close)
             environment.start()
         yield Stack(endpoint, storage, environments, variables, folder)
 
@@ -146,9 +146,9 @@ def _variables(endpoint: str, declared: Mapping[str, str], bundle: Path) -> dict
         **declared,
         "AWS_ENDPOINT_URL": endpoint,
         "LITELENS_BUNDLE": str(bundle.resolve()),
-        # With the template's memory a function has one core.
+        # A function with the template's default memory has one core.
         "LITELENS_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "lambda")]),
+        "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in (".", "lambda", "client")),
     }
 
 
@@ -161,5 +161,5 @@ def _wait_for(url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
             time.sleep(0.05)
         else:
             return
-    said = log.read_text(errors="replace").strip().splitlines() or ["It said nothing."]
-    raise LocalError(f"The API did not start. {said[-1]}")
+    lines = log.read_text(errors="replace").strip().splitlines() or ["Its log is empty."]
+    raise LocalError(f"The API did not start. {lines[-1]}")

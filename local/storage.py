@@ -1,4 +1,4 @@
-"""infra/storage.yaml on moto, its bucket, queues and tables, and what infra/bulk.yaml says of the function for them."""
+"""The bucket, queues and tables of infra/storage.yaml on moto, and the configuration of infra/bulk.yaml's function."""
 
 import json
 import logging
@@ -21,9 +21,9 @@ ROOT = Path(__file__).parent.parent
 
 _STACK = ROOT / "template.yaml"
 
-# moto knows no policies of buckets and queues and no aliases, and would run a function in Docker that is mapped to a
-# queue.
-_LEFT_OUT = {
+# moto does not support aliases, nor policies of buckets and queues. It would run the function of an event source
+# mapping in Docker.
+_SKIPPED_TYPES = {
     "AWS::Lambda::Alias",
     "AWS::Lambda::EventSourceMapping",
     "AWS::Lambda::Version",
@@ -34,7 +34,7 @@ _LEFT_OUT = {
 
 @dataclass(frozen=True)
 class Function:
-    """The function as the template has it: its handler, its environment, and the seconds that it may take."""
+    """The function's configuration in the template: handler, environment variables, and timeout in seconds."""
 
     handler: str
     variables: Mapping[str, str]
@@ -43,7 +43,7 @@ class Function:
 
 @dataclass(frozen=True)
 class EventSource:
-    """The queue as Lambda reads it: up to `batch_size` messages at a time, for which it waits `window` seconds."""
+    """The event source mapping: batches of up to `batch_size` messages, collected within `window` seconds."""
 
     queue_url: str
     queue_arn: str
@@ -54,7 +54,7 @@ class EventSource:
 
 @dataclass(frozen=True)
 class Storage:
-    """What was made."""
+    """The created resources, and the configuration of the function that uses them."""
 
     bucket: str
     results_table: str
@@ -65,22 +65,22 @@ class Storage:
 
 @dataclass(frozen=True)
 class _Stack:
-    """A stack's resources after SAM's transform, what moto calls those that it made, and the stack's outputs."""
+    """A stack: its resources after SAM's transform, the physical ids of the created ones, and its outputs."""
 
     resources: Mapping[str, Any]
-    made: Mapping[str, str]
+    physical_ids: Mapping[str, str]
     outputs: Mapping[str, str]
 
     def properties(self, kind: str) -> dict[str, Any]:
-        """The properties of the only resource of this type."""
+        """Return the properties of the only resource of this type."""
         (found,) = (resource["Properties"] for resource in self.resources.values() if resource["Type"] == kind)
         return dict(found)
 
 
 def create_storage(endpoint: str, name: str, parameters: Mapping[str, str]) -> Storage:
-    """The storage, and what uses it, as stacks of this name and `name`-bulk on the AWS at `endpoint`.
+    """Create the storage as the stack `name` and the function as `name`-bulk, on the AWS at `endpoint`.
 
-    Other parameters than those given have the defaults of template.yaml.
+    Parameters that are not given have template.yaml's defaults.
     """
     client = client_at(endpoint, "cloudformation")
     whole = yaml_parse(_STACK.read_text())
@@ -90,19 +90,19 @@ def create_storage(endpoint: str, name: str, parameters: Mapping[str, str]) -> S
     outputs = {"Storage": storage.outputs}
     bulk = _create_stack(client, f"{name}-bulk", whole["Resources"]["Bulk"], _Values(values, outputs))
     queue_arn = storage.outputs["ImagesQueueArn"]
-    # moto makes the bucket without its notifications.
+    # moto creates the bucket without its notifications.
     notified = storage.properties("AWS::S3::Bucket")["NotificationConfiguration"]["QueueConfigurations"]
     client_at(endpoint, "s3").put_bucket_notification_configuration(
-        Bucket=storage.made["UploadBucket"],
+        Bucket=storage.physical_ids["UploadBucket"],
         NotificationConfiguration={"QueueConfigurations": [_notification(queue, queue_arn) for queue in notified]},
     )
     mapping = bulk.properties("AWS::Lambda::EventSourceMapping")
     return Storage(
-        bucket=storage.made["UploadBucket"],
-        results_table=storage.made["ResultsTable"],
-        dead_letters_url=storage.made["ImagesDeadLetters"],
+        bucket=storage.physical_ids["UploadBucket"],
+        results_table=storage.physical_ids["ResultsTable"],
+        dead_letters_url=storage.physical_ids["ImagesDeadLetters"],
         source=EventSource(
-            queue_url=storage.made["ImagesQueue"],
+            queue_url=storage.physical_ids["ImagesQueue"],
             queue_arn=queue_arn,
             batch_size=mapping["BatchSize"],
             window=mapping["MaximumBatchingWindowInSeconds"],
@@ -114,12 +114,13 @@ def create_storage(endpoint: str, name: str, parameters: Mapping[str, str]) -> S
 
 @dataclass(frozen=True)
 class _Values:
-    """What template.yaml hands to stacks that it nests: its own parameters, and the outputs of other such stacks."""
+    """The values that template.yaml passes to nested stacks: its parameters, and the outputs of other nested stacks."""
 
     parameters: Mapping[str, str]
     outputs: Mapping[str, Mapping[str, str]]
 
-    def of(self, node: Any) -> str:
+    def resolve(self, node: Any) -> str:
+        """Return the value of a literal, a Ref, a Fn::GetAtt of an output, or a Fn::Join of a list parameter."""
         if not isinstance(node, Mapping):
             return str(node)
         ((function, argument),) = node.items()
@@ -127,51 +128,56 @@ class _Values:
             stack, output = argument
             return self.outputs[stack][output.removeprefix("Outputs.")]
         if function == "Fn::Join":
-            # Lists are given as text already.
-            return self.of(argument[1])
+            # List parameters are text already.
+            return self.resolve(argument[1])
         return self.parameters[argument]
 
 
 def _create_stack(client: "CloudFormationClient", name: str, nested: Mapping[str, Any], values: _Values) -> _Stack:
-    """The application that template.yaml nests, as a stack of its own."""
-    template = _transformed(ROOT / nested["Properties"]["Location"])
-    handed = {key: values.of(node) for key, node in nested["Properties"]["Parameters"].items()}
-    resources = {key: made for key, made in template["Resources"].items() if made["Type"] not in _LEFT_OUT}
-    # Others name resources that are not made here.
-    outputs = {key: made for key, made in template["Outputs"].items() if _named(made["Value"]) in resources}
+    """Create a nested application of template.yaml as a stack of its own."""
+    template = _transform(ROOT / nested["Properties"]["Location"])
+    passed = {key: values.resolve(node) for key, node in nested["Properties"]["Parameters"].items()}
+    resources = {
+        key: resource for key, resource in template["Resources"].items() if resource["Type"] not in _SKIPPED_TYPES
+    }
+    # Other outputs refer to skipped resources.
+    outputs = {
+        key: output for key, output in template["Outputs"].items() if _referenced_resource(output["Value"]) in resources
+    }
     client.create_stack(
         StackName=name,
         TemplateBody=json.dumps({**template, "Resources": resources, "Outputs": outputs}),
-        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in handed.items()],
+        Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in passed.items()],
         Capabilities=["CAPABILITY_IAM"],
     )
     (described,) = client.describe_stacks(StackName=name)["Stacks"]
-    made = client.describe_stack_resources(StackName=name)["StackResources"]
+    created = client.describe_stack_resources(StackName=name)["StackResources"]
     return _Stack(
         template["Resources"],
-        {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in made},
+        {each["LogicalResourceId"]: each["PhysicalResourceId"] for each in created},
         {each["OutputKey"]: each["OutputValue"] for each in described.get("Outputs", [])},
     )
 
 
-def _named(value: Mapping[str, Any]) -> str:
-    """The resource that an output refers to, or has an attribute of."""
-    ((_, named),) = value.items()
-    return named if isinstance(named, str) else str(named[0])
+def _referenced_resource(value: Mapping[str, Any]) -> str:
+    """Return the name of the resource in an output's Ref or Fn::GetAtt."""
+    ((_, argument),) = value.items()
+    return argument if isinstance(argument, str) else str(argument[0])
 
 
-def _transformed(path: Path) -> dict[str, Any]:
+def _transform(path: Path) -> dict[str, Any]:
+    """Load a template and apply SAM's transform."""
     document = yaml_parse(path.read_text())
     for resource in document["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
-            # sam build puts the image that it built here, and the transform asks for one.
+            # The transform needs an image here, which `sam build` would fill in.
             resource["Properties"]["ImageUri"] = "registry.example/litelens:latest"
     logging.getLogger("samtranslator").setLevel(logging.ERROR)
     return dict(Translator({}, Parser(), boto_session=aws_session()).translate(document, {}))
 
 
 def _notification(declared: Mapping[str, Any], queue_arn: str) -> "QueueConfigurationTypeDef":
-    """CloudFormation's way to write a notification as S3's."""
+    """Convert a notification from CloudFormation's form to S3's."""
     return {
         "QueueArn": queue_arn,
         "Events": [declared["Event"]],
@@ -180,8 +186,9 @@ def _notification(declared: Mapping[str, Any], queue_arn: str) -> "QueueConfigur
 
 
 def _function(endpoint: str, bulk: _Stack) -> Function:
+    """Return the configuration of the created bulk function."""
     client = client_at(endpoint, "lambda")
-    made = client.get_function_configuration(FunctionName=bulk.made["BulkFunction"])
+    configuration = client.get_function_configuration(FunctionName=bulk.physical_ids["BulkFunction"])
     (handler,) = bulk.properties("AWS::Lambda::Function")["ImageConfig"]["Command"]
-    variables = {key: str(value) for key, value in made["Environment"]["Variables"].items()}
-    return Function(handler, variables, int(made["Timeout"]))
+    variables = {key: str(value) for key, value in configuration["Environment"]["Variables"].items()}
+    return Function(handler, variables, int(configuration["Timeout"]))

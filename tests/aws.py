@@ -1,6 +1,6 @@
-"""S3 for tests: moto's server, a server that fails as it is told to, and a clock that no test has to wait for.
+"""AWS for tests: boto3 pointed at a local server, servers that fail as scripted, and a clock that only pauses advance.
 
-Endpoints are IP addresses, for which boto3 puts the bucket into the path; with a name it would go before the name.
+Endpoints are IP addresses, so that boto3 puts the bucket into the path and not into the host name.
 """
 
 import itertools
@@ -18,7 +18,7 @@ import pytest
 
 REGION = "us-east-1"
 
-# Of an account that does not exist, and with nothing from whoever runs the tests.
+# Credentials of an account that does not exist, and nothing from the user's own configuration.
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
     "AWS_SECRET_ACCESS_KEY": "secret-of-the-tests",
@@ -29,7 +29,7 @@ ENVIRONMENT = {
     "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
 }
 
-# In every error that the failing server sends, to be looked for where it must not be.
+# The text of every error that these servers send. Tests check that it reaches no client and no log.
 AWS_TEXT = "text-that-aws-supplied"
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -37,8 +37,8 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @contextmanager
 def aws_at(url: str) -> Iterator[None]:
-    """boto3, and the clients that the adapters keep, speak to this server."""
-    from adapters.calls import aws_client
+    """Point boto3 and litelens' cached clients at this server until the block ends."""
+    from litelens.aws.clients import aws_client
 
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}.items():
@@ -51,8 +51,8 @@ def aws_at(url: str) -> Iterator[None]:
 
 
 def new_bucket() -> str:
-    """The name of a bucket made for one test."""
-    from adapters.objects import s3_client
+    """Create a bucket for one test and return its name."""
+    from litelens.aws.s3 import s3_client
 
     name = f"bucket-{uuid.uuid4()}"
     s3_client().create_bucket(Bucket=name)
@@ -61,7 +61,7 @@ def new_bucket() -> str:
 
 @contextmanager
 def aws_answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
-    """AWS is where this handler answers, until the block ends; what it has not answered then is not waited for."""
+    """Point boto3 at a server with this handler until the block ends, without waiting for unanswered requests."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -75,7 +75,7 @@ def aws_answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
 
 @contextmanager
 def failing_aws(*answers: Answer) -> Iterator[list[str]]:
-    """An AWS that gives these answers, the last one again and again; yields the requests as it gets them."""
+    """Point boto3 at a server that gives these answers, repeating the last one; yields the list of its requests."""
     requests: list[str] = []
     given = itertools.chain(answers, itertools.repeat(answers[-1]))
 
@@ -83,7 +83,7 @@ def failing_aws(*answers: Answer) -> Iterator[list[str]]:
         protocol_version = "HTTP/1.1"
 
         def handle(self) -> None:
-            # Clients that have waited long enough hang up.
+            # Clients that time out hang up.
             with suppress(ConnectionError):
                 super().handle()
 
@@ -106,25 +106,25 @@ def found(body: bytes) -> Answer:
 
 
 def error(status: int, code: str) -> Answer:
-    """S3's XML for this code."""
+    """S3's XML error document with this code."""
     document = f"<Error><Code>{code}</Code><Message>{AWS_TEXT}</Message><HostId>{AWS_TEXT}</HostId></Error>"
     return lambda handler: _send(handler, status, document.encode())
 
 
 def in_another_region(handler: BaseHTTPRequestHandler) -> None:
-    """What S3 says where the bucket is not: boto3 follows, and here arrives at the same place."""
+    """S3's redirect to the bucket's region. boto3 follows it; here it arrives at the same server."""
     document = b"<Error><Code>PermanentRedirect</Code></Error>"
     _send(handler, 301, document, headers={"x-amz-bucket-region": "eu-west-1"})
 
 
 def json_error(code: str) -> Answer:
-    """DynamoDB's JSON for this code."""
+    """DynamoDB's JSON error document with this code."""
     document = f'{{"__type": "com.amazonaws.dynamodb.v20120810#{code}", "message": "{AWS_TEXT}"}}'
     return lambda handler: _send(handler, 400, document.encode())
 
 
 def announced(length: int, body: bytes) -> Answer:
-    """A body after which the connection ends, though another length was announced."""
+    """A body with a wrong Content-Length, after which the connection closes."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         _send(handler, 200, body, length)
@@ -134,18 +134,18 @@ def announced(length: int, body: bytes) -> Answer:
 
 
 def hang_up(handler: BaseHTTPRequestHandler) -> None:
-    """Not a byte, and the connection ends."""
+    """Close the connection without sending a byte."""
     handler.close_connection = True
 
 
 def say_nothing(handler: BaseHTTPRequestHandler) -> None:
-    """Not a byte, until the client hangs up."""
+    """Send nothing until the client hangs up."""
     handler.rfile.read(1)
     handler.close_connection = True
 
 
 def drip(body: bytes, pause: float) -> Answer:
-    """A body of which one byte comes after each pause, until the client hangs up."""
+    """A body sent one byte at a time, with a pause before each, until the client hangs up."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         _send(handler, 200, b"", len(body))
@@ -158,7 +158,7 @@ def drip(body: bytes, pause: float) -> Answer:
 
 @dataclass
 class Clock:
-    """Stands in for the module `time`: sleeping takes no time, but is told."""
+    """A replacement for the module `time`: sleeping only advances the clock and is recorded."""
 
     now: float = 1000.0
     pauses: list[float] = field(default_factory=list)
@@ -172,10 +172,9 @@ class Clock:
 
 
 def still_clock(patch: pytest.MonkeyPatch) -> Clock:
-    """The clock of deadlines and retries from now on, which goes on only by their pauses."""
+    """Replace the clock of deadlines and retries by one that only their pauses advance."""
     clock = Clock()
-    patch.setattr("adapters.deadline.time", clock)
-    patch.setattr("adapters.retries.time", clock)
+    patch.setattr("litelens.aws.clients.time", clock)
     return clock
 
 

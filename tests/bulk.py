@@ -1,4 +1,4 @@
-"""The bulk path for tests: tables as the template declares them, messages as S3 writes them, and the handler."""
+"""The bulk path for tests: tables from the template, messages in S3's form, and the handler."""
 
 import json
 import uuid
@@ -11,20 +11,19 @@ from aws import new_bucket
 from support import DEFAULT_BUNDLE, LambdaContext
 from template import synthesize_nested
 
-from adapters.calls import aws_client
-from adapters.deadline import Deadline
-from adapters.objects import s3_client
-from adapters.results import Results
-from handlers.answers import BulkResult
-from litelens.images import Limits
-from settings import Settings
+from litelens.api.response_schemas import BulkResult
+from litelens.aws.clients import Deadline, aws_client
+from litelens.aws.results_table import ResultsTable
+from litelens.aws.s3 import s3_client
+from litelens.core.images import Limits
+from litelens.settings import Settings
 
-# What S3 answered an upload with, as header x-amz-request-id.
+# The header x-amz-request-id of S3's response to an upload.
 UPLOAD_REQUEST_ID = "C3D13FE58DE4C810"
 
 
 def new_table(resource: str) -> str:
-    """The name of a table made for one test, as the template's resource declares it."""
+    """Create a table for one test from the template's resource and return its name."""
     declared = dict(synthesize_nested("Storage")["Resources"][resource]["Properties"])
     declared.pop("TimeToLiveSpecification")
     name = f"{resource}-{uuid.uuid4()}"
@@ -33,7 +32,7 @@ def new_table(resource: str) -> str:
 
 
 def new_settings(max_upload_bytes: int = 1_000_000, **others: Any) -> Settings:
-    """A bucket and tables made for one test."""
+    """Create a bucket and tables for one test and return the settings with their names."""
     return Settings(
         DEFAULT_BUNDLE,
         Limits(),
@@ -48,7 +47,7 @@ def new_settings(max_upload_bytes: int = 1_000_000, **others: Any) -> Settings:
 
 @dataclass(frozen=True)
 class Put:
-    """An object as it was put."""
+    """An object after it was put."""
 
     bucket: str
     key: str
@@ -62,7 +61,7 @@ def put(settings: Settings, key: str, body: bytes) -> Put:
 
 
 def record(arrived: Put, event: str = "ObjectCreated:Put", **more: str) -> dict[str, Any]:
-    """What S3 tells of an object.
+    """Return S3's notification record of an object.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
     """
@@ -93,7 +92,7 @@ def notification(*records: Mapping[str, Any]) -> str:
 
 
 def batch(*bodies: str) -> dict[str, Any]:
-    """The event in which Lambda hands these messages over; their ids count from 0."""
+    """Return Lambda's event for SQS messages with these bodies; the messages' ids are "0", "1", and so on."""
     return {
         "Records": [
             {
@@ -113,13 +112,13 @@ def batch(*bodies: str) -> dict[str, Any]:
 
 
 def left(answer: Any) -> list[str]:
-    """The ids of the messages that are to come again."""
+    """Return the ids of the failed messages in a handler's answer."""
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
 
 def classify_uploads(settings: Settings) -> None:
-    """What S3's notifications of all objects below uploads/ make the function do."""
-    from handlers.batches import create_handler
+    """Invoke the handler with notifications of all objects below uploads/."""
+    from litelens.bulk.batches import create_handler
 
     assert settings.upload_bucket
     listed = s3_client().list_objects_v2(Bucket=settings.upload_bucket, Prefix="uploads/")["Contents"]
@@ -129,23 +128,23 @@ def classify_uploads(settings: Settings) -> None:
 
 
 def results_of(settings: Settings, key: str) -> list[BulkResult]:
-    """All results in the table for an object, newest first."""
+    """Return all results of an object in the table, newest first."""
     import msgspec
 
     assert settings.results_table
     assert settings.upload_bucket
-    documents = Results(settings.results_table).of_object(settings.upload_bucket, key, Deadline.after(20))
+    documents = ResultsTable(settings.results_table).find_all(settings.upload_bucket, key, Deadline.after(20))
     return [msgspec.json.decode(document, type=BulkResult) for document in documents]
 
 
 def table_of(name: str | None) -> list[dict[str, Any]]:
-    """All items of a table."""
+    """Return all items of a table."""
     items: list[dict[str, Any]] = aws_client("dynamodb").scan(TableName=name)["Items"]
     return items
 
 
 class Context(LambdaContext):
-    """What Lambda passes beside the event, with so many seconds left."""
+    """A Lambda context with this many seconds left."""
 
     def __init__(self, seconds: float = 60) -> None:
         self._milliseconds = int(seconds * 1000)

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 from aws import aws_at
-from servers import Deployment, deployed, serving
+from servers import Deployment, run_deployment, run_server
 from support import DATA, DEFAULT_BUNDLE, LambdaContext, require
 
-from local.aws import serving_aws
+from local.aws import serve_aws
 from local.emulator import install_emulator
 
 os.environ["LITELENS_BUNDLE"] = str(DEFAULT_BUNDLE)
 
-# Who is told to end must end its servers first, as after Ctrl-C.
+# Treat SIGTERM like Ctrl-C, so that fixtures stop their servers.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
@@ -25,15 +25,15 @@ Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
 @pytest.fixture(scope="session")
 def handle() -> Handle:
-    """The deployed handler, called as Lambda calls it."""
-    from handlers.api import handler
+    """The deployed handler, invoked with a Lambda context."""
+    from litelens.api.handler import handler
 
     return lambda event: handler(event, LambdaContext())
 
 
 @pytest.fixture(scope="session")
 def cifar100(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """CIFAR-100 in Keras' npz layout."""
+    """The path of CIFAR-100 in Keras' npz layout."""
     require((DATA / "cifar100").is_dir(), f"CIFAR-100 is not at {DATA}; LITELENS_DATA names another folder")
     path = tmp_path_factory.mktemp("cifar100") / "cifar100.npz"
     subprocess.run([sys.executable, DATA / "to_npz.py", path], check=True, capture_output=True)
@@ -42,28 +42,28 @@ def cifar100(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The emulator's program, which ships inside aws-sam-cli."""
+    """The path of the emulator, which ships inside aws-sam-cli."""
     require(sys.platform == "linux", "the runtime interface emulator runs on Linux only")
     return install_emulator(tmp_path_factory.mktemp("emulator"))
 
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[str]:
-    """The base URL of moto's server, which boto3 takes for S3 until the session ends."""
-    with serving_aws() as url, aws_at(url):
+    """The base URL of a moto server; boto3 uses it until the session ends."""
+    with serve_aws() as url, aws_at(url):
         yield url
 
 
 @pytest.fixture(scope="session")
 def port() -> Iterator[int]:
-    """Where a running server listens that has nothing but the bundle."""
-    with serving() as port:
+    """The port of a running server without AWS."""
+    with run_server() as port:
         yield port
 
 
 @pytest.fixture(scope="session")
 def deployment(moto_server: str) -> Iterator[Deployment]:
-    with deployed(moto_server) as deployment:
+    with run_deployment(moto_server) as deployment:
         yield deployment
 
 

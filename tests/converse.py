@@ -1,4 +1,4 @@
-"""A server that speaks the wire format of Amazon Bedrock's Converse API, answering what a test scripts."""
+"""A fake of Amazon Bedrock's Converse API over HTTP, which sends scripted replies."""
 
 import json
 import threading
@@ -24,13 +24,13 @@ STATUS = {
 }
 ACCOUNT = "123456789012"
 
-# Far longer than any test waits; a client that waits even so is hung up on, and its test fails.
+# Longer than any test waits. The server then hangs up, and the test fails.
 _HANGING_SECONDS = 30
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What is sent back; nothing at all without a status, while the connection stays open."""
+    """A reply. Without a status, nothing is sent and the connection stays open."""
 
     status: int | None
     body: bytes = b""
@@ -39,7 +39,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it came over the wire."""
+    """A request as received."""
 
     path: str
     headers: dict[str, str]
@@ -47,7 +47,7 @@ class Received:
 
 
 def answer(*texts: str, stop_reason: str = "end_turn", input_tokens: int = 900, output_tokens: int = 7) -> Reply:
-    """A message of these texts, one block each."""
+    """A message with these texts, one block each."""
     return sent(
         {
             "output": {"message": {"role": "assistant", "content": [{"text": text} for text in texts]}},
@@ -63,17 +63,17 @@ def answer(*texts: str, stop_reason: str = "end_turn", input_tokens: int = 900, 
 
 
 def refusal(stop_reason: str) -> Reply:
-    """A guardrail's or a content filter's canned message."""
+    """The canned message of a guardrail or a content filter."""
     return answer("Sorry, the canned message.", stop_reason=stop_reason)
 
 
 def sent(document: Any) -> Reply:
-    """This JSON as if it were an answer."""
+    """A reply with this JSON document."""
     return Reply(200, json.dumps(document).encode(), {"Content-Type": "application/json"})
 
 
 def failure(code: str, about: str = "") -> Reply:
-    """One of Bedrock's exceptions, whose text names an account, as AWS's does, and what it is about."""
+    """One of Bedrock's exceptions. Like AWS's, its text names an account."""
     text = f"{AWS_TEXT}: arn:aws:iam::{ACCOUNT}:role/litelens may not do this: {about}"
     headers = {"Content-Type": "application/json", "x-amzn-ErrorType": f"{code}:http://internal.amazon.com/coral/"}
     return Reply(STATUS[code], json.dumps({"message": text}).encode(), headers)
@@ -84,7 +84,7 @@ HANGS = Reply(None)
 
 
 class ConverseServer:
-    """Records every request and sends the replies of its script, the last one again and again."""
+    """Records every request and sends scripted replies, repeating the last one."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -94,7 +94,7 @@ class ConverseServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes boto3 in any process ask this server instead of AWS."""
+        """Environment variables that point boto3 at this server."""
         return {**ENVIRONMENT, "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": self.url}
 
     def script(self, *replies: Reply) -> None:
@@ -109,7 +109,7 @@ class ConverseServer:
 
 @contextmanager
 def converse_server() -> Iterator[ConverseServer]:
-    """The server, listening until the block ends."""
+    """Run the server until the block ends."""
     ended = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""A server that answers as a test tells it to, over real HTTP."""
+"""A fake of the API over HTTP, which sends scripted responses."""
 
 import json
 import threading
@@ -13,7 +13,7 @@ MODEL = {"name": "pets", "version": "1.0.0"}
 
 @dataclass(frozen=True)
 class Request:
-    """What the server got; the names of headers are in lower case."""
+    """A request as received; header names are in lower case."""
 
     method: str
     path: str
@@ -28,13 +28,13 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-# None hangs up without a byte.
+# None closes the connection without sending a byte.
 Respond = Callable[[Request], Response | None]
 
 
 @contextmanager
 def answering(respond: Respond) -> Iterator[tuple[str, list[Request]]]:
-    """The server's URL, and the requests as it gets them."""
+    """Run the server until the block ends; yields its URL and the list of its requests."""
     requests: list[Request] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -61,7 +61,7 @@ def answering(respond: Respond) -> Iterator[tuple[str, list[Request]]]:
 
     class Server(ThreadingHTTPServer):
         def handle_error(self, *_: Any) -> None:
-            """A client that is gone is part of some tests."""
+            """Ignore clients that hang up, as some tests do."""
 
     with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -74,7 +74,7 @@ def answering(respond: Respond) -> Iterator[tuple[str, list[Request]]]:
 
 
 def in_turn(*responses: Response | None) -> Respond:
-    """These responses, the last one again and again."""
+    """These responses in turn, repeating the last one."""
     left = list(responses)
     return lambda _: left.pop(0) if len(left) > 1 else left[0]
 
@@ -84,7 +84,7 @@ def sent(document: Any, status: int = 200, headers: Mapping[str, str] | None = N
 
 
 def labelled(*labels: str, confidence: float = 0.9) -> Response:
-    """An answer with these labels, the first with that confidence."""
+    """A response to a classification with these labels, the first with this confidence."""
     return sent({"model": MODEL, **classification(*labels, confidence=confidence), "request_id": "request-1"})
 
 
@@ -101,7 +101,7 @@ def classification(*labels: str, confidence: float = 0.9) -> dict[str, Any]:
 
 
 def problem(status: int, code: str, detail: str = "It cannot be done.") -> dict[str, Any]:
-    """The API's document for a problem."""
+    """A problem document of the API."""
     kind = f"urn:litelens:problem:{code}"
     return {"type": kind, "title": code, "status": status, "detail": detail, "code": code, "request_id": "request-1"}
 

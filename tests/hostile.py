@@ -1,6 +1,6 @@
-"""Files made to take a decoder's time or memory, or to make it fail: each by its name, all smaller than 6 MB.
+"""Hostile image files by name: they try to exhaust a decoder's time or memory, or to make it fail. All are below 6 MB.
 
-Those called largest are just inside the default limits, those called too large are just outside.
+The files called "largest" are just within the default limits, those called "too large" just beyond.
 """
 
 import random
@@ -13,7 +13,7 @@ from support import encoded
 
 Maker = Callable[[], bytes]
 
-# Just less than the most bytes accepted, for files of many small parts.
+# The size of files with many small parts, just below the most bytes accepted.
 FULL = 5_900_000
 ORIENTATION_6 = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
 
@@ -34,7 +34,7 @@ def segment(marker: int, content: bytes = b"") -> bytes:
 
 
 def after_start(jpeg: bytes, inserted: bytes) -> bytes:
-    """The JPEG with something before its first segment."""
+    """Insert bytes before a JPEG's first segment."""
     return jpeg[:2] + inserted + jpeg[2:]
 
 
@@ -53,7 +53,7 @@ def turned_jpeg(*size: int, mode: str = "RGB", **options: object) -> bytes:
 
 
 def exif_of_copies(entries: int, copied: int) -> bytes:
-    """EXIF whose entries each claim the same bytes, once more for every entry."""
+    """EXIF whose entries all refer to the same bytes, so that reading them copies the bytes once per entry."""
     start = 8 + 2 + 12 * entries + 4
     table = b"".join(struct.pack(">HHII", tag, 7, copied, start) for tag in range(1, entries + 1))
     return struct.pack(">2sHIH", b"MM", 42, 8, entries) + table + bytes(4) + bytes(copied)
@@ -64,12 +64,12 @@ def exif_in_segments(tiff: bytes) -> bytes:
 
 
 def endless_exif() -> bytes:
-    """EXIF whose directories are each other's sub-directories."""
+    """EXIF whose directories contain each other."""
     return struct.pack(">2sHIHHHIIHHIII", b"MM", 42, 8, 2, 0x8769, 4, 1, 8, 0x8825, 4, 1, 8, 8)
 
 
 def channels_apart(width: int, height: int) -> bytes:
-    """A baseline JPEG with a scan for each channel, for which a decoder keeps all coefficients."""
+    """A baseline JPEG with one scan per channel, for which a decoder keeps all coefficients."""
     grey = flat_jpeg("L", width, height)
     frame, scan = grey.index(b"\xff\xc0"), grey.index(b"\xff\xda")
     data = grey[scan + 10 : -2]
@@ -266,7 +266,7 @@ def webp(*chunks: bytes) -> bytes:
 
 
 def first_chunk(file: bytes) -> bytes:
-    """The picture's chunk of a simple WebP."""
+    """Return the image chunk of a simple WebP."""
     return file[12:]
 
 
@@ -316,7 +316,7 @@ class Bits:
 
 
 def prefix_codes(bits: Bits, *lengths_of_eight: bool) -> None:
-    """Five prefix codes: of eight bits for each of 256 levels where so said, else of the single symbol 0."""
+    """Write five prefix codes: for 256 levels with eight bits each if the flag is true, else for the symbol 0 only."""
     for long in lengths_of_eight:
         if not long:
             bits.put(0b0001, 4)
@@ -335,7 +335,7 @@ def prefix_codes(bits: Bits, *lengths_of_eight: bool) -> None:
 
 
 def prefix_code_groups(groups: int) -> bytes:
-    """A lossless WebP of one megapixel with a group of prefix codes for each of its blocks of 4x4 pixels."""
+    """A lossless WebP of one megapixel with one group of prefix codes per block of 4x4 pixels."""
     bits = Bits()
     bits.put(0x2F, 8)
     bits.put(1024 - 1, 14)
@@ -383,7 +383,7 @@ WEBPS: dict[str, Maker] = {
 
 
 def gif(*parts: bytes, width: int = 40, height: int = 20) -> bytes:
-    """A GIF of two colours."""
+    """A GIF with two colours."""
     return b"GIF89a" + struct.pack("<HHBBB", width, height, 0x80, 0, 0) + b"\xff\0\0\0\0\xff" + b"".join(parts) + b";"
 
 

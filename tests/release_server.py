@@ -1,4 +1,4 @@
-"""Lambda and CodeDeploy for boto3, over real HTTP: a version that is a handler here, and a deployment that waits.
+"""A fake of Lambda and CodeDeploy over HTTP, with a handler as the version under test and one waiting deployment.
 
 https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
 https://docs.aws.amazon.com/codedeploy/latest/APIReference/API_PutLifecycleEventHookExecutionStatus.html
@@ -21,7 +21,7 @@ VERSION = "arn:aws:lambda:us-east-1:123456789012:function:litelens-api:7"
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer over HTTP."""
+    """An HTTP response."""
 
     status: int
     body: bytes
@@ -33,34 +33,38 @@ Respond = Callable[[Any], Reply]
 
 @dataclass
 class Release:
-    """What the version was sent, and what CodeDeploy was told."""
+    """The events that the version received, and the reports that CodeDeploy received."""
 
     events: list[Any] = field(default_factory=list)
-    told: list[dict[str, Any]] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def status(self) -> str:
-        """What CodeDeploy was told, once, of this deployment's hook."""
-        (told,) = self.told
-        assert (told["deploymentId"], told["lifecycleEventHookExecutionId"]) == ("d-7", "hook-7")
-        return str(told["status"])
+        """The status in the only report; it must be about this deployment's hook."""
+        (report,) = self.reports
+        assert (report["deploymentId"], report["lifecycleEventHookExecutionId"]) == ("d-7", "hook-7")
+        return str(report["status"])
 
 
 def running(handle: Callable[..., Any]) -> Respond:
-    """A version that runs this handler, whose errors are Lambda's function errors."""
+    """A version that runs this handler. Its exceptions become Lambda's function errors."""
 
     def respond(event: Any) -> Reply:
         try:
             return Reply(200, json.dumps(handle(event, LambdaContext())).encode())
         except Exception as error:
-            said = {"errorMessage": str(error), "errorType": type(error).__name__, "stackTrace": traceback.format_exc()}
-            return Reply(200, json.dumps(said).encode(), {"X-Amz-Function-Error": "Unhandled"})
+            document = {
+                "errorMessage": str(error),
+                "errorType": type(error).__name__,
+                "stackTrace": traceback.format_exc(),
+            }
+            return Reply(200, json.dumps(document).encode(), {"X-Amz-Function-Error": "Unhandled"})
 
     return respond
 
 
 def refusing(status: int, code: str) -> Respond:
-    """What Lambda says when it does not invoke the version."""
+    """A version that Lambda refuses to invoke."""
     document = {"Type": "User", "Message": AWS_TEXT}
     return lambda _: Reply(status, json.dumps(document).encode(), {"X-Amzn-ErrorType": code})
 
@@ -71,7 +75,7 @@ def codedeploy_error(code: str) -> Reply:
 
 @contextmanager
 def release_of(respond: Respond, *refusals: Reply) -> Iterator[Release]:
-    """The version, and a CodeDeploy that gives these refusals before it takes what it is told."""
+    """Serve the version, and a CodeDeploy that first gives these refusals and then accepts reports."""
     release, left = Release(), list(refusals)
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,17 +84,17 @@ def release_of(respond: Respond, *refusals: Reply) -> Iterator[Release]:
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             if "X-Amz-Target" in self.headers:
-                self.answer(self.hear(body))
+                self.answer(self.accept_report(body))
             else:
                 assert unquote(self.path) == f"/2015-03-31/functions/{VERSION}/invocations"
                 release.events.append(body)
                 self.answer(respond(body))
 
-        def hear(self, told: dict[str, Any]) -> Reply:
+        def accept_report(self, report: dict[str, Any]) -> Reply:
             assert self.headers["X-Amz-Target"] == "CodeDeploy_20141006.PutLifecycleEventHookExecutionStatus"
             if left:
                 return left.pop(0)
-            release.told.append(told)
+            release.reports.append(report)
             return Reply(200, b'{"lifecycleEventHookExecutionId": "hook-7"}')
 
         def answer(self, reply: Reply) -> None:
@@ -102,7 +106,7 @@ def release_of(respond: Respond, *refusals: Reply) -> Iterator[Release]:
             self.wfile.write(reply.body)
 
         def log_message(self, *_: Any) -> None:
-            """Tests print no requests."""
+            """Print no requests."""
 
     with aws_answering(Handler):
         yield release

@@ -1,11 +1,21 @@
-"""Pictures of the page's main states, made of the real page with the real model: `make screenshots`."""
+"""Take screenshots of the page's main states, with the real model: `make screenshots`."""
 
 import sys
 from pathlib import Path
 
+from page_actions import (
+    CHROMIUM,
+    DEVICES,
+    SAMPLES,
+    card,
+    choose_photos,
+    labels,
+    launch_browser,
+    open_view,
+    wait_for_results,
+)
 from playwright.sync_api import Page, expect
-from screen import CHROMIUM, DEVICES, SAMPLES, add, browsing, card, done, go, labels
-from servers import serving
+from servers import run_server
 from support import ROOT
 
 FOLDER = ROOT / "docs" / "screenshots"
@@ -14,9 +24,9 @@ PHOTOS = [SAMPLES / f"{name}.jpg" for name in ("cat", "coffee", "photographer")]
 
 def main() -> None:
     if CHROMIUM is None:
-        sys.exit("There is no chromium here; install it first, such as with apt-get install chromium.")
+        sys.exit("There is no chromium on this machine; install it, for example with apt-get install chromium.")
     FOLDER.mkdir(exist_ok=True)
-    with serving() as port, browsing() as browser:
+    with run_server() as port, launch_browser() as browser:
         for device in DEVICES:
             for scheme in ("light", "dark"):
                 with browser.new_context(**DEVICES[device], color_scheme=scheme) as context:
@@ -28,8 +38,8 @@ def main() -> None:
 
 def _take_all(page: Page, name: str) -> None:
     _take(page, f"empty-{name}")
-    add(page, *PHOTOS, ROOT / "README.md")
-    done(page, *[photo.name for photo in PHOTOS])
+    choose_photos(page, *PHOTOS, ROOT / "README.md")
+    wait_for_results(page, *[photo.name for photo in PHOTOS])
     label = labels(card(page, "cat.jpg")).first
     label.click()
     expect(card(page, "cat.jpg")).to_contain_text("Heat map: ")
@@ -42,12 +52,12 @@ def _take_all(page: Page, name: str) -> None:
     expect(page.locator("img[data-label]")).to_have_count(3)
     _take(page, f"compare-{name}")
     for view in ("Model", "Settings"):
-        go(page, view)
+        open_view(page, view)
         _take(page, f"{view.lower()}-{name}")
     page.route("**/v1/model", lambda route: route.abort())
     page.reload()
     page.get_by_role("alert").first.wait_for()
-    go(page, "Classify")
+    open_view(page, "Classify")
     _take(page, f"unreachable-{name}")
     page.unroute_all()
 

@@ -1,4 +1,4 @@
-"""Servers that tests of several kinds talk to."""
+"""Servers for tests: `litelens serve`, without AWS or with all features."""
 
 import os
 import sys
@@ -11,12 +11,12 @@ from bulk import new_settings
 from converse import ConverseServer, converse_server
 from support import CAT, DEFAULT_BUNDLE, ROOT, free_port, running
 
-from settings import Settings
+from litelens.settings import Settings
 
-# Of the server that asks for one.
+# The key of the server with all features.
 API_KEY = "key-of-the-tests"
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": "lambda:.", "LITELENS_BUNDLE": str(DEFAULT_BUNDLE)}
+ENVIRONMENT = {**os.environ, "PYTHONPATH": "lambda:client:.", "LITELENS_BUNDLE": str(DEFAULT_BUNDLE)}
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,23 @@ class Deployment:
         return f"http://127.0.0.1:{self.port}"
 
 
-def serve(port: int) -> list[str]:
-    """The command behind `make run`."""
-    return [sys.executable, "-m", "local.gateway", "--port", str(port)]
+def serve_command(port: int) -> list[str]:
+    """Return the command of `make run`."""
+    return [sys.executable, "-m", "litelens_client", "serve", "--port", str(port)]
 
 
 @contextmanager
-def serving(**variables: str) -> Iterator[int]:
-    """The port of `make run` with these variables, until the block ends."""
+def run_server(**variables: str) -> Iterator[int]:
+    """Run `litelens serve` with these environment variables until the block ends; yields its port."""
     port = free_port()
-    with running(serve(port), ready=f"http://127.0.0.1:{port}", cwd=ROOT, env={**ENVIRONMENT, **variables}):
+    with running(serve_command(port), ready=f"http://127.0.0.1:{port}", cwd=ROOT, env={**ENVIRONMENT, **variables}):
         yield port
 
 
 @contextmanager
-def deployed(moto_server: str) -> Iterator[Deployment]:
-    """All that there can be, until the block ends."""
-    from adapters.objects import s3_client
+def run_deployment(moto_server: str) -> Iterator[Deployment]:
+    """Run a server with all features until the block ends."""
+    from litelens.aws.s3 import s3_client
 
     settings = new_settings()
     assert settings.upload_bucket
@@ -57,7 +57,7 @@ def deployed(moto_server: str) -> Iterator[Deployment]:
     s3_client().put_object(Bucket="photos", Key="cat.jpg", Body=CAT.read_bytes())
     with (
         converse_server() as converse,
-        serving(
+        run_server(
             **{**FAKE_CREDENTIALS, **converse.environment},
             API_KEY=API_KEY,
             AWS_ENDPOINT_URL=moto_server,

@@ -1,10 +1,11 @@
-"""What several tests share: where things are, events, images, and the rule for what is missing on this machine."""
+"""Helpers for all tests: paths, events, images, servers, and skipping tests whose tools are missing."""
 
 import base64
 import copy
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import time
@@ -18,21 +19,30 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from settings import DEFAULT_MODEL
+# These imports define the errors that reported_errors() returns.
+import litelens.api.problems
+import litelens.aws.errors  # noqa: F401
+from litelens.core.errors import ReportedError
+from litelens.settings import DEFAULT_MODEL
 
 ROOT = Path(__file__).parent.parent
-# The bundle that is served by default, and the other one that ships: 100 labels and measured accuracies.
+# The default bundle, and the other bundled one, which has 100 labels and a measured accuracy.
 DEFAULT_BUNDLE = ROOT / "models" / DEFAULT_MODEL
 CIFAR_BUNDLE = ROOT / "models" / "cifar100-resnet50"
 EVENTS = ROOT / "tests" / "events"
 ROCKET = ROOT / "tests" / "images" / "rocket.jpg"
 SAMPLES = ROOT / "web" / "samples"
 CAT = SAMPLES / "cat.jpg"
+# All pages of documentation.
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 DATA = Path(os.environ.get("LITELENS_DATA", ROOT.parent / "shared" / "data"))
 
 
 class LambdaContext:
-    """What Lambda passes beside the event."""
+    """Lambda's context object, as far as handlers read it."""
 
     function_name = "litelens-test"
     function_version = "$LATEST"
@@ -45,23 +55,39 @@ class LambdaContext:
 
 
 def require(present: object, reason: str) -> None:
-    """Skip the test with this reason when something is not present; in CI that is a failure."""
+    """Skip the test with this reason unless something is present; in CI, fail it."""
     if present:
         return
     if os.environ.get("CI") == "true":
-        pytest.fail(f"in CI this must not be missing: {reason}")
+        pytest.fail(f"this must not be missing in CI: {reason}")
     pytest.skip(reason)
 
 
 def anchors(page: Path) -> set[str]:
-    """Those that GitHub gives to a page's headings: letters, digits, - and _ in lower case, a - for each space."""
+    """Return GitHub's anchors of a page's headings: letters, digits, - and _ in lower case, a - for each space."""
     text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def shell_blocks(page: Path) -> list[str]:
+    """Return the shell blocks of a page."""
+    return re.findall(r"^ *```sh\n(.*?)^ *```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def command_lines(program: str) -> list[tuple[str, list[str]]]:
+    """Return the calls of a program in all shell blocks: the page's name and the arguments."""
+    return [
+        (page.name, shlex.split(call[1], comments=True))
+        for page in PAGES
+        for block in shell_blocks(page)
+        for line in block.replace("\\\n", " ").splitlines()
+        if (call := re.search(rf"(?:^|/){program} ([^|>]*)", line.strip()))
+    ]
+
+
 def recorded_event(name: str) -> dict[str, Any]:
-    """An API Gateway event from tests/events."""
+    """Return a recorded API Gateway event from tests/events."""
     return json.loads((EVENTS / f"{name}.json").read_text())
 
 
@@ -72,7 +98,7 @@ def event(
     content_type: str | None = None,
     query: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """An API Gateway event like the recorded ones: bytes travel in base64, text as it is."""
+    """Return an API Gateway event like the recorded ones: bytes are sent as base64, text as it is."""
     made = copy.deepcopy(recorded_event("health"))
     made |= {"httpMethod": method, "path": path, "queryStringParameters": query}
     made["multiValueQueryStringParameters"] = {name: [value] for name, value in query.items()} if query else None
@@ -94,7 +120,7 @@ def classify_json(document: Any) -> dict[str, Any]:
 
 
 def answer_of(response: dict[str, Any]) -> Any:
-    """The JSON in a handler's response."""
+    """Return the JSON in a handler's response."""
     return json.loads(response["body"])
 
 
@@ -102,8 +128,16 @@ def content_type_of(response: dict[str, Any]) -> str:
     return response["multiValueHeaders"]["Content-Type"][0]
 
 
+def reported_errors() -> list[type[ReportedError]]:
+    """Return the errors that a client can receive, one class for each code."""
+    classes: list[type[ReportedError]] = [ReportedError]
+    for each in classes:
+        classes += each.__subclasses__()
+    return [each for each in classes if "code" in vars(each)]
+
+
 def encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:
-    """The image as a file of that format."""
+    """Encode an image as a file."""
     file = BytesIO()
     image.save(file, image_format, **options)
     return file.getvalue()
@@ -117,7 +151,10 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: list[str], *, ready: str, within: float = 60, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A server, once the URL `ready` takes connections; ended with the block, with all that it started."""
+    """Run a server until the block ends, starting when the URL `ready` accepts connections.
+
+    Its child processes are killed too.
+    """
     with subprocess.Popen(command, start_new_session=True, **options) as process:
         try:
             _wait_for(ready, process, within)
@@ -137,7 +174,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], within: float) -> None
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise AssertionError(f"{process.args} ended with {process.returncode} before it answered")
+            raise AssertionError(f"{process.args} exited with {process.returncode} before it answered")
         with socket.socket() as probe:
             probe.settimeout(1)
             if probe.connect_ex((host, int(port))) == 0:

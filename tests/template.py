@@ -1,4 +1,4 @@
-"""What CloudFormation makes of the templates: SAM's own transform, then its functions with these parameters."""
+"""The templates as CloudFormation evaluates them: SAM's own transform, then the intrinsic functions."""
 
 import json
 import logging
@@ -28,7 +28,7 @@ NOTHING = object()
 
 @dataclass(frozen=True)
 class GatewayResponse:
-    """An answer of API Gateway's own: headers as API Gateway's expressions, the body with its variables filled in."""
+    """One of API Gateway's own responses: headers as expressions, and the body with filled-in variables."""
 
     status: int
     headers: Mapping[str, str]
@@ -37,21 +37,21 @@ class GatewayResponse:
 
 
 def synthesize(**parameters: str) -> dict[str, Any]:
-    """The stack's resources and outputs, with the defaults of all other parameters.
+    """Return the stack's resources and outputs. Parameters that are not given have their defaults.
 
-    A resource's reference reads as its name, an attribute's as `Name.Attribute`.
+    A reference to a resource becomes its name, a reference to an attribute becomes `Name.Attribute`.
     """
     return synthesize_template(TEMPLATE, parameters)
 
 
 def synthesize_nested(application: str, **parameters: str) -> dict[str, Any]:
-    """The same of an application nested in the stack, with the parameters that the stack then hands to it."""
+    """Return the resources and outputs of a nested application, with the parameters that the stack passes to it."""
     nested = synthesize(**parameters)["Resources"][application]["Properties"]
     return synthesize_template(ROOT / nested["TemplateURL"], nested["Parameters"])
 
 
 def page_headers(**parameters: str) -> dict[str, str]:
-    """The headers that CloudFront puts on the page in place of S3's, their names in lower case."""
+    """Return the headers that CloudFront adds to the page; their names are in lower case."""
     made = synthesize_nested("Site", **parameters)["Resources"]["PageHeaders"]["Properties"]
     policy = made["ResponseHeadersPolicyConfig"]
     security, custom = policy["SecurityHeadersConfig"], policy["CustomHeadersConfig"]["Items"]
@@ -73,18 +73,18 @@ def page_headers(**parameters: str) -> dict[str, str]:
 
 
 def parameters() -> dict[str, dict[str, Any]]:
-    """The declaration of each parameter of the stack."""
+    """Return the declaration of each parameter of the stack."""
     return dict(_transformed(TEMPLATE, ())["Parameters"])
 
 
 def gateway_responses(**parameters: str) -> dict[str, GatewayResponse]:
-    """API Gateway's own answers, by the name of the response's type."""
+    """Return API Gateway's own responses by type."""
     body = synthesize(**parameters)["Resources"]["Api"]["Properties"]["Body"]
     return {name: _response(made) for name, made in body["x-amazon-apigateway-gateway-responses"].items()}
 
 
 def gateway_codes() -> dict[str, int]:
-    """The status of each problem that API Gateway answers itself, by the problem's code."""
+    """Return the problem codes of API Gateway's own responses, with their statuses."""
     return {response.body["code"]: response.status for response in gateway_responses().values()}
 
 
@@ -101,7 +101,7 @@ def _response(made: dict[str, Any]) -> GatewayResponse:
 
 
 def synthesize_template(template: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The same of any template, with these parameters."""
+    """Return the resources and outputs of any template with these parameters."""
     document = _transformed(template, tuple(parameters.items()))
     assert parameters.keys() <= document["Parameters"].keys(), "CloudFormation refuses parameters that it does not know"
     values = {
@@ -120,7 +120,7 @@ def _transformed(template: Path, parameters: tuple[tuple[str, Any], ...]) -> dic
     document = yaml_parse(template.read_text())
     for resource in document["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
-            # sam build puts the image that it built here, and the transform asks for one.
+            # The transform needs an image here, which `sam build` would fill in.
             resource["Properties"]["ImageUri"] = "registry.example/litelens:latest"
     logging.getLogger("samtranslator").setLevel(logging.ERROR)
     translator = Translator({}, Parser(), boto_session=boto3.Session(region_name=PSEUDO_PARAMETERS["AWS::Region"]))
@@ -128,7 +128,7 @@ def _transformed(template: Path, parameters: tuple[tuple[str, Any], ...]) -> dic
 
 
 class _Evaluator:
-    """CloudFormation's functions, as far as the templates use them; a KeyError names any other."""
+    """CloudFormation's intrinsic functions, as far as the templates use them; a KeyError names any other."""
 
     def __init__(self, document: dict[str, Any], values: dict[str, Any]) -> None:
         self._conditions = document.get("Conditions", {})
@@ -148,7 +148,7 @@ class _Evaluator:
         }
 
     def __call__(self, node: Any) -> Any:
-        """The node with its functions called; what they make nothing of is left out."""
+        """Evaluate a node. Values that evaluate to AWS::NoValue are left out."""
         if isinstance(node, list):
             return [made for made in map(self, node) if made is not NOTHING]
         if not isinstance(node, dict):
@@ -158,7 +158,7 @@ class _Evaluator:
         return {key: made for key, value in node.items() if (made := self(value)) is not NOTHING}
 
     def present(self, declared: Mapping[str, Any]) -> dict[str, Any]:
-        """The resources or outputs that have no condition, or one that holds."""
+        """Return the resources or outputs without a condition, or with a true one."""
         return {name: made for name, made in declared.items() if self._holds(made)}
 
     def _holds(self, made: Mapping[str, Any]) -> bool:

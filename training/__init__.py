@@ -1,1 +1,1 @@
-"""From images to a published bundle: python -m training."""
+"""Train, quantize, evaluate and publish image classifiers: python -m training."""

@@ -1,4 +1,4 @@
-"""Batches of images and one-hot classes, read as they are wanted."""
+"""Batches of images and one-hot labels, read when they are needed."""
 
 import math
 from dataclasses import dataclass
@@ -7,22 +7,22 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from training.augmentation import Views, apply_views, draw_views
 from training.dataset import Split
 from training.errors import DatasetError
 from training.preset import Augmentation
-from training.teacher import Lessons
-from training.views import Views, draw_views, show
+from training.teacher import SoftLabels
 
 Batch = tuple[dict[str, NDArray[np.uint8] | NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
-class _Shown:
-    """One epoch's view of each image of a split, and the teacher's logits for it, `(n, classes)`, if there is one."""
+class _EpochViews:
+    """The view of each image in one epoch and, with a teacher, its logits for these views, `(n, classes)`."""
 
     views: Views
     padding: int
-    answers: NDArray[np.float16] | None
+    teacher_logits: NDArray[np.float16] | None
 
 
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
@@ -40,7 +40,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         size: int,
         order: NDArray[np.int64],
         devices: int = 1,
-        shown: _Shown | None = None,
+        views: _EpochViews | None = None,
     ) -> None:
         super().__init__()
         self._split = split
@@ -48,7 +48,7 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
         self._size = size
         self._order = order
         self._devices = devices
-        self._shown = shown
+        self._views = views
         self.error: DatasetError | None = None
 
     def __len__(self) -> int:
@@ -56,25 +56,27 @@ class Batches(keras.utils.PyDataset):  # type: ignore[misc]
 
     def __getitem__(self, index: int) -> Batch:
         chosen = self._order[index * self._size : (index + 1) * self._size]
-        images = self._pixels(chosen)
+        images = self._read(chosen)
         labels = np.eye(self._classes, dtype=np.float32)[self._split.classes[chosen]]
         missing = -len(chosen) % self._devices
         if missing:
             images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
             labels = np.concatenate([labels, np.zeros((missing, self._classes), np.float32)])
         batch: dict[str, NDArray[np.uint8] | NDArray[np.float32]] = {"images": images, "labels": labels}
-        if self._shown and self._shown.answers is not None:
-            batch["teacher"] = self._shown.answers[chosen].astype(np.float32)
+        if self._views and self._views.teacher_logits is not None:
+            batch["teacher"] = self._views.teacher_logits[chosen].astype(np.float32)
         return (batch,)
 
-    def _pixels(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _read(self, chosen: NDArray[np.int64]) -> NDArray[np.uint8]:
         try:
             images = self._split.images.pixels(chosen)
         except DatasetError as error:
-            # A backend that calls from a pipeline of its own makes another error of it.
+            # Keras' backends raise an error of their own instead of this one.
             self.error = error
             raise
-        return show(images, self._shown.views.take(chosen), self._shown.padding) if self._shown else images
+        if self._views is None:
+            return images
+        return apply_views(images, self._views.views.take(chosen), self._views.padding)
 
 
 def training_batches(
@@ -83,26 +85,29 @@ def training_batches(
     size: int,
     seed: int,
     augmentation: Augmentation = Augmentation(),  # noqa: B008 (frozen)
-    lessons: Lessons | None = None,
+    soft_labels: SoftLabels | None = None,
     epoch: int = 1,
 ) -> Batches:
-    """The split in a random order drawn by the seed, without the images left over after the last full batch.
+    """Divide a split into batches in a random order; images left over after the last full batch are omitted.
 
-    The seed also draws a view of each image. With a teacher's lessons, the views are those of the epoch.
+    The seed determines the order and a view of each image. With soft labels, the views are those that the teacher
+    classified for the epoch.
     """
     order = np.random.default_rng(seed).permutation(len(split))
-    whole = len(order) // size * size
-    views = lessons.views(epoch) if lessons else draw_views(len(split), augmentation, seed + 1)
-    answers = lessons.answers(epoch) if lessons else None
-    return Batches(split, classes, size, order[:whole], shown=_Shown(views, augmentation.crop_padding, answers))
+    used = len(order) // size * size
+    if soft_labels:
+        views, logits = soft_labels.views(epoch), soft_labels.logits(epoch)
+    else:
+        views, logits = draw_views(len(split), augmentation, seed + 1), None
+    return Batches(split, classes, size, order[:used], views=_EpochViews(views, augmentation.crop_padding, logits))
 
 
 def all_batches(split: Split, classes: int, size: int, devices: int = 1) -> Batches:
-    """The whole split in its own order, without augmentation."""
+    """Divide a whole split into batches in its own order, without augmentation."""
     return Batches(split, classes, size, np.arange(len(split)), devices)
 
 
 def class_weights(split: Split, classes: int) -> NDArray[np.float32]:
-    """Weights, float32 `(classes,)`, that make each class count alike and average 1 over the images."""
+    """Compute weights, float32 `(classes,)`, that give all classes the same influence and average 1 over the images."""
     counts = np.bincount(split.classes, minlength=classes)
     return (len(split) / (np.count_nonzero(counts) * np.maximum(counts, 1))).astype(np.float32)

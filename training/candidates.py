@@ -1,4 +1,4 @@
-"""Candidates for the int8 model: the ways in which one can be made, and the making."""
+"""Candidates for the int8 model: the settings to quantize a network with, and the converters that do it."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
-from litelens.native_logs import hide_native_logs
+from litelens.core.native_logs import hide_native_logs
 
 Converter = Literal["TFLiteConverter", "litert-quantizer"]
 WeightBits = Literal[8, 7]
@@ -32,7 +32,7 @@ _WEIGHTED = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way to make the int8 model, from the ranges that so many calibration images show."""
+    """Settings for one int8 model; the ranges of activations come from that many calibration images."""
 
     converter: Converter
     weight_bits: WeightBits
@@ -42,46 +42,46 @@ class Candidate:
         return f"{self.converter}, {self.weight_bits}-bit weights, {self.calibration_images:,} calibration images"
 
 
-class Workshop:
-    """Makes candidates of one network; what several of them share is made once."""
+class CandidateBuilder:
+    """Builds candidates from one network, and builds only once what several of them share."""
 
     def __init__(self, saved_model: Path, calibration: NDArray[np.float32]) -> None:
-        """`calibration` holds inputs, float32 `(n, height, width, 3)`; a candidate takes the first ones."""
+        """Take calibration inputs, float32 `(n, height, width, 3)`, of which a candidate uses the first ones."""
         self.saved_model = saved_model
         self._calibration = calibration
         self._eight_bit: dict[tuple[Converter, int], bytes] = {}
 
-    def make(self, candidate: Candidate) -> bytes:
-        """The candidate as a .tflite file. Whatever the converters raise passes through."""
-        model = self._with_eight_bits(candidate.converter, candidate.calibration_images)
-        return model if candidate.weight_bits == 8 else with_seven_bit_weights(model, self._float_model)
+    def build(self, candidate: Candidate) -> bytes:
+        """Build the candidate, a .tflite file. Exceptions of the converters are not caught."""
+        model = self._build_eight_bits(candidate.converter, candidate.calibration_images)
+        return model if candidate.weight_bits == 8 else reduce_to_seven_bits(model, self._float_model)
 
-    def _with_eight_bits(self, converter: Converter, images: int) -> bytes:
+    def _build_eight_bits(self, converter: Converter, images: int) -> bytes:
         key = (converter, images)
         if key not in self._eight_bit:
             inputs = self._calibration[:images]
             if converter == "TFLiteConverter":
-                self._eight_bit[key] = by_tflite_converter(self.saved_model, inputs)
+                self._eight_bit[key] = convert_with_tensorflow(self.saved_model, inputs)
             else:
-                self._eight_bit[key] = by_litert_quantizer(self._float_model, inputs)
+                self._eight_bit[key] = convert_with_litert_quantizer(self._float_model, inputs)
         return self._eight_bit[key]
 
     @cached_property
     def _float_model(self) -> bytes:
-        return float_tflite(self.saved_model)
+        return convert_to_float(self.saved_model)
 
 
 @contextlib.contextmanager
-def opened_workshop(network: keras.Model, calibration: NDArray[np.float32]) -> Iterator[Workshop]:
-    """A workshop for the network, whose exported copy lasts as long as the block."""
+def candidate_builder(network: keras.Model, calibration: NDArray[np.float32]) -> Iterator[CandidateBuilder]:
+    """Export the network to a temporary folder and yield a builder for it."""
     signature = keras.InputSpec(shape=(1, *calibration.shape[1:]), dtype="float32", name="image")
     with tempfile.TemporaryDirectory() as folder:
         network.export(folder, format="tf_saved_model", input_signature=[signature], verbose=False)
-        yield Workshop(Path(folder), calibration)
+        yield CandidateBuilder(Path(folder), calibration)
 
 
-def float_tflite(saved_model: Path) -> bytes:
-    """The float32 .tflite file of a saved model."""
+def convert_to_float(saved_model: Path) -> bytes:
+    """Convert a saved model into a float32 .tflite file."""
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
@@ -89,13 +89,13 @@ def float_tflite(saved_model: Path) -> bytes:
         return bytes(converter.convert())
 
 
-def by_tflite_converter(saved_model: Path, inputs: NDArray[np.float32]) -> bytes:
-    """The 8-bit .tflite file that TensorFlow's own converter makes, with the lowest and highest values as ranges."""
+def convert_with_tensorflow(saved_model: Path, inputs: NDArray[np.float32]) -> bytes:
+    """Convert a saved model into an 8-bit .tflite file with TFLiteConverter; ranges are the extreme values."""
     import tensorflow as tf
 
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = _one_by_one(inputs)
+    converter.representative_dataset = _representative_dataset(inputs)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
@@ -103,11 +103,11 @@ def by_tflite_converter(saved_model: Path, inputs: NDArray[np.float32]) -> bytes
         return bytes(converter.convert())
 
 
-def by_litert_quantizer(float_model: bytes, inputs: NDArray[np.float32]) -> bytes:
-    """The 8-bit .tflite file that litert-quantizer makes by its recipe static_wi8_ai8.
+def convert_with_litert_quantizer(float_model: bytes, inputs: NDArray[np.float32]) -> bytes:
+    """Convert a float .tflite file into an 8-bit one with litert-quantizer's recipe static_wi8_ai8.
 
-    The ranges are the lowest and highest values, as TFLiteConverter has them: litert-quantizer's own choice, a moving
-    average of each image's, cuts off the highest logits, which are those that matter.
+    Ranges are the extreme values, as with TFLiteConverter. litert-quantizer's default, a moving average over the
+    images, would cut off the highest logits, which matter most.
     """
     from litert_quantizer import quantizer, recipe
     from litert_quantizer.calibrator import CalibrationMode, Calibrator
@@ -117,7 +117,7 @@ def by_litert_quantizer(float_model: bytes, inputs: NDArray[np.float32]) -> byte
     (signature,) = Interpreter(model_content=float_model).get_signature_list()
     recipes = RecipeManager()
     recipes.load_quantization_recipe(recipe.static_wi8_ai8())
-    with _without_chatter(), hide_native_logs():
+    with _hide_progress_bars(), hide_native_logs():
         calibrator = Calibrator(
             float_model,
             num_threads=os.cpu_count() or 1,
@@ -125,63 +125,64 @@ def by_litert_quantizer(float_model: bytes, inputs: NDArray[np.float32]) -> byte
             qsv_update_func=min_max_update,
         )
         calibrator.calibrate({signature: [{"image": values[np.newaxis]} for values in inputs]}, recipes)
-        made = quantizer.Quantizer(float_model, recipe.static_wi8_ai8())
-        result = made.quantize(calibrator.get_model_qsvs(), enable_progress_report=False)
+        result = quantizer.Quantizer(float_model, recipe.static_wi8_ai8()).quantize(
+            calibrator.get_model_qsvs(), enable_progress_report=False
+        )
     return bytes(result.quantized_model)
 
 
-def with_seven_bit_weights(model: bytes, float_model: bytes) -> bytes:
-    """The 8-bit .tflite file with the weights of convolutions and dense layers from -64 to 64, rounded anew.
+def reduce_to_seven_bits(model: bytes, float_model: bytes) -> bytes:
+    """Quantize the weights of convolutions and dense layers in an 8-bit .tflite file to -64 to 64 instead.
 
-    Where there are no instructions for 8-bit products summed in 32 bits (AVX-512 VNNI and its like), OpenVINO and
-    ONNX Runtime sum two products of an activation (0 to 255) and a weight in 16 bits, which saturates. Weights of
-    seven bits cannot reach that, 2 * 255 * 64 being below 2**15, so that every engine gives the same answers.
+    On CPUs without instructions that sum 8-bit products in 32 bits (such as AVX-512 VNNI), OpenVINO and ONNX Runtime
+    sum two products of an activation (0 to 255) and a weight in 16 bits, which can saturate. Seven-bit weights cannot
+    saturate, because 2 * 255 * 64 is below 2**15, so that all engines give the same answers.
 
-    The weights come from `float_model`, of which `model` was made: halving 8-bit ones would round them twice. Their
-    scales are doubled, and so are the biases' scales, which stay the input's scale times the weights'.
-    Raises ValueError when the weights of `float_model` are others.
+    The weights are taken from `float_model`, from which `model` was converted: halving 8-bit weights would round twice.
+    Their scales are doubled, and so are those of the biases, which remain the input's scale times the weights' scale.
+    Raises ValueError if `float_model` has other weights.
     """
-    quantized = _parsed(model)
-    originals = _float_weights(_parsed(float_model))
+    quantized = _parse(model)
+    originals = _read_float_weights(_parse(float_model))
     for graph in quantized.subgraphs:
-        weights, biases = _weights_and_biases(quantized, graph)
+        weights, biases = _find_weights_and_biases(quantized, graph)
         for tensor in weights:
-            _give(quantized, tensor, _seven_bits(tensor, _levels(quantized, tensor, np.int8), originals))
+            _set_levels(quantized, tensor, _requantize(tensor, _read_levels(quantized, tensor, np.int8), originals))
         for tensor in biases:
-            _give(quantized, tensor, np.rint(_levels(quantized, tensor, np.int32) / 2).astype(np.int32))
+            _set_levels(quantized, tensor, np.rint(_read_levels(quantized, tensor, np.int32) / 2).astype(np.int32))
         for tensor in (*weights, *biases):
             tensor.quantization.scale = [2 * scale for scale in tensor.quantization.scale]
     _empty_unused_buffers(quantized)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(quantized))
 
 
-def weight_bits(model: bytes) -> WeightBits:
-    """How many bits the weights of convolutions and dense layers of a .tflite file take."""
-    parsed = _parsed(model)
-    weights = [tensor for graph in parsed.subgraphs for tensor in _weights_and_biases(parsed, graph)[0]]
+def count_weight_bits(model: bytes) -> WeightBits:
+    """Return the number of bits that the weights of convolutions and dense layers in a .tflite file take."""
+    parsed = _parse(model)
+    weights = [tensor for graph in parsed.subgraphs for tensor in _find_weights_and_biases(parsed, graph)[0]]
     largest = max(
-        (np.abs(_levels(parsed, tensor, np.int8).astype(int)).max(initial=0) for tensor in weights), default=0
+        (np.abs(_read_levels(parsed, tensor, np.int8).astype(int)).max(initial=0) for tensor in weights), default=0
     )
     return 7 if largest <= 64 else 8
 
 
-def portable(model: bytes) -> bytes:
-    """The same .tflite file as OpenVINO reads it.
+def convert_for_openvino(model: bytes) -> bytes:
+    """Rewrite a .tflite file so that OpenVINO can read it.
 
-    Its constants are inside of the flatbuffer, where litert-quantizer puts them behind it, and the tensors that go in
-    or out have the names that the signature gives them, which OpenVINO does not read.
+    Constants move into the flatbuffer; litert-quantizer puts them behind it. Input and output tensors get their names
+    from the signature, which OpenVINO does not read.
     """
-    parsed = _parsed(model)
+    parsed = _parse(model)
     (signature,), (graph,) = parsed.signatureDefs, parsed.subgraphs
     for named in (*signature.inputs, *signature.outputs):
         graph.tensors[named.tensorIndex].name = named.name
     return bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
 
 
-def _seven_bits(tensor: Any, levels: NDArray[np.int8], originals: list[NDArray[np.float32]]) -> NDArray[np.int8]:
-    scales = _along_channels(tensor)
+def _requantize(tensor: Any, levels: NDArray[np.int8], originals: list[NDArray[np.float32]]) -> NDArray[np.int8]:
+    scales = _channel_scales(tensor)
     for original in originals:
-        # Half a level is what rounding can do, and a little more is float32's own.
+        # Rounding changes a weight by up to half a level, and float32 is not exact either.
         if original.shape == levels.shape and (np.abs(original - levels * scales) <= 0.51 * scales).all():
             halved = np.divide(original, 2 * scales, out=np.zeros_like(original), where=scales > 0)
             rounded: NDArray[np.int8] = np.rint(halved).clip(-64, 64).astype(np.int8)
@@ -189,25 +190,25 @@ def _seven_bits(tensor: Any, levels: NDArray[np.int8], originals: list[NDArray[n
     raise ValueError(f"the float model has no weights like those of '{tensor.name.decode()}'")
 
 
-def _along_channels(tensor: Any) -> NDArray[np.float32]:
-    """The scales in a shape that multiplies the tensor's levels."""
+def _channel_scales(tensor: Any) -> NDArray[np.float32]:
+    """Return the scales in a shape that can be multiplied with the tensor's levels."""
     shape = [1] * len(tensor.shape)
     scales = np.array(tensor.quantization.scale, np.float32)
     shape[tensor.quantization.quantizedDimension] = len(scales)
     return scales.reshape(shape)
 
 
-def _parsed(model: bytes) -> Any:
+def _parse(model: bytes) -> Any:
     return flatbuffer_utils.read_model_from_bytearray(bytearray(model))
 
 
-def _float_weights(model: Any) -> list[NDArray[np.float32]]:
-    weights = (tensor for graph in model.subgraphs for tensor in _weights_and_biases(model, graph)[0])
-    return [_levels(model, tensor, np.float32) for tensor in weights]
+def _read_float_weights(model: Any) -> list[NDArray[np.float32]]:
+    weights = (tensor for graph in model.subgraphs for tensor in _find_weights_and_biases(model, graph)[0])
+    return [_read_levels(model, tensor, np.float32) for tensor in weights]
 
 
-def _weights_and_biases(model: Any, graph: Any) -> tuple[list[Any], list[Any]]:
-    """The constant weights and biases of the graph's convolutions and dense layers, shared ones once."""
+def _find_weights_and_biases(model: Any, graph: Any) -> tuple[list[Any], list[Any]]:
+    """Find the constant weights and biases of the graph's convolutions and dense layers, shared ones once."""
     weights: dict[int, Any] = {}
     biases: dict[int, Any] = {}
     for operator in graph.operators:
@@ -223,12 +224,12 @@ def _is_constant(model: Any, tensor: Any) -> bool:
     return model.buffers[tensor.buffer].data is not None
 
 
-def _levels(model: Any, tensor: Any, kind: type[np.generic]) -> NDArray[Any]:
+def _read_levels(model: Any, tensor: Any, kind: type[np.generic]) -> NDArray[Any]:
     return np.frombuffer(bytes(model.buffers[tensor.buffer].data), kind).reshape(tensor.shape)
 
 
-def _give(model: Any, tensor: Any, levels: NDArray[Any]) -> None:
-    """A buffer of its own for the tensor: tensors of equal levels but other scales may have shared one."""
+def _set_levels(model: Any, tensor: Any, levels: NDArray[Any]) -> None:
+    """Give the tensor a new buffer, because tensors with equal levels but other scales may share one."""
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(levels.tobytes(), np.uint8)
     model.buffers.append(buffer)
@@ -244,12 +245,12 @@ def _empty_unused_buffers(model: Any) -> None:
 
 
 @contextlib.contextmanager
-def _without_chatter() -> Iterator[None]:
-    """Keeps away progress bars, which have no switch, and a warning of memory that is needed on purpose."""
+def _hide_progress_bars() -> Iterator[None]:
+    """Hide progress bars, which have no switch, and a warning about memory that is used on purpose."""
     with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*experimental_preserve_all_tensors")
         yield
 
 
-def _one_by_one(inputs: NDArray[np.float32]) -> Callable[[], Iterator[list[NDArray[np.float32]]]]:
+def _representative_dataset(inputs: NDArray[np.float32]) -> Callable[[], Iterator[list[NDArray[np.float32]]]]:
     return lambda: ([values[np.newaxis]] for values in inputs)

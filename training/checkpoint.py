@@ -1,4 +1,4 @@
-"""Checkpoints: after each epoch all that fitting needs to go on as if it had never stopped."""
+"""Checkpoints: all that a fit needs to continue after an epoch as if it had not been interrupted."""
 
 import dataclasses
 import json
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import msgspec
 
 from training.errors import FitError
 from training.run import write_json
@@ -16,7 +17,7 @@ _STATE = "state.json"
 
 @dataclass(frozen=True)
 class Epoch:
-    """What an epoch came to; phases and epochs are counted from 1, epochs anew in each phase."""
+    """The measurements of an epoch. Phases are counted from 1, and so are the epochs of each phase."""
 
     phase: int
     epoch: int
@@ -29,7 +30,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The epochs so far, and the weights, with the optimizer's, after the last and the best one of its phase."""
+    """The epochs so far, and the files with weights and optimizer state after the last and the phase's best epoch."""
 
     history: tuple[Epoch, ...]
     last: Path
@@ -37,9 +38,9 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, model: keras.Model, history: tuple[Epoch, ...]) -> None:
-    """Write the state after the history's last epoch; until that is done the one before it stands."""
+    """Write the state after the last epoch; until this is complete, the previous checkpoint remains valid."""
     folder.mkdir(exist_ok=True)
-    checkpoint = checkpoint_in(folder, history)
+    checkpoint = locate_checkpoint(folder, history)
     model.save_weights(checkpoint.last)
     write_json(folder / _STATE, {"history": [dataclasses.asdict(epoch) for epoch in history]})
     for path in folder.glob("*.weights.h5"):
@@ -48,19 +49,19 @@ def save_checkpoint(folder: Path, model: keras.Model, history: tuple[Epoch, ...]
 
 
 def load_checkpoint(folder: Path) -> Checkpoint | None:
-    """What `save_checkpoint` wrote, or None when there is nothing; raises FitError when it is damaged."""
+    """Load the checkpoint in a folder, None if there is none; raises FitError if it is damaged."""
     path = folder / _STATE
     if not path.exists():
         return None
     try:
-        history = tuple(Epoch(**epoch) for epoch in json.loads(path.read_bytes())["history"])
-        return checkpoint_in(folder, history)
+        history = msgspec.convert(json.loads(path.read_bytes())["history"], tuple[Epoch, ...])
+        return locate_checkpoint(folder, history)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise FitError(_damaged(path)) from error
 
 
-def restore(model: keras.Model, weights: Path) -> None:
-    """Load a checkpoint's weights into a compiled model; raises FitError when they are damaged."""
+def restore_weights(model: keras.Model, weights: Path) -> None:
+    """Load a checkpoint's weights into a compiled model; raises FitError if they are damaged."""
     try:
         model.load_weights(weights)
     except Exception as error:  # h5py and Keras raise OSError, KeyError, ValueError and others
@@ -68,18 +69,18 @@ def restore(model: keras.Model, weights: Path) -> None:
 
 
 def clear_checkpoint(folder: Path) -> None:
-    """Remove it, beginning with what makes it one."""
+    """Remove the checkpoint: first the state file, without which it is not valid, then the rest."""
     (folder / _STATE).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def best_epoch(history: tuple[Epoch, ...]) -> Epoch:
-    """The one with the lowest validation loss, of the last phase."""
+    """Return the last phase's epoch with the lowest validation loss."""
     return min((epoch for epoch in history if epoch.phase == history[-1].phase), key=lambda epoch: epoch.val_loss)
 
 
-def checkpoint_in(folder: Path, history: tuple[Epoch, ...]) -> Checkpoint:
-    """Where the checkpoint with this history, of one epoch or more, is in the folder."""
+def locate_checkpoint(folder: Path, history: tuple[Epoch, ...]) -> Checkpoint:
+    """Return the checkpoint with this history, of at least one epoch, and the paths of its files."""
     return Checkpoint(history, _weights(folder, history[-1]), _weights(folder, best_epoch(history)))
 
 
@@ -88,4 +89,4 @@ def _weights(folder: Path, epoch: Epoch) -> Path:
 
 
 def _damaged(path: Path) -> str:
-    return f"the checkpoint {path} is damaged; remove the folder {path.parent} and fit anew"
+    return f"the checkpoint {path} is damaged; remove the folder {path.parent} and start the fit again"

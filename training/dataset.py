@@ -1,4 +1,4 @@
-"""Labelled images, in memory or in files: fetched from their official place or one's own, and split."""
+"""Data sets: labelled images from folders, arrays or a download, divided into training, validation and test splits."""
 
 import dataclasses
 import hashlib
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from litelens.preprocessing import Preprocessing
+from litelens.core.preprocessing import Preprocessing
 from training.errors import DatasetError
 from training.photos import ClassFolders, Unreadable, digest, read_class_folders, read_photos
 from training.preset import Preset
@@ -28,7 +28,7 @@ _CATS_VS_DOGS = (
     "b7974bd00a84a99921f36ee4403f089853777b5ae8d151c76a86e64900334af9",
 )
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
-_FEWEST = 4
+_MIN_UNLABELLED = 4
 
 
 class Images(Protocol):
@@ -36,25 +36,25 @@ class Images(Protocol):
 
     @property
     def digests(self) -> Sequence[bytes]:
-        """Equal for images that are the same to the network."""
+        """A digest of each image's pixels at the network's input size; equal digests mean equal images."""
 
     def __len__(self) -> int: ...
 
     def take(self, indices: Indices) -> "Images": ...
 
     def pixels(self, indices: Indices) -> NDArray[np.uint8]:
-        """What the network takes of these images, uint8 `(n, height, width, 3)`."""
+        """Return the images at the network's input size, uint8 `(n, height, width, 3)`."""
 
     def encoded(self, index: int) -> bytes:
-        """The image as a file, as a client would send it."""
+        """Return the image as a file, as a client would send it."""
 
     def name(self, index: int) -> str:
-        """What tells people which image it is."""
+        """Return a name by which people recognize the image."""
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Images of one size in memory, uint8 `(n, h, w, 3)`; without a `spec`, it is the size of the network's input."""
+    """Images of one size in memory, uint8 `(n, h, w, 3)`; without a `spec`, this is the network's input size."""
 
     array: NDArray[np.uint8]
     spec: Preprocessing | None = None
@@ -71,7 +71,7 @@ class Pixels:
 
     def pixels(self, indices: Indices) -> NDArray[np.uint8]:
         images = self.array[indices]
-        return resized(images, self.spec) if self.spec else images
+        return resize_images(images, self.spec) if self.spec else images
 
     def encoded(self, index: int) -> bytes:
         file = BytesIO()
@@ -82,7 +82,7 @@ class Pixels:
         return f"number {index}"
 
 
-def resized(images: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
+def resize_images(images: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
     """Crop and resize images, uint8 `(n, h, w, 3)`, to uint8 `(n, height, width, 3)` with the serving code."""
     if images.shape[1:3] == (spec.height, spec.width) and spec.crop == 1:
         return images
@@ -105,9 +105,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """`labels` name the classes; `calibration` images show quantization which values occur, whatever their classes.
+    """The splits of a data set and the names of its classes.
 
-    Not `labelled`, the classes of all images are unknown, and given as 0.
+    Quantization takes the ranges of activations from the `calibration` images; their classes do not matter.
+    If `labelled` is false, the classes of all images are unknown, and given as 0.
     """
 
     labels: tuple[str, ...]
@@ -119,7 +120,7 @@ class Dataset:
     labelled: bool = True
 
     def digest(self) -> str:
-        """Changes when an image or its class does, in any split; calibration is free to change."""
+        """Compute a digest of the images and classes of all splits except the calibration images."""
         whole = hashlib.blake2b(digest_size=16)
         for split in (self.train, self.validation, self.test):
             for image in split.images.digests:
@@ -129,15 +130,15 @@ class Dataset:
 
 
 def load_dataset(preset: Preset, data: Path | None, calibration: Path | None = None) -> Dataset:
-    """The preset's data set, from `data` or its official place.
+    """Load the preset's data set from `data`, or download it.
 
     `data` is a folder of class folders or a file in Keras' npz layout (x_train, y_train, x_test, y_test).
     `calibration` is a folder of photos, with or without classes, that quantization uses instead of the training images.
-    Without `data`, part of it is held out to measure the quantized model. Raises DatasetError.
+    Without `data`, some of these photos are held out to measure the quantized model. Raises DatasetError.
     """
     if calibration is not None and data is None:
-        return _unlabelled(preset, calibration)
-    dataset = _labelled(preset, data)
+        return _load_unlabelled(preset, calibration)
+    dataset = _load_labelled(preset, data)
     if calibration is None:
         return dataset
     photos, unreadable = read_photos(calibration, preset.preprocessing)
@@ -147,7 +148,7 @@ def load_dataset(preset: Preset, data: Path | None, calibration: Path | None = N
 
 
 def hold_out(classes: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of that share of each class, drawn by the seed, and of the rest, both ascending."""
+    """Draw that share of each class by the seed; return the indices drawn and the others, both ascending."""
     generator = np.random.default_rng(seed)
     members = [generator.permutation(np.flatnonzero(classes == index)) for index in np.unique(classes)]
     drawn = [indices[: round(share * len(indices))] for indices in members]
@@ -155,24 +156,26 @@ def hold_out(classes: NDArray[np.int64], share: float, seed: int) -> tuple[NDArr
     return held_out, np.setdiff1d(np.arange(len(classes)), held_out)
 
 
-def _labelled(preset: Preset, data: Path | None) -> Dataset:
+def _load_labelled(preset: Preset, data: Path | None) -> Dataset:
     if data is None:
-        return _downloaded(preset)
+        return _download(preset)
     if data.is_dir():
         return _from_folders(preset, read_class_folders(data, preset.preprocessing, preset.label_names()))
     return _from_arrays(preset, _read_npz(data))
 
 
-def _unlabelled(preset: Preset, folder: Path) -> Dataset:
+def _load_unlabelled(preset: Preset, folder: Path) -> Dataset:
     labels = preset.label_names()
     if not labels:
-        raise DatasetError("without class folders the labels must be given: --labels FILE, a class's name in each line")
-    if preset.recipe.phases:
-        raise DatasetError("images without classes cannot be fitted on: give --data FOLDER, a folder for each class")
-    photos, unreadable = read_photos(folder, preset.preprocessing)
-    if len(photos) < _FEWEST:
         raise DatasetError(
-            f"{folder} holds {len(photos)} photos that can be read; give some hundred like those to classify"
+            "photos without class folders do not name the classes; give --labels FILE with one name per line"
+        )
+    if preset.recipe.phases:
+        raise DatasetError("fitting needs labelled images; give --data FOLDER with one folder per class")
+    photos, unreadable = read_photos(folder, preset.preprocessing)
+    if len(photos) < _MIN_UNLABELLED:
+        raise DatasetError(
+            f"{folder} holds {len(photos)} readable photos; give a few hundred that are like those you will classify"
         )
     order = np.random.default_rng(preset.recipe.seed).permutation(len(photos))
     tested = min(max(1, round(preset.test_share * len(order))), len(order) - 1)
@@ -186,51 +189,51 @@ def _without_classes(images: Images) -> Split:
 
 def _from_folders(preset: Preset, folders: ClassFolders) -> Dataset:
     splits = {name: Split(photos, classes) for name, (photos, classes) in folders.splits.items()}
-    dataset = _split(preset, folders.labels, splits, folders.unreadable)
+    dataset = _complete(preset, folders.labels, splits, folders.unreadable)
     missing = np.flatnonzero(np.bincount(dataset.train.classes, minlength=len(dataset.labels)) == 0)
     if preset.recipe.phases and len(missing):
-        raise DatasetError(f"there is no photo to train on of the class '{dataset.labels[missing[0]]}'; give some")
+        raise DatasetError(f"the class '{dataset.labels[missing[0]]}' has no training photo; add some")
     return dataset
 
 
 def _from_arrays(preset: Preset, arrays: Mapping[str, NDArray[Any]]) -> Dataset:
     labels = preset.label_names()
     if not labels:
-        raise DatasetError("arrays do not name their classes; give --labels FILE, a class's name in each line")
+        raise DatasetError("arrays do not name their classes; give --labels FILE with one name per line")
     splits = {}
-    for name, in_words in (("train", "training"), ("test", "test")):
+    for name, title in (("train", "training"), ("test", "test")):
         images, classes = arrays[f"x_{name}"], arrays[f"y_{name}"].reshape(-1)
-        _check_arrays(in_words, images, classes, preset, labels)
+        _check_arrays(title, images, classes, preset, labels)
         splits[name] = Split(Pixels(images, preset.preprocessing), classes.astype(np.int64))
-    return _split(preset, labels, splits, ())
+    return _complete(preset, labels, splits, ())
 
 
-def _split(
+def _complete(
     preset: Preset, labels: tuple[str, ...], splits: dict[str, Split], unreadable: tuple[Unreadable, ...]
 ) -> Dataset:
-    """What the data does not come with is drawn from its training images."""
+    """Draw the splits that the data lacks from its training images."""
     if len(labels) < 2:
         raise DatasetError(f"there is a single label, '{labels[0]}'; a classifier needs two or more")
     for name, split in splits.items():
         if not len(split):
-            raise DatasetError(f"the data comes with a {name} split that has no image; fill it, or remove its folder")
+            raise DatasetError(f"the {name} split of the data has no image; fill it, or remove its folder")
     train, validation_share = splits["train"], preset.validation_share
     if "test" not in splits:
-        splits["test"], train = _drawn(train, preset.test_share, preset.recipe.seed)
+        splits["test"], train = _draw(train, preset.test_share, preset.recipe.seed)
         validation_share /= 1 - preset.test_share
     if "validation" not in splits:
-        splits["validation"], train = _drawn(train, validation_share, preset.recipe.seed)
+        splits["validation"], train = _draw(train, validation_share, preset.recipe.seed)
     for name, split in (("training", train), ("validation", splits["validation"]), ("test", splits["test"])):
         if not len(split):
             raise DatasetError(
-                f"there are too few images: none is left for the {name} split; give more, or change validation_share "
+                f"there are too few images: none is left for the {name} split; add some, or change validation_share "
                 "and test_share"
             )
     return Dataset(labels, train, splits["validation"], splits["test"], calibration=train, unreadable=unreadable)
 
 
-def _drawn(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """That share of each class, and the rest, to which copies of its images go too."""
+def _draw(split: Split, share: float, seed: int) -> tuple[Split, Split]:
+    """Draw that share of each class; copies of an image stay together, among the images that are not drawn."""
     held_out, kept = hold_out(split.classes, share, seed)
     digests = split.images.digests
     rest = {digests[index] for index in kept}
@@ -241,18 +244,18 @@ def _drawn(split: Split, share: float, seed: int) -> tuple[Split, Split]:
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise DatasetError(f"there is no file or folder {path}")
-    wanted = "a folder of class folders or an .npz file with x_train, y_train, x_test and y_test"
+    expected = "a folder of class folders or an .npz file with x_train, y_train, x_test and y_test"
     if not zipfile.is_zipfile(path):
-        raise DatasetError(f"{path} is not {wanted}")
+        raise DatasetError(f"{path} is not {expected}")
     try:
         with np.load(path) as arrays:
             return {name: arrays[name] for name in _ARRAYS}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DatasetError(f"{path} is not {wanted} ({error})") from error
+        raise DatasetError(f"{path} is not {expected} ({error})") from error
 
 
-def _downloaded(preset: Preset) -> Dataset:
-    """From the official place, the checksum verified by Keras."""
+def _download(preset: Preset) -> Dataset:
+    """Download the data set from its official site; Keras verifies the checksum."""
     name = preset.dataset
     if name == "folder":
         raise DatasetError("this preset has no images of its own; give --data FOLDER, with a folder for each class")
@@ -285,4 +288,4 @@ def _check_arrays(
     if len(images) != len(classes):
         raise DatasetError(f"there are {len(images)} {name} images but {len(classes)} classes")
     if len(classes) and (classes.min() < 0 or classes.max() >= len(labels)):
-        raise DatasetError(f"the {name} classes go beyond the {len(labels)} labels of {preset.labels}")
+        raise DatasetError(f"the {name} classes must be from 0 to {len(labels) - 1}, one for each of {preset.labels}")

@@ -1,4 +1,4 @@
-"""What is written down of a run: the measurements, which metrics.json and the report hold, and the manifest."""
+"""The JSON documents of a bundle: metrics.json, from which the report is made, and the manifest."""
 
 import csv
 import dataclasses
@@ -8,33 +8,33 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from litelens.bundle import MODEL
+from litelens.core.bundle import MODEL
 from training.dataset import Dataset
+from training.efficientnet_lite import find_origin
 from training.evaluate import Evaluation
-from training.network import BROUGHT
-from training.origin import origin
+from training.network import KERAS_FILE
 from training.preset import Preset
-from training.quantize import tensors_of
-from training.run import FitFacts, Metrics, Run, sha256
+from training.quantize import read_tensors
+from training.run import FitSummary, Metrics, Run, sha256
 
-LISTED = 20
+MAX_LISTED = 20
 _PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "openvino", "litert-quantizer", "numpy", "pillow")
 
 
-def measurements(
+def metrics_document(
     run: Run,
     dataset: Dataset,
     evaluation: Evaluation,
-    fitted: FitFacts | None,
+    fitted: FitSummary | None,
     candidates: list[dict[str, Any]],
     command: str,
 ) -> dict[str, Any]:
-    """All that is known of the run as JSON values, of which `render` makes the report.
+    """Create the content of metrics.json: settings, history and all measurements of a run.
 
-    `fitted` is None for a network that was taken as it was, `candidates` are what `quantize` compared, `command` is
-    what would do it all again.
+    `fitted` is None if nothing was fitted, `candidates` are the scores from `quantize`, `command` repeats the run.
     """
     preset, model = run.preset, run.model.read_bytes()
     return {
@@ -48,11 +48,11 @@ def measurements(
         "versions": {"python": platform.python_version(), **{p: importlib.metadata.version(p) for p in _PACKAGES}},
         "dataset": preset.dataset,
         "network": _network(preset),
-        "preprocessing": dataclasses.asdict(preset.preprocessing),
+        "preprocessing": msgspec.structs.asdict(preset.preprocessing),
         "recipe": _recipe(preset),
         "origin": _origin(preset),
-        "gate": dataclasses.asdict(preset.gate),
-        "confidence": dataclasses.asdict(preset.confidence) if evaluation.metrics.int8_top1 is None else None,
+        "gate": msgspec.structs.asdict(preset.gate),
+        "confidence": _confidence(preset, evaluation.metrics),
         "fit": dataclasses.asdict(fitted) if fitted else None,
         "history": read_history(run) if fitted else [],
         **evaluation.document(),
@@ -61,15 +61,15 @@ def measurements(
         "candidates": candidates,
         "skipped": {
             "images": len(dataset.unreadable),
-            "listed": [dataclasses.asdict(file) for file in dataset.unreadable[:LISTED]],
+            "listed": [dataclasses.asdict(file) for file in dataset.unreadable[:MAX_LISTED]],
         },
     }
 
 
-def manifest(
-    run: Run, fitted: FitFacts | None, metrics: Metrics, candidates: list[dict[str, Any]], warnings: list[str]
+def manifest_document(
+    run: Run, fitted: FitSummary | None, metrics: Metrics, candidates: list[dict[str, Any]], warnings: list[str]
 ) -> dict[str, Any]:
-    """What serving reads of the bundle, with the main figures and where they come from, as JSON values."""
+    """Create the content of manifest.json: what serving needs, the metrics, and the settings of the training."""
     preset, model = run.preset, run.model.read_bytes()
     chosen = next((candidate for candidate in candidates if candidate["chosen"]), {})
     return {
@@ -79,7 +79,7 @@ def manifest(
         "warnings": warnings,
         "temperature": metrics.temperature,
         "threshold": metrics.threshold,
-        "preprocessing": dataclasses.asdict(preset.preprocessing),
+        "preprocessing": msgspec.structs.asdict(preset.preprocessing),
         "quantization": {
             "scheme": "int8",
             "weights": "per channel",
@@ -87,7 +87,7 @@ def manifest(
             "bias": "int32",
             **{name: chosen.get(name) for name in ("converter", "weight_bits", "calibration_images")},
         },
-        "tensors": {name: dataclasses.asdict(tensor) for name, tensor in tensors_of(model).items()},
+        "tensors": {name: msgspec.structs.asdict(tensor) for name, tensor in read_tensors(model).items()},
         "files": {MODEL: {"sha256": sha256(model), "bytes": len(model)}},
         "metrics": dataclasses.asdict(metrics),
         "training": {
@@ -97,26 +97,26 @@ def manifest(
             "recipe": _recipe(preset),
             "origin": _origin(preset),
         },
-        "gate": dataclasses.asdict(preset.gate),
-        "confidence": dataclasses.asdict(preset.confidence) if metrics.int8_top1 is None else None,
+        "gate": msgspec.structs.asdict(preset.gate),
+        "confidence": _confidence(preset, metrics),
         "groups": preset.label_groups(),
         "labels": list(run.labels),
     }
 
 
 def full_description(preset: Preset) -> str:
-    """The preset's description, followed by a sentence on the network and the origin of its weights."""
-    return f"{preset.description} {_about_weights(preset)}".strip()
+    """Return the preset's description, followed by a sentence on the network and the origin of its weights."""
+    return f"{preset.description} {_describe_weights(preset)}".strip()
 
 
-def _about_weights(preset: Preset) -> str:
-    """A sentence on the network, its initial weights, and any further training."""
+def _describe_weights(preset: Preset) -> str:
+    """Describe the network, its initial weights, and any further training in a sentence."""
     network, file = preset.network, Path(preset.network.weights).name
-    if network.architecture == BROUGHT:
+    if network.architecture == KERAS_FILE:
         start = f"The network was trained elsewhere ({file})"
     elif network.weights == "none":
         start = f"The network, {network.architecture}, was trained from random weights"
-    elif network.of_a_run:
+    elif network.has_run_weights:
         start = f"The network, {network.architecture}, has the weights of another litelens run ({file})"
     elif network.weights == "imagenet":
         start = f"The network, {network.architecture}, was pretrained on ImageNet"
@@ -130,31 +130,36 @@ def _about_weights(preset: Preset) -> str:
 
 
 def read_history(run: Run) -> list[dict[str, float]]:
-    """The epochs that `fit` wrote, as plain numbers."""
+    """Read the measurements of each epoch, which `fit` wrote, as numbers."""
     with run.history.open(newline="") as file:
         rows = list(csv.DictReader(file))
     counts = ("phase", "epoch")
     return [{name: int(value) if name in counts else float(value) for name, value in row.items()} for row in rows]
 
 
-def _network(preset: Preset) -> dict[str, str]:
-    """The network, with a file's name but not where it lay."""
-    return dataclasses.asdict(preset.network) | {"weights": Path(preset.network.weights).name}
+def _network(preset: Preset) -> dict[str, Any]:
+    """Return the network's settings, with the name of the weights file but not its path."""
+    return msgspec.structs.asdict(preset.network) | {"weights": Path(preset.network.weights).name}
 
 
 def _recipe(preset: Preset) -> dict[str, Any]:
-    """The recipe, with the teacher's name but not where it lay."""
-    recipe = dataclasses.asdict(preset.recipe)
+    """Return the recipe, with the name of the teacher but not its path."""
+    recipe: dict[str, Any] = msgspec.to_builtins(preset.recipe)
     recipe["teacher"]["source"] = Path(preset.recipe.teacher.source).name
     return recipe
 
 
 def _origin(preset: Preset) -> dict[str, Any] | None:
-    found = origin(preset.network)
-    return dataclasses.asdict(found) if found else None
+    origin = find_origin(preset.network.architecture) if preset.network.weights == "imagenet" else None
+    return dataclasses.asdict(origin) if origin else None
+
+
+def _confidence(preset: Preset, metrics: Metrics) -> dict[str, Any] | None:
+    """Return the preset's temperature and threshold if there were no labelled images to fit them to."""
+    return msgspec.structs.asdict(preset.confidence) if metrics.int8_top1 is None else None
 
 
 def _distribution(dataset: Dataset) -> dict[str, list[int]]:
-    """How many images of each class there are in each split."""
+    """Count the images of each class in each split."""
     splits = {"train": dataset.train, "validation": dataset.validation, "test": dataset.test}
     return {name: np.bincount(s.classes, minlength=len(dataset.labels)).tolist() for name, s in splits.items()}

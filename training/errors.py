@@ -1,4 +1,4 @@
-"""What can go wrong in training, for whoever calls it to tell apart.
+"""Errors that training raises on purpose.
 
 TrainingError
 ├── PresetError
@@ -13,19 +13,23 @@ TrainingError
 
 
 class TrainingError(Exception):
-    """The message is a sentence that names what is wrong and says what to do."""
+    """Base class. The message is a sentence that says what is wrong and what to do."""
 
 
 class PresetError(TrainingError):
-    """A preset is missing or says something that cannot be."""
+    """A preset does not exist, or one of its fields is invalid."""
 
 
 class DatasetError(TrainingError):
-    """The images cannot be had or do not fit the preset."""
+    """Images are missing or unreadable, or do not suit the preset."""
 
 
 class NetworkError(TrainingError):
-    """The network cannot be built, or its weights cannot be had."""
+    """The network cannot be built, or its weights cannot be loaded."""
+
+
+class TeacherError(TrainingError):
+    """The teacher of a distillation cannot be loaded, or lacks some of the classes."""
 
 
 class FitError(TrainingError):
@@ -33,16 +37,18 @@ class FitError(TrainingError):
 
 
 class QuantizationError(TrainingError):
-    """The network could not be made into a model of integers only."""
+    """The network could not be converted into a model with integer tensors only."""
 
 
 class GateError(TrainingError):
-    """The model is not fit to be published."""
+    """The model does not meet the conditions for publishing."""
 
 
 class RunError(TrainingError):
-    """A run's folder does not hold what a step needs."""
+    """A run's folder lacks a file that a step needs, or belongs to another run."""
 
 
-class TeacherError(TrainingError):
-    """The teacher of a distillation cannot be loaded, or does not know all classes."""
+def first_line(error: Exception) -> str:
+    """Return the first line of a library's error message, without the details that follow; its type if it is empty."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip().rstrip(".:") if lines else type(error).__name__

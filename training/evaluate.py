@@ -1,4 +1,4 @@
-"""Evaluation: how good the fp32 network and the int8 model are, the latter measured through the code that serves."""
+"""The step evaluate: measure the fp32 network and the int8 model, the latter with the serving code."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from litelens.bundle import Bundle
-from litelens.classifier import Classifier, Options, softmax
+from litelens.core.bundle import Bundle
+from litelens.core.classifier import Classifier, Options, softmax
 from training.dataset import Dataset, Split
 from training.errors import DatasetError
 from training.metrics import (
@@ -28,12 +28,12 @@ from training.quantize import unpublished_bundle
 from training.run import Metrics, Run
 
 TOP = 5
-_AT_ONCE = 64
+_BATCH = 64
 
 
 @dataclass(frozen=True)
-class Answers:
-    """Each image's classes, int64 `(n, classes)`, best first, and their confidences in that order, float64."""
+class Predictions:
+    """The classes of each image, int64 `(n, classes)`, best first, and their confidences in that order, float64."""
 
     ranking: NDArray[np.int64]
     confidences: NDArray[np.float64]
@@ -50,13 +50,13 @@ class Answers:
         confidence: NDArray[np.float64] = self.confidences[:, 0]
         return confidence
 
-    def right(self, truth: NDArray[np.int64], within: int = 1) -> NDArray[np.bool_]:
-        """Whether each image's true class is among its best few."""
-        right: NDArray[np.bool_] = (self.ranking[:, :within] == truth[:, np.newaxis]).any(axis=1)
-        return right
+    def correct(self, truth: NDArray[np.int64], within: int = 1) -> NDArray[np.bool_]:
+        """Return True for each image whose true class is among the `within` best ones."""
+        correct: NDArray[np.bool_] = (self.ranking[:, :within] == truth[:, np.newaxis]).any(axis=1)
+        return correct
 
     def logits(self) -> NDArray[np.float64]:
-        """Scores by class index, of which the confidences are the softmax."""
+        """Compute logits by class index, whose softmax are the confidences."""
         scores = np.empty_like(self.confidences)
         np.put_along_axis(scores, self.ranking, np.log(self.confidences.clip(1e-30)), axis=1)
         return scores
@@ -64,7 +64,7 @@ class Answers:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The figures, and what they are made of: per class, between classes, and by confidence, of the test split.
+    """All measurements: the metrics, and on the test split figures by class, pair of classes and confidence.
 
     `duplicates` names the test images that were left out because they also occur for training or validation.
     """
@@ -78,82 +78,84 @@ class Evaluation:
     coverage: list[dict[str, float]]
 
     def document(self) -> dict[str, Any]:
-        """All of it as JSON values."""
+        """Convert all fields into JSON values."""
         return {**dataclasses.asdict(self), "confusion": self.confusion.tolist()}
 
 
 def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
-    """Measure both on the test split, and choose temperature and threshold on the validation split.
+    """Measure network and int8 model on the test split; choose temperature and threshold on the validation split.
 
-    Of images whose classes are unknown only the agreement of the two can be measured.
+    Without labelled images, only the agreement of the two is measured. Raises DatasetError if no test image is left
+    after the removal of duplicates.
     """
     if not dataset.labelled:
-        return _agreement_alone(run, network, dataset)
-    test, duplicates = without_duplicates(dataset.test, dataset.train, dataset.validation)
+        return _evaluate_unlabelled(run, network, dataset)
+    test, duplicates = remove_duplicates(dataset.test, dataset.train, dataset.validation)
     if not len(test):
-        raise DatasetError("every test image also occurs for training or validation; give others to test on")
-    bundle = bundle_of(run)
+        raise DatasetError("every test image also occurs for training or validation; give other test images")
+    bundle = load_run_bundle(run)
     uncalibrated = Classifier(bundle, LIMITS, threads=1)
-    temperature = best_temperature(serve(uncalibrated, dataset.validation).logits(), dataset.validation.classes)
+    uncalibrated_logits = classify_split(uncalibrated, dataset.validation).logits()
+    temperature = best_temperature(uncalibrated_logits, dataset.validation.classes)
     calibrated = Classifier(dataclasses.replace(bundle, temperature=temperature), LIMITS, threads=1)
 
-    validation = serve(calibrated, dataset.validation)
-    validation_right = validation.right(dataset.validation.classes)
-    threshold = threshold_for(validation.confidence, validation_right, run.preset.answered_accuracy)
+    validation = classify_split(calibrated, dataset.validation)
+    validation_correct = validation.correct(dataset.validation.classes)
+    threshold = choose_threshold(validation.confidence, validation_correct, run.preset.answered_accuracy)
     answered = validation.confidence >= threshold
 
     truth = test.classes
-    fp32 = _ranking(network, test, run.preset)
-    served = serve(calibrated, test)
-    right = served.right(truth)
-    by_openvino = _by_openvino(calibrated.bundle, test)
-    uncalibrated_confidence = softmax((served.logits() * temperature).astype(np.float32)).max(axis=1)
-    confusion = confusion_matrix(truth, served.best, len(run.labels))
+    fp32 = _rank_with_network(network, test, run.preset)
+    int8 = classify_split(calibrated, test)
+    correct = int8.correct(truth)
+    openvino = _classify_with_openvino(calibrated.bundle, test)
+    uncalibrated_confidence = softmax((int8.logits() * temperature).astype(np.float32)).max(axis=1)
+    confusion = confusion_matrix(truth, int8.best, len(run.labels))
     metrics = Metrics(
         test_images=len(test),
         test_duplicates=len(duplicates),
         fp32_top1=float((fp32[:, 0] == truth).mean()),
         fp32_top5=float((fp32[:, :TOP] == truth[:, np.newaxis]).any(axis=1).mean()),
-        int8_top1=float(right.mean()),
-        int8_top5=float(served.right(truth, within=TOP).mean()),
-        int8_group_top1=_group_accuracy(run, truth, served.best),
-        agreement=float((served.best == fp32[:, 0]).mean()),
-        openvino_top1=None if by_openvino is None else float(by_openvino.right(truth).mean()),
-        openvino_agreement=None if by_openvino is None else float((by_openvino.best == served.best).mean()),
-        calibration_error_uncalibrated=calibration_error(uncalibrated_confidence, right),
-        calibration_error=calibration_error(served.confidence, right),
+        int8_top1=float(correct.mean()),
+        int8_top5=float(int8.correct(truth, within=TOP).mean()),
+        int8_group_top1=_group_accuracy(run, truth, int8.best),
+        agreement=float((int8.best == fp32[:, 0]).mean()),
+        openvino_top1=None if openvino is None else float(openvino.correct(truth).mean()),
+        openvino_agreement=None if openvino is None else float((openvino.best == int8.best).mean()),
+        calibration_error_uncalibrated=calibration_error(uncalibrated_confidence, correct),
+        calibration_error=calibration_error(int8.confidence, correct),
         validation_images=len(dataset.validation),
         temperature=temperature,
         threshold=threshold,
         answered_share=float(answered.mean()),
-        answered_accuracy=float(validation_right[answered].mean()),
+        answered_accuracy=float(validation_correct[answered].mean()),
     )
     return Evaluation(
         metrics=metrics,
         duplicates=duplicates,
         classes=class_scores(confusion, run.labels),
         confusion=confusion,
-        reliability=reliability(served.confidence, right),
-        reliability_uncalibrated=reliability(uncalibrated_confidence, right),
-        coverage=coverage_curve(served.confidence, right),
+        reliability=reliability(int8.confidence, correct),
+        reliability_uncalibrated=reliability(uncalibrated_confidence, correct),
+        coverage=coverage_curve(int8.confidence, correct),
     )
 
 
-def serve(classifier: Classifier, split: Split) -> Answers:
-    """What the classifier says of each image, sent as the file that a client would send."""
-    everything = Options(top_k=len(classifier.bundle.labels))
+def classify_split(classifier: Classifier, split: Split) -> Predictions:
+    """Classify each image with the serving code, from the file that a client would send."""
+    all_classes = Options(top_k=len(classifier.bundle.labels))
     files = (split.images.encoded(i) for i in range(len(split)))
-    shape = (len(split), everything.top_k)
-    answers = Answers(np.zeros(shape, np.int64), np.zeros(shape))
-    for row, data in enumerate(progress(files, len(split), "Classifying as serving does")):
-        candidates = classifier.classify(data, everything).candidates
-        answers.ranking[row] = [candidate.index for candidate in candidates]
-        answers.confidences[row] = [candidate.confidence for candidate in candidates]
-    return answers
+    shape = (len(split), all_classes.top_k)
+    predictions = Predictions(np.zeros(shape, np.int64), np.zeros(shape))
+    for row, data in enumerate(progress(files, len(split), "Classifying in int8")):
+        candidates = classifier.classify(data, all_classes).candidates
+        predictions.ranking[row] = [candidate.index for candidate in candidates]
+        predictions.confidences[row] = [candidate.confidence for candidate in candidates]
+    return predictions
 
 
-def without_duplicates(split: Split, *others: Split) -> tuple[Split, tuple[str, ...]]:
-    """The split without the images whose pixels also occur in the others, and the names of those."""
+def remove_duplicates(split: Split, *others: Split) -> tuple[Split, tuple[str, ...]]:
+    """Return the split without images whose pixels also occur in other splits, and the names of those images."""
     seen = {digest for other in others for digest in other.images.digests}
     repeated = np.array([digest in seen for digest in split.images.digests], bool)
     return split.take(np.flatnonzero(~repeated)), tuple(
@@ -161,35 +163,33 @@ def without_duplicates(split: Split, *others: Split) -> tuple[Split, tuple[str, 
     )
 
 
-def bundle_of(run: Run, temperature: float = 1.0, threshold: float = 0.0) -> Bundle:
-    """The run's model as serving would load it, before there is a manifest."""
-    bundle = unpublished_bundle(run.folder, run.labels, run.preset.preprocessing)
-    return dataclasses.replace(bundle, temperature=temperature, threshold=threshold)
+def load_run_bundle(run: Run, temperature: float = 1.0, threshold: float = 0.0) -> Bundle:
+    """Load the run's int8 model as a bundle that the serving code can use."""
+    return unpublished_bundle(run.folder, run.labels, run.preset.preprocessing, temperature, threshold)
 
 
-def threshold_for(confidence: NDArray[np.float64], right: NDArray[np.bool_], accuracy: float) -> float:
-    """The lowest confidence at and above which the share of right answers reaches `accuracy`.
+def choose_threshold(confidence: NDArray[np.float64], correct: NDArray[np.bool_], accuracy: float) -> float:
+    """Return the lowest threshold such that predictions with at least this confidence reach the accuracy.
 
-    When no threshold reaches it, the one that comes nearest, and of several such the lowest.
+    If no threshold reaches it, return the lowest of those that come nearest.
     """
     order = np.argsort(-confidence, kind="stable")
-    reached = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    # Answers of equal confidence are above a threshold together, so that only the last of them is a candidate.
+    reached = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
+    # Predictions of equal confidence reach a threshold together, so that only the last of them is a candidate.
     is_last = np.append(np.diff(confidence[order]) < 0, True)
     candidates = np.flatnonzero(is_last)
-    good = candidates[reached[candidates] >= accuracy]
-    if not len(good):
-        nearest = reached[candidates].max()
-        good = candidates[reached[candidates] == nearest]
-    return float(confidence[order][good[-1]])
+    sufficient = candidates[reached[candidates] >= accuracy]
+    if not len(sufficient):
+        sufficient = candidates[reached[candidates] == reached[candidates].max()]
+    return float(confidence[order][sufficient[-1]])
 
 
-def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
+def _evaluate_unlabelled(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
     confidence = run.preset.confidence
-    bundle = bundle_of(run, confidence.temperature, confidence.threshold)
-    served = serve(Classifier(bundle, LIMITS, threads=1), dataset.test)
-    fp32 = _ranking(network, dataset.test, run.preset)
-    by_openvino = _by_openvino(bundle, dataset.test)
+    bundle = load_run_bundle(run, confidence.temperature, confidence.threshold)
+    int8 = classify_split(Classifier(bundle, LIMITS, threads=1), dataset.test)
+    fp32 = _rank_with_network(network, dataset.test, run.preset)
+    openvino = _classify_with_openvino(bundle, dataset.test)
     metrics = Metrics(
         test_images=len(dataset.test),
         test_duplicates=0,
@@ -198,15 +198,15 @@ def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evalua
         int8_top1=None,
         int8_top5=None,
         int8_group_top1=None,
-        agreement=float((served.best == fp32[:, 0]).mean()),
+        agreement=float((int8.best == fp32[:, 0]).mean()),
         openvino_top1=None,
-        openvino_agreement=None if by_openvino is None else float((by_openvino.best == served.best).mean()),
+        openvino_agreement=None if openvino is None else float((openvino.best == int8.best).mean()),
         calibration_error_uncalibrated=None,
         calibration_error=None,
         validation_images=0,
         temperature=confidence.temperature,
         threshold=confidence.threshold,
-        answered_share=float((served.confidence >= confidence.threshold).mean()),
+        answered_share=float((int8.confidence >= confidence.threshold).mean()),
         answered_accuracy=None,
     )
     return Evaluation(
@@ -220,25 +220,25 @@ def _agreement_alone(run: Run, network: keras.Model, dataset: Dataset) -> Evalua
     )
 
 
-def _by_openvino(bundle: Bundle, split: Split) -> Answers | None:
-    """What the same bundle says of each image by OpenVINO, which models of 8-bit weights are not for."""
+def _classify_with_openvino(bundle: Bundle, split: Split) -> Predictions | None:
+    """Classify each image with OpenVINO; None for models of 8-bit weights, which OpenVINO does not run."""
     if bundle.weight_bits != 7:
         return None
-    return serve(Classifier(bundle, LIMITS, threads=1, engine="openvino"), split)
+    return classify_split(Classifier(bundle, LIMITS, threads=1, engine="openvino"), split)
 
 
-def _ranking(network: keras.Model, split: Split, preset: Preset) -> NDArray[np.int64]:
-    """The network's classes for each image, best first, int64 `(n, classes)`."""
+def _rank_with_network(network: keras.Model, split: Split, preset: Preset) -> NDArray[np.int64]:
+    """Return the network's classes for each image, best first, int64 `(n, classes)`."""
     parts = []
-    starts = range(0, len(split), _AT_ONCE)
+    starts = range(0, len(split), _BATCH)
     for start in progress(starts, len(starts), "Classifying in fp32, batches"):
-        pixels = split.images.pixels(range(start, min(start + _AT_ONCE, len(split))))
-        parts.append(network.predict_on_batch(preset.preprocessing.normalized(pixels))["logits"])
+        pixels = split.images.pixels(range(start, min(start + _BATCH, len(split))))
+        parts.append(network.predict_on_batch(preset.preprocessing.normalize(pixels))["logits"])
     return np.argsort(-np.concatenate(parts), axis=1, kind="stable")
 
 
 def _group_accuracy(run: Run, truth: NDArray[np.int64], best: NDArray[np.int64]) -> float | None:
-    """How often the best class is of the true class's coarse group."""
+    """Return the share of images whose best class is in the true class's coarse group; None without groups."""
     groups = run.preset.label_groups()
     if not groups:
         return None

@@ -1,4 +1,4 @@
-"""Test images to look at in the report: some that the model gets right, some wrong, some that it is uncertain of."""
+"""Example test images for the report: some classified correctly, some wrongly, and some as uncertain."""
 
 from io import BytesIO
 
@@ -6,35 +6,35 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from litelens.classifier import Classifier, Options, Prediction
+from litelens.core.classifier import Classifier, Options, Prediction
 from training.dataset import Dataset
-from training.evaluate import bundle_of
+from training.evaluate import load_run_bundle
 from training.photos import LIMITS
 from training.report import Example, Kind
 from training.run import Metrics, Run
 
-_OF_EACH = 6
-_LOOKED_AT = 400
-_ANSWERS = 3
+_PER_KIND = 6
+_MAX_CLASSIFIED = 400
+_MAX_PREDICTIONS = 3
 
 
 def choose_examples(run: Run, metrics: Metrics, dataset: Dataset) -> tuple[Example, ...]:
-    """Up to six of each kind among test images that the recipe's seed draws, so that none is picked for its looks."""
-    bundle = bundle_of(run, metrics.temperature, metrics.threshold)
+    """Choose up to six examples of each kind from test images in a random order, so that the choice is not biased."""
+    bundle = load_run_bundle(run, metrics.temperature, metrics.threshold)
     classifier = Classifier(bundle, LIMITS, threads=1)
-    order = np.random.default_rng(run.preset.recipe.seed).permutation(len(dataset.test))[:_LOOKED_AT]
+    order = np.random.default_rng(run.preset.recipe.seed).permutation(len(dataset.test))[:_MAX_CLASSIFIED]
     chosen: dict[Kind, list[Example]] = {"right": [], "wrong": [], "uncertain": []}
     for index in order:
         prediction = classifier.classify(
-            dataset.test.images.encoded(index), Options(top_k=min(_ANSWERS, len(run.labels)))
+            dataset.test.images.encoded(index), Options(top_k=min(_MAX_PREDICTIONS, len(run.labels)))
         )
         truth = run.labels[dataset.test.classes[index]]
         kind = _kind(prediction, truth)
-        if len(chosen[kind]) < _OF_EACH:
+        if len(chosen[kind]) < _PER_KIND:
             pixels = dataset.test.images.pixels([index])[0]
             heat_map = classifier.heat_map(pixels, prediction.candidates[0].index)
             chosen[kind].append(_example(kind, pixels, heat_map, truth, prediction))
-        if all(len(examples) == _OF_EACH for examples in chosen.values()):
+        if all(len(examples) == _PER_KIND for examples in chosen.values()):
             break
     return tuple(example for examples in chosen.values() for example in examples)
 
@@ -55,5 +55,5 @@ def _example(
         image=file.getvalue(),
         heat_map=None if heat_map is None else heat_map.astype(np.float64),
         truth=truth,
-        answers=tuple((candidate.label, candidate.confidence) for candidate in prediction.candidates),
+        predictions=tuple((candidate.label, candidate.confidence) for candidate in prediction.candidates),
     )

@@ -1,4 +1,4 @@
-"""Fitting: from a data set to the weights of the network, in a run's folder."""
+"""The step fit: train the network on a data set and write its weights to the run's folder."""
 
 import csv
 import dataclasses
@@ -16,48 +16,48 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from litelens.native_logs import hide_native_logs
-from training.assemble import build_network
+from litelens.core.native_logs import hide_native_logs
 from training.batches import Batches, all_batches, class_weights, training_batches
 from training.checkpoint import (
     Epoch,
     best_epoch,
-    checkpoint_in,
     clear_checkpoint,
     load_checkpoint,
-    restore,
+    locate_checkpoint,
+    restore_weights,
     save_checkpoint,
 )
 from training.dataset import Dataset
 from training.devices import (
-    arrange_optimizer,
-    possible_precision,
-    possible_steps_per_execution,
-    prepare_memory,
+    align_optimizer,
+    keep_freed_memory,
+    supported_precision,
+    supported_steps_per_execution,
     use_all_devices,
 )
 from training.errors import FitError
-from training.network import is_head
+from training.head import is_head
+from training.network import build_network
 from training.preset import Phase, Preset, Recipe
-from training.progress import in_words
-from training.run import FitFacts, Run, discard, write_json, write_whole
-from training.teacher import Lessons, take_lessons
-from training.trainee import Trainee
+from training.progress import format_duration
+from training.run import FitSummary, Run, discard, write_file, write_json
+from training.teacher import SoftLabels, compute_soft_labels
+from training.training_model import TrainingModel
 
-# The time of a training step as a multiple of a forward pass, when all layers are trained and when only the head is.
-_STEP_OF_ALL, _STEP_OF_HEAD = 3.5, 1.2
+# The duration of a training step as a multiple of a forward pass, if all layers are trained or only the head.
+_ALL_STEP_FACTOR, _HEAD_STEP_FACTOR = 3.5, 1.2
 _TIMED_BATCHES = 2
 
-# About what writing a checkpoint and the history takes.
+# The approximate duration of writing a checkpoint and the history.
 _EPOCH_SECONDS = 0.8
 
 
-def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
-    """Fit the network, phase by phase, and write its weights and what happened; what later steps wrote is removed.
+def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitSummary:
+    """Fit the network, phase by phase, and write its weights and a summary; remove the files of later steps.
 
-    With `resume` it goes on after the last whole epoch of a fit that was interrupted, as if it had not been.
-    Raises FitError when there is such a one and `resume` is not given, when its checkpoint is damaged, or when the
-    loss stops being a number.
+    With `resume`, an interrupted fit continues after its last complete epoch, with the same result as without the
+    interruption. Raises FitError if there is an interrupted fit and `resume` is false, if its checkpoint is damaged, or
+    if the loss is no longer a finite number.
     """
     recipe = run.preset.recipe
     checkpoint = load_checkpoint(run.checkpoint)
@@ -65,17 +65,17 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
     if history and not resume:
         raise FitError(
             f"{run.folder} holds a fit that was interrupted after epoch {history[-1].epoch} of phase "
-            f"{history[-1].phase}: go on with --resume, or remove {run.checkpoint} to begin anew"
+            f"{history[-1].phase}: add --resume to continue, or remove {run.checkpoint} to start again"
         )
     devices = use_all_devices(_batch_size(recipe, dataset))
-    prepare_memory()
-    lessons = take_lessons(run.preset, dataset.labels, dataset.train, run.lessons)
-    # After the teacher: loading one draws random numbers, but it is not loaded if its answers are stored already.
+    keep_freed_memory()
+    soft_labels = compute_soft_labels(run.preset, dataset.labels, dataset.train, run.soft_labels)
+    # Seeded after the teacher, because loading one draws random numbers, and it is loaded only if logits are missing.
     keras.utils.set_random_seed(recipe.seed)
-    classes, precision = len(dataset.labels), possible_precision(recipe.precision)
-    network = build_network(run.preset, classes, precision)
-    # Only now, as a teacher or weights that cannot be loaded are no reason to lose what an earlier fit has left.
-    discard(run.fit_facts, run.weights, run.model, run.candidates, run.metrics, run.report)
+    classes, precision = len(dataset.labels), supported_precision(recipe.precision)
+    network = build_network(run.preset.network, run.preset.preprocessing, classes, precision)
+    # Not before: if the teacher or the weights cannot be loaded, the results of an earlier fit are kept.
+    discard(run.fit_summary, run.weights, run.model, run.candidates, run.metrics, run.report)
     if history:
         _write_csv(run, history)
     else:
@@ -83,19 +83,19 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
     started = time.monotonic()
     first = history[-1].phase if history else 1
     for number in range(first, len(recipe.phases) + 1):
-        network = _with_stem_of(network, run.preset, number, classes, precision)
-        trainee = compile_trainee(network, run.preset, number, dataset)
+        network = _change_stem_stride(network, run.preset, number, classes, precision)
+        model = compile_model(network, run.preset, number, dataset)
         if checkpoint and number == first:
-            restore(trainee, checkpoint.last)
+            restore_weights(model, checkpoint.last)
         elif number == first:
-            _print_duration(trainee, recipe, dataset)
-        history = _fit_phase(run, trainee, number, dataset, history, devices, lessons)
+            _print_estimate(model, recipe, dataset)
+        history = _fit_phase(run, model, number, dataset, history, devices, soft_labels)
     if not history:
-        raise FitError("this preset has no phases: there is nothing to fit, its network is taken as it is")
+        raise FitError("this preset has no phases: there is nothing to fit")
     seconds = round(time.monotonic() - started)
-    _save_whole(network, run.weights)
+    _save_weights(network, run.weights)
     kept = best_epoch(history) if recipe.patience else history[-1]
-    facts = FitFacts(
+    summary = FitSummary(
         images=len(dataset.train),
         epochs=len(history),
         last_sitting_seconds=seconds,
@@ -104,114 +104,118 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitFacts:
         keras=keras.__version__,
         processor=f"{os.cpu_count()} cores, {platform.machine()}",
     )
-    write_json(run.fit_facts, dataclasses.asdict(facts))
+    write_json(run.fit_summary, dataclasses.asdict(summary))
     clear_checkpoint(run.checkpoint)
-    return facts
+    return summary
 
 
-def _print_duration(trainee: Trainee, recipe: Recipe, dataset: Dataset) -> None:
-    """Print how long the fit takes, from the time that reading and evaluating a few batches takes."""
+def _print_estimate(model: TrainingModel, recipe: Recipe, dataset: Dataset) -> None:
+    """Estimate the duration of the fit by reading and evaluating a few batches, and print it."""
     steps, size = _steps_per_epoch(recipe, dataset), _batch_size(recipe, dataset)
     few = dataset.train.take(np.arange(min(_TIMED_BATCHES, steps) * size))
     batches = all_batches(few, len(dataset.labels), size)
-    # The first time it is compiled.
-    trainee.evaluate(batches, verbose=0)
+    # The first call compiles the model.
+    model.evaluate(batches, verbose=0)
     started = time.monotonic()
-    trainee.evaluate(batches, verbose=0)
+    model.evaluate(batches, verbose=0)
     forward = (time.monotonic() - started) / len(batches)
     seconds, epochs = 0.0, 0
     for phase in recipe.phases:
-        count = phase.epochs_of(steps)
-        step = forward * (_STEP_OF_ALL if phase.trains == "all" else _STEP_OF_HEAD)
+        count = phase.count_epochs(steps)
+        step = forward * (_ALL_STEP_FACTOR if phase.trains == "all" else _HEAD_STEP_FACTOR)
         seconds += count * (steps * step + len(dataset.validation) / size * forward + _EPOCH_SECONDS)
         epochs += count
     most = "at most " if recipe.patience else ""
-    in_all = f"{epochs} epochs takes" if epochs > 1 else "one epoch takes"
-    print(f"Fitting {most}{in_all} {most}about {in_words(seconds)} on this machine.", flush=True)
+    total = f"{epochs} epochs takes" if epochs > 1 else "one epoch takes"
+    print(f"Fitting {most}{total} {most}about {format_duration(seconds)} on this machine.", flush=True)
 
 
-def _with_stem_of(network: keras.Model, preset: Preset, number: int, classes: int, precision: str) -> keras.Model:
-    """The network with the stem stride of that phase; the same object if no phase changes the stride."""
+def _change_stem_stride(network: keras.Model, preset: Preset, number: int, classes: int, precision: str) -> keras.Model:
+    """Return the network with the stem stride of that phase; the same object if no phase changes the stride."""
     phases = preset.recipe.phases
     if not any(phase.stem_stride for phase in phases):
         return network
-    changed = build_network(preset, classes, precision, pretrained=False, stem_stride=phases[number - 1].stem_stride)
+    stride = phases[number - 1].stem_stride
+    changed = build_network(
+        preset.network, preset.preprocessing, classes, precision, pretrained=False, stem_stride=stride
+    )
     changed.set_weights(network.get_weights())
     return changed
 
 
 def _fit_phase(
     run: Run,
-    trainee: Trainee,
+    model: TrainingModel,
     number: int,
     dataset: Dataset,
     history: tuple[Epoch, ...],
     devices: int,
-    lessons: Lessons | None,
+    soft_labels: SoftLabels | None,
 ) -> tuple[Epoch, ...]:
-    """Fit what is left of the phase; the network then has the weights of its last epoch, or with patience its best.
+    """Fit the remaining epochs of a phase, and return the history with them.
 
-    Gives the history with the phase's epochs.
+    The network then has the weights of the phase's last epoch, or with patience those of its best.
     """
     recipe = run.preset.recipe
     phase = recipe.phases[number - 1]
     size, classes = _batch_size(recipe, dataset), len(dataset.labels)
     validation = all_batches(dataset.validation, classes, size, devices)
     done = sum(epoch.phase == number for epoch in history)
-    for epoch in range(done + 1, phase.epochs_of(_steps_per_epoch(recipe, dataset)) + 1):
+    for epoch in range(done + 1, phase.count_epochs(_steps_per_epoch(recipe, dataset)) + 1):
         if epoch > 1 and _has_stalled(history, recipe.patience):
             break
         seed = _seed(recipe.seed, number, epoch)
-        trainee.reseed(seed)
-        batches = training_batches(dataset.train, classes, size, seed, recipe.augmentation, lessons, len(history) + 1)
-        history = (*history, _fit_epoch(run, trainee, number, epoch, batches, validation))
-        save_checkpoint(run.checkpoint, trainee, history)
+        model.reseed(seed)
+        total = len(history) + 1
+        batches = training_batches(dataset.train, classes, size, seed, recipe.augmentation, soft_labels, total)
+        history = (*history, _fit_epoch(run, model, number, epoch, batches, validation))
+        save_checkpoint(run.checkpoint, model, history)
         _write_csv(run, history)
         _write_tensorboard(run, history)
     if recipe.patience:
-        restore(trainee, checkpoint_in(run.checkpoint, history).best)
+        restore_weights(model, locate_checkpoint(run.checkpoint, history).best)
     return history
 
 
-def _fit_epoch(run: Run, trainee: Trainee, number: int, epoch: int, batches: Batches, validation: Batches) -> Epoch:
+def _fit_epoch(run: Run, model: TrainingModel, number: int, epoch: int, batches: Batches, validation: Batches) -> Epoch:
     phase = run.preset.recipe.phases[number - 1]
     try:
-        fitted = trainee.fit(
+        result = model.fit(
             batches,
             validation_data=validation,
             initial_epoch=epoch - 1,
-            epochs=phase.epochs_of(len(batches)),
-            callbacks=[_OneEpoch(), keras.callbacks.TerminateOnNaN()],
+            epochs=phase.count_epochs(len(batches)),
+            callbacks=[_StopAfterEpoch(), keras.callbacks.TerminateOnNaN()],
             verbose=1 if sys.stdout.isatty() else 2,
         )
     except Exception as error:
         raise batches.error or validation.error or error from None
-    logs = {name: float(values[-1]) for name, values in fitted.history.items()}
+    logs = {name: float(values[-1]) for name, values in result.history.items()}
     if not all(math.isfinite(value) for value in logs.values()):
         raise FitError(
-            f"the loss stopped being a number in epoch {epoch} of phase {number}; lower "
-            f"recipe.phases.{number - 1}.learning_rate and fit anew, with another --run"
+            f"the loss became infinite or undefined in epoch {epoch} of phase {number}; lower "
+            f"recipe.phases.{number - 1}.learning_rate and fit again, with another --run"
         )
-    rate = float(keras.ops.convert_to_numpy(trainee.optimizer.learning_rate))
+    rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
     logs = {name: logs[name] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
     return Epoch(phase=number, epoch=epoch, **logs, learning_rate=rate)
 
 
-class _OneEpoch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends `fit` after an epoch, so that each begins from its own seed and is counted as one of all."""
+class _StopAfterEpoch(keras.callbacks.Callback):  # type: ignore[misc]
+    """Ends `fit` after one epoch, so that each epoch starts from its own seed."""
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         self.model.stop_training = True
 
 
-def compile_trainee(network: keras.Model, preset: Preset, number: int, dataset: Dataset) -> Trainee:
-    """The network made ready for a phase: frozen where the phase says so, compiled and built."""
+def compile_model(network: keras.Model, preset: Preset, number: int, dataset: Dataset) -> TrainingModel:
+    """Create the model for a phase, counted from 1: freeze the layers that it does not train, compile and build."""
     recipe, phase = preset.recipe, preset.recipe.phases[number - 1]
-    for layer in _layers(network):
+    for layer in _all_layers(network):
         frozen_normalization = phase.freeze_normalization and isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = (phase.trains == "all" or is_head(layer)) and not frozen_normalization
     classes = len(dataset.labels)
-    trainee = Trainee(
+    model = TrainingModel(
         network,
         preset.preprocessing,
         recipe.augmentation,
@@ -221,32 +225,35 @@ def compile_trainee(network: keras.Model, preset: Preset, number: int, dataset: 
         class_weights=class_weights(dataset.train, classes) if recipe.class_weights else np.ones(classes, np.float32),
     )
     steps = _steps_per_epoch(recipe, dataset)
-    at_once = possible_steps_per_execution(recipe.steps_per_execution)
-    trainee.compile(optimizer=_optimizer(recipe, phase, steps), steps_per_execution=at_once)
+    steps_per_execution = supported_steps_per_execution(recipe.steps_per_execution)
+    model.compile(optimizer=_create_optimizer(recipe, phase, steps), steps_per_execution=steps_per_execution)
     (example,) = all_batches(dataset.validation, classes, 1)[0]
-    trainee(example)
-    if not trainee.trainable_variables:
-        raise FitError(f"phase {number} trains the head alone, but the network has none of its own; train all of it")
-    trainee.optimizer.build(trainee.trainable_variables)
-    arrange_optimizer(trainee.optimizer)
-    return trainee
+    model(example)
+    if not model.trainable_variables:
+        raise FitError(
+            f"phase {number} trains only the head, but the network has no separate head; set "
+            f"recipe.phases.{number - 1}.trains=all"
+        )
+    model.optimizer.build(model.trainable_variables)
+    align_optimizer(model.optimizer)
+    return model
 
 
-def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+def _all_layers(model: keras.Model) -> Iterator[keras.Layer]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _layers(layer)
+            yield from _all_layers(layer)
         else:
             yield layer
 
 
-def _optimizer(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+def _create_optimizer(recipe: Recipe, phase: Phase, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     warmup_steps = round(phase.warmup_epochs * steps_per_epoch)
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else phase.learning_rate,
         warmup_target=phase.learning_rate if warmup_steps else None,
         warmup_steps=warmup_steps,
-        decay_steps=phase.epochs_of(steps_per_epoch) * steps_per_epoch - warmup_steps,
+        decay_steps=phase.count_epochs(steps_per_epoch) * steps_per_epoch - warmup_steps,
         alpha=phase.final_learning_rate / phase.learning_rate,
     )
     if phase.optimizer == "adam":
@@ -280,11 +287,11 @@ def _write_csv(run: Run, history: tuple[Epoch, ...]) -> None:
     writer = csv.DictWriter(text, [field.name for field in dataclasses.fields(Epoch)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(dataclasses.asdict(epoch) for epoch in history)
-    write_whole(run.history, text.getvalue().encode())
+    write_file(run.history, text.getvalue().encode())
 
 
 def _write_tensorboard(run: Run, history: tuple[Epoch, ...]) -> None:
-    """Log the last epoch where TensorBoard is installed, which writes by TensorFlow."""
+    """Log the last epoch for TensorBoard, if it is installed."""
     if not importlib.util.find_spec("tensorboard"):
         return
     # On Keras' other backends this is TensorFlow's first import, which prints log lines.
@@ -292,7 +299,7 @@ def _write_tensorboard(run: Run, history: tuple[Epoch, ...]) -> None:
         import tensorflow as tf
 
     if keras.config.backend() != "tensorflow":
-        # The accelerator's memory is the other backend's.
+        # The accelerator's memory is left to the other backend.
         tf.config.set_visible_devices([], "GPU")
     values, step = dataclasses.asdict(history[-1]), len(history)
     with tf.summary.create_file_writer(str(run.tensorboard)).as_default(step=step):
@@ -300,7 +307,7 @@ def _write_tensorboard(run: Run, history: tuple[Epoch, ...]) -> None:
             tf.summary.scalar(name, values[name])
 
 
-def _save_whole(network: keras.Model, path: Path) -> None:
+def _save_weights(network: keras.Model, path: Path) -> None:
     partial = path.with_name(f"partial.{path.name}")
     network.save_weights(partial)
     os.replace(partial, path)

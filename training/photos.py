@@ -1,4 +1,4 @@
-"""Photos in class folders: found, read by several processes, and those that cannot be read listed."""
+"""Photos in class folders: find them, decode them in several processes, and list those that cannot be read."""
 
 import functools
 import hashlib
@@ -15,25 +15,25 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from litelens.errors import InputError
-from litelens.images import Limits, decode
-from litelens.preprocessing import Preprocessing
+from litelens.core.errors import InputError
+from litelens.core.images import Limits, decode
+from litelens.core.preprocessing import Preprocessing
 from training.errors import DatasetError
 from training.progress import progress
 
-# One's own photos may be larger than what an API takes.
+# Photos on the user's own disk may be larger than those that the API accepts.
 LIMITS = Limits(bytes=200_000_000, pixels=200_000_000, memory=3_000_000_000)
 
 _SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
-_FEW = 500
-_AT_ONCE = 8
+_MIN_PARALLEL = 500
+_MAX_CHUNK = 8
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that was left out, by its path below the folder, and why."""
+    """A file that cannot be read: its path below the folder, and the reason."""
 
     file: str
     reason: str
@@ -41,9 +41,9 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Photos:
-    """Image files, each read when it is asked for, so that there may be more of them than fit in memory.
+    """Image files, each read when it is needed, so that there may be more of them than fit in memory.
 
-    `digests` are of the pixels that the network takes: equal ones are the same image to it.
+    `digests` are of the pixels at the network's input size; equal digests mean equal images.
     """
 
     paths: tuple[Path, ...]
@@ -63,22 +63,22 @@ class Photos:
         )
 
     def pixels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
-        """What the network takes of these photos, uint8 `(n, height, width, 3)`; raises DatasetError."""
-        read = _map(functools.partial(_pixels, self.spec), [self.paths[i] for i in indices], self.in_parallel)
-        return np.stack(list(read))
+        """Read the photos at the network's input size, uint8 `(n, height, width, 3)`; raises DatasetError."""
+        images = _map(functools.partial(_read, self.spec), [self.paths[i] for i in indices], self.in_parallel)
+        return np.stack(list(images))
 
     def encoded(self, index: int) -> bytes:
-        """The file, as a client would send it."""
+        """Return the file, as a client would send it."""
         return self.paths[index].read_bytes()
 
     def name(self, index: int) -> str:
-        """The file's name and its folder's, but not where they lie on this disk."""
-        return _readable("/".join(self.paths[index].parts[-2:]))
+        """Return the names of the file and its folder, without the path on this disk."""
+        return _printable("/".join(self.paths[index].parts[-2:]))
 
 
 @dataclass(frozen=True)
 class ClassFolders:
-    """Photos and their class indices, int64, by split: `train`, and `validation` and `test` where there are such."""
+    """Photos and their class indices, int64, by split: `train`, and `validation` and `test` if they exist."""
 
     labels: tuple[str, ...]
     splits: dict[str, tuple[Photos, NDArray[np.int64]]]
@@ -86,11 +86,11 @@ class ClassFolders:
 
 
 def read_class_folders(root: Path, spec: Preprocessing, labels: tuple[str, ...] = ()) -> ClassFolders:
-    """The photos below `root/CLASS`, or `root/train/CLASS` with `validation` and `test` beside `train`.
+    """Find the photos in `root/CLASS`, or in `root/train/CLASS` and the folders `validation` and `test` beside `train`.
 
     The folders' names are the labels, in alphabetical order, unless `labels` gives them; then every folder must be
-    one of those. Each file is decoded once as serving would decode it, and left out when that fails. Raises
-    DatasetError when there are no two classes, or no photo of one that a folder names.
+    one of those. Each file is decoded once as serving would decode it, and left out if that fails. Raises
+    DatasetError if there are fewer than two classes, or a class folder without a readable photo.
     """
     folders = _split_folders(root)
     names = {split: _class_names(folder) for split, folder in folders.items()}
@@ -106,7 +106,7 @@ def read_class_folders(root: Path, spec: Preprocessing, labels: tuple[str, ...] 
             tuple(path for path, _ in kept),
             tuple(digests[path] for path, _ in kept),
             spec,
-            in_parallel=len(paths) >= _FEW,
+            in_parallel=len(paths) >= _MIN_PARALLEL,
         )
         splits[split] = (photos, np.array([index for _, index in kept], np.int64))
     if not labels:
@@ -115,14 +115,14 @@ def read_class_folders(root: Path, spec: Preprocessing, labels: tuple[str, ...] 
 
 
 def read_photos(root: Path, spec: Preprocessing) -> tuple[Photos, tuple[Unreadable, ...]]:
-    """All photos below a folder, whose classes are not known; raises DatasetError when there are none."""
+    """Find all photos below a folder, whatever their classes; raises DatasetError if there are none."""
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}")
     paths = _files_below(root)
     digests, unreadable = _scan(root, paths, spec)
     if not digests:
-        raise DatasetError(f"{root} holds no photo that can be read")
-    return Photos(tuple(digests), tuple(digests.values()), spec, in_parallel=len(paths) >= _FEW), unreadable
+        raise DatasetError(f"{root} holds no readable photo")
+    return Photos(tuple(digests), tuple(digests.values()), spec, in_parallel=len(paths) >= _MIN_PARALLEL), unreadable
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -134,12 +134,12 @@ def _split_folders(root: Path) -> dict[str, Path]:
     if not any(_folders(folder) for folder in found.values()):
         return {"train": root}
     if "train" not in found:
-        raise DatasetError(f"{root} has a folder '{min(found)}' with classes in it, but no 'train' beside it")
-    strange = sorted(folder.name for folder in present.values() if folder not in found.values())
-    if strange:
+        raise DatasetError(f"{root} has a folder '{min(found)}' with classes in it, but no folder 'train'")
+    other = sorted(folder.name for folder in present.values() if folder not in found.values())
+    if other:
         raise DatasetError(
-            f"{root} has '{strange[0]}' beside '{found['train'].name}', which holds the classes; put a class there, "
-            "and anything else elsewhere"
+            f"{root} has '{other[0]}' beside '{found['train'].name}', which holds the classes; move it into "
+            f"'{found['train'].name}' if it is a class, and out of {root.name} if it is not"
         )
     return found
 
@@ -147,13 +147,13 @@ def _split_folders(root: Path) -> dict[str, Path]:
 def _class_names(folder: Path) -> tuple[str, ...]:
     names = sorted(inner.name for inner in _folders(folder))
     for name in names:
-        if _readable(name) != name:
-            raise DatasetError(f"{folder} has a folder '{_readable(name)}' whose name is not UTF-8; rename it")
+        if _printable(name) != name:
+            raise DatasetError(f"{folder} has a folder '{_printable(name)}' whose name is not UTF-8; rename it")
     return tuple(names)
 
 
-def _readable(name: str) -> str:
-    """A file's name with what is not UTF-8 in it replaced."""
+def _printable(name: str) -> str:
+    """Replace bytes that are not UTF-8 in a file's name."""
     return os.fsencode(name).decode(errors="replace")
 
 
@@ -172,17 +172,17 @@ def _check_classes(
     if len(known) < 2:
         raise DatasetError(f"{folders['train']} has a single class, '{known[0]}'; a classifier needs two or more")
     for split, listed in names.items():
-        strange = sorted(set(listed) - set(known))
-        if strange and labels_given:
-            raise DatasetError(f"{folders[split]} has the class folder '{strange[0]}', which is none of the labels")
-        if strange:
-            raise DatasetError(f"{folders[split]} has the class '{strange[0]}', which {folders['train']} lacks")
+        other = sorted(set(listed) - set(known))
+        if other and labels_given:
+            raise DatasetError(f"{folders[split]} has the class folder '{other[0]}', which is not one of the labels")
+        if other:
+            raise DatasetError(f"{folders[split]} has the class '{other[0]}', which {folders['train']} lacks")
 
 
 def _require_photos(folder: Path, classes: NDArray[np.int64], labels: tuple[str, ...]) -> None:
     for index, count in enumerate(np.bincount(classes, minlength=len(labels))):
         if not count:
-            raise DatasetError(f"the class folder {folder / labels[index]} holds no photo that can be read")
+            raise DatasetError(f"the class folder {folder / labels[index]} holds no readable photo")
 
 
 def _files(folder: Path, names: tuple[str, ...]) -> list[tuple[Path, str]]:
@@ -195,19 +195,19 @@ def _files_below(folder: Path) -> list[Path]:
 
 
 def _scan(root: Path, paths: list[Path], spec: Preprocessing) -> tuple[dict[Path, bytes], tuple[Unreadable, ...]]:
-    """The digest of each photo that can be read, and the others with the reason."""
-    results = _map(functools.partial(_examine, spec), paths, in_parallel=len(paths) >= _FEW)
+    """Compute the digest of each readable photo, and list the other files with the reason."""
+    results = _map(functools.partial(_examine, spec), paths, in_parallel=len(paths) >= _MIN_PARALLEL)
     digests, unreadable = {}, []
     for path, result in zip(paths, progress(results, len(paths), "Reading photos"), strict=True):
         if isinstance(result, bytes):
             digests[path] = result
         else:
-            unreadable.append(Unreadable(_readable(str(path.relative_to(root))), result))
+            unreadable.append(Unreadable(_printable(str(path.relative_to(root))), result))
     return digests, tuple(unreadable)
 
 
 def _examine(spec: Preprocessing, path: Path) -> bytes | str:
-    """The digest of the photo's pixels, or why it cannot be read."""
+    """Return the digest of the photo's pixels, or the reason why it cannot be read."""
     try:
         return digest(_decode(spec, path))
     except InputError as error:
@@ -217,14 +217,15 @@ def _examine(spec: Preprocessing, path: Path) -> bytes | str:
 
 
 def digest(pixels: NDArray[np.uint8]) -> bytes:
+    """Compute a digest of an image's pixels."""
     return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
 
 
-def _pixels(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
+def _read(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
     try:
         return _decode(spec, path)
     except (InputError, OSError) as error:
-        raise DatasetError(f"{path} could be read before, but no more ({error}); begin anew") from error
+        raise DatasetError(f"{path} can no longer be read ({error}); run the command again") from error
 
 
 def _decode(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
@@ -235,17 +236,17 @@ def _map(function: Callable[[Path], Result], paths: list[Path], in_parallel: boo
     if not in_parallel:
         yield from map(function, paths)
         return
-    shares = max(1, min(_AT_ONCE, len(paths) // (os.cpu_count() or 1)))
+    chunk = max(1, min(_MAX_CHUNK, len(paths) // (os.cpu_count() or 1)))
     try:
-        yield from _processes().map(function, paths, chunksize=shares)
+        yield from _process_pool().map(function, paths, chunksize=chunk)
     except BrokenProcessPool as error:
-        raise DatasetError("a process that reads photos was ended by the system, perhaps for want of memory") from error
+        raise DatasetError("the system ended a process that reads photos, perhaps because memory ran out") from error
 
 
 @functools.cache
-def _processes() -> ProcessPoolExecutor:
-    """Decoding is not safe in threads, and the frameworks' threads do not survive a fork."""
+def _process_pool() -> ProcessPoolExecutor:
+    """Start processes, since decoding is not safe in threads; by spawn, since the frameworks' threads break a fork."""
     context = multiprocessing.get_context("spawn")
-    # On Ctrl-C the main process says what there is to say.
+    # Only the main process reports Ctrl-C.
     ignore = (signal.SIGINT, signal.SIG_IGN)
     return ProcessPoolExecutor(os.cpu_count(), context, initializer=signal.signal, initargs=ignore)

@@ -1,35 +1,37 @@
-"""Progress of what takes more than a moment, on standard error."""
+"""Progress bars and durations for people who wait."""
 
 import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from rich.console import Console
+from rich.progress import track
+
 Item = TypeVar("Item")
 
-_FIRST, _TERMINAL_EVERY, _LOG_EVERY = 2.0, 0.2, 30.0
+_LOG_SECONDS = 30.0
 
 
-def progress(items: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-    """The items; once they have taken two seconds, how many of them are done: a line that renews itself on a
-    terminal, a line now and then elsewhere.
+def progress(items: Iterable[Item], total: int, description: str) -> Iterator[Item]:
+    """Yield the items and report on standard error how many are done.
+
+    On a terminal the report is a progress bar, which disappears at the end; elsewhere it is a line every 30 seconds.
     """
-    terminal = sys.stderr.isatty()
-    every = _TERMINAL_EVERY if terminal else _LOG_EVERY
-    due = time.monotonic() + (_FIRST if terminal else _LOG_EVERY)
-    shown = False
+    if sys.stderr.isatty():
+        yield from track(items, description, total=total, console=Console(stderr=True), transient=True)
+        return
+    due = time.monotonic() + _LOG_SECONDS
     for done, item in enumerate(items, start=1):
         yield item
         if time.monotonic() >= due:
-            print(f"{what}: {done:,} of {total:,}", end="\r" if terminal else "\n", file=sys.stderr, flush=True)
-            due, shown = time.monotonic() + every, True
-    if shown and terminal:
-        print(f"{what}: {total:,} of {total:,}", file=sys.stderr, flush=True)
+            print(f"{description}: {done:,} of {total:,}", file=sys.stderr, flush=True)
+            due = time.monotonic() + _LOG_SECONDS
 
 
-def in_words(seconds: float) -> str:
-    """A duration for people: "40 seconds", "7 minutes", "3 hours"."""
+def format_duration(seconds: float) -> str:
+    """Format a duration roughly: "40 seconds", "7 minutes", "3 hours"."""
     for unit, size in (("hour", 3600), ("minute", 60)):
         if seconds >= 1.5 * size:
             return f"{round(seconds / size)} {unit}s"
-    return f"{max(1, round(seconds))} seconds" if round(seconds) > 1 else "a second"
+    return f"{round(seconds)} seconds" if round(seconds) > 1 else "a second"

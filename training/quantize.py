@@ -1,72 +1,48 @@
-"""Quantization: from a fitted network to a full-int8 .tflite file, the best of several that are made and measured."""
+"""Quantization: build several int8 .tflite files of a fitted network, measure them, and choose the best."""
 
 import dataclasses
-import itertools
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 import keras
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from litelens.bundle import MODEL, Bundle, Tensor
-from litelens.classifier import Classifier
-from litelens.errors import BundleError
-from litelens.images import Limits
-from litelens.preprocessing import Preprocessing
-from training.candidates import Candidate, Converter, WeightBits, Workshop, opened_workshop, portable, weight_bits
-from training.errors import QuantizationError
+from litelens.core.bundle import MODEL, Bundle, Tensor
+from litelens.core.classifier import Classifier
+from litelens.core.errors import BundleError
+from litelens.core.images import Limits
+from litelens.core.preprocessing import Preprocessing
+from training.candidates import (
+    Candidate,
+    CandidateBuilder,
+    Converter,
+    WeightBits,
+    candidate_builder,
+    convert_for_openvino,
+    count_weight_bits,
+)
+from training.errors import QuantizationError, first_line
 from training.progress import progress
 
 INTEGER_TYPES = (np.int8, np.int32)
 
-_AT_ONCE = 128
-
-
-@dataclass(frozen=True)
-class Quantization:
-    """The candidates for the int8 model: every combination of what is listed. Raises ValueError.
-
-    `weight_bits` 7 makes weights from -64 to 64, with which OpenVINO gives the same answers as LiteRT; it is not for
-    models of 8 bits. `calibration_images` are so many images, from which the activations' ranges are taken.
-    """
-
-    converters: tuple[Converter, ...]
-    weight_bits: tuple[WeightBits, ...]
-    calibration_images: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            values = getattr(self, field.name)
-            if not values or len(set(values)) != len(values):
-                raise ValueError(f"{field.name} must be a list of one or more, each of them once")
-        if not set(self.converters) <= set(get_args(Converter)):
-            raise ValueError(f"converters must be of {', '.join(get_args(Converter))}")
-        if not set(self.weight_bits) <= set(get_args(WeightBits)):
-            raise ValueError("weight_bits must be of 8 and 7")
-        if not all(images >= 1 for images in self.calibration_images):
-            raise ValueError("calibration_images must be at least 1")
-
-    def candidates(self) -> tuple[Candidate, ...]:
-        """All combinations, the last field changing fastest."""
-        return tuple(
-            itertools.starmap(Candidate, itertools.product(self.converters, self.weight_bits, self.calibration_images))
-        )
+_BATCH = 128
 
 
 @dataclass(frozen=True)
 class Score:
-    """What a candidate is and what was measured of it; shares are from 0 to 1.
+    """A candidate's settings and its measurements; shares are from 0 to 1.
 
-    `agreement` is how often its best class is the float network's, `divergence` the mean Kullback-Leibler divergence,
-    in nats, of its softmax from the float network's, `top1` how often its best class is the true one (None where the
-    truth is not known). `error` says in a sentence why a candidate is of no use; nothing is measured of such a one.
+    `agreement` is the share of images with the same best class as the float network, `divergence` the mean
+    Kullback-Leibler divergence, in nats, of its softmax from the float network's, `top1` the share of images whose best
+    class is the true one (None if the true classes are unknown). `error` explains in a sentence why a candidate cannot
+    be used; such a candidate has no measurements.
     """
 
     converter: Converter
@@ -83,7 +59,9 @@ class Score:
 def require_export_backend() -> None:
     """Raise QuantizationError on a Keras backend that cannot export TFLite."""
     if keras.config.backend() != "tensorflow":
-        raise QuantizationError("TFLite export needs Keras' tensorflow backend; unset KERAS_BACKEND, but for fit alone")
+        raise QuantizationError(
+            "TFLite export needs Keras' tensorflow backend; set KERAS_BACKEND for the step fit only"
+        )
 
 
 def quantize(
@@ -94,50 +72,52 @@ def quantize(
     spec: Preprocessing,
     truth: NDArray[np.int64] | None,
 ) -> tuple[bytes, tuple[Score, ...]]:
-    """The best candidate, a .tflite file of int8 activations and per-channel int8 weights, and every one's score.
+    """Build and measure the candidates; return the best, as a .tflite file, and the scores of all.
 
-    `network` takes `image`, float32 `(n, height, width, 3)`, and gives a dictionary with `logits` `(n, classes)`; the
-    file's outputs have the names of the network's. `calibration` holds inputs, float32 `(n, height, width, 3)`, of
-    which a candidate takes the first so many, or all there are. `pixels`, uint8 `(n, height, width, 3)`, are images as
-    `Preprocessing.pixels` makes them, neither trained on nor tested on, and `truth` their classes, int64 `(n,)`.
-    Candidates are measured through the code that serves.
+    The file has int8 activations and per-channel int8 weights. `network` takes `image`, float32
+    `(n, height, width, 3)`, and returns a dictionary with `logits` `(n, classes)`; the file's outputs have the same
+    names. `calibration` holds inputs, float32 `(n, height, width, 3)`; a candidate uses the first
+    `calibration_images` of them, or all if there are fewer. `pixels`, uint8 `(n, height, width, 3)`, are images from
+    `Preprocessing.pixels`, used neither for training nor for testing, and `truth` their classes, int64 `(n,)`.
+    Candidates are measured with the serving code.
 
-    The best is the one that agrees most often with the float network, and among equals the one whose divergence is
-    lowest, which tells candidates apart where counting images cannot. Agreement p on n images has a standard error of
-    sqrt(p * (1 - p) / n), 0.4% for 96% of 2,000: a smaller lead is chance, harmless to follow but no proof that the
-    settings are better. Top-1 does not decide, as it differs by chance alone among candidates that agree alike.
+    The best candidate is the one that agrees most often with the float network, and among equals the one with the
+    lowest divergence, which is finer than a count of images. Agreement p on n images has a standard error of
+    sqrt(p * (1 - p) / n), 0.4% for 96% of 2,000: a smaller lead may be chance; it does no harm, but does not prove
+    that the settings are better. Top-1 does not decide, because among candidates of similar agreement it differs by
+    chance only.
 
-    A candidate that cannot be made, is not of integers only or cannot be served is reported in its score.
-    Raises QuantizationError when all are such, naming the reasons.
+    A candidate that cannot be built, has other tensors than integers or cannot be served is reported in its score.
+    Raises QuantizationError, with the reasons, if this applies to all candidates.
     """
     require_export_backend()
     if not len(pixels):
-        raise QuantizationError("There are no images to measure the candidates on")
-    possible = dict.fromkeys(
+        raise QuantizationError("there are no images to measure the candidates on")
+    distinct = dict.fromkeys(
         dataclasses.replace(candidate, calibration_images=min(candidate.calibration_images, len(calibration)))
         for candidate in candidates
     )
-    examiner = _Examiner(network, pixels, spec, truth)
+    scorer = _Scorer(network, pixels, spec, truth)
     models: dict[Score, bytes] = {}
     scores: list[Score] = []
-    with _workshop(network, calibration) as workshop:
-        for candidate in possible:
+    with _export(network, calibration) as builder:
+        for candidate in distinct:
             try:
-                model = _made(workshop, candidate, set(network.output))
-                score = examiner.score(candidate, model)
+                model = _build(builder, candidate, set(network.output))
+                score = scorer.score(candidate, model)
                 models[score] = model
             except (QuantizationError, BundleError) as error:
                 score = Score(**dataclasses.asdict(candidate), error=str(error))
-            print(f"{candidate}: {_in_words(score)}", flush=True)
+            print(f"{candidate}: {_summarize(score)}", flush=True)
             scores.append(score)
-    winner = best(scores)
-    return models[winner], tuple(dataclasses.replace(score, chosen=score is winner) for score in scores)
+    best = choose_best(scores)
+    return models[best], tuple(dataclasses.replace(score, chosen=score is best) for score in scores)
 
 
-def best(scores: Sequence[Score]) -> Score:
-    """The score of the highest agreement; among equals of the lowest divergence; among equals still, the first.
+def choose_best(scores: Sequence[Score]) -> Score:
+    """Return the score with the highest agreement; among equals the lowest divergence decides, then the order.
 
-    Raises QuantizationError, naming the reasons, when none of the candidates is of use.
+    Raises QuantizationError, with the reasons, if all candidates have failed.
     """
     ranked = [
         (-score.agreement, score.divergence, score)
@@ -146,23 +126,25 @@ def best(scores: Sequence[Score]) -> Score:
     ]
     if not ranked:
         reasons = "; ".join(f"{_candidate(score)}: {score.error}" for score in scores)
-        raise QuantizationError(f"None of the candidates is of use: {reasons}")
+        raise QuantizationError(f"all candidates have failed: {reasons}")
     return min(ranked, key=lambda entry: entry[:2])[2]
 
 
 def check_integer_only(model: bytes) -> None:
-    """Raise QuantizationError, naming a tensor, when a .tflite file holds any that is not int8 or an int32 bias."""
+    """Raise QuantizationError, naming the tensor, if a .tflite file has a tensor that is not int8 or an int32 bias."""
     interpreter = _interpreter(model)
     for tensor in interpreter.get_tensor_details():
         if tensor["dtype"] not in INTEGER_TYPES:
             raise QuantizationError(f"tensor '{tensor['name']}' is {np.dtype(tensor['dtype'])}, not int8")
     for tensor in (*interpreter.get_input_details(), *interpreter.get_output_details()):
         if tensor["dtype"] is not np.int8:
-            raise QuantizationError(f"'{tensor['name']}' goes in or out as {np.dtype(tensor['dtype'])}, not int8")
+            raise QuantizationError(f"the input or output '{tensor['name']}' is {np.dtype(tensor['dtype'])}, not int8")
 
 
-def unpublished_bundle(folder: Path, labels: tuple[str, ...], spec: Preprocessing) -> Bundle:
-    """The model in that folder as serving would load it, before it has a name, a temperature or a threshold."""
+def unpublished_bundle(
+    folder: Path, labels: tuple[str, ...], spec: Preprocessing, temperature: float = 1.0, threshold: float = 0.0
+) -> Bundle:
+    """Describe the model in a folder as a bundle that the serving code can use, before it has a manifest."""
     model = (folder / MODEL).read_bytes()
     return Bundle(
         folder=folder,
@@ -170,18 +152,18 @@ def unpublished_bundle(folder: Path, labels: tuple[str, ...], spec: Preprocessin
         sha256="",
         name="unpublished",
         version="",
-        weight_bits=weight_bits(model),
-        tensors=tensors_of(model),
+        weight_bits=count_weight_bits(model),
+        tensors=read_tensors(model),
         labels=labels,
         groups={},
         preprocessing=spec,
-        temperature=1.0,
-        threshold=0.0,
+        temperature=temperature,
+        threshold=threshold,
     )
 
 
-def tensors_of(model: bytes) -> dict[str, Tensor]:
-    """The input and outputs of a .tflite file, by the names of its signature."""
+def read_tensors(model: bytes) -> dict[str, Tensor]:
+    """Read the input and outputs of a .tflite file, by their names in its signature."""
     signature = _interpreter(model).get_signature_runner()
     return {
         name: Tensor(
@@ -193,7 +175,7 @@ def tensors_of(model: bytes) -> dict[str, Tensor]:
     }
 
 
-class _Examiner:
+class _Scorer:
     """Compares models with the float network on the same images."""
 
     def __init__(
@@ -208,14 +190,14 @@ class _Examiner:
         self._truth = truth
         self._expected = np.concatenate(
             [
-                network.predict(spec.normalized(some), verbose=0)["logits"]
-                for some in np.split(pixels, range(_AT_ONCE, len(pixels), _AT_ONCE))
+                network.predict(spec.normalize(batch), verbose=0)["logits"]
+                for batch in np.split(pixels, range(_BATCH, len(pixels), _BATCH))
             ]
         )
 
     def score(self, candidate: Candidate, model: bytes) -> Score:
-        """The candidate's score on all images; raises BundleError when its model cannot be served."""
-        found = self._served(model, str(candidate))
+        """Measure a candidate on all images; raises BundleError if its model cannot be served."""
+        found = self._serve(model, str(candidate))
         best = found.argmax(axis=1)
         return Score(
             **dataclasses.asdict(candidate),
@@ -225,7 +207,7 @@ class _Examiner:
             divergence=divergence(self._expected, found),
         )
 
-    def _served(self, model: bytes, name: str) -> NDArray[np.float32]:
+    def _serve(self, model: bytes, name: str) -> NDArray[np.float32]:
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / MODEL).write_bytes(model)
             labels = tuple(str(label) for label in range(self._expected.shape[1]))
@@ -235,8 +217,9 @@ class _Examiner:
 
 
 def divergence(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """The mean Kullback-Leibler divergence, in nats, of the softmax of the `found` logits `(n, classes)` from that of
-    the `expected` ones: 0 where they are alike.
+    """Compute the mean Kullback-Leibler divergence, in nats, of the softmax of `found` from that of `expected`.
+
+    Both are logits `(n, classes)`. The divergence is 0 if the softmaxes are equal.
     """
     log_expected, log_found = _log_softmax(expected), _log_softmax(found)
     return float((np.exp(log_expected) * (log_expected - log_found)).sum(axis=1).mean())
@@ -249,28 +232,28 @@ def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 @contextmanager
-def _workshop(network: keras.Model, calibration: NDArray[np.float32]) -> Iterator[Workshop]:
+def _export(network: keras.Model, calibration: NDArray[np.float32]) -> Iterator[CandidateBuilder]:
     with ExitStack() as stack:
         try:
-            workshop = stack.enter_context(opened_workshop(network, calibration))
-        # A full disk, say, is an error of TensorFlow's own here.
+            builder = stack.enter_context(candidate_builder(network, calibration))
+        # TensorFlow has error types of its own, for a full disk, for example.
         except Exception as error:
-            raise QuantizationError(f"the network cannot be exported: {_first_line(error)}") from error
-        yield workshop
+            raise QuantizationError(f"the network cannot be exported: {first_line(error)}") from error
+        yield builder
 
 
-def _made(workshop: Workshop, candidate: Candidate, outputs: set[str]) -> bytes:
+def _build(builder: CandidateBuilder, candidate: Candidate, outputs: set[str]) -> bytes:
     try:
-        model = workshop.make(candidate)
+        model = builder.build(candidate)
     except Exception as error:
-        # The converters are others' code, and raise of all kinds.
-        raise QuantizationError(f"{type(error).__name__}: {_first_line(error)}") from error
+        # The converters raise errors of any type.
+        raise QuantizationError(f"{type(error).__name__}: {first_line(error)}") from error
     check_integer_only(model)
     found = set(_interpreter(model).get_signature_runner().get_output_details())
     if found != outputs:
         raise QuantizationError(f"its outputs are {', '.join(sorted(found))}, not {', '.join(sorted(outputs))}")
     try:
-        return portable(model)
+        return convert_for_openvino(model)
     except ValueError as error:
         raise QuantizationError(f"it has more than one graph or signature: {error}") from error
 
@@ -279,9 +262,9 @@ def _candidate(score: Score) -> Candidate:
     return Candidate(score.converter, score.weight_bits, score.calibration_images)
 
 
-def _in_words(score: Score) -> str:
+def _summarize(score: Score) -> str:
     if score.error is not None:
-        return f"of no use: {score.error}"
+        return f"failed: {score.error}"
     measures = [f"agreement {score.agreement:.1%}"]
     if score.top1 is not None:
         measures.append(f"top-1 {score.top1:.1%}")
@@ -295,7 +278,3 @@ def _interpreter(model: bytes) -> Interpreter:
         )
     except ValueError as error:
         raise QuantizationError(f"this is not a TFLite model: {error}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")

@@ -1,4 +1,4 @@
-"""The training report: one HTML page that says what a model can do, where it errs, and how it was made."""
+"""The training report: an HTML page with a model's accuracy, its errors, and the settings of its training."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from training import charts
-from training.chance import chance_warnings
 from training.charts import Mark, Scale, Series, line_chart, scale_to
-from training.metrics import wilson_interval
+from training.metrics import chance_warnings, wilson_interval
 
 TEMPLATE = "report.html.jinja"
 UNKNOWN = "—"
-CONFUSED_PAIRS = 15
-WORST_CLASSES = 5
-SHOWN_SIDE = 96, 160
+MAX_CONFUSIONS = 15
+MAX_WEAKEST = 5
+MIN_SIDE, MAX_SIDE = 96, 160
 HEAT_COLOURS = np.array([(32, 12, 84), (132, 24, 108), (212, 62, 72), (250, 146, 32), (252, 246, 150)], float)
 HEAT_OPACITY = 0.8
 
@@ -33,39 +32,38 @@ Kind = Literal["right", "wrong", "uncertain"]
 
 @dataclass(frozen=True)
 class Example:
-    """One test image with what the model said of it.
+    """A test image with the model's predictions.
 
-    `image` is a PNG or JPEG of what the model saw, `heat_map` the class activation of the best label, `(h, w)` in any
-    range, or None when the model has no class activation map, `answers` the best labels with their confidence from 0
-    to 1, best first.
+    `image` is a PNG or JPEG of the model's input, `heat_map` the class activation map of the best label, `(h, w)` in
+    any range, or None if the model has none, and `predictions` the best labels with their confidence from 0 to 1, best
+    first.
     """
 
     kind: Kind
     image: bytes
     heat_map: NDArray[np.float64] | None
     truth: str
-    answers: tuple[tuple[str, float], ...]
+    predictions: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
-class Confused:
-    """How many images of the class `truth` were taken for the class `said`, and which share of the class they are."""
+class Confusion:
+    """The number of images of the class `truth` that were predicted as another class, and their share of the class."""
 
     truth: str
-    said: str
+    predicted: str
     images: int
     share: float
 
 
 def render(document: dict[str, Any], examples: Sequence[Example]) -> str:
-    """The report as one self-contained HTML page, which asks for nothing from anywhere.
+    """Render the report as a self-contained HTML page, which loads nothing from elsewhere.
 
-    `document` is the content of metrics.json. A section whose part of it is empty is left out; without examples the
-    page says so.
+    `document` is the content of metrics.json. A section without data is omitted; without examples the page says so.
     """
     labels = [row["label"] for row in document["classes"]]
     confusion = np.array(document["confusion"], np.int64)
-    pairs = most_confused(confusion, labels) if confusion.size else []
+    confusions = list_confusions(confusion, labels) if confusion.size else []
     template = _environment().get_template(TEMPLATE)
     return template.render(
         document
@@ -73,52 +71,51 @@ def render(document: dict[str, Any], examples: Sequence[Example]) -> str:
             "warnings": chance_warnings(document),
             "sections": _sections(document),
             "charts": _charts(document, confusion, labels),
-            "pictured": len(labels) > charts.MOST_NUMBERED,
-            "pooled": len(labels) > charts.MATRIX_SIDE,
-            "pairs": pairs[:CONFUSED_PAIRS],
-            "more_pairs": len(pairs) > CONFUSED_PAIRS,
-            "worst": worst_classes(document["classes"], pairs),
+            "is_picture": len(labels) > charts.MAX_NUMBERED,
+            "is_pooled": len(labels) > charts.MATRIX_SIDE,
+            "confusions": confusions[:MAX_CONFUSIONS],
+            "has_more_confusions": len(confusions) > MAX_CONFUSIONS,
+            "weakest": weakest_classes(document["classes"], confusions),
             "splits": _splits(document),
             "margin": _margin(document["metrics"]),
-            "examples": [_shown(example) for example in examples],
-            "recipe_rows": _flat(document["recipe"]),
-            "preprocessing_rows": _flat(document["preprocessing"]),
+            "examples": [_template_example(example) for example in examples],
+            "recipe_rows": _flatten(document["recipe"]),
+            "preprocessing_rows": _flatten(document["preprocessing"]),
         }
     )
 
 
-def most_confused(confusion: NDArray[np.int64], labels: Sequence[str]) -> list[Confused]:
-    """The pairs of classes that were ever confused, the most often first."""
+def list_confusions(confusion: NDArray[np.int64], labels: Sequence[str]) -> list[Confusion]:
+    """List all pairs of classes that were confused, the most frequent first."""
     wrong = confusion * ~np.eye(len(labels), dtype=bool)
     shares = charts.row_shares(confusion)
-    truths, saids = np.nonzero(wrong)
-    order = np.argsort(-wrong[truths, saids], kind="stable")
+    truths, predictions = np.nonzero(wrong)
+    order = np.argsort(-wrong[truths, predictions], kind="stable")
     return [
-        Confused(labels[truth], labels[said], int(wrong[truth, said]), float(shares[truth, said]))
-        for truth, said in zip(truths[order], saids[order], strict=True)
+        Confusion(labels[truth], labels[predicted], int(wrong[truth, predicted]), float(shares[truth, predicted]))
+        for truth, predicted in zip(truths[order], predictions[order], strict=True)
     ]
 
 
-def worst_classes(classes: Sequence[dict[str, Any]], pairs: Sequence[Confused]) -> list[dict[str, Any]]:
-    """The classes with the lowest F1, at most five and at most half of all, each with its commonest confusion."""
+def weakest_classes(classes: Sequence[dict[str, Any]], confusions: Sequence[Confusion]) -> list[dict[str, Any]]:
+    """List the classes with the lowest F1, at most five and at most half of all, with their most frequent confusion."""
     tested = sorted((row for row in classes if row["images"]), key=lambda row: row["f1"])
-    commonest: dict[str, Confused] = {}
-    for pair in pairs:
-        commonest.setdefault(pair.truth, pair)
-    return [
-        {**row, "taken_for": commonest.get(row["label"])} for row in tested[: min(WORST_CLASSES, len(classes) // 2)]
-    ]
+    most_frequent: dict[str, Confusion] = {}
+    for confusion in confusions:
+        most_frequent.setdefault(confusion.truth, confusion)
+    count = min(MAX_WEAKEST, len(classes) // 2)
+    return [{**row, "confusion": most_frequent.get(row["label"])} for row in tested[:count]]
 
 
-def overlay(image: Image.Image, heat_map: NDArray[np.float64]) -> Image.Image:
-    """The RGB image with the heat map, `(h, w)`, over it: the stronger the activation, the more opaque and the lighter.
+def draw_overlay(image: Image.Image, heat_map: NDArray[np.float64]) -> Image.Image:
+    """Draw a heat map, `(h, w)`, over an RGB image; stronger activation is lighter and more opaque.
 
-    Negative activation counts as none, and the strongest as full.
+    Activations are scaled to the strongest; negative ones count as 0.
     """
     heat = np.nan_to_num(heat_map, posinf=0.0).clip(0)
     heat = heat / (heat.max() or 1.0)
-    grown = Image.fromarray(heat.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR)
-    strength = np.asarray(grown, float).clip(0, 1)[:, :, np.newaxis]
+    enlarged = Image.fromarray(heat.astype(np.float32)).resize(image.size, Image.Resampling.BILINEAR)
+    strength = np.asarray(enlarged, float).clip(0, 1)[:, :, np.newaxis]
     anchors = np.linspace(0, 1, len(HEAT_COLOURS))
     colour = np.concatenate([np.interp(strength, anchors, channel) for channel in HEAT_COLOURS.T], axis=2)
     opacity = strength * HEAT_OPACITY
@@ -126,28 +123,27 @@ def overlay(image: Image.Image, heat_map: NDArray[np.float64]) -> Image.Image:
     return Image.fromarray(mixed.round().astype(np.uint8))
 
 
-def _shown(example: Example) -> dict[str, Any]:
-    """The example with its pictures as data URLs, small ones enlarged and large ones reduced."""
+def _template_example(example: Example) -> dict[str, Any]:
+    """Convert an example for the template: pictures become data URLs, small ones enlarged and large ones reduced."""
     with Image.open(BytesIO(example.image)) as opened:
         image = opened.convert("RGB")
-    least, most = SHOWN_SIDE
-    scale = min(max(max(image.size), least), most) / max(image.size)
+    scale = min(max(max(image.size), MIN_SIDE), MAX_SIDE) / max(image.size)
     image = image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.BICUBIC)
     heat_map = example.heat_map
     return {
         "kind": example.kind,
         "truth": example.truth,
-        "answers": example.answers,
+        "predictions": example.predictions,
         "picture": charts.data_url(image),
-        "overlay": None if heat_map is None else charts.data_url(overlay(image, heat_map)),
+        "overlay": None if heat_map is None else charts.data_url(draw_overlay(image, heat_map)),
     }
 
 
 def _sections(document: Mapping[str, Any]) -> dict[str, str]:
-    """The titles of the sections that have something to show, by id, in the order of the page."""
+    """Return the titles of the sections that have content, by id, in the order of the page."""
     classes = bool(document["classes"])
     present = {
-        "precision": ("int8 against fp32", document["metrics"]["agreement"] is not None),
+        "precision": ("int8 and fp32", document["metrics"]["agreement"] is not None),
         "training": ("Training", bool(document["history"])),
         "confusion": ("Confusion", classes and bool(document["confusion"])),
         "classes": ("Classes", classes),
@@ -156,28 +152,28 @@ def _sections(document: Mapping[str, Any]) -> dict[str, str]:
         "examples": ("Examples", True),
         "candidates": ("Quantization", bool(document["candidates"])),
         "data": ("Data", bool(_splits(document)) or bool(document["skipped"]["images"])),
-        "making": ("How it was made", True),
+        "making": ("How the model was made", True),
     }
-    return {name: title for name, (title, shown) in present.items() if shown}
+    return {name: title for name, (title, has_content) in present.items() if has_content}
 
 
 def _charts(document: Mapping[str, Any], confusion: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Markup]:
     sections = _sections(document)
-    drawn: dict[str, Markup] = {}
+    result: dict[str, Markup] = {}
     if "training" in sections:
-        drawn["loss"] = _training_chart(document["history"], "loss", "Loss", percent=False)
-        drawn["accuracy"] = _training_chart(document["history"], "accuracy", "Accuracy", percent=True)
-    if "confusion" in sections and len(labels) <= charts.MOST_NUMBERED:
-        drawn["confusion"] = charts.confusion_numbers(confusion, labels)
+        result["loss"] = _training_chart(document["history"], "loss", "Loss", percent=False)
+        result["accuracy"] = _training_chart(document["history"], "accuracy", "Accuracy", percent=True)
+    if "confusion" in sections and len(labels) <= charts.MAX_NUMBERED:
+        result["confusion"] = charts.confusion_table(confusion, labels)
     elif "confusion" in sections:
-        drawn["confusion"] = charts.confusion_picture(confusion, labels, document["groups"])
+        result["confusion"] = charts.confusion_picture(confusion, labels, document["groups"])
     if "reliability" in sections:
-        drawn["reliability"] = _reliability_chart(document["reliability"], document["reliability_uncalibrated"])
+        result["reliability"] = _reliability_chart(document["reliability"], document["reliability_uncalibrated"])
     if "coverage" in sections:
-        drawn["coverage"] = _coverage_chart(document["coverage"], document["metrics"]["threshold"])
+        result["coverage"] = _coverage_chart(document["coverage"], document["metrics"]["threshold"])
     if any(len(set(counts)) > 1 for counts in _splits(document).values()):
-        drawn["distribution"] = _distribution_chart(_splits(document))
-    return drawn
+        result["distribution"] = _distribution_chart(_splits(document))
+    return result
 
 
 def _training_chart(history: Sequence[dict[str, Any]], field: str, name: str, percent: bool) -> Markup:
@@ -196,8 +192,8 @@ def _reliability_chart(calibrated: Sequence[dict[str, Any]], uncalibrated: Seque
     lines = [Series("perfect", "ideal", [(0, 0), (1, 1)])]
     for name, style, rows in (("before", "validation", uncalibrated), ("after scaling", "training", calibrated)):
         lines.append(Series(name, style, [(row["confidence"], row["accuracy"]) for row in rows]))
-    said, true = Scale("Confidence", 0, 1, percent=True), Scale("Share that is right", 0, 1, percent=True)
-    return line_chart("Accuracy of answers by their confidence", said, true, lines)
+    confidence, accuracy = Scale("Confidence", 0, 1, percent=True), Scale("Accuracy", 0, 1, percent=True)
+    return line_chart("Accuracy by confidence", confidence, accuracy, lines)
 
 
 def _coverage_chart(rows: Sequence[dict[str, Any]], threshold: float | None) -> Markup:
@@ -207,9 +203,9 @@ def _coverage_chart(rows: Sequence[dict[str, Any]], threshold: float | None) -> 
         marks.append(Mark(float(reached), f"threshold {threshold:.2f}"))
     lowest = math.floor(min(row["accuracy"] for row in rows) * 10) / 10
     lines = [Series("test images", "training", [(row["coverage"], row["accuracy"]) for row in rows])]
-    given = Scale("Share of answers given, surest first", 0, 1, percent=True)
-    right = Scale("Share of them that is right", min(lowest, 0.9), 1, percent=True)
-    return line_chart("Accuracy by the share of answers given", given, right, lines, marks)
+    coverage = Scale("Share of images, most confident first", 0, 1, percent=True)
+    accuracy = Scale("Accuracy", min(lowest, 0.9), 1, percent=True)
+    return line_chart("Accuracy of the most confident predictions", coverage, accuracy, lines, marks)
 
 
 def _distribution_chart(splits: Mapping[str, Sequence[int]]) -> Markup:
@@ -223,14 +219,14 @@ def _distribution_chart(splits: Mapping[str, Sequence[int]]) -> Markup:
 
 
 def _splits(document: Mapping[str, Any]) -> dict[str, list[int]]:
-    """The splits that have images, by the name under which the page shows them."""
+    """Return the number of images of each class in each split that has images, by the split's title."""
     names = {"train": "training", "validation": "validation", "test": "test"}
     distribution = document["distribution"] or {}
-    return {shown: distribution[name] for name, shown in names.items() if distribution.get(name)}
+    return {title: distribution[name] for name, title in names.items() if distribution.get(name)}
 
 
 def _margin(metrics: Mapping[str, Any]) -> float | None:
-    """Half the 95% interval of the int8 model's top-1 accuracy."""
+    """Compute half the width of the 95% interval of the int8 model's top-1 accuracy."""
     share, images = metrics["int8_top1"], metrics["test_images"]
     if share is None or not images:
         return None
@@ -238,12 +234,12 @@ def _margin(metrics: Mapping[str, Any]) -> float | None:
     return (high - low) / 2
 
 
-def _flat(value: Any, path: str = "") -> list[tuple[str, str]]:
-    """Nested plain values as rows of a name and a text."""
+def _flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
+    """Convert nested plain values into rows of a name and a text."""
     if isinstance(value, dict):
-        return [row for key, inner in value.items() for row in _flat(inner, f"{path} / {key}" if path else key)]
+        return [row for key, inner in value.items() for row in _flatten(inner, f"{path} / {key}" if path else key)]
     if isinstance(value, list) and any(isinstance(inner, dict) for inner in value):
-        return [row for at, inner in enumerate(value, 1) for row in _flat(inner, f"{path} {at}")]
+        return [row for at, inner in enumerate(value, 1) for row in _flatten(inner, f"{path} {at}")]
     if isinstance(value, list):
         return [(path, ", ".join(map(str, value)) or "none")]
     return [(path, {"None": "none", "True": "yes", "False": "no"}.get(str(value), str(value)))]
@@ -274,7 +270,7 @@ def _percent(share: float | None) -> str:
 
 
 def _points(difference: float) -> str:
-    """A difference of two shares in percentage points, signed unless it rounds to nothing."""
+    """Format a difference of two shares in percentage points, with its sign unless it rounds to 0."""
     rounded = round(difference * 100, 1)
     return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
 

@@ -1,4 +1,4 @@
-"""A run's folder: the preset it was started with and what each step leaves there for the next one."""
+"""A run's folder: the preset and data that a training started with, and the files that each step writes."""
 
 import dataclasses
 import hashlib
@@ -8,15 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from litelens.bundle import METRICS, MODEL, REPORT
+import keras
+import msgspec
+
+from litelens.core.bundle import METRICS, MODEL, REPORT
 from training.errors import RunError
-from training.preset import Confidence, Gate, Preset, preset_from
-from training.quantize import Quantization
+from training.network import build_network
+from training.preset import Confidence, Gate, Preset, Quantization, parse_preset
 
 
 @dataclass(frozen=True)
-class FitFacts:
-    """What happened in `fit`, which may have taken several sittings."""
+class FitSummary:
+    """The result of `fit`; `last_sitting_seconds` is its duration since the last interruption, if there was one."""
 
     images: int
     epochs: int
@@ -29,14 +32,14 @@ class FitFacts:
 
 @dataclass(frozen=True)
 class Metrics:
-    """What `evaluate` measured; shares are from 0 to 1.
+    """The measurements of `evaluate`; shares are from 0 to 1.
 
-    Of the test split, less `test_duplicates` images that also occur for training or validation: top-1
-    and top-5 of both models, the int8 one's top-1 on coarse groups (None without groups), how often the two agree,
-    the int8 one's top-1 by OpenVINO instead of LiteRT and how often the two engines agree (None with 8-bit weights,
-    which OpenVINO is not for), and by LiteRT its expected calibration error at temperature 1 and at `temperature`. Of
-    the validation split: `temperature`, `threshold`, and of the images that reach the threshold their share and how
-    many of them are right. Where the images' classes are unknown, so is all but what agrees.
+    Measured on the test split without the `test_duplicates` images that also occur for training or validation: top-1
+    and top-5 of both models; the int8 model's top-1 on coarse groups (None without groups); the `agreement` of both;
+    the int8 model's top-1 with OpenVINO instead of LiteRT, and the agreement of the two engines (None with 8-bit
+    weights, which OpenVINO does not run); the int8 model's expected calibration error with LiteRT, at temperature 1
+    and at `temperature`. Measured on the validation split: `temperature`, `threshold`, the share of images that reach
+    the threshold, and their accuracy. If the images have no labels, all fields that need labels are None.
     """
 
     test_images: int
@@ -61,34 +64,31 @@ class Metrics:
 WEIGHTS = "network.weights.h5"
 PRESET, DATA = "preset.json", "data.json"
 
-Facts = TypeVar("Facts", FitFacts, Metrics)
+Document = TypeVar("Document")
 
 
 @dataclass(frozen=True)
 class Run:
+    """A run's folder, with the preset and the labels."""
+
     folder: Path
     preset: Preset
     labels: tuple[str, ...]
 
     @property
     def checkpoint(self) -> Path:
-        """Where `fit` keeps what it needs to go on after an interruption."""
+        """The folder in which `fit` keeps what it needs to continue after an interruption."""
         return self.folder / "checkpoint"
+
+    @property
+    def soft_labels(self) -> Path:
+        """The folder with a teacher's logits for the training images; `fit` writes it."""
+        return self.folder / "teacher"
 
     @property
     def weights(self) -> Path:
         """The fitted network's weights, float32; `fit` writes them."""
         return self.folder / WEIGHTS
-
-    @property
-    def model(self) -> Path:
-        """The int8 model; `quantize` writes it."""
-        return self.folder / MODEL
-
-    @property
-    def lessons(self) -> Path:
-        """A teacher's answers to the training images; `fit` writes them."""
-        return self.folder / "teacher"
 
     @property
     def history(self) -> Path:
@@ -97,136 +97,156 @@ class Run:
 
     @property
     def tensorboard(self) -> Path:
-        """The same for TensorBoard."""
+        """The folder with the same figures for TensorBoard."""
         return self.folder / "tensorboard"
 
     @property
-    def fit_facts(self) -> Path:
+    def fit_summary(self) -> Path:
+        """The result of `fit`, which writes it."""
         return self.folder / "fit.json"
 
     @property
+    def model(self) -> Path:
+        """The int8 model; `quantize` writes it."""
+        return self.folder / MODEL
+
+    @property
     def candidates(self) -> Path:
-        """How the candidates for the int8 model compare; `quantize` writes it."""
+        """The measurements of all candidates for the int8 model; `quantize` writes them."""
         return self.folder / "candidates.json"
 
     @property
     def metrics(self) -> Path:
-        """All that was measured, with the checksum of the model it was measured on; `evaluate` writes it."""
+        """All measurements, with the checksum of the model that was measured; `evaluate` writes them."""
         return self.folder / METRICS
 
     @property
     def report(self) -> Path:
-        """The same as a page to read; `report` writes it."""
+        """The measurements as a web page; `report` writes it."""
         return self.folder / REPORT
 
     def has_results(self) -> bool:
-        """Return True if the folder has results of any step, such as an epoch's checkpoint or a teacher's answers."""
-        results = (self.checkpoint, self.lessons, self.weights, self.model, self.candidates, self.metrics, self.report)
-        return any(path.exists() for path in results)
+        """Return True if the folder has results of any step, such as an epoch's checkpoint or a teacher's logits."""
+        results = (self.checkpoint, self.soft_labels, self.weights, self.model, self.candidates)
+        return any(path.exists() for path in (*results, self.metrics, self.report))
 
 
 @dataclass(frozen=True)
-class DataFacts:
-    """What a run was begun with: the labels, and a digest of all images of each split, by which changes are seen."""
+class DataSummary:
+    """The labels of a run's data and a digest of the images of each split, by which changes are noticed."""
 
     labels: tuple[str, ...]
     digest: str
 
 
-def start_run(folder: Path, preset: Preset, data: DataFacts) -> Run:
-    """A folder for this preset and data, made if need be; raises RunError when another run is there.
+def start_run(folder: Path, preset: Preset, data: DataSummary) -> Run:
+    """Create a folder for this preset and data, or reuse the one of the same run; raises RunError if it has another.
 
-    A run that has no results yet is started again, whatever its preset and data were. If nothing is fitted, the data
-    may differ from those of the last start.
+    A run that has no results yet may be started again with another preset and other data. If nothing is fitted, the
+    data may differ from those of the last start.
     """
     run = Run(folder, preset, data.labels)
     if (folder / PRESET).exists() and run.has_results():
         open_run(folder, preset, data if preset.recipe.phases else None)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / DATA, dataclasses.asdict(data))
-    write_json(folder / PRESET, dataclasses.asdict(preset))
+    write_json(folder / PRESET, msgspec.to_builtins(preset))
     return run
 
 
-def open_run(folder: Path, preset: Preset, data: DataFacts | None = None) -> Run:
-    """This preset's run in that folder; raises RunError when there is none or another one, or one of other data."""
-    path = require(folder / PRESET, step="fit")
-    if _what_fitting_depends_on(preset_from(read_json(path), source=str(path))) != _what_fitting_depends_on(preset):
+def open_run(folder: Path, preset: Preset, data: DataSummary | None = None) -> Run:
+    """Open this preset's run in a folder; raises RunError if there is none, or one of another preset or other data."""
+    known = reopen_run(folder)
+    if _fit_settings(known.preset) != _fit_settings(preset):
         raise RunError(f"{folder} holds a run of another preset or of another version of it; choose another --run")
-    path = require(folder / DATA, step="fit")
-    found = read_json(path)
-    known = DataFacts(tuple(found.get("labels", ())), str(found.get("digest")))
-    if data and data.labels != known.labels:
+    started = _read_data(folder)
+    if data and data.labels != started.labels:
         raise RunError(
-            f"{folder} was begun with {len(known.labels)} labels, {_few(known.labels)}, but the data has "
-            f"{len(data.labels)}, {_few(data.labels)}; give the same data, or choose another --run"
+            f"{folder} was started with {len(started.labels)} labels, {_first_few(started.labels)}, but the data has "
+            f"{len(data.labels)}, {_first_few(data.labels)}; give the same data, or choose another --run"
         )
-    if data and data.digest != known.digest:
+    if data and data.digest != started.digest:
         raise RunError(
-            f"{folder} was begun with other images, so that test images may have been trained on; give the same data, "
-            "or choose another --run"
+            f"{folder} was started with other images, so that test images may have been trained on; give the same "
+            "data, or choose another --run"
         )
-    return Run(folder, preset, known.labels)
+    return Run(folder, preset, started.labels)
 
 
 def reopen_run(folder: Path) -> Run:
-    """Open the run in that folder, whatever its preset and data are; raises RunError if there is none."""
-    path = require(folder / PRESET, step="fit")
-    known = read_json(require(folder / DATA, step="fit"))
-    return Run(folder, preset_from(read_json(path), source=str(path)), tuple(known.get("labels", ())))
+    """Open the run in a folder, whatever its preset and data are; raises RunError if there is none."""
+    path, data = require(folder / PRESET, step="fit"), _read_data(folder)
+    return Run(folder, parse_preset(read_json(path), source=str(path)), data.labels)
+
+
+def load_fitted_network(run: Run) -> keras.Model:
+    """Load the fitted network, or the preset's own if it has nothing to fit; raises RunError or NetworkError."""
+    preset = run.preset
+    if not preset.recipe.phases:
+        return build_network(preset.network, preset.preprocessing, len(run.labels))
+    weights = require(run.weights, step="fit")
+    network = build_network(preset.network, preset.preprocessing, len(run.labels), pretrained=False)
+    try:
+        network.load_weights(weights)
+    except Exception as error:  # h5py and Keras raise OSError, KeyError, ValueError and others
+        raise RunError(f"{weights} is damaged; {_how_to_write('fit')}") from error
+    return network
 
 
 def require(path: Path, step: str) -> Path:
-    """The path, which `step` writes; raises RunError when it is not there yet."""
+    """Return the path of a file that `step` writes; raises RunError if it does not exist yet."""
     if not path.is_file():
-        raise RunError(f"{path} is missing; the step that writes it is: python -m training {step}")
+        raise RunError(f"{path} is missing; {_how_to_write(step)}")
     return path
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in that file; raises RunError when there is none."""
+    """Read the JSON object in a file; raises RunError if there is none."""
     try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise RunError(f"{path} is damaged ({error}); remove it and take the step that writes it again") from error
-    if not isinstance(document, dict):
-        raise RunError(f"{path} is damaged; remove it and take the step that writes it again")
-    return document
+        return msgspec.convert(json.loads(path.read_bytes()), dict[str, Any])
+    except ValueError as error:  # of json and of msgspec
+        raise RunError(f"{path} is damaged ({error}); remove it and repeat the step that writes it") from error
 
 
-def facts_from(kind: type[Facts], values: Any, path: Path, step: str) -> Facts:
-    """What a step found, from what it wrote; raises RunError when that is of another version of it."""
+def parse_document(kind: type[Document], values: Any, path: Path, step: str) -> Document:
+    """Convert values from the file that `step` wrote into a dataclass; raises RunError if its fields do not fit."""
     try:
-        return kind(**values)
-    except TypeError as error:
-        raise RunError(f"{path} does not fit; the step that writes it is: python -m training {step}") from error
+        return msgspec.convert(values, kind)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{path} does not fit this version of litelens ({error}); {_how_to_write(step)}") from error
 
 
 def sha256(content: bytes) -> str:
+    """Compute the SHA-256 checksum in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 def discard(*paths: Path) -> None:
-    """Remove what a step is about to make out of date."""
+    """Remove files that the step about to run makes obsolete."""
     for path in paths:
         path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, document: dict[str, Any]) -> None:
-    write_whole(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write a JSON file completely or not at all."""
+    write_file(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+def write_file(path: Path, content: bytes) -> None:
+    """Write a file completely or not at all."""
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     os.replace(partial, path)
 
 
-def _what_fitting_depends_on(preset: Preset) -> Preset:
-    """The preset without what may change after the fit."""
-    quantization = Quantization(("TFLiteConverter",), (8,), (1,))
-    return dataclasses.replace(
+def _read_data(folder: Path) -> DataSummary:
+    path = require(folder / DATA, step="fit")
+    return parse_document(DataSummary, read_json(path), path, step="fit")
+
+
+def _fit_settings(preset: Preset) -> Preset:
+    """Return the preset with fixed values for all settings that may change after the fit."""
+    return msgspec.structs.replace(
         preset,
         name="any",
         version="any",
@@ -234,9 +254,13 @@ def _what_fitting_depends_on(preset: Preset) -> Preset:
         answered_accuracy=1.0,
         gate=Gate(),
         confidence=Confidence(),
-        quantization=quantization,
+        quantization=Quantization(("TFLiteConverter",), (8,), (1,)),
     )
 
 
-def _few(labels: tuple[str, ...]) -> str:
+def _how_to_write(step: str) -> str:
+    return f"the step that writes it is: python -m training {step}"
+
+
+def _first_few(labels: tuple[str, ...]) -> str:
     return ", ".join(f"'{label}'" for label in labels[:3]) + (" ..." if len(labels) > 3 else "")

@@ -1,4 +1,4 @@
-"""The steps from images to a published bundle, each from what the step before it left in the run's folder."""
+"""The steps from images to a published bundle; each reads the files that earlier steps wrote to the run's folder."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,40 +8,40 @@ from typing import Any
 
 import numpy as np
 
-from training.assemble import fitted_network
-from training.chance import chance_warnings
 from training.dataset import Dataset, Split, load_dataset
-from training.documents import LISTED, full_description, measurements
+from training.documents import MAX_LISTED, full_description, metrics_document
 from training.errors import RunError
 from training.evaluate import evaluate
 from training.examples import choose_examples
 from training.fit import fit
+from training.metrics import chance_warnings
 from training.preset import Preset
 from training.publish import publish
 from training.quantize import quantize, require_export_backend
 from training.report import render
 from training.run import (
-    DataFacts,
-    FitFacts,
+    DataSummary,
+    FitSummary,
     Metrics,
     Run,
     discard,
-    facts_from,
+    load_fitted_network,
     open_run,
+    parse_document,
     read_json,
     require,
     sha256,
     start_run,
+    write_file,
     write_json,
-    write_whole,
 )
 
-_CHECKED = 1000
+_MAX_CHECKED = 1000
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says. `command` is what would do it all again."""
+    """The options of the command line. `command` repeats the run."""
 
     preset: Preset
     data: Path | None
@@ -53,57 +53,51 @@ class Options:
     command: str
 
 
-@dataclass(frozen=True)
-class Work:
-    """A run with its images."""
-
-    options: Options
-    run: Run
-    dataset: Dataset
-
-
 def run_all(options: Options) -> None:
     require_export_backend()
-    work = _begin(options)
+    run, dataset = _start(options)
     if options.preset.recipe.phases:
-        _fit(work)
-    _quantize(work)
-    _evaluate(work)
-    _report(work)
+        _fit(run, dataset, resume=options.resume)
+    _quantize(run, dataset)
+    _evaluate(run, dataset, options.command)
+    _report(run, dataset, examples=options.examples)
     run_publish(options)
 
 
 def run_fit(options: Options) -> None:
-    work = _begin(options)
+    run, dataset = _start(options)
     if not options.preset.recipe.phases:
-        print("There is nothing to fit: this preset has no phases, its network is taken as it is.")
+        print("There is nothing to fit: this preset has no phases.")
         return
-    _fit(work)
+    _fit(run, dataset, resume=options.resume)
 
 
 def run_quantize(options: Options) -> None:
-    _quantize(_begin(options) if not options.preset.recipe.phases else _go_on(options))
+    # Without phases there is no step fit, so that this is the first step.
+    _quantize(*(_continue(options) if options.preset.recipe.phases else _start(options)))
 
 
 def run_evaluate(options: Options) -> None:
     require(open_run(options.folder, options.preset).model, step="quantize")
-    _evaluate(_go_on(options))
+    run, dataset = _continue(options)
+    _evaluate(run, dataset, options.command)
 
 
 def run_report(options: Options) -> None:
     require(open_run(options.folder, options.preset).metrics, step="evaluate")
-    _report(_go_on(options))
+    run, dataset = _continue(options)
+    _report(run, dataset, examples=options.examples)
 
 
 def run_publish(options: Options) -> None:
     run = open_run(options.folder, options.preset)
-    document = _measured(run)
+    document = _read_metrics_document(run)
     require(run.report, step="report")
-    metrics = facts_from(Metrics, document.get("metrics"), run.metrics, step="evaluate")
-    _check_is_of(run, document)
-    published = publish(run, _fit_facts(run), metrics, document, options.models)
-    _warn(document)
-    print(f"Published{' with a warning' if chance_warnings(document) else ''}: {published}")
+    metrics = _read_metrics(run, document)
+    _check_same_description(run, document)
+    bundle = publish(run, _read_fit_summary(run), metrics, document, options.models)
+    _print_warnings(document)
+    print(f"Published{' with a warning' if chance_warnings(document) else ''}: {bundle}")
 
 
 STEPS: dict[str, Callable[[Options], None]] = {
@@ -116,22 +110,23 @@ STEPS: dict[str, Callable[[Options], None]] = {
 }
 
 
-def _begin(options: Options) -> Work:
-    dataset = _load(options)
-    return Work(options, start_run(options.folder, options.preset, _data_facts(dataset)), dataset)
+def _start(options: Options) -> tuple[Run, Dataset]:
+    dataset = _load_data(options)
+    return start_run(options.folder, options.preset, _summarize(dataset)), dataset
 
 
-def _go_on(options: Options) -> Work:
+def _continue(options: Options) -> tuple[Run, Dataset]:
+    # Before the data are read, which takes long.
     open_run(options.folder, options.preset)
-    dataset = _load(options)
-    return Work(options, open_run(options.folder, options.preset, _data_facts(dataset)), dataset)
+    dataset = _load_data(options)
+    return open_run(options.folder, options.preset, _summarize(dataset)), dataset
 
 
-def _data_facts(dataset: Dataset) -> DataFacts:
-    return DataFacts(dataset.labels, dataset.digest())
+def _summarize(dataset: Dataset) -> DataSummary:
+    return DataSummary(dataset.labels, dataset.digest())
 
 
-def _load(options: Options) -> Dataset:
+def _load_data(options: Options) -> Dataset:
     dataset = load_dataset(options.preset, options.data, options.calibration)
     sizes = (
         f"{len(dataset.train):,} training, {len(dataset.validation):,} validation, {len(dataset.test):,} test images"
@@ -139,102 +134,104 @@ def _load(options: Options) -> Dataset:
     print(f"Data: {len(dataset.labels)} classes; {sizes}.")
     if dataset.unreadable:
         print(f"{len(dataset.unreadable)} files cannot be read and are left out:")
-        for file in dataset.unreadable[:LISTED]:
+        for file in dataset.unreadable[:MAX_LISTED]:
             print(f"  {file.file}: {file.reason}")
-        if len(dataset.unreadable) > LISTED:
-            print(f"  and {len(dataset.unreadable) - LISTED} more")
+        if len(dataset.unreadable) > MAX_LISTED:
+            print(f"  and {len(dataset.unreadable) - MAX_LISTED} more")
     untested = np.bincount(dataset.test.classes, minlength=len(dataset.labels)) == 0
     if dataset.labelled and untested.any() and options.preset.recipe.phases:
-        names = ", ".join(f"'{dataset.labels[index]}'" for index in np.flatnonzero(untested)[:LISTED])
-        print(f"There is no test image of {names}: nothing will be known of how well such images are classified.")
+        names = ", ".join(f"'{dataset.labels[index]}'" for index in np.flatnonzero(untested)[:MAX_LISTED])
+        print(f"There is no test image of {names}: the accuracy for these classes will be unknown.")
     return dataset
 
 
-def _fit(work: Work) -> None:
-    run = work.run
-    if work.options.resume and run.fit_facts.exists() and run.weights.exists():
+def _fit(run: Run, dataset: Dataset, *, resume: bool) -> None:
+    if resume and run.fit_summary.exists() and run.weights.exists():
         print(f"Fitted already: {run.weights}")
         return
-    facts = fit(run, work.dataset, resume=work.options.resume)
-    print(f"Fitted: {facts.validation_accuracy:.2%} of the validation images are right. Weights: {run.weights}")
+    summary = fit(run, dataset, resume=resume)
+    print(f"Fitted: validation accuracy {summary.validation_accuracy:.2%}. Weights: {run.weights}")
 
 
-def _quantize(work: Work) -> None:
-    run, dataset, quantization = work.run, work.dataset, work.run.preset.quantization
+def _quantize(run: Run, dataset: Dataset) -> None:
+    quantization = run.preset.quantization
     require_export_backend()
-    network = fitted_network(run)
+    network = load_fitted_network(run)
     discard(run.model, run.candidates, run.metrics, run.report)
     seed, spec = run.preset.recipe.seed, run.preset.preprocessing
-    calibration = _drawn(dataset.calibration, max(quantization.calibration_images), seed)
-    check = _drawn(dataset.validation, _CHECKED, seed)
+    calibration = _draw(dataset.calibration, max(quantization.calibration_images), seed)
+    check = _draw(dataset.validation, _MAX_CHECKED, seed)
     candidates = quantization.candidates()
     print(f"Quantizing: {len(candidates)} candidates, measured on {len(check)} validation images ...", flush=True)
     model, scores = quantize(
         network,
         candidates,
-        spec.normalized(calibration.images.pixels(range(len(calibration)))),
+        spec.normalize(calibration.images.pixels(range(len(calibration)))),
         check.images.pixels(range(len(check))),
         spec,
         check.classes if dataset.labelled else None,
     )
     write_json(run.candidates, {"candidates": [dataclasses.asdict(score) for score in scores]})
-    write_whole(run.model, model)
-    print(f"Quantized: {len(model) / 1e6:.1f} MB, integers only: {run.model}")
+    write_file(run.model, model)
+    print(f"Quantized: {len(model) / 1e6:.1f} MB, integer tensors only: {run.model}")
 
 
-def _evaluate(work: Work) -> None:
-    run = work.run
+def _evaluate(run: Run, dataset: Dataset, command: str) -> None:
     print("Evaluating ...", flush=True)
-    evaluation = evaluate(run, fitted_network(run), work.dataset)
+    evaluation = evaluate(run, load_fitted_network(run), dataset)
     discard(run.report)
     candidates = read_json(require(run.candidates, step="quantize"))["candidates"]
-    document = measurements(run, work.dataset, evaluation, _fit_facts(run), candidates, work.options.command)
+    document = metrics_document(run, dataset, evaluation, _read_fit_summary(run), candidates, command)
     write_json(run.metrics, document)
     print(_summary(evaluation.metrics))
-    _warn(document)
+    _print_warnings(document)
 
 
-def _report(work: Work) -> None:
-    run = work.run
-    document = _measured(run)
-    metrics = facts_from(Metrics, document.get("metrics"), run.metrics, step="evaluate")
-    examples = choose_examples(run, metrics, work.dataset) if work.options.examples and work.dataset.labelled else ()
-    write_whole(run.report, render(document, examples).encode())
+def _report(run: Run, dataset: Dataset, *, examples: bool) -> None:
+    document = _read_metrics_document(run)
+    metrics = _read_metrics(run, document)
+    chosen = choose_examples(run, metrics, dataset) if examples and dataset.labelled else ()
+    write_file(run.report, render(document, chosen).encode())
     print(f"Report: {run.report}")
 
 
-def _drawn(split: Split, images: int, seed: int) -> Split:
+def _draw(split: Split, images: int, seed: int) -> Split:
     return split.take(np.random.default_rng(seed).permutation(len(split))[:images])
 
 
-def _measured(run: Run) -> dict[str, Any]:
-    """What `evaluate` wrote of the model that is there; raises RunError when it is of another one."""
+def _read_metrics_document(run: Run) -> dict[str, Any]:
+    """Read metrics.json; raises RunError if another model than the run's was measured."""
     model = require(run.model, step="quantize").read_bytes()
     document = read_json(require(run.metrics, step="evaluate"))
     if document.get("model") != sha256(model):
-        raise RunError(f"{run.metrics} is of another model than {run.model}; run: python -m training evaluate")
+        raise RunError(f"{run.metrics} describes another model than {run.model}; run: python -m training evaluate")
     return document
 
 
-def _check_is_of(run: Run, document: dict[str, Any]) -> None:
-    """Raise RunError when the measurements, and so the report, name another bundle than the preset does now."""
+def _read_metrics(run: Run, document: dict[str, Any]) -> Metrics:
+    return parse_document(Metrics, document.get("metrics"), run.metrics, step="evaluate")
+
+
+def _check_same_description(run: Run, document: dict[str, Any]) -> None:
+    """Raise RunError if the preset's name, version or description has changed since `evaluate`."""
     preset = run.preset
-    now = {"name": preset.name, "version": preset.version, "description": full_description(preset)}
-    for field, value in now.items():
+    current = {"name": preset.name, "version": preset.version, "description": full_description(preset)}
+    for field, value in current.items():
         if document.get(field) != value:
             raise RunError(
-                f"{run.metrics} says {field} {document.get(field)!r}, but the preset {value!r}; "
+                f"{run.metrics} has the {field} {document.get(field)!r}, but the preset has {value!r}; "
                 "run: python -m training evaluate, then report"
             )
 
 
-def _fit_facts(run: Run) -> FitFacts | None:
+def _read_fit_summary(run: Run) -> FitSummary | None:
     if not run.preset.recipe.phases:
         return None
-    return facts_from(FitFacts, read_json(require(run.fit_facts, step="fit")), run.fit_facts, step="fit")
+    path = require(run.fit_summary, step="fit")
+    return parse_document(FitSummary, read_json(path), path, step="fit")
 
 
-def _warn(document: dict[str, Any]) -> None:
+def _print_warnings(document: dict[str, Any]) -> None:
     for warning in chance_warnings(document):
         print(
             f"Warning: {warning} Do not rely on it: train on more images, from pretrained weights or for more epochs; "
@@ -245,7 +242,7 @@ def _warn(document: dict[str, Any]) -> None:
 def _summary(metrics: Metrics) -> str:
     if metrics.int8_top1 is None:
         return (
-            f"Evaluated on {metrics.test_images} images: int8 agrees with fp32 on {metrics.agreement:.2%}. Its "
+            f"Evaluated on {metrics.test_images} images: int8 agrees with fp32 on {metrics.agreement:.2%}. The "
             "accuracy is unknown without labelled images; to measure it, give --data FOLDER."
         )
     return (

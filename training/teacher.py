@@ -1,6 +1,5 @@
-"""The teacher of a distillation: its answers to each view of the training images, stored on disk."""
+"""Soft labels for distillation: a teacher's logits for views of the training images, stored in the run's folder."""
 
-import dataclasses
 import hashlib
 import os
 import shutil
@@ -10,34 +9,35 @@ from io import BytesIO
 from pathlib import Path
 
 import keras
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from litelens.bundle import MANIFEST, MODEL, load_bundle
-from litelens.classifier import Classifier
-from litelens.errors import LitelensError
-from litelens.images import Limits
-from litelens.preprocessing import Preprocessing
-from training.assemble import fitted_network
-from training.brought import load_brought
-from training.dataset import Split, resized
+from litelens.core.bundle import MANIFEST, MODEL, load_bundle
+from litelens.core.classifier import Classifier
+from litelens.core.errors import LitelensError
+from litelens.core.images import Limits
+from litelens.core.preprocessing import Preprocessing
+from training.augmentation import Views, apply_views, draw_views
+from training.dataset import Split, resize_images
 from training.errors import TeacherError, TrainingError
+from training.keras_import import import_classifier
 from training.preset import Augmentation, Preset
 from training.progress import progress
-from training.run import DATA, PRESET, WEIGHTS, Run, reopen_run, write_whole
-from training.views import Views, draw_views, show
+from training.run import DATA, PRESET, WEIGHTS, Run, load_fitted_network, reopen_run, write_file
 
-_AT_ONCE = 64
+_BATCH = 64
 _KEY = "key"
 _MODEL_FILES = (MANIFEST, MODEL, WEIGHTS, PRESET, DATA)
 
-# From the student's pixels, uint8 `(n, h, w, 3)`, to logits, float32 `(n, classes)`, in the order of its labels.
-Ask = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+# A function from the student's pixels, uint8 `(n, h, w, 3)`, to the teacher's logits, float32 `(n, classes)`, in the
+# order of the student's labels.
+Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """The teacher's answers to `count` views of each of `images` training images; the folder has one file per view."""
+class SoftLabels:
+    """A teacher's logits for `count` views of each of `images` training images; the folder has one file per view."""
 
     folder: Path
     images: int
@@ -46,23 +46,23 @@ class Lessons:
     seed: int
 
     def views(self, epoch: int) -> Views:
-        """The view of each image in an epoch, counted from 1; the views repeat after `count` epochs."""
+        """Return the view of each image in an epoch, counted from 1; the views repeat after `count` epochs."""
         return draw_views(self.images, self.augmentation, _seed(self.seed, self._number(epoch)))
 
-    def answers(self, epoch: int) -> NDArray[np.float16]:
-        """The teacher's logits for those views, float16 `(images, classes)`."""
-        answers: NDArray[np.float16] = np.load(_file(self.folder, self._number(epoch)))
-        return answers
+    def logits(self, epoch: int) -> NDArray[np.float16]:
+        """Load the teacher's logits for these views, float16 `(images, classes)`."""
+        logits: NDArray[np.float16] = np.load(_file(self.folder, self._number(epoch)))
+        return logits
 
     def _number(self, epoch: int) -> int:
         return (epoch - 1) % self.count
 
 
-def take_lessons(preset: Preset, labels: Sequence[str], train: Split, folder: Path) -> Lessons | None:
-    """Store the teacher's answers to the training images, unless the folder has them; None if there is no teacher.
+def compute_soft_labels(preset: Preset, labels: Sequence[str], train: Split, folder: Path) -> SoftLabels | None:
+    """Compute and store the teacher's logits, except those that the folder has; return None if there is no teacher.
 
-    An interruption loses the answers to the current view only. Raises TeacherError if the teacher cannot be loaded or
-    does not know all labels.
+    An interruption loses the logits for the current view only. Raises TeacherError if the teacher cannot be loaded or
+    lacks some of the labels.
     """
     teacher, recipe = preset.recipe.teacher, preset.recipe
     if not teacher.source:
@@ -70,28 +70,29 @@ def take_lessons(preset: Preset, labels: Sequence[str], train: Split, folder: Pa
     source = Path(teacher.source).expanduser()
     if not source.exists():
         raise TeacherError(_no_teacher(source))
-    lessons = Lessons(folder, len(train), teacher.views, recipe.augmentation, recipe.seed)
+    soft_labels = SoftLabels(folder, len(train), teacher.views, recipe.augmentation, recipe.seed)
     key = _key(preset, labels, train)
-    is_known = _is_of(folder, key)
-    missing = [number for number in range(teacher.views) if not (is_known and _file(folder, number).exists())]
+    is_current = _has_key(folder, key)
+    missing = [number for number in range(teacher.views) if not (is_current and _file(folder, number).exists())]
     if missing:
-        ask = load_teacher(source, preset, labels)
-        if not is_known:
-            _start(folder, key)
+        predict = load_teacher(source, preset, labels)
+        if not is_current:
+            _clear(folder, key)
         for number in missing:
-            _answer(ask, train, lessons, number)
-    return lessons
+            _store_logits(predict, train, soft_labels, number)
+    return soft_labels
 
 
-def load_teacher(source: Path, preset: Preset, labels: Sequence[str]) -> Ask:
+def load_teacher(source: Path, preset: Preset, labels: Sequence[str]) -> Predict:
     """Load the teacher as a function of the student's pixels; raises TeacherError."""
     try:
         if (source / MANIFEST).is_file():
-            return _bundle(source, labels)
+            return _load_bundle(source, labels)
         if source.is_dir():
-            return _run(reopen_run(source), labels)
+            return _load_run(reopen_run(source), labels)
         if source.suffix == ".keras":
-            return _network(load_brought(source, len(labels), preset.preprocessing), preset.preprocessing)
+            network = import_classifier(source, len(labels), preset.preprocessing)
+            return _predict_with(network, preset.preprocessing)
     except (LitelensError, TrainingError) as error:
         raise TeacherError(f"recipe.teacher.source: {error}") from error
     raise TeacherError(_no_teacher(source))
@@ -101,82 +102,83 @@ def _no_teacher(source: Path) -> str:
     return f"recipe.teacher.source: there is no bundle, run or .keras file {source}"
 
 
-def _bundle(folder: Path, labels: Sequence[str]) -> Ask:
+def _load_bundle(folder: Path, labels: Sequence[str]) -> Predict:
     bundle = load_bundle(folder)
     order = _order(bundle.labels, labels)
     classifier = Classifier(bundle, Limits(), threads=os.cpu_count() or 1)
 
-    def ask(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        return np.stack([classifier.logits(image)[order] for image in _resized(pixels, bundle.preprocessing)])
+    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return np.stack([classifier.logits(image)[order] for image in _resize(pixels, bundle.preprocessing)])
 
-    return ask
-
-
-def _run(run: Run, labels: Sequence[str]) -> Ask:
-    order, ask = _order(run.labels, labels), _network(fitted_network(run), run.preset.preprocessing)
-    return lambda pixels: ask(pixels)[:, order]
+    return predict
 
 
-def _network(network: keras.Model, spec: Preprocessing) -> Ask:
-    def ask(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        logits = network.predict_on_batch(spec.normalized(_resized(pixels, spec)))["logits"]
+def _load_run(run: Run, labels: Sequence[str]) -> Predict:
+    order = _order(run.labels, labels)
+    predict = _predict_with(load_fitted_network(run), run.preset.preprocessing)
+    return lambda pixels: predict(pixels)[:, order]
+
+
+def _predict_with(network: keras.Model, spec: Preprocessing) -> Predict:
+    def predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        logits = network.predict_on_batch(spec.normalize(_resize(pixels, spec)))["logits"]
         return np.asarray(logits, np.float32)
 
-    return ask
+    return predict
 
 
-def _resized(pixels: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
+def _resize(pixels: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
     """Resize whole images to the teacher's input size, without its crop: the student's images are cropped already."""
-    return resized(pixels, dataclasses.replace(spec, crop=1.0))
+    return resize_images(pixels, msgspec.structs.replace(spec, crop=1.0))
 
 
-def _order(known: Sequence[str], labels: Sequence[str]) -> list[int]:
-    """The index of each label among the teacher's labels."""
-    unknown = sorted(set(labels) - set(known))
+def _order(teacher_labels: Sequence[str], labels: Sequence[str]) -> list[int]:
+    """Return the index of each label among the teacher's labels."""
+    unknown = sorted(set(labels) - set(teacher_labels))
     if unknown:
-        raise TeacherError(f"the teacher does not know the class '{unknown[0]}'; give one that knows all classes")
-    return [known.index(label) for label in labels]
+        raise TeacherError(f"the teacher does not have the class '{unknown[0]}'; choose one that has all classes")
+    return [teacher_labels.index(label) for label in labels]
 
 
-def _answer(ask: Ask, train: Split, lessons: Lessons, number: int) -> None:
-    """Store the teacher's answers to one view of all images."""
-    views, padding = lessons.views(number + 1), lessons.augmentation.crop_padding
+def _store_logits(predict: Predict, train: Split, soft_labels: SoftLabels, number: int) -> None:
+    """Store the teacher's logits for one view of all images."""
+    views, padding = soft_labels.views(number + 1), soft_labels.augmentation.crop_padding
     parts = []
-    starts = range(0, len(train), _AT_ONCE)
-    title = f"The teacher answers view {number + 1} of {lessons.count}, batches"
+    starts = range(0, len(train), _BATCH)
+    title = f"The teacher classifies view {number + 1} of {soft_labels.count}, batches"
     for start in progress(starts, len(starts), title):
-        chosen = np.arange(start, min(start + _AT_ONCE, len(train)))
-        parts.append(ask(show(train.images.pixels(chosen), views.take(chosen), padding)))
+        chosen = np.arange(start, min(start + _BATCH, len(train)))
+        parts.append(predict(apply_views(train.images.pixels(chosen), views.take(chosen), padding)))
     content = BytesIO()
     np.save(content, np.concatenate(parts).astype(np.float16))
-    write_whole(_file(lessons.folder, number), content.getvalue())
+    write_file(_file(soft_labels.folder, number), content.getvalue())
 
 
-def _is_of(folder: Path, key: str) -> bool:
-    """Tell whether the stored answers are those of this teacher, to these images and views."""
+def _has_key(folder: Path, key: str) -> bool:
+    """Return True if the stored logits are this teacher's, for these images and views."""
     path = folder / _KEY
     return path.is_file() and path.read_text() == key
 
 
-def _start(folder: Path, key: str) -> None:
-    """Make the folder for answers with that key, in place of any others."""
+def _clear(folder: Path, key: str) -> None:
+    """Replace the folder by an empty one with that key."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    write_whole(folder / _KEY, key.encode())
+    write_file(folder / _KEY, key.encode())
 
 
 def _key(preset: Preset, labels: Sequence[str], train: Split) -> str:
-    """A digest of all that the answers depend on."""
+    """Compute a digest of everything that determines the logits."""
     recipe = preset.recipe
-    whole = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b(digest_size=16)
     for image in train.images.digests:
-        whole.update(image)
+        digest.update(image)
     source = Path(recipe.teacher.source).expanduser()
     for path in sorted(source.glob("*")) if source.is_dir() else [source]:
         if path.name in _MODEL_FILES or path == source:
-            whole.update(path.read_bytes())
-    whole.update(repr((tuple(labels), recipe.augmentation, recipe.seed)).encode())
-    return whole.hexdigest()
+            digest.update(path.read_bytes())
+    digest.update(repr((tuple(labels), recipe.augmentation, recipe.seed)).encode())
+    return digest.hexdigest()
 
 
 def _file(folder: Path, number: int) -> Path:

@@ -1,4 +1,4 @@
-"""Tensors from torch's legacy weight files, read without torch and without running anything that a file names."""
+"""A reader for torch's legacy weight files that needs no torch and runs no code from the file."""
 
 import pickletools
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# The first two of the pickles that make up a file: torch/serialization.py, MAGIC_NUMBER and PROTOCOL_VERSION.
+# The first two pickles of a file: MAGIC_NUMBER and PROTOCOL_VERSION in torch/serialization.py.
 _MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 _PROTOCOL_VERSION = 1001
 
 
 @dataclass(frozen=True)
 class _Storage:
-    """A flat array of `size` elements with a key in the file; the elements follow the pickles."""
+    """A flat array of `size` elements, identified by a key; the elements follow the pickles in the file."""
 
     key: str
     dtype: np.dtype[Any]
@@ -37,8 +37,8 @@ class _Tensor:
 def read_torch_weights(path: Path) -> dict[str, NDArray[Any]]:
     """Read the tensors of a state dict that `torch.save` wrote in its format before torch 1.6, by name.
 
-    They are read-only views of the file's content, so that a file takes no more memory than its size. Raises OSError
-    when the file cannot be read, and ValueError when it is not such a file or holds anything but tensors.
+    The tensors are read-only views of the file's content, so that they take no more memory than the file's size. Raises
+    OSError if the file cannot be read, and ValueError if it has another format or holds anything but tensors.
     """
     try:
         return _read(path.read_bytes())
@@ -60,7 +60,7 @@ def _read(content: bytes) -> dict[str, NDArray[Any]]:
 
 
 def _read_storages(file: BytesIO, described: set[_Storage]) -> dict[str, NDArray[Any]]:
-    """The storages that follow the tensors' descriptions: a list of keys, then each one's size and elements."""
+    """Read the storages after the tensors' descriptions: a list of keys, then the size and elements of each."""
     by_key = {storage.key: storage for storage in described}
     keys = _unpickle(file)
     if type(keys) is not list or not all(type(key) is str for key in keys):
@@ -81,9 +81,9 @@ def _read_storages(file: BytesIO, described: set[_Storage]) -> dict[str, NDArray
 def _view(tensor: _Tensor, storage: NDArray[Any]) -> NDArray[Any]:
     numbers = (tensor.offset, *tensor.shape, *tensor.strides)
     if not all(type(number) is int and 0 <= number <= len(storage) for number in numbers) or 0 in tensor.shape:
-        raise ValueError("a tensor's shape, strides or offset cannot be right for its storage")
+        raise ValueError("a tensor's shape, strides or offset does not fit its storage")
     end = tensor.offset
-    # In order of stride: elements do not overlap if each stride exceeds the span of all dimensions with smaller ones.
+    # In order of stride: elements do not overlap if each stride exceeds the span of all dimensions of smaller stride.
     for stride, side in sorted(zip(tensor.strides, tensor.shape, strict=True)):
         if side > 1 and stride <= end - tensor.offset:
             raise ValueError("a tensor's elements overlap")
@@ -95,7 +95,7 @@ def _view(tensor: _Tensor, storage: NDArray[Any]) -> NDArray[Any]:
 
 
 def _unpickle(file: BytesIO) -> Any:
-    """The value of one pickle, of the few opcodes that torch writes for numbers, strings, containers and tensors."""
+    """Read one pickle, with the few opcodes that torch writes for numbers, strings, containers and tensors."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[Any, Any] = {}
@@ -143,7 +143,7 @@ def _unpickle(file: BytesIO) -> Any:
             case "BINGET" | "LONG_BINGET":
                 stack.append(memo[argument])
             case "GLOBAL":
-                stack.append(_named(str(argument)))
+                stack.append(_resolve(str(argument)))
             case "REDUCE":
                 arguments = stack.pop()
                 stack.append(_call(stack.pop(), arguments))
@@ -160,28 +160,28 @@ def _unpickle(file: BytesIO) -> Any:
 
 def _append(target: Any, items: list[Any]) -> None:
     if type(target) is not list:
-        raise ValueError("it appends to something that is no list")
+        raise ValueError("it appends to something that is not a list")
     target.extend(items)
 
 
 def _set(target: Any, items: list[Any]) -> None:
-    """Put alternating keys and values into a dictionary; hashing other keys than strings could take forever."""
+    """Put alternating keys and values into a dictionary; only string keys, as hashing others could take forever."""
     keys, values = items[::2], items[1::2]
     if type(target) is not dict or not all(type(key) is str for key in keys):
-        raise ValueError("it sets items of something that is no dictionary of names")
+        raise ValueError("it sets items of something that is not a dictionary with names as keys")
     target.update(zip(keys, values, strict=True))
 
 
-def _named(name: str) -> Any:
-    """The stand-in for a class or function that a pickle names; all but those of tensors are refused."""
-    if name not in _NAMED:
-        raise ValueError(f"it names {name[:80]}, which is no part of a tensor")
-    return _NAMED[name]
+def _resolve(name: str) -> Any:
+    """Return the replacement for a class or function that a pickle names; only those of tensors are allowed."""
+    if name not in _REPLACEMENTS:
+        raise ValueError(f"it names {name[:80]}, which is not part of a tensor")
+    return _REPLACEMENTS[name]
 
 
 def _call(function: Any, arguments: Any) -> Any:
     if function not in (_ordered_dict, _rebuild_tensor) or type(arguments) is not tuple:
-        raise ValueError("it calls something that makes no tensor")
+        raise ValueError("it calls something that does not create a tensor")
     return function(*arguments)
 
 
@@ -199,14 +199,14 @@ def _storage(reference: Any) -> _Storage:
     kind, dtype, key, _, size, view = reference
     described = isinstance(dtype, np.dtype) and type(key) is str and type(size) is int
     if kind != "storage" or view is not None or not described:
-        raise ValueError("it refers to something that is no storage")
+        raise ValueError("it refers to something that is not a storage")
     return _Storage(key, dtype, size)
 
 
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 
 # By module and name, which genops separates with a space.
-_NAMED: dict[str, np.dtype[Any] | Callable[..., Any]] = {
+_REPLACEMENTS: dict[str, np.dtype[Any] | Callable[..., Any]] = {
     "collections OrderedDict": _ordered_dict,
     "torch._utils _rebuild_tensor_v2": _rebuild_tensor,
     "torch FloatStorage": np.dtype("<f4"),

@@ -1,16 +1,16 @@
-/** The API over HTTP. Whatever goes wrong is a Failure with a code of the API's or one of this file's. */
+/** The API over HTTP. Every error is a Failure, with a code of the API or of this page. */
 
 import { settings } from "./settings.js";
 
 /** @import {Problem, Answer, Model, Turn} from "./state.js" */
 
-/** Waits, in seconds, when the API says nothing else; after the last one a throttled request fails. */
-const WAITS = [1, 2, 4, 8];
+/** Pauses in seconds before a throttled request is sent again; after the last one it fails. */
+const RETRY_PAUSES = [1, 2, 4, 8];
 
-/** Seconds between questions for a result, and for how long it is asked for. */
-const POLL = { first: 0.5, most: 4, altogether: 180 };
+/** Seconds between polls for a result: the first, the longest, and in total. */
+const POLL = { first: 0.5, most: 4, total: 180 };
 
-/** Origins that the page's own policy keeps it from. @type {Set<string>} */
+/** Origins that the page's Content-Security-Policy blocks. @type {Set<string>} */
 const blocked = new Set();
 document.addEventListener("securitypolicyviolation", (event) => {
   if (event.effectiveDirective === "connect-src" && URL.canParse(event.blockedURI)) {
@@ -28,7 +28,7 @@ export class Failure extends Error {
 }
 
 /**
- * A problem that the API does not know of, because it was never asked or did not answer.
+ * Create a failure that this page detects itself, with one of its own codes.
  * @param {string} code
  * @returns {Failure}
  */
@@ -36,7 +36,7 @@ export function failure(code) {
   return new Failure({ code, detail: "", status: 0, requestId: null });
 }
 
-/** What went wrong, as it is shown. @param {unknown} error @returns {Problem} */
+/** Return the problem of an error. @param {unknown} error @returns {Problem} */
 export function problemOf(error) {
   if (error instanceof Failure) return error.problem;
   console.error(error);
@@ -48,25 +48,25 @@ export function problemOf(error) {
  *   signal?: AbortSignal,
  *   onSent?: (share: number) => void,
  *   onThrottled?: (seconds: number) => void,
- * }} Listeners `onSent` is told how much of the body has left (0 to 1), `onThrottled` that it waits before trying again
+ * }} Listeners `onSent` gets the sent share of the body (0 to 1), `onThrottled` the seconds until the next attempt
  */
 
 /** @returns {Promise<Model>} */
 export async function fetchModel() {
-  return having(["manifest", "links", "limits"], parse(await fetchText("/v1/model")));
+  return checkMembers(["manifest", "links", "limits"], parse(await fetchText("/v1/model")));
 }
 
 /**
- * What is at a path of the API that GET answers; revalidated, so that a key is asked for even when it is cached.
+ * GET a path of the API. The response is revalidated, so that the key is checked even if it is cached.
  * @param {string} path
  * @param {AbortSignal} [signal]
  * @returns {Promise<string>}
  */
 export function fetchText(path, signal) {
-  return patiently(
+  return retryThrottled(
     async () => {
       const { ok, status, text } = await get(urlOf(path), signal);
-      if (!ok) throw new Failure(refusalOf(status, text));
+      if (!ok) throw new Failure(problemOfResponse(status, text));
       return text;
     },
     { signal },
@@ -95,11 +95,11 @@ async function get(url, signal) {
  */
 export async function classify(image, options, listeners) {
   const query = new URLSearchParams(options);
-  return having(["image", "predictions"], await post(`/v1/classify?${query}`, image, listeners));
+  return checkMembers(["image", "predictions"], await post(`/v1/classify?${query}`, image, listeners));
 }
 
 /**
- * The answer to a question about an image, and the conversation with it.
+ * Ask a question about an image; returns the answer and the conversation with it.
  * @param {string} image in base64
  * @param {string} question
  * @param {Turn[]} turns
@@ -107,25 +107,25 @@ export async function classify(image, options, listeners) {
  * @returns {Promise<{answer: string, turns: Turn[], describe_model: string}>}
  */
 export async function describe(image, question, turns, signal) {
-  return having(["answer", "turns"], await post("/v1/describe", json({ image, question, turns }), { signal }));
+  return checkMembers(["answer", "turns"], await post("/v1/describe", json({ image, question, turns }), { signal }));
 }
 
 /**
- * Send an image around the API, by a form for S3, and follow it to its result.
+ * Upload an image to S3 with a form, and wait for its result.
  * @param {Blob} image
  * @param {Listeners & {onUploaded: () => void}} listeners
  * @returns {Promise<Answer>}
  */
 export async function upload(image, listeners) {
   const made = await post("/v1/uploads", json({ content_type: image.type }), { ...listeners, onSent: undefined });
-  const form = having(["id", "url", "fields"], made);
+  const form = checkMembers(["id", "url", "fields"], made);
   const body = new FormData();
   for (const [name, value] of Object.entries(form.fields)) body.append(name, value);
   body.append("file", image);
   const sent = await send(form.url, body, {}, listeners);
   if (sent.status >= 300) throw failure("upload_refused");
   listeners.onUploaded();
-  return follow(form.id, listeners.signal);
+  return awaitResult(form.id, listeners.signal);
 }
 
 /**
@@ -133,13 +133,13 @@ export async function upload(image, listeners) {
  * @param {AbortSignal | undefined} signal
  * @returns {Promise<Answer>}
  */
-async function follow(id, signal) {
+async function awaitResult(id, signal) {
   const started = performance.now();
   for (let pause = POLL.first; ; pause = Math.min(pause * 1.5, POLL.most)) {
     const { result, model } = parse(await fetchText(`/v1/results/${id}`, signal));
     if (result.status === "done") return { ...result, model };
     if (result.status === "failed") throw new Failure(problemIn(result.problem));
-    if (performance.now() - started > POLL.altogether * 1000) throw failure("result_late");
+    if (performance.now() - started > POLL.total * 1000) throw failure("result_late");
     await sleep(pause, signal);
   }
 }
@@ -151,37 +151,37 @@ async function follow(id, signal) {
  * @returns {Promise<any>}
  */
 function post(path, body, listeners) {
-  return patiently(async () => {
+  return retryThrottled(async () => {
     const answer = await send(urlOf(path), body, { ...keyHeader(), "content-type": body.type }, listeners);
     if (answer.status < 300) return parse(answer.text);
-    throw new Failure(refusalOf(answer.status, answer.text), Number(answer.retryAfter) || 0);
+    throw new Failure(problemOfResponse(answer.status, answer.text), Number(answer.retryAfter) || 0);
   }, listeners);
 }
 
 /**
- * Ask again, after a while, as long as requests come too fast.
+ * Retry a request after pauses while the API throttles it.
  * @template T
- * @param {() => Promise<T>} ask
+ * @param {() => Promise<T>} attempt
  * @param {Listeners} listeners
  * @returns {Promise<T>}
  */
-async function patiently(ask, { signal, onThrottled }) {
-  for (const least of WAITS) {
+async function retryThrottled(attempt, { signal, onThrottled }) {
+  for (const least of RETRY_PAUSES) {
     try {
-      return await ask();
+      return await attempt();
     } catch (error) {
       if (!(error instanceof Failure) || error.problem.code !== "too_many_requests") throw error;
       const seconds = Math.max(least, error.retryAfter);
       onThrottled?.(seconds);
-      // Those that were refused together need not come back together.
+      // Jitter, so that requests that were throttled together do not retry together.
       await sleep(seconds * (1 + Math.random() / 4), signal);
     }
   }
-  return ask();
+  return attempt();
 }
 
 /**
- * One POST by XMLHttpRequest, since fetch does not tell how much has been sent.
+ * POST with XMLHttpRequest, because fetch does not report upload progress.
  * @param {string} url
  * @param {XMLHttpRequestBodyInit} body
  * @param {Record<string, string>} headers
@@ -204,7 +204,7 @@ function send(url, body, headers, { signal, onSent }) {
         resolve({
           status: request.status,
           text: request.responseText,
-          // Asked for where it is not exposed, it would leave an error in the console.
+          // Read only after a 429: reading a header that is not exposed logs an error in the console.
           retryAfter: request.status === 429 ? request.getResponseHeader("retry-after") : null,
         }),
       );
@@ -218,7 +218,7 @@ function send(url, body, headers, { signal, onSent }) {
 
 /** @param {string} url @returns {Promise<Failure>} */
 async function unreachable(url) {
-  // The violation is reported after the request has failed.
+  // The browser reports a policy violation after the request has failed.
   await new Promise((resolve) => setTimeout(resolve));
   if (blocked.has(new URL(url).origin)) return failure("endpoint_blocked");
   return failure(navigator.onLine ? "unreachable" : "offline");
@@ -234,28 +234,29 @@ function parse(text) {
 }
 
 /**
- * The document, if it is one of litelens, which has these members.
+ * Return a document if it has these members; otherwise the endpoint is not litelens.
  * @param {string[]} members
  * @param {any} document
  * @returns {any}
  */
-function having(members, document) {
+function checkMembers(members, document) {
   if (members.every((member) => document?.[member] !== undefined)) return document;
   throw failure("not_litelens");
 }
 
 /** @param {number} status @param {string} text @returns {Problem} */
-function refusalOf(status, text) {
+function problemOfResponse(status, text) {
   const parsed = isJson(text) ? JSON.parse(text) : null;
   if (typeof parsed?.code === "string") return problemIn(parsed);
-  // API Gateway and CloudFront have answers of their own.
+  // API Gateway and CloudFront have error responses of their own.
   const code = { 403: "forbidden", 413: "request_too_large", 429: "too_many_requests" }[status];
   return { code: code ?? (status >= 500 ? "internal_error" : "not_litelens"), detail: "", status, requestId: null };
 }
 
-/** @param {{code: string, detail: string, status: number, request_id: string}} told @returns {Problem} */
-function problemIn(told) {
-  return { code: told.code, detail: told.detail, status: told.status, requestId: told.request_id ?? null };
+/** @param {{code: string, detail: string, status: number, request_id: string}} document @returns {Problem} */
+function problemIn(document) {
+  const { code, detail, status, request_id: requestId } = document;
+  return { code, detail, status, requestId: requestId ?? null };
 }
 
 /** @param {string} path */

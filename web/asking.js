@@ -12,18 +12,18 @@ import { model, photoById, updatePhoto } from "./state.js";
  * @param {string} question
  */
 export async function ask(id, question) {
-  const asked = photoById(id);
-  if (!asked || asked.conversation.question !== null) return;
+  const photo = photoById(id);
+  if (!photo || photo.conversation.question !== null) return;
   change(id, { question, draft: "", problem: null });
   try {
-    const said = await run(id, "ask", (signal) =>
-      inRequest(asked.file, model(), async (image) =>
-        describe(await base64Of(image), question, asked.conversation.turns, signal),
+    const answer = await run(id, "ask", (signal) =>
+      inRequest(photo.file, model(), async (image) =>
+        describe(await base64Of(image), question, photo.conversation.turns, signal),
       ),
     );
-    change(id, { turns: said.turns, model: said.describe_model, question: null });
+    change(id, { turns: answer.turns, model: answer.describe_model, question: null });
   } catch (error) {
-    // Nobody need type it again.
+    // Keep the question, so that it need not be typed again.
     const draft = photoById(id)?.conversation.draft || question;
     change(id, { problem: problemOf(error), question: null, draft });
   }
@@ -34,7 +34,7 @@ export function stopAsking(id) {
   stop(id, "ask");
 }
 
-/** Keep what is not sent yet. @param {number} id @param {string} draft */
+/** Store a question that is not sent yet. @param {number} id @param {string} draft */
 export function keepDraft(id, draft) {
   change(id, { draft });
 }

@@ -1,4 +1,4 @@
-/** The photos' way to their answers: each by itself, so that one can fail, wait or be cancelled. */
+/** Classifies photos. Each photo is independent: it can fail, wait or be cancelled alone. */
 
 import { classify, problemOf, upload } from "./api.js";
 import { forUpload, inRequest, orShrunken, previewOf } from "./images.js";
@@ -11,15 +11,15 @@ import { text } from "./text.js";
 
 /** @import {Photo, Progress, Answer, HeatMapState, Region} from "./state.js" */
 
-/** Heat maps on their way, by the photo's id and the label. @type {Map<string, Promise<void>>} */
+/** Requests for heat maps in progress, by the photo's id and the label. @type {Map<string, Promise<void>>} */
 const fetching = new Map();
 
-/** Bytes of a photo that is its own preview. */
-const PREVIEWED_AS_IT_IS = 1_000_000;
+/** The largest photo, in bytes, that is shown without a smaller preview. */
+const MAX_PREVIEW_BYTES = 1_000_000;
 
 let lastId = 0;
 
-/** Previews are made one by one. @type {Promise<unknown>} */
+/** The last preview; previews are made one after the other. @type {Promise<unknown>} */
 let lastPreview = Promise.resolve();
 
 /** @param {readonly File[]} files */
@@ -39,7 +39,7 @@ export function cancel(id) {
 
 /** @param {readonly number[]} ids */
 export function retry(ids) {
-  // The same sentence is said again if it fails in the same way.
+  // Cleared, so that screen readers announce the same sentence again.
   update({ announcement: "" });
   for (const id of ids) {
     const again = photoById(id);
@@ -56,11 +56,11 @@ export function remove(ids) {
     if (gone?.preview) URL.revokeObjectURL(gone.preview);
   }
   const photos = current().photos.filter((photo) => !ids.includes(photo.id));
-  // A filter that is left from others would hide the next ones.
+  // Reset the filter, which could hide the next photos.
   update({ photos, filter: photos.length === 0 ? EVERYTHING : current().filter });
 }
 
-/** Ask another service about all photos: answers, heat maps and thresholds of two models do not mix. */
+/** Classify all photos again, with another service. Answers, heat maps and thresholds of two models do not mix. */
 export function startOver() {
   const { photos } = current();
   remove(photos.map(({ id }) => id));
@@ -69,7 +69,7 @@ export function startOver() {
 }
 
 /**
- * Lay this label's heat map over the photo, and fetch it first if need be; or take it away, when the label is null.
+ * Show this label's heat map over the photo, after fetching it if necessary; with null, hide the heat map.
  * @param {number} id
  * @param {string | null} label
  */
@@ -79,21 +79,21 @@ export async function showHeatMap(id, label) {
 }
 
 /**
- * Have this label's heat map, which is asked for only when it is neither there nor on its way.
+ * Fetch this label's heat map, unless it is there or already requested.
  * @param {number} id
  * @param {string} label
  */
 export async function fetchHeatMap(id, label) {
-  const wanted = photoById(id);
-  if (!wanted || (Object.hasOwn(wanted.heatMaps, label) && wanted.heatMaps[label].stage === "done")) return;
+  const photo = photoById(id);
+  if (!photo || (Object.hasOwn(photo.heatMaps, label) && photo.heatMaps[label].stage === "done")) return;
   const key = `${id} ${label}`;
-  const onItsWay = fetching.get(key) ?? askForHeatMap(wanted, label).finally(() => fetching.delete(key));
-  fetching.set(key, onItsWay);
-  await onItsWay;
+  const request = fetching.get(key) ?? requestHeatMap(photo, label).finally(() => fetching.delete(key));
+  fetching.set(key, request);
+  await request;
 }
 
 /** @param {Photo} photo @param {string} label */
-async function askForHeatMap({ id, name, file }, label) {
+async function requestHeatMap({ id, name, file }, label) {
   const keep = (/** @type {HeatMapState} */ state) =>
     updatePhoto(id, { heatMaps: { ...photoById(id)?.heatMaps, [label]: state } });
   keep({ stage: "loading" });
@@ -113,7 +113,7 @@ async function askForHeatMap({ id, name, file }, label) {
 }
 
 /**
- * The region in pixels of the photo that was answered: one that was uploaded as it is was made smaller for its heat map.
+ * Scale a heat map's region from the sent image to the classified photo, which may have been uploaded in full size.
  * @param {Region} region
  * @param {{width: number, height: number}} sent
  * @param {{width: number, height: number}} answered
@@ -143,27 +143,27 @@ function newPhoto(file) {
 
 /** @param {Photo} photo */
 async function classifyPhoto({ id, name, file }) {
-  const tell = (/** @type {Progress} */ progress) => updatePhoto(id, { progress });
-  tell({ stage: "waiting" });
+  const report = (/** @type {Progress} */ progress) => updatePhoto(id, { progress });
+  report({ stage: "waiting" });
   try {
     const answer = await run(id, "classify", async (signal) => {
-      tell({ stage: "preparing" });
+      report({ stage: "preparing" });
       await connected();
-      return answerTo(file, signal, tell);
+      return answerTo(file, signal, report);
     });
-    tell({ stage: "done", answer });
+    report({ stage: "done", answer });
     announce(text.announceDone(name, answer.predictions[0]));
   } catch (error) {
     const problem = problemOf(error);
     const isCancelled = problem.code === "cancelled";
-    tell(isCancelled ? { stage: "cancelled" } : { stage: "failed", problem });
+    report(isCancelled ? { stage: "cancelled" } : { stage: "failed", problem });
     if (photoById(id)) announce(isCancelled ? text.announceCancelled(name) : text.announceFailed(name, problem));
   }
 }
 
-/** A small picture of a large photo: many large ones would fill the memory. @param {Photo} photo */
+/** Make a small preview of a large photo, because many large photos would fill the memory. @param {Photo} photo */
 async function addPreview({ id, file, url }) {
-  if (file.size <= PREVIEWED_AS_IT_IS) return updatePhoto(id, { preview: url });
+  if (file.size <= MAX_PREVIEW_BYTES) return updatePhoto(id, { preview: url });
   const preview = lastPreview.then(() => previewOf(file));
   lastPreview = preview.catch(() => undefined);
   try {
@@ -178,15 +178,15 @@ async function addPreview({ id, file, url }) {
 /**
  * @param {Blob} file
  * @param {AbortSignal} signal
- * @param {(progress: Progress) => void} tell
+ * @param {(progress: Progress) => void} report
  * @returns {Promise<Answer>}
  */
-async function answerTo(file, signal, tell) {
+async function answerTo(file, signal, report) {
   const listeners = {
     signal,
-    onSent: (/** @type {number} */ share) => tell(share < 1 ? { stage: "sending", share } : { stage: "classifying" }),
-    onThrottled: (/** @type {number} */ seconds) => tell({ stage: "throttled", seconds }),
-    onUploaded: () => tell({ stage: "following" }),
+    onSent: (/** @type {number} */ share) => report(share < 1 ? { stage: "sending", share } : { stage: "classifying" }),
+    onThrottled: (/** @type {number} */ seconds) => report({ stage: "throttled", seconds }),
+    onUploaded: () => report({ stage: "following" }),
   };
   const original = settings().largePhotos === "upload" ? await forUpload(file, model()) : null;
   return original

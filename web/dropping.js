@@ -1,8 +1,8 @@
-/** What was dropped on the page, folders and all. */
+/** Reads dropped files and folders. */
 
 /**
- * @param {DataTransfer} dropped read before this returns its promise, as browsers empty it right after the event
- * @returns {Promise<File[]>} files of folders in the order of their names; hidden ones are left out
+ * @param {DataTransfer} dropped read synchronously, because browsers empty it right after the event
+ * @returns {Promise<File[]>} all files, those of folders sorted by name, without hidden ones
  */
 export async function filesIn(dropped) {
   const entries = [...dropped.items].map((item) => item.webkitGetAsEntry());
@@ -15,7 +15,7 @@ async function filesBelow(entry) {
   if (entry.name.startsWith(".")) return [];
   if (entry.isFile) {
     const file = /** @type {FileSystemFileEntry} */ (entry);
-    // One that cannot be read is as good as empty, which is told of when it is sent.
+    // A file that cannot be read becomes an empty one, which is reported when it is sent.
     return [await new Promise((resolve) => file.file(resolve, () => resolve(new File([], entry.name))))];
   }
   const entries = await entriesOf(/** @type {FileSystemDirectoryEntry} */ (entry));
@@ -32,7 +32,7 @@ async function flat(entries) {
 async function entriesOf(folder) {
   const reader = folder.createReader();
   const entries = [];
-  // A hundred at a time, until there are none.
+  // readEntries returns up to a hundred entries per call, and none at the end.
   for (;;) {
     /** @type {FileSystemEntry[]} */
     const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));

@@ -1,21 +1,21 @@
-/** Photos as files: which of them the API takes as they are, and how the others are made so. */
+/** Photos as files: detects formats that the API accepts, and converts the others. */
 
 import { Failure, failure } from "./api.js";
 
 /** @import {Model} from "./state.js" */
 
-/** What Lambda's event of 6 MB holds in base64, headers and all. */
+/** The most bytes of an image in a request: Lambda's event of 6 MB contains it as base64, with headers. */
 const REQUEST_BYTES = 4_400_000;
 
-/** What the API answers to a photo that it would take if it were smaller. */
+/** Codes of the API for photos that it would accept in a smaller size. */
 const TOO_LARGE = new Set(["request_too_large", "image_too_large"]);
 
-/** Pixels of the longer side after shrinking; far more than any model sees. */
+/** Pixels of the longer side after shrinking; far more than any model's input. */
 const SHRUNKEN_SIDE = 2048;
 const PREVIEW_SIDE = 840;
 const JPEG_QUALITY = 0.92;
 
-/** How files begin that the API takes. @type {[string, RegExp][]} */
+/** First bytes of the formats that the API accepts. @type {[string, RegExp][]} */
 const SIGNATURES = [
   ["image/jpeg", /^\xff\xd8\xff/],
   ["image/png", /^\x89PNG\r\n\x1a\n/],
@@ -25,13 +25,13 @@ const SIGNATURES = [
 ];
 
 /**
- * By EXIF the API turns a WebP upright, which browsers do not: what is sent must be what is seen, or heat maps lie askew.
- * The flag is the container's (RFC 9649, section 2.7.1).
+ * The API rotates a WebP by its EXIF, but browsers do not. Such a file is converted, so that heat maps fit the photo.
+ * The flag is in the container's header (RFC 9649, section 2.7.1).
  */
 const WEBP_WITH_EXIF = /^RIFF[^]{4}WEBPVP8X[^]{4}[\x08-\x0f\x18-\x1f\x28-\x2f\x38-\x3f]/;
 
 /**
- * The type that the API takes these bytes as, whatever the file is called, or null when they must be made JPEG.
+ * Return the media type by the first bytes, not by the name; null if the photo must be converted to JPEG.
  * @param {Blob} file
  * @returns {Promise<string | null>}
  */
@@ -47,16 +47,16 @@ async function beginning(file) {
   try {
     return await file.slice(0, 24).arrayBuffer();
   } catch {
-    // Chosen earlier, and moved or changed since.
+    // The file was moved or changed after it was chosen.
     throw failure("file_gone");
   }
 }
 
 /**
- * What `send` makes of the photo, which is made smaller for it once it is found too large.
+ * Send a photo; if it is too large, shrink it and send it again.
  * @template T
  * @param {Blob} file
- * @param {Model | null} model whose limits hold
+ * @param {Model | null} model the model whose limits apply
  * @param {(image: Blob) => Promise<T>} send
  * @returns {Promise<T>}
  */
@@ -67,7 +67,7 @@ export async function inRequest(file, model, send) {
 }
 
 /**
- * What the first way makes of the photo as it is, or the second of a smaller one where it is found too large.
+ * Send the photo unchanged with `asItIs`; if it is too large, send a smaller one with `send`.
  * @template T
  * @param {Blob} file
  * @param {() => Promise<T>} asItIs
@@ -84,7 +84,7 @@ export async function orShrunken(file, asItIs, send) {
 }
 
 /**
- * The photo as it can be uploaded, or null when it needs no upload or the deployment takes no such.
+ * Return the photo for an upload, or null if it fits into a request or cannot be uploaded.
  * @param {Blob} file
  * @param {Model | null} model
  * @returns {Promise<Blob | null>}
@@ -116,7 +116,7 @@ function requestBytes(model) {
 }
 
 /**
- * The photo upright, on white where it is transparent, and with a longer side of at most 2048 pixels, as JPEG.
+ * Convert the photo to a JPEG: upright, transparency on white, with a longer side of at most 2048 pixels.
  * @param {Blob} file
  * @returns {Promise<Blob>}
  */
@@ -124,12 +124,12 @@ function shrunken(file) {
   return drawn(file, SHRUNKEN_SIDE);
 }
 
-/** The same, much smaller, to be looked at. @param {Blob} file */
+/** Convert the photo to a small JPEG for display. @param {Blob} file */
 export function previewOf(file) {
   return drawn(file, PREVIEW_SIDE);
 }
 
-/** @param {Blob} file @param {number} side the longer one's most pixels @returns {Promise<Blob>} */
+/** @param {Blob} file @param {number} side the most pixels of the longer side @returns {Promise<Blob>} */
 async function drawn(file, side) {
   /** @type {ImageBitmap} */
   let bitmap;

@@ -1,9 +1,9 @@
-/** What goes on for the photos: so much at a time, and stopped by the photo that it is for. */
+/** Jobs of photos: a limited number runs at the same time, and the jobs of a photo can be stopped. */
 
 import { failure } from "./api.js";
 
-/** As many requests as a browser sends to one host at a time, less those that others need. */
-const AT_A_TIME = 4;
+/** The most jobs at the same time. Browsers send about six requests per host at once; some are left for others. */
+const MAX_JOBS = 4;
 
 /** @typedef {"classify" | "heat map" | "ask"} Kind */
 /** @typedef {{id: number, kind: Kind, controller: AbortController}} Job */
@@ -11,13 +11,13 @@ const AT_A_TIME = 4;
 /** @type {Set<Job>} */
 const jobs = new Set();
 
-/** Those that wait for their turn, first come first. @type {(() => void)[]} */
+/** Jobs that wait, in order. @type {(() => void)[]} */
 const waiting = [];
 
-let free = AT_A_TIME;
+let free = MAX_JOBS;
 
 /**
- * What `work` makes, once it has had its turn. Stopped before that, it is never begun.
+ * Run `work` when a slot is free, and return its result. If it is stopped before, it never starts.
  * @template T
  * @param {number} id the photo's
  * @param {Kind} kind
@@ -28,15 +28,15 @@ export async function run(id, kind, work) {
   const job = { id, kind, controller: new AbortController() };
   jobs.add(job);
   try {
-    await turn(job.controller.signal);
-    return await work(job.controller.signal).finally(pass);
+    await acquire(job.controller.signal);
+    return await work(job.controller.signal).finally(release);
   } finally {
     jobs.delete(job);
   }
 }
 
 /**
- * Stop what goes on for a photo, or only that of one kind; it ends as cancelled.
+ * Stop the jobs of a photo, all or of one kind; they end as cancelled.
  * @param {number} id
  * @param {Kind} [kind]
  */
@@ -47,7 +47,7 @@ export function stop(id, kind) {
 }
 
 /** @param {AbortSignal} signal @returns {Promise<void>} */
-function turn(signal) {
+function acquire(signal) {
   if (free > 0) {
     free--;
     return Promise.resolve();
@@ -63,8 +63,8 @@ function turn(signal) {
   });
 }
 
-/** The turn goes to the next. */
-function pass() {
+/** Give the slot to the next job. */
+function release() {
   const next = waiting.shift();
   if (next) next();
   else free++;

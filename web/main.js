@@ -1,4 +1,4 @@
-/** Starts the page: draws it after each change, and listens to what concerns all of it. */
+/** Starts the page: draws it after each change of the state, and handles events of the whole page. */
 
 import { filesIn } from "./dropping.js";
 import { add } from "./classifying.js";
@@ -20,7 +20,7 @@ function draw() {
   });
 }
 
-/** Where what had the focus is gone, the nearest around it has it, not the top of the page. @param {() => void} change */
+/** If the focused element disappears, focus its nearest remaining ancestor. @param {() => void} change */
 function keepingFocus(change) {
   const around = [];
   for (let element = document.activeElement; element; element = element.parentElement) around.push(element);
@@ -35,7 +35,7 @@ function follow() {
   const isAnother = view !== current().view;
   update({ view });
   document.title = `${text.titles[view]} · litelens`;
-  // A new view is a new page to those who hear it.
+  // For screen readers, a new view is a new page.
   if (isAnother) queueMicrotask(() => document.querySelector("h1")?.focus());
 }
 
@@ -51,7 +51,7 @@ function carriesFiles(event) {
   return event.dataTransfer?.types.includes("Files") ?? false;
 }
 
-/** Text does, even where its program has put a picture beside it. @param {ClipboardEvent} event */
+/** Text is pasted into a field, even if the clipboard also has a picture. @param {ClipboardEvent} event */
 function goesIntoField({ target, clipboardData }) {
   return target instanceof Element && target.matches(":read-write") && clipboardData?.types.includes("text/plain");
 }
@@ -62,7 +62,7 @@ document.addEventListener("dragover", (event) => {
   if (!current().isDraggedOver) update({ isDraggedOver: true });
 });
 document.addEventListener("dragleave", (event) => {
-  // Into no other element: out of the window.
+  // The pointer left the window, not only an element.
   if (event.relatedTarget === null) update({ isDraggedOver: false });
 });
 document.addEventListener("drop", async (event) => {

@@ -1,13 +1,13 @@
-/** Which results are shown, in which order, and what is saved of them. */
+/** Filters, sorts and exports results. */
 
 import { text } from "./text.js";
 
 /** @import {Photo, Filter, Answer, Problem} from "./state.js" */
 
-/** As of `litelens classify --csv`. */
+/** The columns of `litelens classify --csv`. */
 const COLUMNS = ["image", "label", "confidence", "uncertain", "group", "error_code", "error"];
 
-/** What a spreadsheet takes for the beginning of a formula. */
+/** Characters that begin a formula in a spreadsheet. */
 const FORMULA = /^[=+\-@\t\r]/;
 
 /** @param {Photo} photo @returns {Answer | null} */
@@ -27,18 +27,18 @@ export function isUncertain(photo, threshold) {
 }
 
 /**
- * The photos that the filter leaves, in its order; those without an answer come last, as they were added.
+ * Return the photos that match the filter, sorted; photos without an answer come last, in the order of adding.
  * @param {readonly Photo[]} photos
  * @param {Filter} filter
  * @param {number} threshold
  * @returns {Photo[]}
  */
 export function shown(photos, filter, threshold) {
-  return photos.filter((photo) => isLeft(photo, filter, threshold)).sort((a, b) => compare(a, b, filter.order));
+  return photos.filter((photo) => matches(photo, filter, threshold)).sort((a, b) => compare(a, b, filter.order));
 }
 
 /** @param {Photo} photo @param {Filter} filter @param {number} threshold */
-function isLeft(photo, { kind, label, leastConfidence }, threshold) {
+function matches(photo, { kind, label, leastConfidence }, threshold) {
   if (kind === "failed") return photo.progress.stage === "failed";
   if (kind === "uncertain" && !isUncertain(photo, threshold)) return false;
   const answer = answerOf(photo);
@@ -60,8 +60,8 @@ function compare(a, b, order) {
 }
 
 /**
- * A row for each photo that has an answer or failed, as RFC 4180 has it. A cell that a spreadsheet would take for a
- * formula has an apostrophe before it.
+ * Return CSV (RFC 4180) with a row for each photo that has an answer or failed. An apostrophe before a cell keeps
+ * spreadsheets from reading it as a formula.
  * @param {readonly Photo[]} photos
  * @param {number} threshold
  * @param {(problem: Problem) => string} sentence
@@ -88,7 +88,7 @@ function csvCell(text) {
 }
 
 /**
- * Each photo that has an answer or failed, as `litelens classify --json` has it; `threshold` is the page's.
+ * Return JSON like `litelens classify --json`, for each photo that has an answer or failed; `threshold` is the page's.
  * @param {readonly Photo[]} photos
  * @param {number} threshold
  * @param {(problem: Problem) => string} sentence

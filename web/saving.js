@@ -1,25 +1,25 @@
-/** Files that the page makes for people to keep. */
+/** Saves files. */
 
 import { failure } from "./api.js";
 import { blobOf, canvasOf, contextOf } from "./images.js";
 
 /** @import {HeatMap} from "./state.js" */
 
-const A_MINUTE = 60_000;
+const REVOKE_AFTER_MS = 60_000;
 
-/** A canvas with more pixels is too much for phones. */
-const MOST_PIXELS = 12_000_000;
+/** The most pixels of a canvas; more are too many for phones. */
+const MAX_PIXELS = 12_000_000;
 
 /** @param {Blob} content @param {string} name */
 export function save(content, name) {
   const link = Object.assign(document.createElement("a"), { href: URL.createObjectURL(content), download: name });
   link.click();
-  // Some browsers begin to read it only after this.
-  setTimeout(() => URL.revokeObjectURL(link.href), A_MINUTE);
+  // Some browsers read the file only after this function has returned.
+  setTimeout(() => URL.revokeObjectURL(link.href), REVOKE_AFTER_MS);
 }
 
 /**
- * A PNG of the photo, upright, and over it the heat map where there is one.
+ * Draw the photo upright, with the heat map over it if there is one, as PNG.
  * @param {string} url the photo's
  * @param {HeatMap | null} heatMap
  * @param {{width: number, height: number}} answered the photo's size that the heat map's region refers to
@@ -28,7 +28,7 @@ export function save(content, name) {
  */
 export async function withHeatMap(url, heatMap, answered, opacity) {
   const photo = await decoded(url);
-  const scale = Math.min(1, Math.sqrt(MOST_PIXELS / (photo.naturalWidth * photo.naturalHeight)));
+  const scale = Math.min(1, Math.sqrt(MAX_PIXELS / (photo.naturalWidth * photo.naturalHeight)));
   const canvas = canvasOf(photo.naturalWidth * scale, photo.naturalHeight * scale);
   const context = contextOf(canvas);
   context.drawImage(photo, 0, 0, canvas.width, canvas.height);

@@ -1,27 +1,27 @@
-/** The deployment that the page talks to. */
+/** The connection to the API. */
 
 import { fetchModel, problemOf } from "./api.js";
 import { update } from "./state.js";
 
-/** Counts the questions, so that a late answer of a former endpoint is not taken for the present one's. */
-let asked = 0;
+/** The number of requests, so that a late response of an earlier endpoint is ignored. */
+let requests = 0;
 
 /** @type {Promise<void>} */
 let connecting = Promise.resolve();
 
-/** Ask the service that the settings name what it is. @returns {Promise<void>} once it is known, or why it is not */
+/** Fetch the model from the configured endpoint. @returns {Promise<void>} resolved after success or failure */
 export function connect() {
-  connecting = askForModel();
+  connecting = loadModel();
   return connecting;
 }
 
-/** Until what was asked last is known. */
+/** Wait for the last connect(). */
 export function connected() {
   return connecting;
 }
 
-async function askForModel() {
-  const mine = ++asked;
+async function loadModel() {
+  const request = ++requests;
   update({ service: { stage: "loading" } });
   /** @type {Partial<import("./state.js").State>} */
   let found;
@@ -31,5 +31,5 @@ async function askForModel() {
   } catch (error) {
     found = { service: { stage: "failed", problem: problemOf(error) } };
   }
-  if (mine === asked) update(found);
+  if (request === requests) update(found);
 }

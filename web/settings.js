@@ -1,27 +1,27 @@
-/** Where the API is, its key, and how the page looks. The first two are forgotten with the tab. */
+/** Settings. The browser forgets the endpoint and the key when the tab is closed. */
 
 /** @typedef {"auto" | "light" | "dark"} Theme */
-/** @typedef {"shrink" | "upload"} LargePhotos what is done with photos that one request cannot carry */
+/** @typedef {"shrink" | "upload"} LargePhotos how to send photos that are too large for a request */
 /** @typedef {{endpoint: string, key: string, theme: Theme, largePhotos: LargePhotos}} Settings */
 
 /** @typedef {keyof Settings} Name */
 
-/** @type {Record<Name, {store: () => Storage, otherwise: string}>} */
+/** @type {Record<Name, {store: () => Storage, fallback: string}>} */
 const PLACES = {
-  endpoint: { store: () => sessionStorage, otherwise: "" },
-  key: { store: () => sessionStorage, otherwise: "" },
-  theme: { store: () => localStorage, otherwise: "auto" },
-  largePhotos: { store: () => localStorage, otherwise: "shrink" },
+  endpoint: { store: () => sessionStorage, fallback: "" },
+  key: { store: () => sessionStorage, fallback: "" },
+  theme: { store: () => localStorage, fallback: "auto" },
+  largePhotos: { store: () => localStorage, fallback: "shrink" },
 };
 
-/** Where the browser keeps no data of sites, this page does until it is closed. @type {Map<string, string>} */
+/** Values in memory, if the browser does not store data of sites. @type {Map<string, string>} */
 const kept = new Map();
 
-/** Those of this tab. An empty endpoint is the page's own origin. @returns {Settings} */
+/** Return the settings of this tab. An empty endpoint is the page's own origin. @returns {Settings} */
 export function settings() {
   return /** @type {Settings} */ (
     Object.fromEntries(
-      Object.entries(PLACES).map(([name, { otherwise }]) => [name, read(/** @type {Name} */ (name)) ?? otherwise]),
+      Object.entries(PLACES).map(([name, { fallback }]) => [name, read(/** @type {Name} */ (name)) ?? fallback]),
     )
   );
 }
@@ -57,7 +57,7 @@ export function applyTheme() {
 }
 
 /**
- * An endpoint as requests are appended to it, or null when it is none.
+ * Normalize an endpoint, so that paths can be appended; null if it is invalid.
  * @param {string} text
  * @returns {string | null}
  */
@@ -68,7 +68,7 @@ export function endpointOf(text) {
   return isPlain ? trimmed : null;
 }
 
-/** @param {string} endpoint as endpointOf() gives it @returns {string} */
+/** @param {string} endpoint normalized by endpointOf() @returns {string} */
 export function originOf(endpoint) {
   return new URL(endpoint || location.origin).origin;
 }

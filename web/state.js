@@ -1,4 +1,4 @@
-/** What the page shows, in one place: everything on it is drawn from this object, and changes only by update(). */
+/** The page's state. Everything on the page is drawn from this object, which only update() changes. */
 
 /**
  * @typedef {{label: string, index: number, confidence: number, group?: string}} Prediction
@@ -12,13 +12,13 @@
  *   timing_ms: {decode: number, inference: number, total: number},
  *   model: ModelName,
  *   heatmap?: HeatMap,
- * }} Answer what the API says of one photo
+ * }} Answer the API's answer for one photo
  * @typedef {{question: string, answer: string}} Turn
  * @typedef {{code: string, detail: string, status: number, requestId: string | null}} Problem
  */
 
 /**
- * How far a photo has come.
+ * The progress of a photo.
  * @typedef {{stage: "waiting" | "preparing" | "classifying" | "following"}
  *   | {stage: "sending", share: number}
  *   | {stage: "throttled", seconds: number}
@@ -28,7 +28,7 @@
  */
 
 /**
- * A heat map that was asked for, by the label that it is of.
+ * The state of a requested heat map.
  * @typedef {{stage: "loading"} | {stage: "failed", problem: Problem} | {stage: "done", map: HeatMap}} HeatMapState
  */
 
@@ -40,7 +40,7 @@
  *   draft: string,
  *   model: string | null,
  *   problem: Problem | null,
- * }} Conversation `question` waits for its answer, `draft` is not sent yet
+ * }} Conversation `question` waits for its answer; `draft` is not sent yet
  */
 
 /**
@@ -56,11 +56,11 @@
  *   isCompared: boolean,
  *   saveProblem: Problem | null,
  *   conversation: Conversation,
- * }} Photo `url` is the file's, `preview` that of a picture small enough to be shown; `saveProblem` is why it could not be saved; `shownLabel` is the one whose heat map lies over it
+ * }} Photo `url` is the URL of the file, `preview` of a smaller picture to show; `shownLabel` is the label of the shown heat map; `saveProblem` is why saving failed
  */
 
 /**
- * What GET /v1/model answers.
+ * The answer of GET /v1/model.
  * @typedef {{
  *   manifest: Record<string, any>,
  *   links: {report?: string, uploads?: string, describe?: string},
@@ -91,10 +91,10 @@
  *   confusedClass: number,
  *   isDraggedOver: boolean,
  *   announcement: string,
- * }} State `threshold` is null until someone moves it: the usual one holds then, which is the last known model's
+ * }} State `threshold` is null until the user changes it; until then, `usualThreshold` of the last known model applies
  */
 
-/** The filter that leaves all. @type {Filter} */
+/** The filter that matches all photos. @type {Filter} */
 export const EVERYTHING = { order: "added", kind: "all", label: "", leastConfidence: 0 };
 
 /** @type {State} */
@@ -124,7 +124,7 @@ export function current() {
 }
 
 /**
- * Put these in the place of what was there, and tell all who listen.
+ * Change the state and notify the listeners.
  * @param {Partial<State>} changes
  */
 export function update(changes) {
@@ -132,7 +132,7 @@ export function update(changes) {
   for (const listener of listeners) listener();
 }
 
-/** @param {() => void} listener is called after each change */
+/** @param {() => void} listener called after each change */
 export function onChange(listener) {
   listeners.add(listener);
 }
@@ -146,7 +146,7 @@ export function photoById(id) {
 }
 
 /**
- * Change a photo; nothing happens when it was removed meanwhile.
+ * Change a photo, unless it was removed meanwhile.
  * @param {number} id
  * @param {Partial<Photo>} changes
  */
@@ -154,12 +154,12 @@ export function updatePhoto(id, changes) {
   update({ photos: state.photos.map((photo) => (photo.id === id ? { ...photo, ...changes } : photo)) });
 }
 
-/** The deployment's model, once it is known. @returns {Model | null} */
+/** Return the deployment's model, or null if it is not known. @returns {Model | null} */
 export function model() {
   return state.service.stage === "ready" ? state.service.model : null;
 }
 
-/** Below this confidence an answer is uncertain. @returns {number} */
+/** Return the confidence below which an answer is uncertain. @returns {number} */
 export function threshold() {
   return state.threshold ?? state.usualThreshold;
 }

@@ -1,4 +1,4 @@
-/** All that the page says, in English. To translate it, translate this file; numbers follow `language`. */
+/** All text of the page, in English. To translate the page, translate this file; `language` sets the number format. */
 
 /** @import {Problem, Prediction} from "./state.js" */
 
@@ -21,46 +21,46 @@ const number = (value) => numberFormat.format(value);
 /** @param {number} count @param {string} one @param {string} several */
 const counted = (count, one, several) => `${number(count)} ${count === 1 ? one : several}`;
 
-/** A class as people read it. @param {string} name */
+/** Return a label for display. @param {string} name */
 const label = (name) => name.replaceAll("_", " ");
 
 /** @param {Problem} problem */
 function sentence(problem) {
   const known = Object.hasOwn(problems, problem.code) ? problems[problem.code] : null;
-  const said = known ?? (problem.detail || "Something went wrong that this page has no words for; try again.");
-  return problem.requestId && problem.status >= 500 ? `${said} (Request ${problem.requestId})` : said;
+  const shown = known ?? (problem.detail || "An unknown error occurred. Try again.");
+  return problem.requestId && problem.status >= 500 ? `${shown} (Request ${problem.requestId})` : shown;
 }
 
-/** What happened and what to do, by the problem's code; for those that are not here the API's own words are shown. */
+/** What happened and what to do, by the problem's code. For other codes the page shows the API's own text. */
 /** @type {Record<string, string>} */
 const problems = {
   forbidden: "The API key is missing or wrong. Put a valid one into Settings, then try again.",
   too_many_requests: "There are too many requests at once. Wait a few seconds, then try again.",
   quota_exceeded: "The key's requests for today are used up. Try again tomorrow, or use another key in Settings.",
-  request_too_large: "The photo is too large to be sent, even after it was made smaller here. Choose a smaller one.",
+  request_too_large: "The photo is too large, even after this page made it smaller. Choose a smaller one.",
   image_too_large: "The photo has more pixels or bytes than this service takes. Choose a smaller one.",
-  not_an_image: "This file is no photo that can be read here. Choose a JPEG, PNG, WebP, GIF or BMP.",
-  corrupt_image: "The file is damaged or incomplete. Save or export the photo anew and choose that.",
+  not_an_image: "This file is not a supported photo. Choose a JPEG, PNG, WebP, GIF or BMP.",
+  corrupt_image: "The file is damaged or incomplete. Export the photo again and choose the new file.",
   image_missing: "The file is empty, or cannot be read. Choose another one.",
   file_gone: "The file can no longer be read; it was moved or changed. Choose it again.",
   internal_error: "Something went wrong on the service's side. Try again in a moment.",
   timeout: "The service took too long. Try again in a moment.",
   not_configured: "This deployment does not offer that.",
-  describe_refused: "The language model will not talk about this. Ask something else, or choose another photo.",
-  describe_throttled: "The language model is asked too often. Wait a moment, then ask again.",
+  describe_refused: "The language model refuses to answer. Ask something else, or choose another photo.",
+  describe_throttled: "The language model gets too many questions. Wait a moment, then ask again.",
   describe_timeout: "The language model took too long. Ask again in a moment.",
   describe_unavailable: "The language model cannot be reached. Ask again in a moment.",
-  busy: "The service has too much to do. Wait a moment, then try again.",
+  busy: "The service is busy. Wait a moment, then try again.",
   storage_unavailable: "The service's storage cannot be reached. Try again in a moment.",
   storage_timeout: "The service's storage took too long. Try again in a moment.",
   upload_refused:
-    "The upload was refused: the photo is too large, or took too long. Try again, or let it be shrunk here.",
+    "The upload was refused: the photo is too large, or took too long. Try again, or let this page shrink it.",
   result_late: "The photo was uploaded, but its result is not there yet. Try again in a few minutes.",
   offline: "This device is offline. Connect it, then try again.",
   unreachable: "The service cannot be reached. Check the connection and the endpoint in Settings, then try again.",
   endpoint_blocked:
-    "This page may not talk to that endpoint. Change it in Settings, or ask whoever runs the page to allow it.",
-  not_litelens: "What answers there is not litelens. Check the endpoint in Settings.",
+    "This page may not call that endpoint. Change it in Settings, or ask the page's operator to allow it.",
+  not_litelens: "The endpoint is not a litelens API. Check it in Settings.",
   not_drawn: "The browser could not draw the photo; it may be too large for it. Choose a smaller one.",
 };
 
@@ -88,14 +88,14 @@ export const text = {
   // Choosing photos
   drop: "Drop photos or folders here, or paste them.",
   tap: "Choose photos, or take one.",
-  dropNow: "Let go to classify",
+  dropNow: "Drop to classify",
   choose: "Choose photos",
   camera: "Take a photo",
   hint: "Press a label to see where the model sees it.",
-  samples: "Nothing at hand? Try one of these.",
+  samples: "No photo at hand? Try one of these.",
   sample: (/** @type {string} */ name) => `Try the sample: ${name}`,
   sampleNames: { cat: "a cat", coffee: "a cup of coffee", photographer: "a camera on a tripod" },
-  privacy: "Photos go to the service that answers; this page keeps none.",
+  privacy: "Photos are sent to the service; this page does not keep them.",
 
   // One photo
   photos: "Photos",
@@ -119,7 +119,7 @@ export const text = {
   group: (/** @type {string} */ label, /** @type {number} */ confidence) => `${label}: ${percent(confidence)}`,
   groupTitle: "All labels of this group together",
   timing: (/** @type {number} */ total) => `${number(total)} ms`,
-  timingTitle: "The time that decoding and inference took",
+  timingTitle: "Time of decoding and inference",
   savePng: "Save PNG",
   savePngTitle: "Save the photo with its heat map",
   compare: "Compare",
@@ -143,13 +143,13 @@ export const text = {
   kinds: { all: "all", certain: "certain", uncertain: "uncertain", failed: "failed" },
   labelFilter: "With label",
   anyLabel: "any",
-  leastConfidence: "At least this sure",
+  leastConfidence: "Minimum confidence",
   count: (/** @type {number} */ shown, /** @type {number} */ all) =>
     shown === all ? counted(all, "photo", "photos") : `${number(shown)} of ${counted(all, "photo", "photos")}`,
   countUncertain: (/** @type {number} */ count) => `${number(count)} uncertain`,
   countFailed: (/** @type {number} */ count) => `${number(count)} failed`,
   countWorking: (/** @type {number} */ count) => `${number(count)} under way`,
-  nothingShown: "No photo is left by these filters.",
+  nothingShown: "No photo matches these filters.",
   resetFilters: "Show all",
   saveCsv: "Save CSV",
   saveJson: "Save JSON",
@@ -168,7 +168,7 @@ export const text = {
   compareWith: "Heat map of",
   noHeatMap: "none",
   below: (/** @type {number} */ confidence) => `below ${percent(confidence)}`,
-  nothingToCompare: "Choose two photos or more to compare: tick “Compare” on each.",
+  nothingToCompare: "To compare photos, tick “Compare” on at least two.",
 
   // The model
   warned: "Do not rely on this model.",
@@ -176,12 +176,12 @@ export const text = {
   readWarning: "Read the warning",
   figures: {
     top1: ["Top-1 accuracy", "the first label is right"],
-    top5: ["Top-5 accuracy", "one of the first five is"],
-    error: ["Calibration error", "confidences are off by so much"],
-    agreement: ["Agreement", "same label as before it was made small"],
-    size: ["Model size", "of the file that is served"],
-    classes: ["Classes", "labels that it knows"],
-    images: ["Test images", "that it was measured on"],
+    top5: ["Top-5 accuracy", "one of the first five labels is right"],
+    error: ["Calibration error", "average error of the confidences"],
+    agreement: ["Agreement", "same label as before quantization"],
+    size: ["Model size", "of the model file"],
+    classes: ["Classes", "labels of the model"],
+    images: ["Test images", "used to measure accuracy"],
   },
   megabytes: (/** @type {number} */ bytes) => `${number(bytes / 1e6)} MB`,
   input: (/** @type {number} */ width, /** @type {number} */ height) =>
@@ -189,7 +189,7 @@ export const text = {
   report: "The full report",
   reportLoading: "Fetching the report …",
   calibration: "Calibration",
-  calibrationTitle: "How often the model is right, by how sure it says it is",
+  calibrationTitle: "Accuracy by confidence",
   calibrationLegend:
     "On the dotted line, a confidence of 70% is right 70% of the time. Wider dots stand for more images.",
   confidenceAxis: "confidence",
@@ -199,7 +199,7 @@ export const text = {
   calibrated: "calibrated",
   uncalibrated: "before calibration",
   coverage: "Certainty",
-  coverageTitle: "How many answers are certain, and how many of those are right, by the threshold",
+  coverageTitle: "Share of certain answers and their accuracy, by threshold",
   coverageLegend: (/** @type {number} */ threshold, /** @type {number} */ covered, /** @type {number} */ accuracy) =>
     `At the threshold of ${percent(threshold)}, ${percent(covered)} of the test images are certain, and ${percent(accuracy)} of those are right.`,
   coverageAxis: "share that is certain",
@@ -211,19 +211,19 @@ export const text = {
   classes: "Classes",
   classFilter: "Find a class",
   columns: { label: "Class", group: "Group", images: "Images", precision: "Precision", recall: "Recall", f1: "F1" },
-  noClass: "No class has that in its name.",
+  noClass: "No class matches.",
   confusion: "Confusion",
-  confusionTitle: "What the model takes each class for",
+  confusionTitle: "Confusion matrix",
   confusionLegend:
-    "Rows are what is there, columns what the model says; the stronger a colour the more, and the diagonal is right. Press a row, or choose a class.",
+    "Rows are the true classes, columns the model's answers. A stronger colour stands for more images; the diagonal is right. Press a row, or choose a class.",
   confusionOf: "Images of",
   confusionRow: (/** @type {string} */ name, /** @type {number} */ count, /** @type {number} */ all) =>
     `${label(name)}: ${number(count)} of ${number(all)}`,
   mostConfused: "Most confused",
   mostConfusedRow: (/** @type {string} */ there, /** @type {string} */ said) =>
     `${label(there)}, taken for ${label(said)}`,
-  withoutMetrics: "This model was published without its measurements.",
-  withoutAccuracy: "There were no labelled photos to measure accuracy with; only agreement was measured.",
+  withoutMetrics: "This model was published without metrics.",
+  withoutAccuracy: "Accuracy was not measured, because there were no labelled photos; only agreement was measured.",
 
   // Asking
   askWhich: "About which photo?",
@@ -241,20 +241,20 @@ export const text = {
   // Settings
   service: "Service",
   endpoint: "Endpoint",
-  endpointHint: "The API's address, such as https://api.example.com/live. Empty: where this page comes from.",
-  endpointWrong: "This is no address of an API; it begins with https:// and has no question mark.",
+  endpointHint: "The API's address, such as https://api.example.com/live. Leave it empty to use the page's own server.",
+  endpointWrong: "This is not the address of an API. It must begin with https:// and have no question mark.",
   key: "API key",
-  keyHint: "Kept in this tab until it is closed, and sent to the endpoint only.",
-  keyWrong: "A key has letters, digits and signs only, without blanks.",
+  keyHint: "Kept until you close this tab, and sent only to the endpoint.",
+  keyWrong: "A key has only letters, digits and punctuation, without spaces.",
   save: "Save and connect",
   connected: (/** @type {string} */ name, /** @type {string} */ version) => `Connected: ${name} ${version}.`,
   connecting: "Connecting …",
   appearance: "Appearance",
   theme: "Theme",
-  themes: { auto: "as the device", light: "light", dark: "dark" },
+  themes: { auto: "like the device", light: "light", dark: "dark" },
   largePhotos: "Photos that are too large for a request",
   largePhotosOptions: {
-    shrink: "shrink them here first, which saves data",
-    upload: "upload them as they are; the service keeps them for a while",
+    shrink: "shrink them first, which saves data",
+    upload: "upload them unchanged; the service keeps them for some days",
   },
 };

@@ -1,10 +1,14 @@
-"""One contestant, which does what lines on standard input ask, and answers in lines of JSON on standard output.
+"""Run one peer as a process that reads commands from standard input, one JSON line each, and answers in JSON lines.
 
-python benchmarks/peers/worker.py MODULE MODEL THREADS [--pin]
+python -m benchmarks.peers.worker MODULE MODEL THREADS [--pin]
 
-Its first line is how long importing and loading took. `{"handle": EVENT, "times": 3}` and `{"invoke": PHOTO,
-"times": 3}`, the photo in base64, are answered by the milliseconds of each time, and the handler's best label;
-`{"memory": true}` by the most megabytes that the process ever had. Runs in any environment: it imports nothing else.
+The first line of output has the milliseconds of the import and of the load. The commands and their answers are
+
+    {"handle": EVENT, "times": 3}   the milliseconds of each call, and the best label
+    {"invoke": PHOTO, "times": 3}   the milliseconds of each run of the model; the photo is in base64
+    {"memory": true}                the peak memory in megabytes
+
+It imports only the standard library and the peer, so that it runs in any environment.
 """
 
 import base64
@@ -17,36 +21,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-CORES = getattr(os, "sched_getaffinity", lambda process: range(os.cpu_count() or 1))(0)
-
 
 def main() -> None:
     module, model, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if "--pin" in sys.argv and hasattr(os, "sched_setaffinity"):
-        # Libraries start threads beside those that they are asked for; a function's share of CPU bounds all of them.
-        os.sched_setaffinity(0, sorted(CORES)[:threads])
+        # Some libraries start more threads than they are asked for; a function's share of CPU limits all of them.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     answers = os.fdopen(os.dup(1), "w")
     # Handlers log to standard output.
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
     importing = time.perf_counter()
-    handlers = importlib.import_module(module)
+    peer = importlib.import_module(f"benchmarks.peers.{module}")
     loading = time.perf_counter()
-    handler = handlers.Handler(model, threads)
+    handler = peer.Handler(model, threads)
     started = {"import": _milliseconds(importing, loading), "load": _milliseconds(loading, time.perf_counter())}
     print(json.dumps(started), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps(_answer(handler, json.loads(line))), file=answers, flush=True)
 
 
-def _answer(handler: Any, asked: dict[str, Any]) -> dict[str, Any]:
-    if "memory" in asked:
+def _answer(handler: Any, command: dict[str, Any]) -> dict[str, Any]:
+    if "memory" in command:
         return {"megabytes": _peak_megabytes()}
-    if "invoke" in asked:
-        values = handler.preprocess(base64.b64decode(asked["invoke"]))
-        times, _ = _timed(lambda: handler.invoke(values), asked["times"])
+    if "invoke" in command:
+        values = handler.preprocess(base64.b64decode(command["invoke"]))
+        times, _ = _timed(lambda: handler.invoke(values), command["times"])
         return {"milliseconds": times}
-    times, answer = _timed(lambda: handler(asked["handle"], None), asked["times"])
+    times, answer = _timed(lambda: handler(command["handle"], None), command["times"])
     return {"milliseconds": times, "label": json.loads(answer["body"])["predictions"][0]["label"]}
 
 
@@ -64,7 +66,7 @@ def _milliseconds(start: float, end: float) -> float:
 
 
 def _peak_megabytes() -> float | None:
-    """None where there is no /proc to tell it. getrusage would count what the parent had before exec, too."""
+    """Read the peak from /proc, None where there is none. getrusage would count the parent's memory before exec."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return None

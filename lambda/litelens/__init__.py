@@ -1,1 +1,4 @@
-"""Image classification with an int8 TFLite model: bytes in, prediction out. No AWS, no environment, no globals."""
+"""Image classification on AWS Lambda with int8 TFLite models.
+
+`core` classifies images; `aws` wraps boto3; `api`, `bulk` and `release` are the entry points of the Lambda functions.
+"""

@@ -1,4 +1,4 @@
-"""Who does not see the page, has no mouse, or needs another size or other colours uses all of it even so."""
+"""Accessibility: the page works with a screen reader, without a mouse, and with other sizes and colours."""
 
 import json
 from collections.abc import Iterator
@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from converse import answer, failure
+from page_actions import SAMPLES, card, choose_photos, connect, labels, open_view, wait_for_results
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
-from screen import SAMPLES, add, card, connect, done, go, labels
-from servers import API_KEY, Deployment, serving
+from servers import API_KEY, Deployment, run_server
 from support import CIFAR_BUNDLE
 
 # All of WCAG 2.2 up to AA, and what is good practice beside it. AAA is not promised anywhere, and axe calls the rules
@@ -110,8 +110,8 @@ def walk(page: Page) -> Iterator[str]:
     expect(page.get_by_role("button", name="Choose photos")).to_be_visible()
     yield "nothing yet"
     names = [f"{LONG_NAME}1.jpg", f"{LONG_WORD}{LONG_WORD}.jpg"]
-    add(page, photo(names[0]), photo(names[1], "coffee"), {**BROKEN, "name": f"{LONG_NAME}2.jpg"})
-    done(page, *names)
+    choose_photos(page, photo(names[0]), photo(names[1], "coffee"), {**BROKEN, "name": f"{LONG_NAME}2.jpg"})
+    wait_for_results(page, *names)
     expect(card(page, f"{LONG_NAME}2.jpg").get_by_role("button", name="Try again")).to_be_visible()
     show_heat_map(page, names[0])
     summary = page.get_by_text("Threshold, order and filters")
@@ -122,16 +122,16 @@ def walk(page: Page) -> Iterator[str]:
     compare(page, *names)
     page.get_by_label("Heat map of").select_option(index=1)
     yield "comparison"
-    go(page, "Model")
+    open_view(page, "Model")
     expect(page.get_by_role("table")).to_be_visible()
     yield "model"
-    go(page, "Settings")
+    open_view(page, "Settings")
     yield "settings"
 
 
 @pytest.fixture(scope="module")
 def wordy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a model is served whose classes have very long names, every other one without a blank."""
+    """The port of a server whose model has very long class names, half of them without spaces."""
     bundle = tmp_path_factory.mktemp("wordy") / "bundle"
     bundle.mkdir()
     (bundle / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")
@@ -147,7 +147,7 @@ def wordy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     metrics["classes"] = [{**measured, "label": long[measured["label"]]} for measured in metrics["classes"]]
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     (bundle / "metrics.json").write_text(json.dumps(metrics))
-    with serving(LITELENS_BUNDLE=str(bundle)) as port:
+    with run_server(LITELENS_BUNDLE=str(bundle)) as port:
         yield f"http://127.0.0.1:{port}"
 
 
@@ -169,7 +169,7 @@ def asking(context: BrowserContext, deployment: Deployment) -> Iterator[Page]:
     deployment.converse.script(answer("A rocket beside its tower."))
 
 
-def ask(page: Page, question: str) -> None:
+def ask_model(page: Page, question: str) -> None:
     page.get_by_label("Your question").fill(question)
     page.get_by_role("button", name="Send").click()
 
@@ -181,7 +181,7 @@ def test_axe_finds_nothing_before_there_is_a_photo(page: Page) -> None:
 
 def test_axe_finds_nothing_while_photos_are_under_way(page: Page) -> None:
     page.route("**/v1/classify*", lambda _: None)
-    add(page, *(photo(f"{number}.jpg") for number in range(5)))
+    choose_photos(page, *(photo(f"{number}.jpg") for number in range(5)))
     expect(page.get_by_role("progressbar")).to_have_count(5)
     expect(page.get_by_text("Waiting for its turn")).to_be_visible()
     assert_axe_finds_nothing(page)
@@ -189,11 +189,11 @@ def test_axe_finds_nothing_while_photos_are_under_way(page: Page) -> None:
 
 def test_axe_finds_nothing_in_answers_heat_maps_failures_and_comparisons(page: Page) -> None:
     page.route("**/v1/classify*", lambda route: route.abort(), times=1)
-    add(page, photo("unreachable.jpg"))
+    choose_photos(page, photo("unreachable.jpg"))
     expect(card(page, "unreachable.jpg")).to_contain_text("cannot be reached")
-    add(page, photo("cat.jpg"), photo("coffee.jpg", "coffee"), BROKEN)
-    done(page, "cat.jpg", "coffee.jpg")
-    expect(card(page, "broken.jpg")).to_contain_text("no photo that can be read here")
+    choose_photos(page, photo("cat.jpg"), photo("coffee.jpg", "coffee"), BROKEN)
+    wait_for_results(page, "cat.jpg", "coffee.jpg")
+    expect(card(page, "broken.jpg")).to_contain_text("not a supported photo")
     show_heat_map(page, "cat.jpg")
     assert_axe_finds_nothing(page)
     compare(page, "cat.jpg", "coffee.jpg")
@@ -204,15 +204,15 @@ def test_axe_finds_nothing_in_answers_heat_maps_failures_and_comparisons(page: P
 
 def test_axe_finds_nothing_where_nothing_is_left_to_show(page: Page) -> None:
     page.goto(f"{page.url}#compare")
-    expect(page.get_by_text("Choose two photos or more to compare")).to_be_visible()
+    expect(page.get_by_text("To compare photos")).to_be_visible()
     assert_axe_finds_nothing(page)
-    go(page, "Classify")
-    add(page, photo("cat.jpg"))
-    done(page, "cat.jpg")
+    open_view(page, "Classify")
+    choose_photos(page, photo("cat.jpg"))
+    wait_for_results(page, "cat.jpg")
     if not page.get_by_label("Show").is_visible():
         page.get_by_text("Threshold, order and filters").click()
     page.get_by_label("Show").select_option("failed")
-    expect(page.get_by_text("No photo is left by these filters.")).to_be_visible()
+    expect(page.get_by_text("No photo matches these filters.")).to_be_visible()
     assert_axe_finds_nothing(page)
 
 
@@ -227,39 +227,39 @@ def test_axe_finds_nothing_in_the_model(
     expect(page.get_by_role("rowheader")).to_have_count(found)
     assert_axe_finds_nothing(page)
     page.get_by_label("Find a class").fill("no class at all")
-    expect(page.get_by_text("No class has that in its name.")).to_be_visible()
+    expect(page.get_by_text("No class matches.")).to_be_visible()
     assert_axe_finds_nothing(page)
 
 
 def test_axe_finds_nothing_in_settings_and_problems(page: Page) -> None:
-    go(page, "Settings")
+    open_view(page, "Settings")
     expect(page.get_by_text("Connected")).to_be_visible()
     assert_axe_finds_nothing(page)
     page.route("**/v1/model", lambda route: route.abort())
     page.get_by_role("button", name="Save and connect").click()
     expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
     assert_axe_finds_nothing(page)
-    go(page, "Classify")
+    open_view(page, "Classify")
     expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
     assert_axe_finds_nothing(page)
 
 
 def test_axe_finds_nothing_in_a_conversation(asking: Page, deployment: Deployment) -> None:
     assert_axe_finds_nothing(asking)
-    go(asking, "Ask")
+    open_view(asking, "Ask")
     assert_axe_finds_nothing(asking)
-    go(asking, "Classify")
-    add(asking, photo("cat.jpg"), photo("coffee.jpg", "coffee"))
-    done(asking, "cat.jpg", "coffee.jpg")
-    go(asking, "Ask")
+    open_view(asking, "Classify")
+    choose_photos(asking, photo("cat.jpg"), photo("coffee.jpg", "coffee"))
+    wait_for_results(asking, "cat.jpg", "coffee.jpg")
+    open_view(asking, "Ask")
     deployment.converse.script(answer("A rocket."), failure("AccessDeniedException"))
-    ask(asking, "What is it?")
+    ask_model(asking, "What is it?")
     expect(asking.get_by_text("Answered by a-model")).to_be_visible()
-    ask(asking, "And why?")
+    ask_model(asking, "And why?")
     expect(asking.get_by_role("log")).to_contain_text("cannot be reached")
     assert_axe_finds_nothing(asking)
     asking.route("**/v1/describe", lambda _: None)
-    ask(asking, "And now?")
+    ask_model(asking, "And now?")
     expect(asking.get_by_text("Looking at the photo")).to_be_visible()
     assert_axe_finds_nothing(asking)
 
@@ -296,13 +296,13 @@ def test_all_of_classify_is_usable_with_the_keyboard_alone(page: Page) -> None:
     keyboard = page.keyboard
     tab_to(page, page.get_by_role("button", name="Try the sample: a cat"))
     keyboard.press("Enter")
-    done(page, "cat.jpg")
+    wait_for_results(page, "cat.jpg")
 
     with page.expect_file_chooser() as chooser:
         tab_to(page, page.get_by_role("button", name="Choose photos"))
         keyboard.press("Enter")
     chooser.value.set_files(SAMPLES / "coffee.jpg")
-    done(page, "coffee.jpg")
+    wait_for_results(page, "coffee.jpg")
 
     slider = page.get_by_role("slider", name="Uncertain below")
     tab_to(page, slider)
@@ -389,13 +389,13 @@ def test_another_view_begins_at_its_heading(page: Page) -> None:
 def test_a_screen_reader_is_told_of_every_result_and_failure(page: Page) -> None:
     said = hear(page)
     names = ["first.jpg", "second.jpg", "third.jpg", "fourth.jpg", "fifth.jpg"]
-    add(page, *map(photo, names), BROKEN)
-    done(page, *names)
+    choose_photos(page, *map(photo, names), BROKEN)
+    wait_for_results(page, *names)
     expect(card(page, "broken.jpg").get_by_role("button", name="Try again")).to_be_visible()
     confidence = labels(card(page, "third.jpg")).first.locator("span").last.inner_text()
     for name in names:
         assert any(text.startswith(f"{name}: Egyptian cat, {confidence}.") for text in said()), name
-    assert any(text.startswith("broken.jpg: This file is no photo that can be read here.") for text in said())
+    assert any(text.startswith("broken.jpg: This file is not a supported photo.") for text in said())
     # As each comes, so many are left; the last one is.
     left = [f" {count} photos are left." for count in (5, 4, 3, 2)] + [" 1 photo is left.", "."]
     assert len(said()) == len(left)
@@ -406,7 +406,7 @@ def test_a_screen_reader_is_told_of_every_result_and_failure(page: Page) -> None
 def test_a_screen_reader_is_told_what_was_cancelled_and_what_was_refused(page: Page) -> None:
     said = hear(page)
     page.route("**/v1/classify*", lambda _: None, times=1)
-    add(page, photo("slow.jpg"))
+    choose_photos(page, photo("slow.jpg"))
     card(page, "slow.jpg").get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("status")).to_have_text("slow.jpg: cancelled.")
     page.route("**/v1/classify*", lambda route: route.abort(), times=1)
@@ -438,8 +438,8 @@ def test_nothing_overflows_sideways_at_any_width(wordy_page: Page, device: str) 
 
 def test_photos_are_compared_on_one_scale_whatever_they_are_called(page: Page, device: str) -> None:
     names = ["a.jpg", f"{LONG_NAME}.jpg", f"{LONG_WORD}.jpg"]
-    add(page, photo(names[0]), photo(names[1], "coffee"), photo(names[2], "photographer"))
-    done(page, *names)
+    choose_photos(page, photo(names[0]), photo(names[1], "coffee"), photo(names[2], "photographer"))
+    wait_for_results(page, *names)
     compare(page, *names)
     columns = page.get_by_role("columnheader")
     expect(columns).to_have_text(names)
@@ -449,10 +449,10 @@ def test_photos_are_compared_on_one_scale_whatever_they_are_called(page: Page, d
 
 def test_a_conversation_does_not_overflow_sideways(asking: Page, deployment: Deployment, device: str) -> None:
     deployment.converse.script(answer(f"It is {LONG_WORD * 3}. {'It is a rocket. ' * 30}"))
-    go(asking, "Classify")
-    add(asking, *(photo(f"{LONG_NAME}{number}.jpg") for number in range(8)))
-    go(asking, "Ask")
-    ask(asking, f"{LONG_WORD * 3}?")
+    open_view(asking, "Classify")
+    choose_photos(asking, *(photo(f"{LONG_NAME}{number}.jpg") for number in range(8)))
+    open_view(asking, "Ask")
+    ask_model(asking, f"{LONG_WORD * 3}?")
     expect(asking.get_by_role("log")).to_contain_text("It is a rocket.")
     for width in WIDTHS[device]:
         asking.set_viewport_size({"width": width, "height": 900})
@@ -489,7 +489,7 @@ def test_the_theme_follows_the_device_until_one_is_chosen(page: Page) -> None:
 
 
 def test_a_chosen_theme_holds_whatever_the_device_says(page: Page) -> None:
-    go(page, "Settings")
+    open_view(page, "Settings")
     for theme, other, is_light in (("light", "dark", True), ("dark", "light", False)):
         page.emulate_media(color_scheme=other)  # type: ignore[arg-type]
         page.get_by_label("Theme").select_option(theme)
@@ -497,7 +497,7 @@ def test_a_chosen_theme_holds_whatever_the_device_says(page: Page) -> None:
         page.reload()
         expect(page.get_by_label("Theme")).to_have_value(theme)
         assert (brightness(page) > 0.5) == is_light
-    page.get_by_label("Theme").select_option("as the device")
+    page.get_by_label("Theme").select_option("like the device")
     assert brightness(page) > 0.5
     page.reload()
     expect(page.get_by_label("Theme")).to_have_value("auto")
@@ -511,8 +511,8 @@ def test_nothing_moves_for_those_who_do_not_want_it(page: Page) -> None:
         " const { transitionDuration, animationDuration } = getComputedStyle(element);"
         " return [transitionDuration, animationDuration].some((duration) => !/^0s(, 0s)*$/.test(duration)) }).length"
     )
-    add(page, photo("cat.jpg"))
-    done(page, "cat.jpg")
+    choose_photos(page, photo("cat.jpg"))
+    wait_for_results(page, "cat.jpg")
     page.emulate_media(reduced_motion="no-preference")
     assert page.evaluate(moving) > 0
     page.emulate_media(reduced_motion="reduce")

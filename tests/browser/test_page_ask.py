@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 from aws import AWS_TEXT
 from converse import MALFORMED, ConverseServer, Received, answer, failure, refusal
+from page_actions import SAMPLES, card, choose_photos, open_view, wait_for_results, with_key
 from PIL import Image
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, Request, Route, expect
-from screen import SAMPLES, add, card, done, go, with_key
 from servers import API_KEY, Deployment
 from support import CAT, ROCKET
 
 DESCRIBE = "**/v1/describe"
 NO_MODEL = "This deployment has no language model to ask."
-REFUSED = "The language model will not talk about this. Ask something else, or choose another photo."
+REFUSED = "The language model refuses to answer. Ask something else, or choose another photo."
 UNAVAILABLE = "The language model cannot be reached. Ask again in a moment."
-THROTTLED = "The language model is asked too often. Wait a moment, then ask again."
+THROTTLED = "The language model gets too many questions. Wait a moment, then ask again."
 
 
 @pytest.fixture
@@ -43,26 +43,26 @@ def asking(context: BrowserContext, deployment: Deployment, converse: ConverseSe
 
 def about(page: Page, *photos: Path | FilePayload) -> None:
     """Open Ask with these photos."""
-    add(page, *photos)
-    go(page, "Ask")
+    choose_photos(page, *photos)
+    open_view(page, "Ask")
 
 
 def question(page: Page) -> Locator:
     return page.get_by_label("Your question")
 
 
-def ask(page: Page, what: str) -> None:
+def ask_model(page: Page, what: str) -> None:
     question(page).fill(what)
     page.get_by_role("button", name="Send").click()
 
 
 def conversation(page: Page) -> Locator:
-    """What was said, one after the other."""
+    """Return the texts of the conversation, in order."""
     return page.get_by_role("log", name="Conversation").get_by_role("paragraph")
 
 
 def asked(request: Received) -> list[tuple[str, str]]:
-    """Who said what, as the language model was told."""
+    """Return the roles and texts that the language model received."""
     return [(message["role"], message["content"][-1]["text"]) for message in request.document["messages"]]
 
 
@@ -74,13 +74,13 @@ def seen(request: Received) -> Image.Image:
 
 def test_ask_is_offered_where_there_is_a_language_model(asking: Page) -> None:
     expect(asking.get_by_role("navigation").get_by_role("link", name="Ask")).to_be_visible()
-    add(asking, ROCKET)
+    choose_photos(asking, ROCKET)
     expect(card(asking, "rocket.jpg").get_by_role("link", name="Ask")).to_be_visible()
 
 
 def test_ask_is_not_offered_without_a_language_model(page: Page) -> None:
-    add(page, ROCKET)
-    done(page, "rocket.jpg")
+    choose_photos(page, ROCKET)
+    wait_for_results(page, "rocket.jpg")
     expect(page.get_by_role("link", name="Model")).to_be_visible()
     expect(page.get_by_role("link", name="Ask")).to_have_count(0)
     page.goto(f"{page.url}#ask")
@@ -101,7 +101,7 @@ def test_a_language_model_is_not_denied_before_that_is_known(context: BrowserCon
 
 
 def test_without_a_photo_ask_tells_to_choose_one(asking: Page) -> None:
-    go(asking, "Ask")
+    open_view(asking, "Ask")
     expect(asking.get_by_text("Add a photo under Classify first")).to_be_visible()
     asking.get_by_role("link", name="Choose photos").click()
     expect(asking.get_by_role("button", name="Choose photos")).to_be_visible()
@@ -110,7 +110,7 @@ def test_without_a_photo_ask_tells_to_choose_one(asking: Page) -> None:
 def test_a_question_is_answered(asking: Page, converse: ConverseServer) -> None:
     converse.script(answer("A rocket on its pad."))
     about(asking, ROCKET)
-    ask(asking, "What is it?")
+    ask_model(asking, "What is it?")
     expect(conversation(asking)).to_have_text(["You: What is it?", "A rocket on its pad."])
     expect(asking.get_by_text("Answered by a-model")).to_be_visible()
     expect(question(asking)).to_have_value("")
@@ -121,9 +121,9 @@ def test_a_question_is_answered(asking: Page, converse: ConverseServer) -> None:
 def test_a_follow_up_question_carries_the_conversation_so_far(asking: Page, converse: ConverseServer) -> None:
     converse.script(answer("A rocket."), answer("White."))
     about(asking, ROCKET)
-    ask(asking, "What is it?")
+    ask_model(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text("A rocket.")
-    ask(asking, "Its colour?")
+    ask_model(asking, "Its colour?")
     expect(conversation(asking)).to_have_text(["You: What is it?", "A rocket.", "You: Its colour?", "White."])
     assert asked(converse.requests[-1]) == [
         ("user", "What is it?"),
@@ -135,11 +135,11 @@ def test_a_follow_up_question_carries_the_conversation_so_far(asking: Page, conv
 def test_each_photo_has_a_conversation_of_its_own(asking: Page, converse: ConverseServer) -> None:
     converse.script(answer("A rocket."), answer("A cat."))
     about(asking, ROCKET, CAT)
-    ask(asking, "What is it?")
+    ask_model(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text("A rocket.")
     asking.get_by_role("radio", name="cat.jpg").check()
     expect(conversation(asking)).to_have_count(0)
-    ask(asking, "And this?")
+    ask_model(asking, "And this?")
     expect(conversation(asking)).to_have_text(["You: And this?", "A cat."])
     assert asked(converse.requests[-1]) == [("user", "And this?")]
     asking.get_by_role("radio", name="rocket.jpg").check()
@@ -147,13 +147,13 @@ def test_each_photo_has_a_conversation_of_its_own(asking: Page, converse: Conver
 
 
 def test_the_chosen_photo_is_the_one_that_is_asked_about(asking: Page, converse: ConverseServer) -> None:
-    add(asking, ROCKET, SAMPLES / "photographer.jpg", CAT)
-    done(asking, "photographer.jpg")
+    choose_photos(asking, ROCKET, SAMPLES / "photographer.jpg", CAT)
+    wait_for_results(asking, "photographer.jpg")
     card(asking, "photographer.jpg").get_by_role("link", name="Ask").click()
     expect(asking.get_by_role("radio", name="photographer.jpg")).to_be_checked()
     for name in ("photographer.jpg", "cat.jpg", "rocket.jpg"):
         asking.get_by_role("radio", name=name).check()
-        ask(asking, "What is it?")
+        ask_model(asking, "What is it?")
         expect(conversation(asking).last).to_contain_text("A rocket beside its tower.")
     assert [seen(request).size for request in converse.requests] == [(470, 470), (330, 290), (640, 427)]
 
@@ -179,7 +179,7 @@ def test_no_answer_becomes_a_sentence_and_the_question_can_be_asked_again(
     refused = [refusal("guardrail_intervened"), failure("AccessDeniedException"), MALFORMED]
     converse.script(*refused, answer("A rocket."))
     about(asking, ROCKET)
-    ask(asking, "What is it?")
+    ask_model(asking, "What is it?")
     for number, sentence in enumerate([REFUSED, UNAVAILABLE, UNAVAILABLE], 1):
         expect(conversation(asking)).to_contain_text([sentence])
         expect(conversation(asking)).to_have_count(1)
@@ -196,7 +196,7 @@ def test_a_language_model_that_is_asked_too_often_can_be_asked_again(asking: Pag
     problem = {"code": "describe_throttled", "status": 503, "detail": "", "request_id": "an-id"}
     asking.route(DESCRIBE, lambda route: route.fulfill(status=503, json=problem), times=1)
     about(asking, ROCKET)
-    ask(asking, "What is it?")
+    ask_model(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text(THROTTLED)
     asking.get_by_role("button", name="Send").click()
     expect(conversation(asking)).to_have_text(["You: What is it?", "A rocket beside its tower."])
@@ -207,7 +207,7 @@ def test_a_question_can_be_cancelled_while_it_is_thought_about(asking: Page, con
     held: list[Route] = []
     asking.route(DESCRIBE, lambda route: held.append(route), times=1)
     about(asking, ROCKET, CAT)
-    ask(asking, "What is it?")
+    ask_model(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text("Looking at the photo")
     expect(asking.get_by_role("button", name="Send")).to_have_count(0)
     with asking.expect_event("requestfailed", is_question):
@@ -228,10 +228,10 @@ def test_another_photo_can_be_asked_about_meanwhile(asking: Page, converse: Conv
     asking.route(DESCRIBE, lambda route: held.append(route), times=1)
     converse.script(answer("A cat."), answer("A rocket."))
     about(asking, ROCKET, CAT)
-    ask(asking, "What is it?")
+    ask_model(asking, "What is it?")
     expect(conversation(asking).last).to_contain_text("Looking at the photo")
     asking.get_by_role("radio", name="cat.jpg").check()
-    ask(asking, "And this?")
+    ask_model(asking, "And this?")
     expect(conversation(asking)).to_have_text(["You: And this?", "A cat."])
     held.pop().continue_()
     asking.get_by_role("radio", name="rocket.jpg").check()
@@ -243,8 +243,8 @@ def test_a_half_written_question_stays_with_its_photo(asking: Page) -> None:
     question(asking).fill("How high is")
     asking.get_by_role("radio", name="cat.jpg").check()
     expect(question(asking)).to_have_value("")
-    go(asking, "Classify")
-    go(asking, "Ask")
+    open_view(asking, "Classify")
+    open_view(asking, "Ask")
     asking.get_by_role("radio", name="rocket.jpg").check()
     expect(question(asking)).to_have_value("How high is")
 
@@ -253,7 +253,7 @@ def test_an_answer_with_html_is_shown_as_text(asking: Page, converse: ConverseSe
     html = '<img src="x" onerror="document.title = 1"><b>bold</b> & **so**'
     converse.script(answer(html))
     about(asking, ROCKET)
-    ask(asking, "<i>What</i> is it?")
+    ask_model(asking, "<i>What</i> is it?")
     expect(conversation(asking)).to_have_text(["You: <i>What</i> is it?", html])
     expect(conversation(asking).locator("img, b, i")).to_have_count(0)
 
@@ -264,6 +264,6 @@ def test_a_photo_that_is_found_too_large_is_sent_once_more_made_smaller(asking: 
     problem = {"code": "image_too_large", "status": 413, "detail": "", "request_id": "an-id"}
     asking.route(DESCRIBE, lambda route: route.fulfill(status=413, json=problem), times=1)
     about(asking, ROCKET)
-    ask(asking, "What is it?")
+    ask_model(asking, "What is it?")
     expect(conversation(asking)).to_have_text(["You: What is it?", "A rocket beside its tower."])
     assert len(questions) == 2

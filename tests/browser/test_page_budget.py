@@ -1,4 +1,4 @@
-"""What the page costs: bytes and requests as they go over the wire, as Lighthouse counts them."""
+"""The page's budget: bytes and requests over the network, counted as Lighthouse does."""
 
 import re
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from page_actions import DEVICES, open_view
 from playwright.sync_api import Browser, Page
-from screen import DEVICES, go
 from support import ROOT
 
-from local.site import HEADERS
+from litelens_client.serve import PAGE_HEADERS
 
 MOST_BYTES = 150_000
 MOST_REQUESTS = 40
@@ -37,7 +37,7 @@ class Exchange:
 
 
 class Wire:
-    """What Chromium sends and gets for a page. It tells of a request, its answer and its end in any order."""
+    """The requests of a page. Chromium reports a request, its response and its end in any order."""
 
     def __init__(self, page: Page) -> None:
         self._sent: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def visit(request: pytest.FixtureRequest, chromium: Browser, port: int) -> Itera
         page.reload(wait_until="networkidle")
         inline = page.locator("script:not([src]), style").count()
         for view in ("Model", "Settings", "Classify"):
-            go(page, view)
+            open_view(page, view)
         yield Visit(first, wire.exchanges, inline, complaints)
 
 
@@ -136,14 +136,14 @@ def test_every_file_of_the_page_carries_the_policy(visit: Visit) -> None:
     ours = [exchange for exchange in visit.first if exchange.path in FILES | {"/"}]
     assert len(ours) > 30
     for exchange in ours:
-        assert exchange.headers.items() >= HEADERS.items(), exchange.path
+        assert exchange.headers.items() >= PAGE_HEADERS.items(), exchange.path
 
 
 def test_no_script_and_no_style_is_inline(visit: Visit) -> None:
     source = (WEB / "index.html").read_text()
     assert re.findall(r"<script(?![^>]*\ssrc=)[^>]*>|<style|\sstyle=|\son\w+=|javascript:", source) == []
     assert visit.inline == 0
-    policy = dict(part.strip().partition(" ")[::2] for part in HEADERS["content-security-policy"].split(";"))
+    policy = dict(part.strip().partition(" ")[::2] for part in PAGE_HEADERS["content-security-policy"].split(";"))
     assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
 
 

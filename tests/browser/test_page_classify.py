@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_actions import (
+    SAMPLES,
+    card,
+    choose_photos,
+    classify_directly,
+    labels,
+    open_controls,
+    open_view,
+    photo_names,
+    wait_for_results,
+)
 from PIL import Image
 from playwright.sync_api import FilePayload, Locator, Page, Request, expect
-from screen import SAMPLES, add, adjust, card, done, go, labels, names, said_of
 from support import CAT, DATA, ROCKET, encoded, require
 
 # The model is sure of the samples, but not of the rocket.
@@ -89,11 +99,11 @@ def named(name: str, image: Image.Image, **options: Any) -> FilePayload:
     return FilePayload(name=name, mimeType="image/jpeg", buffer=encoded(image, "JPEG", **options))
 
 
-def add_photos(page: Page) -> dict[str, Any]:
+def classify_all_photos(page: Page) -> dict[str, Any]:
     """Choose all photos and wait for their results; returns the API's answer to each, by its name."""
-    add(page, *ALL_PHOTOS.values())
-    done(page, *ALL_PHOTOS)
-    return {name: said_of(page, path.read_bytes()) for name, path in ALL_PHOTOS.items()}
+    choose_photos(page, *ALL_PHOTOS.values())
+    wait_for_results(page, *ALL_PHOTOS)
+    return {name: classify_directly(page, path.read_bytes()) for name, path in ALL_PHOTOS.items()}
 
 
 def best(answer: Any) -> Any:
@@ -160,8 +170,8 @@ def test_a_chosen_photo_shows_the_labels_of_the_api_with_their_confidences(page:
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose photos").click()
     chooser.value.set_files(ROCKET)
-    done(page, "rocket.jpg")
-    answer = said_of(page, (ROCKET).read_bytes())
+    wait_for_results(page, "rocket.jpg")
+    answer = classify_directly(page, (ROCKET).read_bytes())
     expect(labels(card(page, "rocket.jpg"))).to_have_text(
         [re.compile(rf"{readable(found['label'])}\s*{percent(found['confidence'])}") for found in answer["predictions"]]
     )
@@ -196,7 +206,7 @@ def best_label(port: int, photo: Path) -> str:
 @at_the_desk
 def test_files_are_dropped_and_a_curtain_says_that_they_can_be(page: Page) -> None:
     page.get_by_role("button", name="Choose photos").wait_for()
-    curtain = page.get_by_text("Let go to classify")
+    curtain = page.get_by_text("Drop to classify")
     text = Dragged(page, text="no file")
     expect(curtain).to_have_count(0)
     text.leave()
@@ -204,10 +214,10 @@ def test_files_are_dropped_and_a_curtain_says_that_they_can_be(page: Page) -> No
     expect(curtain).to_be_visible()
     dragged.leave()
     expect(curtain).to_have_count(0)
-    expect(names(page)).to_have_count(0)
+    expect(photo_names(page)).to_have_count(0)
     Dragged(page, ROCKET, SAMPLES / "coffee.jpg").drop()
     expect(curtain).to_have_count(0)
-    done(page, "rocket.jpg", "coffee.jpg")
+    wait_for_results(page, "rocket.jpg", "coffee.jpg")
 
 
 @at_the_desk
@@ -220,8 +230,8 @@ def test_a_dropped_folder_is_taken_with_those_in_it_in_order_but_without_hidden_
         shutil.copy(SAMPLES / "coffee.jpg", folder / name)
     page.get_by_role("button", name="Choose photos").wait_for()
     Dragged(page, folder, ROCKET).drop()
-    done(page, "9.jpg", "10.jpg", "evening.jpg", "rocket.jpg")
-    expect(names(page)).to_have_text(["9.jpg", "10.jpg", "evening.jpg", "rocket.jpg"])
+    wait_for_results(page, "9.jpg", "10.jpg", "evening.jpg", "rocket.jpg")
+    expect(photo_names(page)).to_have_text(["9.jpg", "10.jpg", "evening.jpg", "rocket.jpg"])
 
 
 @at_the_desk
@@ -230,14 +240,14 @@ def test_a_dropped_folder_of_more_files_than_browsers_list_at_a_time_is_taken_wh
         (tmp_path / f"{number}.jpg").write_bytes(b"")
     page.get_by_role("button", name="Choose photos").wait_for()
     Dragged(page, tmp_path).drop()
-    expect(names(page)).to_have_text([f"{number}.jpg" for number in range(101)])
+    expect(photo_names(page)).to_have_text([f"{number}.jpg" for number in range(101)])
 
 
 @at_the_desk
 def test_a_photo_dropped_on_another_view_leads_back_to_the_photos(page: Page) -> None:
-    go(page, "Model")
+    open_view(page, "Model")
     Dragged(page, ROCKET).drop()
-    done(page, "rocket.jpg")
+    wait_for_results(page, "rocket.jpg")
 
 
 def test_a_copied_picture_is_pasted(page: Page) -> None:
@@ -251,16 +261,16 @@ def test_a_copied_picture_is_pasted(page: Page) -> None:
 
 
 def test_text_pasted_into_a_field_is_left_to_the_field(page: Page) -> None:
-    go(page, "Settings")
+    open_view(page, "Settings")
     # As office programs copy text: with a picture of it.
     copy(page, "http://127.0.0.1")
     page.get_by_label("Endpoint").focus()
     page.keyboard.press("Control+V")
     expect(page.get_by_label("Endpoint")).to_have_value("http://127.0.0.1")
     expect(page.get_by_role("heading", name="Settings")).to_be_visible()
-    go(page, "Classify")
-    expect(page.get_by_text("Nothing at hand? Try one of these.")).to_be_visible()
-    expect(names(page)).to_have_count(0)
+    open_view(page, "Classify")
+    expect(page.get_by_text("No photo at hand? Try one of these.")).to_be_visible()
+    expect(photo_names(page)).to_have_count(0)
 
 
 @on_the_phone
@@ -270,7 +280,7 @@ def test_phones_take_a_photo_with_their_camera(page: Page) -> None:
     assert chooser.value.element.get_attribute("capture") == "environment"
     assert not chooser.value.is_multiple()
     chooser.value.set_files(ROCKET)
-    done(page, "rocket.jpg")
+    wait_for_results(page, "rocket.jpg")
 
 
 @at_the_desk
@@ -282,7 +292,7 @@ def test_a_desk_has_no_camera_button(page: Page) -> None:
 def test_samples_are_there_to_be_tried(page: Page) -> None:
     for name, file in {"a cat": "cat", "a cup of coffee": "coffee", "a camera on a tripod": "photographer"}.items():
         page.get_by_role("button", name=f"Try the sample: {name}").click()
-        done(page, f"{file}.jpg")
+        wait_for_results(page, f"{file}.jpg")
         expect(labels(card(page, f"{file}.jpg")).first).to_contain_text(best_shown(page, SAMPLES / f"{file}.jpg"))
         expect(card(page, f"{file}.jpg").get_by_text("Certain", exact=True)).to_be_visible()
         page.get_by_role("button", name=f"Remove: {file}.jpg").click()
@@ -290,7 +300,7 @@ def test_samples_are_there_to_be_tried(page: Page) -> None:
 
 
 def best_shown(page: Page, photo: Path) -> str:
-    return readable(best(said_of(page, photo.read_bytes()))["label"])
+    return readable(best(classify_directly(page, photo.read_bytes()))["label"])
 
 
 def test_a_sample_says_why_it_is_not_classified_without_a_network(page: Page) -> None:
@@ -301,18 +311,18 @@ def test_a_sample_says_why_it_is_not_classified_without_a_network(page: Page) ->
     expect(card(page, "cat.jpg")).to_contain_text("This device is offline. Connect it, then try again.")
     page.context.set_offline(False)
     card(page, "cat.jpg").get_by_role("button", name="Try again").click()
-    done(page, "cat.jpg")
+    wait_for_results(page, "cat.jpg")
 
 
 def test_previews_are_there_before_any_answer(page: Page) -> None:
     held = Held(page)
-    add(page, ROCKET, SAMPLES / "photographer.jpg")
+    choose_photos(page, ROCKET, SAMPLES / "photographer.jpg")
     expect(preview(card(page, "rocket.jpg"))).to_have_js_property("naturalWidth", 640)
     expect(preview(card(page, "photographer.jpg"))).to_have_js_property("naturalHeight", 470)
     expect(page.get_by_text("2 photos · 2 under way")).to_be_visible()
     expect(labels(page.get_by_role("article"))).to_have_count(0)
     held.let_go()
-    done(page, "rocket.jpg", "photographer.jpg")
+    wait_for_results(page, "rocket.jpg", "photographer.jpg")
 
 
 def test_four_photos_are_classified_at_a_time_while_the_others_wait(page: Page) -> None:
@@ -320,7 +330,7 @@ def test_four_photos_are_classified_at_a_time_while_the_others_wait(page: Page) 
     classifying = page.get_by_text("Classifying", exact=True)
     waiting = page.get_by_text("Waiting for its turn", exact=True)
     rocket = Image.open(ROCKET)
-    add(page, *(named(f"{number}.jpg", rocket) for number in range(6)))
+    choose_photos(page, *(named(f"{number}.jpg", rocket) for number in range(6)))
     expect(classifying).to_have_count(4)
     expect(waiting).to_have_count(2)
     expect(page.get_by_role("progressbar", name="Classifying: 0.jpg")).to_be_visible()
@@ -330,94 +340,94 @@ def test_four_photos_are_classified_at_a_time_while_the_others_wait(page: Page) 
     expect(classifying).to_have_count(4)
     expect(waiting).to_have_count(1)
     held.let_go()
-    done(page, *(f"{number}.jpg" for number in range(6)))
+    wait_for_results(page, *(f"{number}.jpg" for number in range(6)))
 
 
 def test_how_much_of_a_photo_has_been_sent_is_shown(page: Page) -> None:
     session = page.context.new_cdp_session(page)
     limits = {"offline": False, "latency": 0, "downloadThroughput": -1}
     session.send("Network.emulateNetworkConditions", {**limits, "uploadThroughput": 1000})
-    add(page, named("large.jpg", Image.open(SAMPLES / "photographer.jpg").resize((1600, 1600))))
+    choose_photos(page, named("large.jpg", Image.open(SAMPLES / "photographer.jpg").resize((1600, 1600))))
     expect(card(page, "large.jpg")).to_contain_text(re.compile(r"Sending, \d\d?%"))
     sent = page.get_by_role("progressbar", name=re.compile("Sending.*large.jpg")).get_attribute("value")
     assert 0 < float(sent or 0) < 1
     session.send("Network.emulateNetworkConditions", {**limits, "uploadThroughput": -1})
-    done(page, "large.jpg")
+    wait_for_results(page, "large.jpg")
 
 
 def test_one_photo_is_cancelled_while_the_others_go_on_and_is_tried_again(page: Page) -> None:
     held = Held(page)
-    add(page, ROCKET, SAMPLES / "coffee.jpg")
+    choose_photos(page, ROCKET, SAMPLES / "coffee.jpg")
     expect(page.get_by_text("Classifying", exact=True)).to_have_count(2)
     with page.expect_event("requestfailed", lambda request: "/v1/classify" in request.url):
         card(page, "rocket.jpg").get_by_role("button", name="Cancel").click()
     expect(card(page, "rocket.jpg").get_by_text("Cancelled")).to_be_visible()
     held.let_go()
-    done(page, "coffee.jpg")
+    wait_for_results(page, "coffee.jpg")
     expect(labels(card(page, "rocket.jpg"))).to_have_count(0)
     card(page, "rocket.jpg").get_by_role("button", name="Try again").click()
-    done(page, "rocket.jpg")
+    wait_for_results(page, "rocket.jpg")
 
 
 def test_photos_cancelled_before_their_turn_are_never_sent_and_hold_up_no_other(page: Page) -> None:
     held, asked = Held(page), Asked(page)
     photo = Image.open(ROCKET)
-    add(page, *(named(f"{number}.jpg", photo) for number in range(9)))
+    choose_photos(page, *(named(f"{number}.jpg", photo) for number in range(9)))
     expect(page.get_by_text("Waiting for its turn")).to_have_count(5)
     cancelled = ["4.jpg", "5.jpg", "6.jpg", "7.jpg"]
     for name in cancelled:
         card(page, name).get_by_role("button", name="Cancel").click()
     held.let_go()
-    done(page, "0.jpg", "1.jpg", "2.jpg", "3.jpg", "8.jpg")
+    wait_for_results(page, "0.jpg", "1.jpg", "2.jpg", "3.jpg", "8.jpg")
     for name in cancelled:
         expect(card(page, name).get_by_text("Cancelled")).to_be_visible()
     assert len(asked.urls) == 5
 
 
 def test_all_that_failed_are_tried_again_together_and_only_those(page: Page) -> None:
-    add(page, CAT)
-    done(page, "cat.jpg")
+    choose_photos(page, CAT)
+    wait_for_results(page, "cat.jpg")
     page.route("**/v1/classify?*", lambda route: route.fulfill(status=500, body=""))
-    add(page, ROCKET, SAMPLES / "coffee.jpg")
+    choose_photos(page, ROCKET, SAMPLES / "coffee.jpg")
     expect(card(page, "rocket.jpg")).to_contain_text("Something went wrong on the service's side. Try again")
     expect(page.get_by_text(re.compile("3 photos .* 2 failed"))).to_be_visible()
     page.unroute("**/v1/classify?*")
     asked = Asked(page)
     page.get_by_role("button", name="Retry 2 failed").click()
-    done(page, "rocket.jpg", "coffee.jpg")
+    wait_for_results(page, "rocket.jpg", "coffee.jpg")
     assert len(asked.urls) == 2
     expect(page.get_by_role("button", name="Retry")).to_have_count(0)
 
 
 def test_one_photo_is_removed_and_then_all(page: Page) -> None:
-    add_photos(page)
+    classify_all_photos(page)
     page.get_by_role("button", name="Remove: coffee.jpg").click()
-    expect(names(page)).to_have_text(["rocket.jpg", "photographer.jpg", "cat.jpg"])
+    expect(photo_names(page)).to_have_text(["rocket.jpg", "photographer.jpg", "cat.jpg"])
     page.get_by_role("button", name="Remove all").click()
-    expect(names(page)).to_have_count(0)
-    expect(page.get_by_text("Nothing at hand? Try one of these.")).to_be_visible()
+    expect(photo_names(page)).to_have_count(0)
+    expect(page.get_by_text("No photo at hand? Try one of these.")).to_be_visible()
 
 
 def test_a_photo_removed_while_it_is_classified_does_not_come_back(page: Page) -> None:
     held = Held(page)
-    add(page, ROCKET, SAMPLES / "coffee.jpg")
+    choose_photos(page, ROCKET, SAMPLES / "coffee.jpg")
     expect(page.get_by_text("Classifying", exact=True)).to_have_count(2)
     with page.expect_event("requestfailed", lambda request: "/v1/classify" in request.url):
         page.get_by_role("button", name="Remove: rocket.jpg").click()
     held.let_go()
-    done(page, "coffee.jpg")
-    expect(names(page)).to_have_text(["coffee.jpg"])
+    wait_for_results(page, "coffee.jpg")
+    expect(photo_names(page)).to_have_text(["coffee.jpg"])
     expect(page.get_by_text("1 photo", exact=False)).not_to_contain_text("under way")
 
 
 def test_answers_are_certain_or_not_by_a_threshold_that_takes_effect_without_a_new_request(page: Page) -> None:
-    add(page, CAT, ROCKET)
-    done(page, "cat.jpg", "rocket.jpg")
+    choose_photos(page, CAT, ROCKET)
+    wait_for_results(page, "cat.jpg", "rocket.jpg")
     expect(card(page, "cat.jpg").get_by_text("Certain", exact=True)).to_be_visible()
     expect(card(page, "rocket.jpg").get_by_text(f"Uncertain: below {percent(threshold(page))}")).to_be_visible()
     expect(page.get_by_text("2 photos · 1 uncertain")).to_be_visible()
     asked = Asked(page)
-    adjust(page)
+    open_controls(page)
     slider = page.get_by_label("Uncertain below")
     slider.press("Home")
     expect(page.get_by_text("Certain", exact=True)).to_have_count(2)
@@ -441,11 +451,11 @@ def test_the_heat_map_of_the_best_label_lies_over_its_part_of_the_photo(page: Pa
         named("portrait.jpg", rocket.crop((180, 0, 330, 320))),
         named("turned.jpg", rocket, exif=exif),
     ]
-    add(page, *photos)
+    choose_photos(page, *photos)
     for photo in photos:
         shown = card(page, photo["name"])
         labels(shown).first.click()
-        answer = said_of(page, photo["buffer"], heatmap="true")
+        answer = classify_directly(page, photo["buffer"], heatmap="true")
         expect(overlay(shown)).to_have_attribute("src", answer["heatmap"]["png"])
         expect(shown).to_contain_text(f"Heat map: {readable(best(answer)['label'])}")
         assert_in_place(shown, answer)
@@ -454,13 +464,13 @@ def test_the_heat_map_of_the_best_label_lies_over_its_part_of_the_photo(page: Pa
 
 
 def test_the_heat_map_of_another_label_takes_the_place_of_the_first(page: Page) -> None:
-    answer = add_photos(page)["rocket.jpg"]
+    answer = classify_all_photos(page)["rocket.jpg"]
     rocket = card(page, "rocket.jpg")
     labels(rocket).first.click()
     expect(overlay(rocket)).to_have_count(1)
     third = answer["predictions"][2]["label"]
     rocket.get_by_role("button", name=readable(third)).click()
-    shown = said_of(page, (ROCKET).read_bytes(), heatmap_label=third)
+    shown = classify_directly(page, (ROCKET).read_bytes(), heatmap_label=third)
     expect(overlay(rocket)).to_have_attribute("src", shown["heatmap"]["png"])
     assert_in_place(rocket, shown)
     expect(rocket.get_by_role("button", pressed=True)).to_have_count(1)
@@ -468,7 +478,7 @@ def test_the_heat_map_of_another_label_takes_the_place_of_the_first(page: Page) 
 
 
 def test_a_heat_map_is_taken_away_by_pressing_again_and_asked_for_only_once(page: Page) -> None:
-    add(page, ROCKET)
+    choose_photos(page, ROCKET)
     rocket = card(page, "rocket.jpg")
     asked = Asked(page)
     for _ in range(2):
@@ -482,9 +492,9 @@ def test_a_heat_map_is_taken_away_by_pressing_again_and_asked_for_only_once(page
 
 
 def test_heat_maps_are_as_opaque_as_the_slider_says(page: Page) -> None:
-    add(page, ROCKET)
+    choose_photos(page, ROCKET)
     labels(card(page, "rocket.jpg")).first.click()
-    adjust(page)
+    open_controls(page)
     heat, slider = overlay(card(page, "rocket.jpg")), page.get_by_label("Heat map's opacity")
     for opacity in ("0", "0.25", "1"):
         slider.fill(opacity)
@@ -501,7 +511,7 @@ def compare(page: Page, *files: str) -> None:
 
 
 def test_two_photos_are_compared_side_by_side_with_heat_maps_of_the_same_label(page: Page) -> None:
-    answers = add_photos(page)
+    answers = classify_all_photos(page)
     compare(page, "rocket.jpg", "coffee.jpg")
     rocket, coffee = columns = [page.get_by_role("columnheader", name=f"{name}.jpg") for name in ("rocket", "coffee")]
     for column in columns:
@@ -509,7 +519,7 @@ def test_two_photos_are_compared_side_by_side_with_heat_maps_of_the_same_label(p
     label = best(answers["coffee.jpg"])["label"]
     page.get_by_label("Heat map of").select_option(readable(label))
     for column, file in ((rocket, "rocket.jpg"), (coffee, "coffee.jpg")):
-        answer = said_of(page, ALL_PHOTOS[file].read_bytes(), heatmap_label=label)
+        answer = classify_directly(page, ALL_PHOTOS[file].read_bytes(), heatmap_label=label)
         expect(overlay(column)).to_have_attribute("src", answer["heatmap"]["png"])
         assert_in_place(column, answer)
     page.get_by_label("Heat map of").select_option("none")
@@ -517,7 +527,7 @@ def test_two_photos_are_compared_side_by_side_with_heat_maps_of_the_same_label(p
 
 
 def test_compared_photos_have_a_row_for_each_label_of_any_of_them(page: Page) -> None:
-    answers = add_photos(page)
+    answers = classify_all_photos(page)
     files = ["rocket.jpg", "coffee.jpg", "cat.jpg"]
     compare(page, *files)
     confidences = {
@@ -537,7 +547,7 @@ def test_compared_photos_have_a_row_for_each_label_of_any_of_them(page: Page) ->
 
 
 def test_a_photo_compared_later_gets_the_heat_map_that_was_chosen_there_and_there_alone(page: Page) -> None:
-    answers = add_photos(page)
+    answers = classify_all_photos(page)
     label, other = (best(answers[name])["label"] for name in ("coffee.jpg", "cat.jpg"))
     card(page, "cat.jpg").get_by_role("button", name=readable(other)).click()
     compare(page, "rocket.jpg", "coffee.jpg")
@@ -547,24 +557,24 @@ def test_a_photo_compared_later_gets_the_heat_map_that_was_chosen_there_and_ther
     expect(overlay(card(page, "cat.jpg"))).to_have_attribute("data-label", other)
     expect(overlay(page.get_by_role("article"))).to_have_count(1)
     compare(page, "cat.jpg")
-    answer = said_of(page, (CAT).read_bytes(), heatmap_label=label)
+    answer = classify_directly(page, (CAT).read_bytes(), heatmap_label=label)
     cat = page.get_by_role("columnheader", name="cat.jpg")
     expect(overlay(cat)).to_have_attribute("src", answer["heatmap"]["png"])
 
 
 def test_with_less_than_two_photos_the_comparison_says_how_to_choose_them(page: Page) -> None:
-    add(page, ROCKET)
+    choose_photos(page, ROCKET)
     page.get_by_label("Compare: rocket.jpg").check()
     expect(page.get_by_role("link", name="Compare")).to_have_count(0)
     page.goto(f"{page.url}#compare")
-    expect(page.get_by_text("Choose two photos or more to compare: tick “Compare” on each.")).to_be_visible()
+    expect(page.get_by_text("To compare photos, tick “Compare” on at least two.")).to_be_visible()
     page.get_by_role("link", name="Back to all photos").click()
-    done(page, "rocket.jpg")
+    wait_for_results(page, "rocket.jpg")
 
 
 def test_photos_are_sorted_by_name_label_and_confidence(page: Page) -> None:
-    answers = add_photos(page)
-    adjust(page)
+    answers = classify_all_photos(page)
+    open_controls(page)
     orders = {
         "file name": sorted(answers),
         "label": sorted(answers, key=lambda name: best(answers[name])["label"]),
@@ -575,16 +585,16 @@ def test_photos_are_sorted_by_name_label_and_confidence(page: Page) -> None:
     assert len({tuple(order) for order in orders.values()}) == len(orders)
     for order, sorted_names in orders.items():
         page.get_by_label("Sort by").select_option(order)
-        expect(names(page)).to_have_text(sorted_names)
+        expect(photo_names(page)).to_have_text(sorted_names)
 
 
 def test_photos_are_filtered_by_how_certain_they_are_and_whether_they_failed(page: Page) -> None:
     broken = FilePayload(name="broken.jpg", mimeType="image/jpeg", buffer=b"no photo")
-    add(page, CAT, ROCKET)
-    add(page, broken)
-    done(page, "cat.jpg", "rocket.jpg")
-    expect(card(page, "broken.jpg")).to_contain_text("This file is no photo that can be read here.")
-    adjust(page)
+    choose_photos(page, CAT, ROCKET)
+    choose_photos(page, broken)
+    wait_for_results(page, "cat.jpg", "rocket.jpg")
+    expect(card(page, "broken.jpg")).to_contain_text("This file is not a supported photo.")
+    open_controls(page)
     kinds = {
         "uncertain": ["rocket.jpg"],
         "failed": ["broken.jpg"],
@@ -593,19 +603,19 @@ def test_photos_are_filtered_by_how_certain_they_are_and_whether_they_failed(pag
     }
     for kind, left in kinds.items():
         page.get_by_role("combobox", name="Show").select_option(kind)
-        expect(names(page)).to_have_text(left)
+        expect(photo_names(page)).to_have_text(left)
     page.get_by_role("combobox", name="Show").select_option("certain")
     expect(page.get_by_text("1 of 3 photos")).to_be_visible()
     page.get_by_label("Uncertain below").press("End")
-    expect(page.get_by_text("No photo is left by these filters.")).to_be_visible()
+    expect(page.get_by_text("No photo matches these filters.")).to_be_visible()
 
 
 def test_photos_are_filtered_by_label_and_least_confidence(page: Page) -> None:
-    answers = add_photos(page)
-    adjust(page)
-    page.get_by_label("At least this sure").fill("0.3")
-    expect(names(page)).to_have_text([name for name in ALL_PHOTOS if best(answers[name])["confidence"] >= 0.3])
-    page.get_by_label("At least this sure").fill("0")
+    answers = classify_all_photos(page)
+    open_controls(page)
+    page.get_by_label("Minimum confidence").fill("0.3")
+    expect(photo_names(page)).to_have_text([name for name in ALL_PHOTOS if best(answers[name])["confidence"] >= 0.3])
+    page.get_by_label("Minimum confidence").fill("0")
     found = answers["cat.jpg"]["predictions"][1]
     page.get_by_label("With label").select_option(readable(found["label"]))
     having = {
@@ -615,23 +625,23 @@ def test_photos_are_filtered_by_label_and_least_confidence(page: Page) -> None:
         if predicted["label"] == found["label"]
     }
     assert len(having) < len(answers)
-    expect(names(page)).to_have_text(list(having))
+    expect(photo_names(page)).to_have_text(list(having))
     # Of that label, which is not the best one.
-    page.get_by_label("At least this sure").fill("0.1")
-    expect(names(page)).to_have_text([name for name, confidence in having.items() if confidence >= 0.1])
-    page.get_by_label("At least this sure").fill("0.9")
-    expect(names(page)).to_have_count(0)
+    page.get_by_label("Minimum confidence").fill("0.1")
+    expect(photo_names(page)).to_have_text([name for name, confidence in having.items() if confidence >= 0.1])
+    page.get_by_label("Minimum confidence").fill("0.9")
+    expect(photo_names(page)).to_have_count(0)
 
 
 def test_filters_that_leave_nothing_are_taken_back_and_the_order_stays(page: Page) -> None:
-    answers = add_photos(page)
-    adjust(page)
+    answers = classify_all_photos(page)
+    open_controls(page)
     page.get_by_label("Sort by").select_option("file name")
     label = readable(best(answers["rocket.jpg"])["label"])
     page.get_by_label("With label").select_option(label)
     page.get_by_role("button", name="Remove: rocket.jpg").click()
-    expect(page.get_by_text("No photo is left by these filters.")).to_be_visible()
+    expect(page.get_by_text("No photo matches these filters.")).to_be_visible()
     expect(page.get_by_label("With label").locator("option:checked")).to_have_text(label)
     page.get_by_role("button", name="Show all").click()
-    expect(names(page)).to_have_text(["cat.jpg", "coffee.jpg", "photographer.jpg"])
+    expect(photo_names(page)).to_have_text(["cat.jpg", "coffee.jpg", "photographer.jpg"])
     expect(page.get_by_label("With label").locator("option:checked")).to_have_text("any")

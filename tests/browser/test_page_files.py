@@ -8,12 +8,21 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from page_actions import (
+    SAMPLES,
+    card,
+    choose_photos,
+    classify_directly,
+    labels,
+    open_controls,
+    photo_names,
+    wait_for_results,
+)
 from PIL import Image, ImageOps
 from playwright.sync_api import Download, FilePayload, Page, Route, expect
-from screen import SAMPLES, add, adjust, card, done, labels, names, said_of
 from support import CAT, ROCKET, encoded
 
-from client.output import COLUMNS
+from litelens_client.output import COLUMNS
 
 # What the photo on the page has in its EXIF, as cameras that were turned write it.
 ORIENTATION = 0x0112
@@ -73,7 +82,7 @@ def turned() -> Image.Exif:
 
 
 def colours(image: Image.Image) -> dict[str, str]:
-    """Which colour prevails in each corner of what is seen."""
+    """Return the prevailing colour in each corner of the picture."""
     small = np.asarray(image.convert("RGB").resize((8, 8), Image.Resampling.BOX))
     corners = {
         "upper left": small[0, 0],
@@ -126,9 +135,9 @@ def assert_differs_only_in_the_region(shown: Image.Image, photo: Image.Image, an
 
 
 def test_results_are_saved_as_csv_as_the_command_line_writes_it_and_all_of_them_as_json(page: Page) -> None:
-    add(page, rocket(), rocket("again.jpg"))
-    done(page, "rocket.jpg", "again.jpg")
-    answer = said_of(page, rocket()["buffer"])
+    choose_photos(page, rocket(), rocket("again.jpg"))
+    wait_for_results(page, "rocket.jpg", "again.jpg")
+    answer = classify_directly(page, rocket()["buffer"])
     best = answer["predictions"][0]
     rows = read_csv(saved(page, "Save CSV"))
     assert list(rows[0]) == list(COLUMNS)
@@ -147,8 +156,8 @@ def test_results_are_saved_as_csv_as_the_command_line_writes_it_and_all_of_them_
 
 def test_file_names_are_no_formulas_in_a_spreadsheet_and_survive_quoting(page: Page) -> None:
     formula = '=1+1,"x".jpg'
-    add(page, rocket(formula))
-    done(page, formula)
+    choose_photos(page, rocket(formula))
+    wait_for_results(page, formula)
     (row,) = read_csv(saved(page, "Save CSV"))
     assert row["image"] == f"'{formula}"
     assert row["label"]
@@ -157,23 +166,25 @@ def test_file_names_are_no_formulas_in_a_spreadsheet_and_survive_quoting(page: P
 
 def test_what_is_saved_is_what_is_shown_in_its_order(page: Page) -> None:
     photos = [ROCKET, SAMPLES / "coffee.jpg", CAT]
-    add(page, *photos)
-    done(page, *(photo.name for photo in photos))
-    adjust(page)
+    choose_photos(page, *photos)
+    wait_for_results(page, *(photo.name for photo in photos))
+    open_controls(page)
     page.get_by_label("Sort by").select_option("confidence, lowest first")
-    page.get_by_label("At least this sure").fill("0.25")
-    answers = {photo.name: said_of(page, photo.read_bytes())["predictions"][0]["confidence"] for photo in photos}
+    page.get_by_label("Minimum confidence").fill("0.25")
+    answers = {
+        photo.name: classify_directly(page, photo.read_bytes())["predictions"][0]["confidence"] for photo in photos
+    }
     left = sorted((name for name in answers if answers[name] >= 0.25), key=answers.__getitem__)
     assert 1 < len(left) < len(photos)
-    expect(names(page)).to_have_text(left)
+    expect(photo_names(page)).to_have_text(left)
     assert [row["image"] for row in read_csv(saved(page, "Save CSV"))] == left
     assert [result["source"] for result in read_json(saved(page, "Save JSON"))] == left
 
 
 def test_what_is_saved_follows_the_threshold_of_the_page(page: Page) -> None:
-    add(page, rocket())
-    done(page, "rocket.jpg")
-    adjust(page)
+    choose_photos(page, rocket())
+    wait_for_results(page, "rocket.jpg")
+    open_controls(page)
     for threshold, uncertain in ((0.05, False), (0.9, True)):
         page.get_by_label("Uncertain below").fill(f"{threshold}")
         (row,) = read_csv(saved(page, "Save CSV"))
@@ -184,21 +195,21 @@ def test_what_is_saved_follows_the_threshold_of_the_page(page: Page) -> None:
 
 
 def test_a_photo_that_failed_is_saved_with_the_reason(page: Page) -> None:
-    add(page, payload("broken.jpg", b"no photo"), rocket())
-    done(page, "rocket.jpg")
-    expect(card(page, "broken.jpg")).to_contain_text("This file is no photo that can be read here.")
+    choose_photos(page, payload("broken.jpg", b"no photo"), rocket())
+    wait_for_results(page, "rocket.jpg")
+    expect(card(page, "broken.jpg")).to_contain_text("This file is not a supported photo.")
     failed, _ = read_csv(saved(page, "Save CSV"))
     assert (failed["image"], failed["label"], failed["error_code"]) == ("broken.jpg", "", "not_an_image")
-    assert failed["error"].startswith("This file is no photo that can be read here.")
+    assert failed["error"].startswith("This file is not a supported photo.")
     failed, _ = read_json(saved(page, "Save JSON"))
     assert (failed["source"], failed["status"]) == ("broken.jpg", "failed")
     assert failed["problem"]["code"] == "not_an_image"
 
 
 def test_a_photo_is_saved_with_its_heat_map_in_its_own_size(page: Page) -> None:
-    add(page, rocket())
-    done(page, "rocket.jpg")
-    answer = said_of(page, rocket()["buffer"], heatmap="true")
+    choose_photos(page, rocket())
+    wait_for_results(page, "rocket.jpg")
+    answer = classify_directly(page, rocket()["buffer"], heatmap="true")
     label = answer["predictions"][1]["label"]
     labels(card(page, "rocket.jpg")).nth(1).click()
     name, image = png_of(page, "rocket.jpg")
@@ -210,7 +221,7 @@ def test_a_photo_is_saved_with_its_heat_map_in_its_own_size(page: Page) -> None:
     name, other = png_of(page, "rocket.jpg")
     assert name == f"rocket {answer['predictions'][0]['label']}.png"
     assert other.tobytes() != image.tobytes()
-    adjust(page)
+    open_controls(page)
     page.get_by_label("Heat map's opacity").fill("0")
     _, plain = png_of(page, "rocket.jpg")
     assert np.abs(pixels(plain) - pixels(photo)).max() < 20
@@ -219,17 +230,17 @@ def test_a_photo_is_saved_with_its_heat_map_in_its_own_size(page: Page) -> None:
 def test_a_turned_photo_is_saved_upright_with_the_heat_map_where_it_belongs(page: Page) -> None:
     photo = Image.open(ROCKET)
     content = encoded(photo, "JPEG", exif=turned(), quality=95)
-    add(page, payload("turned.jpg", content))
-    done(page, "turned.jpg")
+    choose_photos(page, payload("turned.jpg", content))
+    wait_for_results(page, "turned.jpg")
     _, image = png_of(page, "turned.jpg")
     upright = ImageOps.exif_transpose(Image.open(BytesIO(content)))
     assert image.size == upright.size == (photo.height, photo.width)
-    assert_differs_only_in_the_region(image, upright, said_of(page, content, heatmap="true"))
+    assert_differs_only_in_the_region(image, upright, classify_directly(page, content, heatmap="true"))
 
 
 def test_a_picture_waits_for_its_heat_map_which_is_asked_for_once(page: Page) -> None:
-    add(page, rocket())
-    done(page, "rocket.jpg")
+    choose_photos(page, rocket())
+    wait_for_results(page, "rocket.jpg")
     held: list[Route] = []
     page.route("**/v1/classify?*heatmap_label*", lambda route: held.append(route))
     with page.expect_request("**/v1/classify?*heatmap_label*"):
@@ -240,7 +251,7 @@ def test_a_picture_waits_for_its_heat_map_which_is_asked_for_once(page: Page) ->
         (route,) = held
         route.continue_()
     assert len(held) == 1
-    label = said_of(page, rocket()["buffer"])["predictions"][0]["label"]
+    label = classify_directly(page, rocket()["buffer"])["predictions"][0]["label"]
     assert download.value.suggested_filename == f"rocket {label}.png"
 
 
@@ -249,8 +260,8 @@ def test_photos_that_the_api_takes_are_sent_byte_for_byte(page: Page) -> None:
     kinds = {"a.jpg": "JPEG", "b.png": "PNG", "called otherwise.jpg": "WEBP", "d.gif": "GIF", "e.bmp": "BMP"}
     contents = {name: encoded(photo, kind) for name, kind in kinds.items()}
     sent = Sent(page)
-    add(page, *(payload(name, content) for name, content in contents.items()))
-    done(page, *kinds)
+    choose_photos(page, *(payload(name, content) for name, content in contents.items()))
+    wait_for_results(page, *kinds)
     types = [f"image/{kind.lower()}" for kind in kinds.values()]
     assert sorted(zip(sent.types, sent.bodies, strict=True)) == sorted(zip(types, contents.values(), strict=True))
 
@@ -262,8 +273,8 @@ def test_a_photo_too_large_for_a_request_is_shrunk_and_stays_upright(
     noisy(halves(2560, 1280), noise).save(photo, "JPEG", quality=98, subsampling=0, exif=turned())
     assert photo.stat().st_size > REQUEST_BYTES
     sent = Sent(page)
-    add(page, photo)
-    done(page, "large.jpg")
+    choose_photos(page, photo)
+    wait_for_results(page, "large.jpg")
     (image,) = sent.images
     assert image.format == "JPEG"
     assert image.size == (SHRUNKEN_SIDE // 2, SHRUNKEN_SIDE)
@@ -279,11 +290,11 @@ def test_a_heat_map_lies_where_it_belongs_over_a_photo_that_was_shrunk(page: Pag
     halves(2560, 1280).save(photo)
     assert photo.stat().st_size > REQUEST_BYTES
     sent = Sent(page)
-    add(page, photo)
-    done(page, "large.bmp")
+    choose_photos(page, photo)
+    wait_for_results(page, "large.bmp")
     _, image = png_of(page, "large.bmp")
     assert image.size == (2560, 1280)
-    answer = said_of(page, sent.bodies[0], heatmap="true")
+    answer = classify_directly(page, sent.bodies[0], heatmap="true")
     scale = image.width / answer["image"]["width"]
     assert scale == 1.25
     answer["heatmap"]["region"] = {side: value * scale for side, value in answer["heatmap"]["region"].items()}
@@ -293,8 +304,8 @@ def test_a_heat_map_lies_where_it_belongs_over_a_photo_that_was_shrunk(page: Pag
 def test_a_photo_that_the_api_would_turn_but_the_browser_does_not_is_sent_as_it_is_seen(page: Page) -> None:
     photo = Image.open(ROCKET)
     sent = Sent(page)
-    add(page, payload("turned.webp", encoded(photo, "WEBP", exif=turned())))
-    done(page, "turned.webp")
+    choose_photos(page, payload("turned.webp", encoded(photo, "WEBP", exif=turned())))
+    wait_for_results(page, "turned.webp")
     (image,) = sent.images
     assert image.format == "JPEG"
     assert image.getexif().get(ORIENTATION, 1) == 1
@@ -307,8 +318,8 @@ def test_a_format_that_only_the_browser_reads_is_converted_and_what_is_transpare
     photo = Image.open(CAT).convert("RGBA")
     photo.paste((0, 0, 0, 0), (0, 0, photo.width // 2, photo.height))
     sent = Sent(page)
-    add(page, payload("cat.avif", encoded(photo, "AVIF")))
-    done(page, "cat.avif")
+    choose_photos(page, payload("cat.avif", encoded(photo, "AVIF")))
+    wait_for_results(page, "cat.avif")
     (image,) = sent.images
     assert (image.format, image.size) == ("JPEG", photo.size)
     assert sent.types == ["image/jpeg"]
@@ -320,6 +331,6 @@ def test_a_photo_of_more_pixels_than_the_api_takes_is_sent_again_smaller(page: P
     photo = tmp_path / "vast.jpg"
     Image.new("L", (8000, 6400), 99).save(photo, "JPEG")
     sent = Sent(page)
-    add(page, photo)
-    done(page, "vast.jpg")
+    choose_photos(page, photo)
+    wait_for_results(page, "vast.jpg")
     assert [image.size for image in sent.images] == [(8000, 6400), (2048, 1638)]

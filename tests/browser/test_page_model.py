@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from page_actions import DEVICES, connect, open_controls, open_view, wait_for_results
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
-from screen import DEVICES, adjust, connect, done, go
-from servers import API_KEY, Deployment, serving
+from servers import API_KEY, Deployment, run_server
 from support import CIFAR_BUNDLE, DEFAULT_BUNDLE
 
 MANIFEST = json.loads((CIFAR_BUNDLE / "manifest.json").read_text())
@@ -22,10 +22,10 @@ LABELS: list[str] = MANIFEST["labels"]
 CONFUSION: list[list[int]] = METRICS["confusion"]
 COVERAGE: list[dict[str, float]] = METRICS["coverage"]
 
-CALIBRATION = "How often the model is right, by how sure it says it is"
-CERTAINTY = "How many answers are certain, and how many of those are right, by the threshold"
+CALIBRATION = "Accuracy by confidence"
+CERTAINTY = "Share of certain answers and their accuracy, by threshold"
 TRAINING = "Accuracy by epoch of training"
-CONFUSED = "What the model takes each class for"
+CONFUSED = "Confusion matrix"
 
 COLUMNS = {
     "Class": "label",
@@ -35,8 +35,8 @@ COLUMNS = {
     "Recall": "recall",
     "F1": "f1",
 }
-NO_ACCURACY = "There were no labelled photos to measure accuracy with; only agreement was measured."
-NO_MEASUREMENTS = "This model was published without its measurements."
+NO_ACCURACY = "Accuracy was not measured, because there were no labelled photos; only agreement was measured."
+NO_MEASUREMENTS = "This model was published without metrics."
 
 # As many as fit beside the matrix.
 TOLD = 12
@@ -73,7 +73,7 @@ class Chart:
 
 
 class Axes:
-    """What a place in the drawing stands for, told by the ticks and their texts."""
+    """Return the value at a position of a chart, from its ticks."""
 
     def __init__(self, drawn: Any) -> None:
         across = [(x, value_of(text)) for text, anchor, x in drawn["texts"] if anchor == "middle"]
@@ -178,7 +178,7 @@ def page(context: BrowserContext, measured_port: int) -> Page:
 @pytest.fixture
 def model(page: Page) -> Page:
     """Its view Model."""
-    go(page, "Model")
+    open_view(page, "Model")
     expect(page.get_by_role("table")).to_be_visible()
     return page
 
@@ -195,13 +195,13 @@ def seen(request: pytest.FixtureRequest, chromium: Browser, measured_port: int) 
 
 @pytest.fixture(scope="module")
 def unmeasured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where a bundle is served that has no measurements and no report."""
+    """The port of a server with a bundle without metrics and report."""
     bundle = tmp_path_factory.mktemp("unmeasured") / "bundle"
     bundle.mkdir()
     (bundle / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")
     manifest = {name: value for name, value in MANIFEST.items() if name != "metrics"}
     (bundle / "manifest.json").write_text(json.dumps(manifest))
-    with serving(LITELENS_BUNDLE=str(bundle)) as port:
+    with run_server(LITELENS_BUNDLE=str(bundle)) as port:
         yield f"http://127.0.0.1:{port}"
 
 
@@ -215,7 +215,7 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     bundle.mkdir()
     (bundle / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")
     (bundle / "manifest.json").write_text(json.dumps(MANIFEST | {"warnings": [WARNING]}))
-    with serving(LITELENS_BUNDLE=str(bundle)) as port:
+    with run_server(LITELENS_BUNDLE=str(bundle)) as port:
         yield f"http://127.0.0.1:{port}"
 
 
@@ -223,7 +223,7 @@ def test_a_models_warning_is_beside_its_answers_and_under_model(context: Browser
     page = context.new_page()
     page.goto(warned)
     page.get_by_role("button", name="Try the sample: a cat").click()
-    done(page, "cat.jpg")
+    wait_for_results(page, "cat.jpg")
     expect(page.get_by_text("Do not rely on these labels: the model comes with a warning.")).to_be_visible()
     page.get_by_role("link", name="Read the warning").click()
     expect(page.get_by_text(f"Do not rely on this model. {WARNING}")).to_be_visible()
@@ -231,9 +231,9 @@ def test_a_models_warning_is_beside_its_answers_and_under_model(context: Browser
 
 def test_a_model_without_a_warning_has_none(page: Page) -> None:
     page.get_by_role("button", name="Try the sample: a cat").click()
-    done(page, "cat.jpg")
+    wait_for_results(page, "cat.jpg")
     expect(page.get_by_text("Do not rely on")).to_have_count(0)
-    go(page, "Model")
+    open_view(page, "Model")
     expect(page.get_by_role("table")).to_be_visible()
     expect(page.get_by_text("Do not rely on")).to_have_count(0)
 
@@ -285,20 +285,20 @@ def test_the_certainty_chart_has_its_marker_at_the_models_own_threshold(seen: Pa
 
 def test_the_certainty_charts_marker_follows_the_threshold_set_under_classify(page: Page) -> None:
     page.get_by_role("button", name="Try the sample: a cat").click()
-    done(page, "cat.jpg")
+    wait_for_results(page, "cat.jpg")
     for threshold in (0.3, 0, 0.9):
         set_threshold(page, threshold)
         assert_marked_at(page, threshold)
-        go(page, "Classify")
+        open_view(page, "Classify")
     # Nothing was measured so high.
     set_threshold(page, 1)
     assert read(page, CERTAINTY).uprights == []
 
 
 def set_threshold(page: Page, threshold: float) -> None:
-    adjust(page)
+    open_controls(page)
     page.get_by_role("slider", name="Uncertain below").fill(str(threshold))
-    go(page, "Model")
+    open_view(page, "Model")
 
 
 def assert_marked_at(page: Page, threshold: float) -> None:
@@ -356,7 +356,7 @@ def test_classes_are_found_by_their_name_or_group(model: Page) -> None:
 
 def test_a_search_that_finds_no_class_says_so(model: Page) -> None:
     model.get_by_label("Find a class").fill("zebra crossing")
-    expect(model.get_by_text("No class has that in its name.")).to_be_visible()
+    expect(model.get_by_text("No class matches.")).to_be_visible()
     model.get_by_label("Find a class").fill("")
     expect(model.get_by_role("table").get_by_role("rowheader")).to_have_count(len(LABELS))
 
@@ -426,7 +426,7 @@ def test_where_a_key_is_asked_for_the_full_report_is_saved(context: BrowserConte
     page = context.new_page()
     page.goto(deployment.url)
     connect(page, key=API_KEY)
-    go(page, "Model")
+    open_view(page, "Model")
     with page.expect_download() as download:
         page.get_by_role("button", name="The full report").click()
     assert download.value.suggested_filename == "report.html"

@@ -1,4 +1,4 @@
-"""What goes wrong becomes a sentence that says what to do, and the page goes on."""
+"""Errors become sentences that say what to do, and the page continues to work."""
 
 import re
 from collections.abc import Mapping
@@ -7,9 +7,9 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from page_actions import SAMPLES, card, choose_photos, labels, open_view, wait_for_results
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Request, expect
-from screen import SAMPLES, add, card, done, go, labels
 from support import CAT, ROCKET, encoded
 
 # What goes wrong goes wrong alike everywhere, and most often on a phone.
@@ -22,12 +22,12 @@ THROTTLED = "There are too many requests at once. Wait a few seconds, then try a
 QUOTA = "The key's requests for today are used up. Try again tomorrow, or use another key in Settings."
 OFFLINE = "This device is offline. Connect it, then try again."
 UNREACHABLE = "The service cannot be reached. Check the connection and the endpoint in Settings, then try again."
-TOO_LARGE = "The photo is too large to be sent, even after it was made smaller here. Choose a smaller one."
+TOO_LARGE = "The photo is too large, even after this page made it smaller. Choose a smaller one."
 INTERNAL = "Something went wrong on the service's side. Try again in a moment."
 TIMEOUT = "The service took too long. Try again in a moment."
-NOT_LITELENS = "What answers there is not litelens. Check the endpoint in Settings."
-NO_IMAGE = "This file is no photo that can be read here. Choose a JPEG, PNG, WebP, GIF or BMP."
-DAMAGED = "The file is damaged or incomplete. Save or export the photo anew and choose that."
+NOT_LITELENS = "The endpoint is not a litelens API. Check it in Settings."
+NO_IMAGE = "This file is not a supported photo. Choose a JPEG, PNG, WebP, GIF or BMP."
+DAMAGED = "The file is damaged or incomplete. Export the photo again and choose the new file."
 EMPTY = "The file is empty, or cannot be read. Choose another one."
 GONE = "The file can no longer be read; it was moved or changed. Choose it again."
 
@@ -62,13 +62,13 @@ def try_again(page: Page, name: str) -> None:
 def test_a_throttled_photo_is_sent_again_when_the_api_says(page: Page) -> None:
     page.clock.install()
     sent = refuse(page, 429, problem(429, "too_many_requests"), headers={"Retry-After": "30"})
-    add(page, ROCKET)
+    choose_photos(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text("Too many requests; trying again in 30 seconds")
-    add(page, SAMPLES / "coffee.jpg")
-    done(page, "coffee.jpg")
+    choose_photos(page, SAMPLES / "coffee.jpg")
+    wait_for_results(page, "coffee.jpg")
     expect(card(page, "rocket.jpg")).to_contain_text("Too many requests")
     page.clock.fast_forward("01:00")
-    done(page, "rocket.jpg")
+    wait_for_results(page, "rocket.jpg")
     assert len(sent) == 3
 
 
@@ -76,63 +76,63 @@ def test_a_photo_that_is_throttled_again_and_again_fails_with_a_sentence(page: P
     page.clock.install()
     page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 60)
     sent = refuse(page, 429, problem(429, "too_many_requests"), times=5)
-    add(page, ROCKET)
+    choose_photos(page, ROCKET)
     for wait in ("1 second", "2 seconds", "4 seconds", "8 seconds"):
         expect(card(page, "rocket.jpg")).to_contain_text(f"trying again in {wait}")
         page.clock.fast_forward("00:11")
     expect(card(page, "rocket.jpg")).to_contain_text(THROTTLED)
     assert len(sent) == 5
     try_again(page, "rocket.jpg")
-    done(page, "rocket.jpg")
+    wait_for_results(page, "rocket.jpg")
 
 
 def test_a_throttled_photo_can_be_cancelled_while_it_waits(page: Page) -> None:
     page.clock.install()
     sent = refuse(page, 429, problem(429, "too_many_requests"), headers={"Retry-After": "30"})
-    add(page, ROCKET)
+    choose_photos(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text("trying again")
     card(page, "rocket.jpg").get_by_role("button", name="Cancel").click()
     expect(card(page, "rocket.jpg")).to_contain_text("Cancelled")
     page.clock.fast_forward("01:00")
-    add(page, SAMPLES / "coffee.jpg")
-    done(page, "coffee.jpg")
+    choose_photos(page, SAMPLES / "coffee.jpg")
+    wait_for_results(page, "coffee.jpg")
     expect(card(page, "rocket.jpg")).to_contain_text("Cancelled")
     assert len(sent) == 2
 
 
 def test_a_used_up_quota_is_told_at_once(page: Page) -> None:
     sent = refuse(page, 429, problem(429, "quota_exceeded"))
-    add(page, ROCKET)
+    choose_photos(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text(QUOTA)
     assert len(sent) == 1
     try_again(page, "rocket.jpg")
-    done(page, "rocket.jpg")
+    wait_for_results(page, "rocket.jpg")
 
 
 def test_a_lost_network_is_told_and_photos_are_sent_once_it_is_back(page: Page) -> None:
-    add(page, SAMPLES / "coffee.jpg")
-    done(page, "coffee.jpg")
+    choose_photos(page, SAMPLES / "coffee.jpg")
+    wait_for_results(page, "coffee.jpg")
     page.context.set_offline(True)
-    add(page, ROCKET, CAT)
+    choose_photos(page, ROCKET, CAT)
     for name in ("rocket.jpg", "cat.jpg"):
         expect(card(page, name)).to_contain_text(OFFLINE)
-    done(page, "coffee.jpg")
+    wait_for_results(page, "coffee.jpg")
     page.context.set_offline(False)
     page.get_by_role("button", name="Retry 2 failed").click()
-    done(page, "coffee.jpg", "rocket.jpg", "cat.jpg")
+    wait_for_results(page, "coffee.jpg", "rocket.jpg", "cat.jpg")
 
 
 def test_a_connection_that_breaks_is_told_and_the_photo_can_be_sent_again(page: Page) -> None:
     page.route(CLASSIFY, lambda route: route.abort("connectionreset"), times=1)
-    add(page, ROCKET)
+    choose_photos(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text(UNREACHABLE)
     try_again(page, "rocket.jpg")
-    done(page, "rocket.jpg")
+    wait_for_results(page, "rocket.jpg")
 
 
 def test_a_heat_map_that_cannot_be_fetched_is_told_and_can_be_asked_for_again(page: Page) -> None:
-    add(page, CAT)
-    done(page, "cat.jpg")
+    choose_photos(page, CAT)
+    wait_for_results(page, "cat.jpg")
     label = labels(card(page, "cat.jpg")).first
     page.route(CLASSIFY, lambda route: route.abort("connectionreset"), times=1)
     label.click()
@@ -149,7 +149,7 @@ def test_a_page_that_was_opened_without_a_network_can_connect_later(page: Page) 
     expect(page.get_by_role("alert")).to_contain_text(UNREACHABLE)
     page.get_by_role("alert").get_by_role("button", name="Try again").click()
     expect(page.get_by_role("alert")).to_have_count(0)
-    go(page, "Model")
+    open_view(page, "Model")
     expect(page.get_by_role("main")).to_contain_text("everyday")
 
 
@@ -157,8 +157,8 @@ def test_a_photo_that_is_found_too_large_is_sent_once_more_made_smaller(page: Pa
     sent = refuse(page, 413, problem(413, "image_too_large"))
     wide = encoded(Image.new("RGB", (4096, 1024), "red"), "PNG")
     with page.expect_response(lambda response: CLASSIFY.search(response.url) is not None and response.ok) as answered:
-        add(page, photo("wide.png", wide))
-    done(page, "wide.png")
+        choose_photos(page, photo("wide.png", wide))
+    wait_for_results(page, "wide.png")
     assert answered.value.json()["image"] == {"format": "JPEG", "width": 2048, "height": 512}
     assert len(sent) == 2
 
@@ -166,7 +166,7 @@ def test_a_photo_that_is_found_too_large_is_sent_once_more_made_smaller(page: Pa
 def test_a_photo_that_is_still_too_large_made_smaller_is_told(page: Page) -> None:
     for number, body in enumerate([problem(413, "request_too_large"), "<h1>413</h1>"]):
         sent = refuse(page, 413, body, times=2)
-        add(page, photo(f"{number}.jpg", ROCKET.read_bytes()))
+        choose_photos(page, photo(f"{number}.jpg", ROCKET.read_bytes()))
         expect(card(page, f"{number}.jpg")).to_contain_text(TOO_LARGE)
         assert len(sent) == 2
 
@@ -183,19 +183,19 @@ def test_a_failed_photo_says_what_to_do_and_harms_no_other(page: Page) -> None:
     ]
     for number, (status, body, sentence) in enumerate(failures):
         refuse(page, status, body)
-        add(page, photo(f"{number}.jpg", ROCKET.read_bytes()))
+        choose_photos(page, photo(f"{number}.jpg", ROCKET.read_bytes()))
         expect(card(page, f"{number}.jpg").get_by_text(sentence, exact=True)).to_be_visible()
-    add(page, SAMPLES / "coffee.jpg")
-    done(page, "coffee.jpg")
+    choose_photos(page, SAMPLES / "coffee.jpg")
+    wait_for_results(page, "coffee.jpg")
     page.get_by_role("button", name="Retry 7 failed").click()
-    done(page, *[f"{number}.jpg" for number in range(7)])
+    wait_for_results(page, *[f"{number}.jpg" for number in range(7)])
 
 
 def test_a_file_that_has_changed_since_it_was_chosen_is_told(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "rocket.jpg"
     file.write_bytes(ROCKET.read_bytes())
     refuse(page, 500, problem(500, "internal_error"))
-    add(page, file)
+    choose_photos(page, file)
     expect(card(page, "rocket.jpg")).to_contain_text(INTERNAL)
     file.unlink()
     try_again(page, "rocket.jpg")
@@ -204,7 +204,7 @@ def test_a_file_that_has_changed_since_it_was_chosen_is_told(page: Page, tmp_pat
 
 def test_files_that_are_no_photos_are_told_and_harm_no_photo(page: Page) -> None:
     rocket = ROCKET.read_bytes()
-    add(
+    choose_photos(
         page,
         photo("truncated.jpg", rocket[: len(rocket) // 2]),
         photo("letter.jpg", b"Dear reader, this is no photo."),
@@ -214,17 +214,17 @@ def test_files_that_are_no_photos_are_told_and_harm_no_photo(page: Page) -> None
     expect(card(page, "truncated.jpg")).to_contain_text(DAMAGED)
     expect(card(page, "letter.jpg")).to_contain_text(NO_IMAGE)
     expect(card(page, "empty.jpg")).to_contain_text(EMPTY)
-    done(page, "rocket.jpg")
+    wait_for_results(page, "rocket.jpg")
     expect(page.get_by_text("4 photos · 1 uncertain · 3 failed")).to_be_visible()
 
 
 def test_a_damaged_photo_is_refused_by_the_api_itself(page: Page) -> None:
     with page.expect_response(CLASSIFY) as answered:
-        add(page, photo("truncated.jpg", ROCKET.read_bytes()[:20_000]))
+        choose_photos(page, photo("truncated.jpg", ROCKET.read_bytes()[:20_000]))
     expect(card(page, "truncated.jpg")).to_contain_text(DAMAGED)
     assert answered.value.status == 422
 
 
 def test_what_went_wrong_is_read_out(page: Page) -> None:
-    add(page, photo("empty.jpg", b""))
+    choose_photos(page, photo("empty.jpg", b""))
     expect(page.get_by_role("status").filter(has_text=EMPTY)).to_have_text(f"empty.jpg: {EMPTY}")

@@ -9,17 +9,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from page_actions import SAMPLES, card, choose_photos, connect, labels, open_view, wait_for_results, with_key
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request, Route, expect
-from screen import SAMPLES, add, card, connect, done, go, labels, with_key
-from servers import API_KEY, Deployment, serving
+from servers import API_KEY, Deployment, run_server
 from support import CAT, DEFAULT_BUNDLE, ROCKET, free_port
 
 FORBIDDEN = "The API key is missing or wrong. Put a valid one into Settings, then try again."
 UNREACHABLE = "The service cannot be reached. Check the connection and the endpoint in Settings, then try again."
-NOT_LITELENS = "What answers there is not litelens. Check the endpoint in Settings."
-BLOCKED = "This page may not talk to that endpoint. Change it in Settings, or ask whoever runs the page to allow it."
-KEY_WRONG = "A key has letters, digits and signs only, without blanks."
-ENDPOINT_WRONG = "This is no address of an API; it begins with https:// and has no question mark."
+NOT_LITELENS = "The endpoint is not a litelens API. Check it in Settings."
+BLOCKED = "This page may not call that endpoint. Change it in Settings, or ask the page's operator to allow it."
+KEY_WRONG = "A key has only letters, digits and punctuation, without spaces."
+ENDPOINT_WRONG = "This is not the address of an API. It must begin with https:// and have no question mark."
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def elsewhere(port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     manifest = json.loads((bundle / "manifest.json").read_text())
     (bundle / "manifest.json").write_text(json.dumps(manifest | {"version": "9.9.9"}))
     variables = {"LITELENS_CORS_ORIGIN": f"http://127.0.0.1:{port}", "LITELENS_BUNDLE": str(bundle), "API_KEY": API_KEY}
-    with serving(**variables) as another:
+    with run_server(**variables) as another:
         yield f"http://127.0.0.1:{another}"
 
 
@@ -66,7 +66,7 @@ def site_with(body: str, status: int = 200) -> Iterator[str]:
 
 
 def connection(page: Page) -> Locator:
-    """What Settings says of the service."""
+    """Return the message about the connection in Settings."""
     return page.get_by_role("main").get_by_role("status")
 
 
@@ -94,7 +94,7 @@ def test_a_wrong_key_is_told_and_the_right_one_connects(locked: Page) -> None:
     expect(locked.get_by_role("alert")).to_have_text(FORBIDDEN)
     connect(locked, key=f" {API_KEY} ")
     expect(connection(locked)).to_have_text("Connected: everyday 1.0.0.")
-    go(locked, "Model")
+    open_view(locked, "Model")
     expect(locked.get_by_role("main")).to_contain_text("everyday 1.0.0")
     expect(locked.get_by_role("alert")).to_have_count(0)
 
@@ -120,7 +120,7 @@ def test_a_key_is_sent_to_the_service_and_with_nothing_else(context: BrowserCont
     requests = requests_of(page)
     page.goto(deployment.url)
     page.get_by_role("button", name="Try the sample: a cat").click()
-    done(page, "cat.jpg")
+    wait_for_results(page, "cat.jpg")
     labels(card(page, "cat.jpg")).first.click()
     expect(page.get_by_text("Heat map: Egyptian cat", exact=True)).to_be_visible()
     carrying = {request.url for request in requests if request.headers.get("x-api-key") == API_KEY}
@@ -130,25 +130,25 @@ def test_a_key_is_sent_to_the_service_and_with_nothing_else(context: BrowserCont
 
 
 def test_photos_that_failed_without_a_key_can_be_tried_again_with_it(locked: Page) -> None:
-    add(locked, ROCKET, SAMPLES / "coffee.jpg")
+    choose_photos(locked, ROCKET, SAMPLES / "coffee.jpg")
     expect(card(locked, "rocket.jpg")).to_contain_text(FORBIDDEN)
     expect(card(locked, "coffee.jpg")).to_contain_text(FORBIDDEN)
     card(locked, "rocket.jpg").get_by_role("link", name="Open Settings").click()
     connect(locked, key=API_KEY)
     expect(connection(locked)).to_contain_text("Connected")
-    go(locked, "Classify")
+    open_view(locked, "Classify")
     locked.get_by_role("button", name="Retry 2 failed").click()
-    done(locked, "rocket.jpg", "coffee.jpg")
+    wait_for_results(locked, "rocket.jpg", "coffee.jpg")
 
 
 def test_a_key_that_cannot_be_one_is_refused_in_its_field(page: Page) -> None:
     for key in ("two words", "schlüssel", "key\u200b"):
         connect(page, key=key)
         expect(page.get_by_label("API key")).to_be_focused()
-        assert complaint(page.get_by_label("API key")) == KEY_WRONG
+        assert validation_message(page.get_by_label("API key")) == KEY_WRONG
     assert page.evaluate("sessionStorage.length") == 0
     page.get_by_label("API key").fill("a-key")
-    assert complaint(page.get_by_label("API key")) == ""
+    assert validation_message(page.get_by_label("API key")) == ""
     page.get_by_role("button", name="Save and connect").click()
     expect(connection(page)).to_contain_text("Connected")
 
@@ -164,12 +164,12 @@ def test_an_endpoint_that_is_none_is_refused_in_its_field(page: Page) -> None:
     ):
         connect(page, endpoint=endpoint)
         expect(page.get_by_label("Endpoint")).to_be_focused()
-        assert complaint(page.get_by_label("Endpoint")) == ENDPOINT_WRONG
+        assert validation_message(page.get_by_label("Endpoint")) == ENDPOINT_WRONG
     assert page.evaluate("sessionStorage.length") == 0
 
 
-def complaint(field: Locator) -> str:
-    """What the browser shows beside the field."""
+def validation_message(field: Locator) -> str:
+    """Return the browser's validation message of a field."""
     return str(field.evaluate("field => field.validationMessage"))
 
 
@@ -177,12 +177,12 @@ def test_another_endpoint_is_used_for_everything(page: Page, elsewhere: str, por
     connect(page, endpoint=f"{elsewhere}/", key=API_KEY)
     requests = requests_of(page)
     expect(connection(page)).to_have_text("Connected: everyday 9.9.9.")
-    go(page, "Classify")
-    add(page, CAT)
-    done(page, "cat.jpg")
+    open_view(page, "Classify")
+    choose_photos(page, CAT)
+    wait_for_results(page, "cat.jpg")
     labels(card(page, "cat.jpg")).first.click()
     expect(page.get_by_text("Heat map: Egyptian cat", exact=True)).to_be_visible()
-    go(page, "Model")
+    open_view(page, "Model")
     expect(page.get_by_role("main")).to_contain_text("everyday 9.9.9")
     with page.expect_download() as report:
         page.get_by_role("button", name="The full report").click()
@@ -194,8 +194,8 @@ def test_another_endpoint_is_used_for_everything(page: Page, elsewhere: str, por
     connect(page, endpoint="")
     expect(connection(page)).to_have_text("Connected: everyday 1.0.0.")
     # What one model said is not shown beside another's answers.
-    go(page, "Classify")
-    done(page, "cat.jpg")
+    open_view(page, "Classify")
+    wait_for_results(page, "cat.jpg")
     assert to_the_api(requests) == [f"http://127.0.0.1:{port}/v1/{path}" for path in ("model", "classify?")]
 
 
@@ -220,7 +220,7 @@ def test_a_late_answer_of_a_former_endpoint_is_not_taken_for_the_present_ones(pa
     expect(connection(page)).to_have_text("Connected: everyday 9.9.9.")
     with page.expect_response("**/v1/model"):
         held.pop().continue_()
-    go(page, "Model")
+    open_view(page, "Model")
     expect(page.get_by_role("main")).to_contain_text("everyday 9.9.9")
 
 
@@ -232,19 +232,19 @@ def test_an_endpoint_that_lets_this_page_not_in_is_told(page: Page, deployment: 
 def test_an_endpoint_where_nothing_is_is_told_and_another_one_may_be_entered(page: Page) -> None:
     connect(page, endpoint=f"http://127.0.0.1:{free_port()}")
     expect(page.get_by_role("alert")).to_have_text(UNREACHABLE)
-    go(page, "Classify")
+    open_view(page, "Classify")
     expect(page.get_by_role("alert")).to_contain_text(UNREACHABLE)
     connect(page)
     expect(connection(page)).to_contain_text("Connected")
 
 
 def test_what_was_uncertain_stays_so_while_nothing_is_connected(page: Page) -> None:
-    add(page, ROCKET)
+    choose_photos(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text("Uncertain: below 50.0%")
     page.route("**/v1/model", lambda route: route.abort("connectionreset"), times=1)
     connect(page)
     expect(page.get_by_role("alert")).to_have_text(UNREACHABLE)
-    go(page, "Classify")
+    open_view(page, "Classify")
     expect(card(page, "rocket.jpg")).to_contain_text("Uncertain: below 50.0%")
 
 
@@ -265,8 +265,8 @@ def test_an_endpoint_that_the_pages_own_policy_forbids_is_told(chromium: Browser
         page.goto(f"http://127.0.0.1:{port}/")
         connect(page, endpoint="https://api.example.com")
         expect(page.get_by_role("alert")).to_have_text(BLOCKED)
-        go(page, "Classify")
-        add(page, ROCKET)
+        open_view(page, "Classify")
+        choose_photos(page, ROCKET)
         expect(card(page, "rocket.jpg")).to_contain_text(BLOCKED)
 
 

@@ -1,12 +1,12 @@
-"""What keeps the page in order over a long use: what is stopped, what stays near, what is kept apart."""
+"""Long use of the page: jobs are stopped, focus stays near, and results of two services are not mixed."""
 
 import json
 import shutil
 from pathlib import Path
 
+from page_actions import SAMPLES, card, choose_photos, labels, open_controls, open_view, wait_for_results, with_key
 from playwright.sync_api import BrowserContext, FilePayload, Page, Route, expect
-from screen import SAMPLES, add, adjust, card, done, go, labels, with_key
-from servers import API_KEY, Deployment, serving
+from servers import API_KEY, Deployment, run_server
 from support import CIFAR_BUNDLE, ROCKET
 
 PHOTOS = [ROCKET, *(SAMPLES / f"{name}.jpg" for name in ("coffee", "photographer", "cat"))]
@@ -18,9 +18,9 @@ AT_A_TIME = 4
 def test_heat_maps_are_asked_for_a_few_at_a_time_and_no_longer_once_their_photos_are_gone(page: Page) -> None:
     held: list[Route] = []
     stopped: list[str] = []
-    add(page, *PHOTOS)
-    add(page, FIFTH)
-    done(page, *[photo.name for photo in PHOTOS], "fifth.jpg")
+    choose_photos(page, *PHOTOS)
+    choose_photos(page, FIFTH)
+    wait_for_results(page, *[photo.name for photo in PHOTOS], "fifth.jpg")
     page.route("**/v1/classify?*heatmap_label*", lambda route: held.append(route))
     page.on("requestfailed", lambda request: stopped.append(request.url))
     for name in [*[photo.name for photo in PHOTOS], "fifth.jpg"]:
@@ -31,40 +31,40 @@ def test_heat_maps_are_asked_for_a_few_at_a_time_and_no_longer_once_their_photos
     page.get_by_role("link", name="Back to all photos").click()
     page.get_by_role("button", name="Remove all").click()
     # That takes a turn, which the others have given back.
-    add(page, PHOTOS[0])
-    done(page, "rocket.jpg")
+    choose_photos(page, PHOTOS[0])
+    wait_for_results(page, "rocket.jpg")
     assert len(held) == len(stopped) <= AT_A_TIME
 
 
 def test_a_filter_does_not_hide_photos_that_are_added_after_all_were_removed(page: Page) -> None:
-    add(page, PHOTOS[0])
-    done(page, "rocket.jpg")
-    adjust(page)
+    choose_photos(page, PHOTOS[0])
+    wait_for_results(page, "rocket.jpg")
+    open_controls(page)
     page.get_by_role("combobox", name="Show").select_option("failed")
     expect(card(page, "rocket.jpg")).to_have_count(0)
     page.get_by_role("button", name="Remove all").click()
-    add(page, PHOTOS[1])
-    done(page, "coffee.jpg")
+    choose_photos(page, PHOTOS[1])
+    wait_for_results(page, "coffee.jpg")
 
 
 def test_the_focus_stays_near_what_is_gone(page: Page) -> None:
-    add(page, *PHOTOS[:2])
-    done(page, "rocket.jpg", "coffee.jpg")
+    choose_photos(page, *PHOTOS[:2])
+    wait_for_results(page, "rocket.jpg", "coffee.jpg")
     page.get_by_role("button", name="Remove: rocket.jpg").press("Enter")
     expect(page.get_by_role("list", name="Photos")).to_be_focused()
     page.route("**/v1/classify*", lambda route: route.abort())
-    add(page, PHOTOS[2])
+    choose_photos(page, PHOTOS[2])
     again = card(page, "photographer.jpg").get_by_role("button", name="Try again")
     again.focus()
     page.unroute_all()
     again.press("Enter")
-    done(page, "photographer.jpg")
+    wait_for_results(page, "photographer.jpg")
     expect(card(page, "photographer.jpg")).to_be_focused()
 
 
 def test_the_same_failure_is_read_out_again(page: Page) -> None:
     page.route("**/v1/classify*", lambda route: route.abort())
-    add(page, PHOTOS[0])
+    choose_photos(page, PHOTOS[0])
     told = page.locator("body > [role=status]")
     expect(told).to_contain_text("rocket.jpg: The service cannot be reached.")
     page.evaluate("""() => {
@@ -98,9 +98,9 @@ def test_the_page_works_where_the_browser_keeps_nothing(context: BrowserContext,
         Object.defineProperty(window, name, {get() { throw new DOMException("no", "SecurityError"); }});
     }""")
     page.goto(f"http://127.0.0.1:{port}/")
-    add(page, PHOTOS[0])
-    done(page, "rocket.jpg")
-    go(page, "Settings")
+    choose_photos(page, PHOTOS[0])
+    wait_for_results(page, "rocket.jpg")
+    open_view(page, "Settings")
     page.get_by_label("Theme").select_option("dark")
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
 
@@ -109,10 +109,10 @@ def test_a_broken_photo_does_not_hide_the_next_one(context: BrowserContext, depl
     page = context.new_page()
     with_key(page, API_KEY)
     page.goto(deployment.url)
-    add(page, BROKEN)
-    add(page, PHOTOS[0])
-    done(page, "rocket.jpg")
-    go(page, "Ask")
+    choose_photos(page, BROKEN)
+    choose_photos(page, PHOTOS[0])
+    wait_for_results(page, "rocket.jpg")
+    open_view(page, "Ask")
     page.get_by_role("radio", name="rocket.jpg").check()
     expect(page.get_by_role("main").locator("img[src^=blob]").first).to_be_visible()
 
@@ -121,7 +121,7 @@ def test_no_share_is_told_for_a_threshold_above_all_that_were_measured(context: 
     bundle = Path(shutil.copytree(CIFAR_BUNDLE, tmp_path / "bundle"))
     for name, changes in {"manifest.json": {"threshold": 1.0}, "metrics.json": {"confusion": []}}.items():
         (bundle / name).write_text(json.dumps(json.loads((bundle / name).read_text()) | changes))
-    with serving(LITELENS_BUNDLE=str(bundle)) as port:
+    with run_server(LITELENS_BUNDLE=str(bundle)) as port:
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{port}/#model")
         expect(page.get_by_role("heading", name="Certainty")).to_be_visible()
@@ -130,8 +130,8 @@ def test_no_share_is_told_for_a_threshold_above_all_that_were_measured(context: 
 
 
 def test_a_heat_map_that_has_come_is_read_out(page: Page) -> None:
-    add(page, PHOTOS[0])
-    done(page, "rocket.jpg")
+    choose_photos(page, PHOTOS[0])
+    wait_for_results(page, "rocket.jpg")
     first = labels(card(page, "rocket.jpg")).first
     first.click()
     expect(first).to_have_attribute("aria-pressed", "true")

@@ -11,20 +11,20 @@ EXTRA_CA = os.environ.get("LITELENS_EXTRA_CA", "")
 
 @pytest.fixture(scope="session")
 def docker() -> str:
-    """The docker command, with an engine behind it."""
+    """The path of the docker command, with a running engine."""
     program = shutil.which("docker")
     answers = program and subprocess.run([program, "info"], capture_output=True).returncode == 0
-    require(answers, "no Docker engine answers here")
+    require(answers, "no Docker engine answers on this machine")
     assert program
     return program
 
 
 def build_image(docker: str, engine: str) -> str:
-    """The name of the container image with the engine and the default model, built from lambda/Dockerfile."""
+    """Build lambda/Dockerfile with an engine and the default model, and return the image's name."""
     name = f"litelens-test-{engine}"
     arguments = {"BASE_IMAGE": BASE_IMAGE, "EXTRA_CA": EXTRA_CA, "ENGINE": engine}
     options = [f"--build-arg={key}={value}" for key, value in arguments.items()]
-    # The plain builder is the one that sam uses, which then finds these layers in its cache.
+    # sam uses the classic builder and then finds these layers in its cache.
     subprocess.run(
         [docker, "build", "--network=host", "--file=lambda/Dockerfile", f"--tag={name}", *options, "."],
         cwd=ROOT,

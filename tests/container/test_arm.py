@@ -1,4 +1,4 @@
-"""The image where Lambda hides the CPUs, as it does on Arm: built so for this machine, and for Arm where that runs."""
+"""The image on machines that hide their CPUs, as Lambda on Arm does; built for this machine, and for Arm if it can."""
 
 import json
 import os
@@ -14,13 +14,13 @@ from container.conftest import BASE_IMAGE, EXTRA_CA, build_image
 from support import DEFAULT_BUNDLE, ROOT, require
 
 import cpu_lists
-from litelens.bundle import IMAGE, load_bundle
-from litelens.engines import load_engine
+from litelens.core.bundle import IMAGE, load_bundle
+from litelens.core.engines import load_engine
 
-# Names a base image for arm64 on a machine that can run it, by emulation too.
+# A base image for arm64, if this machine can run it, natively or by emulation.
 ARM_BASE_IMAGE = os.environ.get("LITELENS_ARM_BASE_IMAGE", "")
 
-# Where QEMU emulates Arm, it is to be a Graviton2: its default CPU has SME, with which LiteRT answers otherwise there.
+# QEMU must emulate a Graviton2. Its default CPU has SME, with which LiteRT's answers differ.
 CPU = "--env=QEMU_CPU=neoverse-n1"
 
 # Prints LiteRT's outputs for rising pixel values, the CPU lists in the image that it opened, and LiteRT's own log,
@@ -32,7 +32,7 @@ from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from litelens import bundle, engines
+from litelens.core import bundle, engines
 
 loaded = bundle.load_bundle(Path("model"))
 libc = ctypes.CDLL(None)
@@ -47,7 +47,7 @@ print(json.dumps({"opened": sorted(opened), "outputs": {name: value.tolist() for
 
 
 def build(docker: str, **arguments: str) -> subprocess.CompletedProcess[str]:
-    """What Docker said as it built the image litelens-test-arm from lambda/Dockerfile."""
+    """Build the image litelens-test-arm from lambda/Dockerfile; returns the finished command with its output."""
     options = [f"--build-arg={key}={value}" for key, value in {"EXTRA_CA": EXTRA_CA, **arguments}.items()]
     command = [docker, "build", "--network=host", "--file=lambda/Dockerfile", "--tag=litelens-test-arm", *options, "."]
     environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
@@ -56,8 +56,8 @@ def build(docker: str, **arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def arm(docker: str) -> dict[str, str]:
-    """The arguments of a build for Arm."""
-    # Not a failure in CI: emulating Arm takes a quarter of an hour, and a base image that not every machine can have.
+    """Build arguments for Arm."""
+    # Not a failure in CI: emulating Arm takes a quarter of an hour, and not every machine can get the base image.
     if not ARM_BASE_IMAGE:
         pytest.skip("LITELENS_ARM_BASE_IMAGE does not name a base image for arm64")
     return {"BASE_IMAGE": ARM_BASE_IMAGE}
@@ -65,7 +65,7 @@ def arm(docker: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module", params=["this machine", "arm"])
 def ran(docker: str, request: pytest.FixtureRequest) -> subprocess.CompletedProcess[str]:
-    """What the image printed where Lambda hides the CPUs."""
+    """The output of SCRIPT in the image on a machine that hides its CPUs."""
     this_machine = {"BASE_IMAGE": BASE_IMAGE, "CPUS_HIDDEN_ON": platform.machine()}
     arguments = request.getfixturevalue("arm") if request.param == "arm" else this_machine
     done = build(docker, ENGINE="litert", **arguments)
@@ -77,12 +77,12 @@ def ran(docker: str, request: pytest.FixtureRequest) -> subprocess.CompletedProc
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
 
 
-def test_with_the_cpus_hidden_litert_reads_the_lists_in_the_image(ran: subprocess.CompletedProcess[str]) -> None:
+def test_with_hidden_cpus_litert_reads_the_lists_in_the_image(ran: subprocess.CompletedProcess[str]) -> None:
     assert json.loads(ran.stdout)["opened"] == ["possible", "present"]
     assert "Error in cpuinfo" not in ran.stderr
 
 
-def test_with_the_cpus_hidden_the_fast_code_gives_the_same_answer(ran: subprocess.CompletedProcess[str]) -> None:
+def test_with_hidden_cpus_the_fast_code_gives_the_same_answer(ran: subprocess.CompletedProcess[str]) -> None:
     assert "XNNPACK delegate" in ran.stderr
     bundle = load_bundle(DEFAULT_BUNDLE)
     levels = np.resize(np.arange(-128, 128, dtype=np.int8), bundle.tensors[IMAGE].shape)
@@ -90,40 +90,40 @@ def test_with_the_cpus_hidden_the_fast_code_gives_the_same_answer(ran: subproces
     assert json.loads(ran.stdout)["outputs"] == expected
 
 
-def test_an_image_for_a_machine_that_shows_its_cpus_has_no_lists_of_its_own(docker: str) -> None:
-    require(platform.machine() == "x86_64", "Lambda hides the CPUs on this kind of machine")
+def test_an_image_for_a_machine_that_lists_its_cpus_has_no_lists(docker: str) -> None:
+    require(platform.machine() == "x86_64", "Lambda hides the CPUs of this kind of machine")
     command = [docker, "run", "--rm", "--entrypoint=ls", build_image(docker, "litert")]
     assert "cpu" not in subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
 
 
-def test_openvino_for_arm_is_refused_with_what_to_choose(docker: str, arm: dict[str, str]) -> None:
+def test_a_build_with_openvino_for_arm_is_refused_with_the_alternatives(docker: str, arm: dict[str, str]) -> None:
     done = build(docker, ENGINE="openvino", **arm)
     assert done.returncode != 0
     assert "Choose the engine litert, or the architecture x86_64." in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(("engine", "found"), [("litert", True), ("openvino", False)])
-def test_the_locked_packages_that_fit_lambda_on_arm_are_those_of_litert(
+def test_the_locked_packages_of_litert_fit_lambda_on_arm_and_those_of_openvino_do_not(
     engine: str, found: bool, tmp_path: Path
 ) -> None:
-    """Amazon Linux 2023, which Lambda's base images are made of, has glibc 2.34."""
+    """Lambda's base images are Amazon Linux 2023, which has glibc 2.34."""
     command = [
         *(Path(sys.executable).parent / "uv", "pip", "install", "--no-config", "--dry-run", f"--target={tmp_path}"),
         *("--no-deps", "--require-hashes", "--only-binary=:all:", "--python-version=3.13"),
-        *("--python-platform=aarch64-manylinux_2_34", f"--requirements=lambda/requirements-{engine}.txt"),
+        *("--python-platform=aarch64-manylinux_2_34", f"--requirements=requirements/image-{engine}.txt"),
     ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (done.returncode == 0) == found, done.stderr
     assert found or re.search(r"openvino.* no wheels with a matching platform tag", done.stderr)
 
 
-def test_libraries_that_read_no_lists_are_not_passed_over_in_silence(tmp_path: Path) -> None:
+def test_libraries_that_do_not_read_the_lists_are_refused(tmp_path: Path) -> None:
     (tmp_path / "ai_edge_litert").mkdir()
     (tmp_path / "ai_edge_litert" / "libLiteRt.so").write_bytes(b"/proc/cpuinfo\0")
-    with pytest.raises(SystemExit, match="look whether Lambda on Arm still needs this"):
+    with pytest.raises(SystemExit, match="check whether Lambda on Arm still needs this script"):
         cpu_lists.put_lists(tmp_path, "/var/task")
 
 
-def test_a_path_that_does_not_fit_into_the_libraries_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_too_long_for_the_libraries_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="it may have 19 characters"):
         cpu_lists.put_lists(tmp_path, "/a/path/of/too/many/characters")

@@ -10,11 +10,11 @@ import pytest
 from container.conftest import BASE_IMAGE, build_image
 from support import DEFAULT_BUNDLE, LambdaContext, answer_of, free_port, post_json, recorded_event, running
 
-from adapters.calls import Service
-from handlers.api import create_handler
-from litelens.bundle import load_bundle
-from litelens.engines import ENGINES
-from settings import read_settings
+from litelens.api.handler import create_handler
+from litelens.aws.clients import Service
+from litelens.core.bundle import load_bundle
+from litelens.core.engines import ENGINES
+from litelens.settings import read_settings
 
 Invoke = Callable[[Any], Any]
 
@@ -24,7 +24,7 @@ LARGEST_LAYER = {"litert": 102_000_000, "openvino": 181_000_000}
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
-    """What runs the model in the image."""
+    """The engine in the image."""
     return str(request.param)
 
 
@@ -34,7 +34,7 @@ def image(docker: str, engine: str) -> str:
 
 
 def inside(docker: str, image: str, script: str) -> str:
-    """What a shell script prints inside a fresh container."""
+    """Run a shell script in a new container and return its output."""
     command = [docker, "run", "--rm", "--network=none", "--entrypoint=sh", image, "-c", script]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
 
@@ -47,7 +47,7 @@ def invoke(docker: str, image: str, emulator: Path) -> Iterator[Invoke]:
         *(docker, "run", "--rm", f"--name={name}", f"--publish=127.0.0.1:{port}:8080"),
         *("--user=993:990", "--read-only", "--tmpfs=/tmp", "--memory=1769m", "--cap-drop=ALL"),
         *(f"--volume={emulator}:/emulator:ro", "--entrypoint=/emulator", image),
-        *("python3", "-m", "awslambdaric", "handlers.api.handler"),
+        *("python3", "-m", "awslambdaric", "litelens.api.handler.handler"),
     ]
     address = f"http://127.0.0.1:{port}"
     with running(command, ready=address):
@@ -73,7 +73,7 @@ def test_bad_input_is_refused_and_the_next_image_classified(invoke: Invoke) -> N
 
 def test_it_holds_the_handler_the_model_and_their_dependencies_only(docker: str, image: str, engine: str) -> None:
     held = set(inside(docker, image, "ls $LAMBDA_TASK_ROOT").split())
-    assert {"handlers", "litelens", "settings.py", "model", "aws_lambda_powertools"} <= held
+    assert {"litelens", "model", "aws_lambda_powertools"} <= held
     assert held & {"ai_edge_litert", "openvino"} == {PACKAGES[engine]}
     assert not held & {"tensorflow", "keras", "training", "tests", "uvicorn", "requirements.txt", "models"}
     of_model = {path for path in inside(docker, image, "ls $LITELENS_BUNDLE").split() if not path.endswith(".openvino")}
@@ -104,15 +104,15 @@ def test_the_layer_above_the_base_image_is_small(docker: str, image: str, engine
 
 def test_a_start_imports_no_telemetry_and_no_client_of_aws(docker: str, image: str) -> None:
     """OpenVINO's package would tell its makers that it was imported; boto3 takes longer than all the rest."""
-    modules = set(inside(docker, image, 'python3 -c "import handlers.api, sys; print(*sys.modules)"').split())
+    modules = set(inside(docker, image, 'python3 -c "import litelens.api.handler, sys; print(*sys.modules)"').split())
     assert not {module for module in modules if "telemetry" in module}
     assert not modules & {"boto3", "botocore.session", "botocore.client"}
 
 
 def test_all_that_the_function_can_be_asked_for_is_left_in_the_packages(docker: str, image: str) -> None:
     used = (
-        "import handlers.bulk, handlers.openapi, handlers.swagger, handlers.verify, boto3",
-        "handlers.openapi.describe_api(''), handlers.swagger.page('')",
+        "import litelens.bulk.handler, litelens.api.docs, litelens.release.hook, boto3",
+        "litelens.api.docs.page('')",
         f"[boto3.session.Session().client(name) for name in {('bedrock-runtime', *get_args(Service))}]",
     )
     variables = (
@@ -126,7 +126,9 @@ def test_all_that_the_function_can_be_asked_for_is_left_in_the_packages(docker: 
 def test_any_user_can_read_everything_and_nothing_is_left_to_compile(docker: str, image: str) -> None:
     unreadable = "find $LAMBDA_TASK_ROOT ! -perm -o=r -o -type d ! -perm -o=x"
     assert inside(docker, image, unreadable) == ""
-    compiled = inside(docker, image, "ls $LAMBDA_TASK_ROOT/litelens/__pycache__ $LAMBDA_TASK_ROOT/handlers/__pycache__")
+    compiled = inside(
+        docker, image, "ls $LAMBDA_TASK_ROOT/litelens/core/__pycache__ $LAMBDA_TASK_ROOT/litelens/api/__pycache__"
+    )
     assert compiled.count(".pyc") >= 8
 
 

@@ -20,11 +20,11 @@ from container.conftest import BASE_IMAGE, EXTRA_CA, build_image
 from support import ROCKET, ROOT, LambdaContext, answer_of, classify_bytes, free_port, recorded_event, require, running
 from template import parameters
 
-from adapters.calls import aws_client
-from handlers.api import create_handler
-from local.aws import serving_aws
+from litelens.api.handler import create_handler
+from litelens.aws.clients import aws_client
+from litelens.settings import read_settings
+from local.aws import serve_aws
 from local.storage import Storage, create_storage
-from settings import read_settings
 
 # What the template chooses.
 ENGINE = str(parameters()["Engine"]["Default"])
@@ -66,7 +66,7 @@ def built(docker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     build_image(docker, ENGINE)
     # A copy, since nested templates and what they build from are found by their place.
     folder = tmp_path_factory.mktemp("sam")
-    for name in ("infra", "lambda", "models"):
+    for name in ("infra", "lambda", "models", "requirements"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("template.yaml", "samconfig.toml", ".dockerignore"):
         shutil.copy(ROOT / name, folder)
@@ -91,7 +91,7 @@ def deployed(docker: str) -> Iterator[Deployed]:
     question = [docker, "network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Subnet}}"]
     subnet = subprocess.run(question, check=True, capture_output=True, text=True).stdout.strip()
     host = str(ip_network(subnet)[1])
-    with serving_aws(host="0.0.0.0") as url, aws_at(url):
+    with serve_aws(host="0.0.0.0") as url, aws_at(url):
         made = Deployed(create_storage(url, "litelens", {}), url.replace("127.0.0.1", host))
         aws_client("s3").put_object(Bucket=made.bucket, Key="rocket.jpg", Body=ROCKET.read_bytes())
         yield made

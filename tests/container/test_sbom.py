@@ -11,18 +11,18 @@ from container.conftest import build_image
 from packaging.utils import canonicalize_name
 from support import ROOT
 
-from litelens.engines import ENGINES
+from litelens.core.engines import ENGINES
 
 
 @pytest.fixture(scope="module", params=ENGINES)
 def engine(request: pytest.FixtureRequest) -> str:
-    """What runs the model in the image."""
+    """The engine in the image."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def components(engine: str) -> list[dict[str, Any]]:
-    """What `make sbom` lists for the engine."""
+    """Return the output of `make sbom` for an engine."""
     subprocess.run(["make", "sbom", f"ENGINE={engine}"], cwd=ROOT, check=True, timeout=600)
     bill = json.loads((ROOT / "build" / "sbom.json").read_text())
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
@@ -44,7 +44,7 @@ def test_it_lists_what_the_image_installs_and_nothing_else(
 def test_each_has_the_hash_of_a_file_that_is_locked_and_a_licence(
     engine: str, components: list[dict[str, Any]]
 ) -> None:
-    lock = Path(ROOT, "lambda", f"requirements-{engine}.txt").read_text()
+    lock = Path(ROOT, "requirements", f"image-{engine}.txt").read_text()
     for each in components:
         (entry,) = re.findall(
             rf"^{canonicalize_name(each['name'])}=={re.escape(each['version'])}\b.*(?:\n    .+)+", lock, re.M

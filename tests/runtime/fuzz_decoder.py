@@ -10,9 +10,9 @@ import atheris
 with atheris.instrument_imports(include=["PIL", "litelens"]):
     from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
-    from litelens.errors import InputError
-    from litelens.images import FORMATS, Limits, decode
-    from litelens.preprocessing import Preprocessing
+    from litelens.core.errors import InputError
+    from litelens.core.formats import FORMAT_NAMES, Limits, decode
+    from litelens.core.preprocessing import Preprocessing
 
 # So small that no run takes long, yet with room for every kind of image in the corpus.
 LIMITS = Limits(bytes=50_000, pixels=100_000, memory=1_000_000)
@@ -25,7 +25,8 @@ def try_to_decode(data: bytes) -> None:
         image = decode(data, LIMITS)
     except InputError:
         return
-    if image.rgb.mode != "RGB" or image.format not in FORMATS or image.rgb.width * image.rgb.height > LIMITS.pixels:
+    pixels = image.rgb.width * image.rgb.height
+    if image.rgb.mode != "RGB" or image.format not in FORMAT_NAMES or pixels > LIMITS.pixels:
         raise AssertionError(f"{image.format} was decoded to {image.rgb.mode} of {image.rgb.size}")
 
 

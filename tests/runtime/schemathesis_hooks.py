@@ -1,4 +1,4 @@
-"""What schemathesis cannot know: bytes and base64 that are real images, of small sizes and every format."""
+"""Strategies for schemathesis: bytes and base64 of small real images in every format."""
 
 import base64
 import json

@@ -22,11 +22,12 @@ import pytest
 from aws import new_bucket
 from bulk import new_settings
 from PIL import Image
-from states import ROLE, FunctionError, Throttled, definition, stepping
+from step_functions import ROLE, FunctionError, Throttled, backfill_definition, run_step_functions
 from support import DEFAULT_BUNDLE, ROCKET, ROOT, encoded, free_port, post_json, running
 
-from client.__main__ import main
-from client.local import LocalClassifier, local_settings
+from litelens_client.__main__ import main
+from litelens_client.classify import LocalClassifier
+from litelens_client.settings import local_settings
 
 BATCH_SIZE = 2
 
@@ -75,7 +76,7 @@ def emulated(emulator: Path, moto_server: str) -> Iterator[Bulk]:
         str(emulator),
         *("--runtime-interface-emulator-address", f"127.0.0.1:{port}"),
         *("--runtime-api-address", f"127.0.0.1:{runtime_port}"),
-        *(sys.executable, "-m", "awslambdaric", "handlers.bulk.handler"),
+        *(sys.executable, "-m", "awslambdaric", "litelens.bulk.handler.handler"),
     ]
     url = f"http://127.0.0.1:{port}"
     with running(command, ready=url, cwd=ROOT / "lambda", env={**os.environ, **variables}):
@@ -87,14 +88,14 @@ def bulk(emulated: Bulk) -> Iterator[Bulk]:
     emulated.batches.clear()
     emulated.failures.clear()
     emulated.may_answer.set()
-    with stepping(emulated):
+    with run_step_functions(emulated):
         yield emulated
     assert not emulated.failures
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.executions._PAUSE", 0.05)
+    monkeypatch.setattr("litelens_client.state_machine._POLL_SECONDS", 0.05)
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def state_machine(bulk: Bulk, monkeypatch: pytest.MonkeyPatch) -> str:
     """Its ARN, which the command takes from the environment."""
     made = boto3.client("stepfunctions").create_state_machine(
         name=f"backfill-{uuid.uuid4()}",
-        definition=definition(UploadBucketName=bulk.uploads, BatchSize=str(BATCH_SIZE), MaxConcurrency="4"),
+        definition=backfill_definition(UploadBucketName=bulk.uploads, BatchSize=str(BATCH_SIZE), MaxConcurrency="4"),
         roleArn=ROLE,
     )
     monkeypatch.setenv("LITELENS_BACKFILL", made["stateMachineArn"])
@@ -242,7 +243,7 @@ def test_the_same_backfill_runs_once_at_a_time_and_again_when_it_is_over(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as interrupted:
-        interrupted.setattr("client.executions.time", SimpleNamespace(sleep=interrupt))
+        interrupted.setattr("litelens_client.state_machine.time", SimpleNamespace(sleep=interrupt))
         for _ in range(2):
             assert main(["backfill", f"s3://{bulk.photos}/once/", "--yes"]) == 130
     told = capsys.readouterr().err.splitlines()

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bulk import notification
+from local_stack import count_visible, count_waiting, put_object, receive_bodies, wait_until
 from PIL import Image
-from stacks import bodies_in, put, until, visible, waiting
 from support import DEFAULT_BUNDLE, ROCKET, SAMPLES, LambdaContext, answer_of, classify_bytes, encoded
 
-from adapters.uploads import RESULTS, result_key
-from handlers.api import handler
+from litelens.api.handler import handler
+from litelens.aws.s3 import RESULTS_PREFIX, result_key
 from local.emulator import ExecutionEnvironment, InvocationFailed
-from local.stack import Stack, Timeouts, local_stack
+from local.stack import Stack, Timeouts, run_stack
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
@@ -93,39 +93,39 @@ class Victim:
         """Kill it while it has a batch in hand."""
         before = self.failed
         while self.failed == before:
-            until(lambda: self._begun > self._ended, pause=0.01)
+            wait_until(lambda: self._begun > self._ended, pause=0.01)
             self._kill(chance.uniform(0, 0.4))
 
     def _kill(self, after: float) -> None:
         invocation = self._begun
         time.sleep(after)
         self._worker.kill()
-        until(lambda: self._ended >= invocation, pause=0.01)
+        wait_until(lambda: self._ended >= invocation, pause=0.01)
 
 
 def test_nothing_is_lost_and_nothing_is_doubled() -> None:
     chance = random.Random(5)
     throttle = Throttle()
     uploads = make_uploads(chance)
-    with local_stack(DEFAULT_BUNDLE, workers=2, timeouts=TIMEOUTS, middleware=throttle) as stack:
+    with run_stack(DEFAULT_BUNDLE, workers=2, timeouts=TIMEOUTS, middleware=throttle) as stack:
         victims = [Victim(worker) for worker in stack.workers]
         kills = {chance.randrange(len(uploads) * 3 // 10, len(uploads) * 8 // 10) for _ in range(KILLS)}
         assert len(kills) == KILLS
-        with replace(stack, workers=victims).polling():
+        with replace(stack, workers=victims).poll_queue():
             send_poison(stack)
             for number, upload in enumerate(sent(uploads, chance)):
-                put(stack, upload.key, upload.body)
+                put_object(stack, upload.key, upload.body)
                 if number % 10 == 0:
-                    until(lambda: visible(stack) < BACKLOG)
+                    wait_until(lambda: count_visible(stack) < BACKLOG)
                 if number == len(uploads) // 5:
                     throttle.table, throttle.left = stack.storage.results_table, 200
                 if number in kills:
                     chance.choice(victims).interrupt(chance)
-            until(lambda: waiting(stack) == 0, within=600, pause=1)
+            wait_until(lambda: count_waiting(stack) == 0, within=600, pause=1)
         assert throttle.left <= 0
         assert sum(victim.failed for victim in victims) >= KILLS
         assert_all_is_there(stack, uploads)
-        assert sorted(bodies_in(stack.client("sqs"), stack.storage.dead_letters_url)) == sorted(POISON)
+        assert sorted(receive_bodies(stack.client("sqs"), stack.storage.dead_letters_url)) == sorted(POISON)
 
 
 def make_uploads(chance: random.Random) -> list[Upload]:
@@ -155,7 +155,7 @@ def broken_images() -> list[bytes]:
 
 
 def outcome_of(image: bytes) -> str:
-    """What the classifier makes of it without all that is in between."""
+    """Classify an image directly, without the queue."""
     response = handler(classify_bytes(image, "image/png"), LambdaContext())
     answer = answer_of(response)
     return str(answer["predictions"][0]["label"] if response["statusCode"] == 200 else answer["code"])
@@ -200,5 +200,7 @@ def saved_documents(stack: Stack) -> list[str]:
 
 def files(stack: Stack) -> dict[str, str]:
     """The MD5 of each file of a result; that of a small object is its etag."""
-    pages = stack.client("s3").get_paginator("list_objects_v2").paginate(Bucket=stack.storage.bucket, Prefix=RESULTS)
+    pages = (
+        stack.client("s3").get_paginator("list_objects_v2").paginate(Bucket=stack.storage.bucket, Prefix=RESULTS_PREFIX)
+    )
     return {item["Key"]: item["ETag"].strip('"') for page in pages for item in page["Contents"]}

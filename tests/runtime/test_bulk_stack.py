@@ -10,27 +10,37 @@ from typing import Any
 
 import pytest
 from bulk import Put, notification, record
+from local_stack import (
+    count_messages,
+    count_waiting,
+    create_queue,
+    put_object,
+    queue_arn,
+    receive_bodies,
+    result_file,
+    table_results,
+    wait_until,
+)
 from PIL import Image
-from stacks import arn_of, bodies_in, messages_in, new_queue, put, result_file, results_of, until, waiting
 from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, encoded, free_port, post_json
 from urllib3.filepost import encode_multipart_formdata
 
-from handlers.api import handler
-from litelens.bundle import load_bundle
-from local.stack import Stack, Timeouts, local_stack
+from litelens.api.handler import handler
+from litelens.core.bundle import load_bundle
+from local.stack import Stack, Timeouts, run_stack
 
 LONGEST_KEY = f"uploads/{'ö' * 508}"
 
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with local_stack(DEFAULT_BUNDLE, timeouts=Timeouts(function=30, visibility=36)) as stack:
+    with run_stack(DEFAULT_BUNDLE, timeouts=Timeouts(function=30, visibility=36)) as stack:
         yield stack
 
 
 @pytest.fixture(scope="module")
 def api(stack: Stack) -> Iterator[str]:
-    with stack.serving_api(free_port()) as url:
+    with stack.serve_api(free_port()) as url:
         yield url
 
 
@@ -38,9 +48,9 @@ def api(stack: Stack) -> Iterator[str]:
 def events(stack: Stack) -> Iterator[str]:
     """A queue that gets what the function tells on the bus."""
     sqs, bus = stack.client("sqs"), stack.client("events")
-    queue, pattern = new_queue(sqs), {"source": ["litelens"], "detail-type": ["ImageClassified"]}
+    queue, pattern = create_queue(sqs), {"source": ["litelens"], "detail-type": ["ImageClassified"]}
     bus.put_rule(Name="listen", EventPattern=json.dumps(pattern))
-    bus.put_targets(Rule="listen", Targets=[{"Id": "queue", "Arn": arn_of(sqs, queue)}])
+    bus.put_targets(Rule="listen", Targets=[{"Id": "queue", "Arn": queue_arn(sqs, queue)}])
     yield queue
     bus.remove_targets(Rule="listen", Ids=["queue"])
     bus.delete_rule(Name="listen")
@@ -48,8 +58,8 @@ def events(stack: Stack) -> Iterator[str]:
 
 def process(stack: Stack) -> None:
     """Have all that is in the queue processed."""
-    with stack.polling():
-        until(lambda: waiting(stack) == 0)
+    with stack.poll_queue():
+        wait_until(lambda: count_waiting(stack) == 0)
 
 
 @contextmanager
@@ -65,7 +75,7 @@ def hidden_for(stack: Stack, seconds: int) -> Iterator[None]:
 
 
 def dead_letters(stack: Stack) -> int:
-    return messages_in(stack.client("sqs"), stack.storage.dead_letters_url)
+    return count_messages(stack.client("sqs"), stack.storage.dead_letters_url)
 
 
 def photo(colour: str) -> bytes:
@@ -77,14 +87,14 @@ def label_of(image: bytes) -> str:
 
 
 def test_an_upload_gets_one_result_in_the_table_a_file_and_an_event(stack: Stack, events: str) -> None:
-    put(stack, "uploads/rocket.jpg", ROCKET.read_bytes())
+    put_object(stack, "uploads/rocket.jpg", ROCKET.read_bytes())
     process(stack)
-    (result,) = results_of(stack, "uploads/rocket.jpg")
+    (result,) = table_results(stack, "uploads/rocket.jpg")
     assert (result["bucket"], result["key"]) == (stack.storage.bucket, "uploads/rocket.jpg")
     assert result["result"]["status"] == "done"
     assert result["result"]["predictions"][0]["label"] == label_of(ROCKET.read_bytes())
     assert result_file(stack, "uploads/rocket.jpg") == result
-    (event,) = (json.loads(body) for body in bodies_in(stack.client("sqs"), events))
+    (event,) = (json.loads(body) for body in receive_bodies(stack.client("sqs"), events))
     assert event["detail"] == result
 
 
@@ -95,9 +105,9 @@ def test_an_upload_gets_one_result_in_the_table_a_file_and_an_event(stack: Stack
 )
 def test_whatever_its_key_an_upload_gets_its_result(stack: Stack, key: str) -> None:
     assert len(key.encode()) <= 1024
-    put(stack, key, photo("green"))
+    put_object(stack, key, photo("green"))
     process(stack)
-    (result,) = results_of(stack, key)
+    (result,) = table_results(stack, key)
     assert (result["key"], result["result"]["status"]) == (key, "done")
     assert result_file(stack, key) == result
 
@@ -107,9 +117,9 @@ def test_the_longest_key_is_as_long_as_keys_may_be() -> None:
 
 
 def test_an_empty_object_is_a_failed_result(stack: Stack) -> None:
-    put(stack, "uploads/empty.jpg", b"")
+    put_object(stack, "uploads/empty.jpg", b"")
     process(stack)
-    (result,) = results_of(stack, "uploads/empty.jpg")
+    (result,) = table_results(stack, "uploads/empty.jpg")
     assert result["result"]["problem"]["code"] == "image_missing"
     assert result_file(stack, "uploads/empty.jpg") == result
 
@@ -120,7 +130,7 @@ def test_what_s3_sends_to_try_the_queue_is_taken_for_that(stack: Stack) -> None:
     del configuration["ResponseMetadata"]
     process(stack)
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
-    assert waiting(stack) == 1
+    assert count_waiting(stack) == 1
     process(stack)
     assert dead_letters(stack) == 0
 
@@ -130,8 +140,8 @@ def test_an_upload_by_form_is_pending_and_then_done(stack: Stack, api: str) -> N
     assert result_by_api(api, upload["id"]) == {"status": "pending"}
     send_form(upload, ROCKET.read_bytes())
     assert result_by_api(api, upload["id"]) == {"status": "pending"}
-    with stack.polling():
-        until(lambda: result_by_api(api, upload["id"])["status"] != "pending")
+    with stack.poll_queue():
+        wait_until(lambda: result_by_api(api, upload["id"])["status"] != "pending")
     result = result_by_api(api, upload["id"])
     assert result["status"] == "done"
     assert result["predictions"][0]["label"] == label_of(ROCKET.read_bytes())
@@ -150,21 +160,21 @@ def send_form(upload: dict[str, Any], image: bytes) -> None:
 
 
 def test_an_object_deleted_before_it_was_read_is_a_failed_result(stack: Stack) -> None:
-    put(stack, "uploads/deleted.png", photo("red"))
+    put_object(stack, "uploads/deleted.png", photo("red"))
     stack.client("s3").delete_object(Bucket=stack.storage.bucket, Key="uploads/deleted.png")
-    assert waiting(stack) == 1
+    assert count_waiting(stack) == 1
     process(stack)
-    (result,) = results_of(stack, "uploads/deleted.png")
+    (result,) = table_results(stack, "uploads/deleted.png")
     assert result["result"]["problem"]["code"] == "object_not_found"
     assert dead_letters(stack) == 0
 
 
 def test_an_object_overwritten_before_it_was_read_tells_of_what_it_is_now(stack: Stack) -> None:
-    first = put(stack, "uploads/twice.png", photo("red"))
-    second = put(stack, "uploads/twice.png", photo("white"))
-    assert waiting(stack) == 2
+    first = put_object(stack, "uploads/twice.png", photo("red"))
+    second = put_object(stack, "uploads/twice.png", photo("white"))
+    assert count_waiting(stack) == 2
     process(stack)
-    results = {result["revision"]: result for result in results_of(stack, "uploads/twice.png")}
+    results = {result["revision"]: result for result in table_results(stack, "uploads/twice.png")}
     assert results.keys() == {first.etag, second.etag}
     assert results[first.etag]["result"]["problem"]["code"] == "object_version_not_found"
     assert results[second.etag]["result"]["predictions"][0]["label"] == label_of(photo("white"))
@@ -175,18 +185,18 @@ def test_the_same_bytes_uploaded_twice_have_one_result(stack: Stack) -> None:
     # The second message may find that the first one is being processed, and comes again.
     with hidden_for(stack, 5):
         for _ in range(2):
-            put(stack, "uploads/same.png", photo("blue"))
+            put_object(stack, "uploads/same.png", photo("blue"))
         process(stack)
-    assert len(results_of(stack, "uploads/same.png")) == 1
+    assert len(table_results(stack, "uploads/same.png")) == 1
 
 
 def test_each_record_in_a_message_is_taken(stack: Stack) -> None:
     keys = [f"uploads/together/{number}.png" for number in range(3)]
-    arrived = [put(stack, key, photo("yellow")) for key in keys]
-    bodies_in(stack.client("sqs"), stack.storage.source.queue_url)
+    arrived = [put_object(stack, key, photo("yellow")) for key in keys]
+    receive_bodies(stack.client("sqs"), stack.storage.source.queue_url)
     send(stack, notification(*[record(each) for each in arrived]))
     process(stack)
-    assert [len(results_of(stack, key)) for key in keys] == [1, 1, 1]
+    assert [len(table_results(stack, key)) for key in keys] == [1, 1, 1]
 
 
 def send(stack: Stack, body: str) -> None:
@@ -197,7 +207,7 @@ def test_a_poison_message_ends_in_the_dead_letters_and_harms_no_other(stack: Sta
     sqs = stack.client("sqs")
     with hidden_for(stack, 2):
         send(stack, '{"not": "a notification"}')
-        put(stack, "uploads/beside.png", photo("pink"))
+        put_object(stack, "uploads/beside.png", photo("pink"))
         process(stack)
     (letter,) = sqs.receive_message(
         QueueUrl=stack.storage.dead_letters_url, MessageSystemAttributeNames=["ApproximateReceiveCount"]
@@ -206,33 +216,33 @@ def test_a_poison_message_ends_in_the_dead_letters_and_harms_no_other(stack: Sta
     assert letter["Body"] == '{"not": "a notification"}'
     # Three times by the function, and once here.
     assert letter["Attributes"]["ApproximateReceiveCount"] == "4"
-    assert len(results_of(stack, "uploads/beside.png")) == 1
+    assert len(table_results(stack, "uploads/beside.png")) == 1
 
 
 def test_results_never_notify(stack: Stack) -> None:
-    put(stack, "results/by-hand.png", photo("red"))
-    assert waiting(stack) == 0
-    put(stack, "uploads/by-hand.png", photo("red"))
-    assert waiting(stack) == 1
+    put_object(stack, "results/by-hand.png", photo("red"))
+    assert count_waiting(stack) == 0
+    put_object(stack, "uploads/by-hand.png", photo("red"))
+    assert count_waiting(stack) == 1
     process(stack)
 
 
 def test_a_worker_that_died_begins_anew(stack: Stack) -> None:
     (worker,) = stack.workers
     worker.kill()
-    put(stack, "uploads/after.png", photo("black"))
+    put_object(stack, "uploads/after.png", photo("black"))
     process(stack)
-    assert len(results_of(stack, "uploads/after.png")) == 1
+    assert len(table_results(stack, "uploads/after.png")) == 1
 
 
 def test_a_new_model_in_mid_stream_loses_nothing(stack: Stack, tmp_path: Path) -> None:
-    before = [put(stack, f"uploads/rollout/{number}.png", photo(f"#{number:02}8040")) for number in range(24)]
-    with stack.polling():
-        until(lambda: results_of(stack, before[11].key) and results_of(stack, before[0].key))
+    before = [put_object(stack, f"uploads/rollout/{number}.png", photo(f"#{number:02}8040")) for number in range(24)]
+    with stack.poll_queue():
+        wait_until(lambda: table_results(stack, before[11].key) and table_results(stack, before[0].key))
         roll_out(stack, newer_bundle(tmp_path))
-        again = [put(stack, each.key, photo(f"#{number:02}8040")) for number, each in enumerate(before[:12])]
-        after = [put(stack, f"uploads/rollout/{number}.png", photo("cyan")) for number in range(24, 30)]
-        until(lambda: waiting(stack) == 0)
+        again = [put_object(stack, each.key, photo(f"#{number:02}8040")) for number, each in enumerate(before[:12])]
+        after = [put_object(stack, f"uploads/rollout/{number}.png", photo("cyan")) for number in range(24, 30)]
+        wait_until(lambda: count_waiting(stack) == 0)
     roll_out(stack, DEFAULT_BUNDLE)
     versions = {each.key: versions_of(stack, each) for each in [*before, *after]}
     assert all(len(set(found)) == len(found) >= 1 for found in versions.values())
@@ -255,6 +265,6 @@ def newer_bundle(folder: Path) -> Path:
 
 def versions_of(stack: Stack, arrived: Put) -> list[str]:
     """The versions of the models that have classified the object, in the order in which they did."""
-    results = results_of(stack, arrived.key)
+    results = table_results(stack, arrived.key)
     assert all((each["revision"], each["result"]["status"]) == (arrived.etag, "done") for each in results)
     return [str(each["model"]["version"]) for each in results]

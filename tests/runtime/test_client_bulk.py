@@ -1,7 +1,4 @@
-"""`litelens upload` and `litelens results`, and all that is behind them: bucket, queue, function and table.
-
-The stack is the one of `make local`.
-"""
+"""`litelens upload` and `litelens results` with the stack of `make local`: bucket, queue, function and table."""
 
 import csv
 import json
@@ -23,16 +20,17 @@ from aws import aws_at
 from PIL import Image
 from support import DEFAULT_BUNDLE, ROCKET, ROOT, SAMPLES, encoded, require
 
-from client.__main__ import main
-from client.local import LocalClassifier, local_settings
-from local.stack import Stack, local_stack
+from litelens_client.__main__ import main
+from litelens_client.classify import LocalClassifier
+from litelens_client.settings import local_settings
+from local.stack import Stack, run_stack
 
 PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "docs/bulk.md")}
 
 
 @dataclass
 class Gate:
-    """Lets so many photos into the bucket, and the others when it is opened."""
+    """Lets `left` photos into the bucket, and the others once it is opened."""
 
     left: int = 1_000_000
     opened: threading.Event = field(default_factory=threading.Event)
@@ -58,9 +56,9 @@ def gate() -> Gate:
 
 @pytest.fixture(scope="module")
 def stack(gate: Gate) -> Iterator[Stack]:
-    """A stack at work, which boto3 takes for AWS."""
+    """A running stack that boto3 uses as AWS."""
     require(sys.platform == "linux", "the runtime interface emulator runs on Linux only")
-    with local_stack(DEFAULT_BUNDLE, middleware=gate.around) as stack, stack.polling(), aws_at(stack.endpoint):
+    with run_stack(DEFAULT_BUNDLE, middleware=gate.around) as stack, stack.poll_queue(), aws_at(stack.endpoint):
         yield stack
 
 
@@ -68,16 +66,14 @@ def stack(gate: Gate) -> Iterator[Stack]:
 def _environment(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELENS_UPLOAD_BUCKET", stack.storage.bucket)
     monkeypatch.setenv("LITELENS_RESULTS_TABLE", stack.storage.results_table)
-    monkeypatch.setenv("PYTHONPATH", "lambda:.")
+    monkeypatch.setenv("PYTHONPATH", "lambda:client")
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
 
-def test_a_folder_is_uploaded_and_classified_and_its_results_are_listed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_folder_is_uploaded_classified_and_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = ROCKET.read_bytes()
     (tmp_path / "day 1").mkdir()
     (tmp_path / "day 1" / "rocket ü+.jpg").write_bytes(photo)
@@ -109,7 +105,7 @@ def test_a_folder_is_uploaded_and_classified_and_its_results_are_listed(
     assert document["key"] == "uploads/trip/day 1/text.jpg"
 
 
-def test_an_interrupted_upload_goes_on_with_what_is_missing(
+def test_an_interrupted_upload_continues_with_what_is_missing(
     tmp_path: Path, gate: Gate, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(40):
@@ -117,7 +113,7 @@ def test_an_interrupted_upload_goes_on_with_what_is_missing(
         (tmp_path / f"{number}.png").write_bytes(encoded(Image.new("RGB", (16, 16), colour), "PNG"))
     arguments = ["upload", str(tmp_path), "--prefix", "interrupted"]
     gate.left = 25
-    command = [sys.executable, "-m", "client", *arguments, "--json"]
+    command = [sys.executable, "-m", "litelens_client", *arguments, "--json"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout
         first = [json.loads(process.stdout.readline())["status"] for _ in range(20)]
@@ -126,7 +122,7 @@ def test_an_interrupted_upload_goes_on_with_what_is_missing(
     gate.opened.set()
     assert first == ["sent"] * 20
     assert process.returncode == 130
-    assert re.fullmatch(rb"Interrupted: 2\d of 40 sent, .* the same command goes on from there\.\n", told)
+    assert re.fullmatch(rb"Interrupted: 2\d of 40 sent, .* the same command continues from there\.\n", told)
 
     assert main([*arguments, "--wait", "--json"]) == 0
     captured = capsys.readouterr()
@@ -139,16 +135,16 @@ def test_an_interrupted_upload_goes_on_with_what_is_missing(
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_pages_commands_upload_photos_and_find_their_results(page: str, tmp_path: Path) -> None:
+def test_the_documented_commands_upload_photos_and_list_their_results(page: str, tmp_path: Path) -> None:
     shutil.copytree(SAMPLES, tmp_path / "web" / "samples")
     shutil.copytree(SAMPLES, tmp_path / "photos")
     commands = re.findall(r"^(?:\.venv/bin/)?litelens ((?:upload|results) .*)$", PAGES[page], re.MULTILINE)
     upload, results = (
         subprocess.run(
-            f"{sys.executable} -m client {command}",
+            f"{sys.executable} -m litelens_client {command}",
             shell=True,
             cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'lambda'}"},
+            env=os.environ | {"PYTHONPATH": f"{ROOT / 'lambda'}:{ROOT / 'client'}"},
             capture_output=True,
             text=True,
             check=True,

@@ -1,4 +1,4 @@
-"""The command and the Python client against a running server, its buckets at moto's."""
+"""The command and the Python client with a running server, whose buckets are moto's."""
 
 import json
 import os
@@ -13,14 +13,14 @@ import pytest
 from aws import ENVIRONMENT as AWS
 from bulk import classify_uploads, new_settings
 from PIL import Image
-from servers import ENVIRONMENT, serve
+from servers import ENVIRONMENT, serve_command
 from support import CAT, ROCKET, ROOT, encoded, free_port, running
 
-from client.__main__ import main
-from client.api import LARGEST_BODY, ApiProblem, Client
-from client.local import LocalClassifier
-from client.results import ClassifyError
-from settings import Settings, read_settings
+from litelens.settings import MAX_REQUEST_IMAGE_BYTES, Settings, read_settings
+from litelens_client.__main__ import main
+from litelens_client.answers import ClassifyError
+from litelens_client.api import ApiProblem, Client
+from litelens_client.classify import LocalClassifier
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def bucket(stack: Settings) -> str:
 
 @pytest.fixture(scope="module")
 def storing(moto_server: str, stack: Settings, bucket: str) -> Iterator[str]:
-    """The URL of a server that takes uploads and reads objects."""
+    """Run a server with uploads that reads objects in S3; yields its URL."""
     assert stack.results_table
     here = {
         "AWS_ENDPOINT_URL": moto_server,
@@ -45,14 +45,14 @@ def storing(moto_server: str, stack: Settings, bucket: str) -> Iterator[str]:
         "LITELENS_RESULTS_TABLE": stack.results_table,
     }
     url = f"http://127.0.0.1:{(port := free_port())}"
-    with running(serve(port), ready=url, cwd=ROOT, env={**ENVIRONMENT, **AWS, **here}):
+    with running(serve_command(port), ready=url, cwd=ROOT, env={**ENVIRONMENT, **AWS, **here}):
         yield url
 
 
 @contextmanager
 def classifying(stack: Settings) -> Iterator[None]:
-    """The function classifies what is uploaded while the block runs."""
-    from adapters.objects import s3_client
+    """Classify uploads while the block runs."""
+    from litelens.aws.s3 import s3_client
 
     is_over = threading.Event()
 
@@ -70,7 +70,7 @@ def classifying(stack: Settings) -> Iterator[None]:
             polling.result()
 
 
-def test_the_api_and_this_machine_answer_the_same(port: int) -> None:
+def test_the_api_and_this_machine_give_the_same_answer(port: int) -> None:
     photo = CAT.read_bytes()
     by_api = Client(f"http://127.0.0.1:{port}").classify(photo, top_k=3, threshold=0.1)
     here = LocalClassifier(read_settings()).classify(photo, top_k=3, threshold=0.1)
@@ -81,7 +81,7 @@ def test_the_api_and_this_machine_answer_the_same(port: int) -> None:
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP", "GIF", "BMP"])
-def test_the_api_takes_every_format(image_format: str, port: int) -> None:
+def test_the_api_accepts_every_format(image_format: str, port: int) -> None:
     image = encoded(Image.new("RGB", (32, 32), "red"), image_format)
     assert Client(f"http://127.0.0.1:{port}").classify(image).image.format == image_format
 
@@ -95,7 +95,7 @@ def test_the_api_takes_every_format(image_format: str, port: int) -> None:
         (ROCKET.read_bytes(), {"top_k": 0}, "invalid_option"),
     ],
 )
-def test_the_api_and_this_machine_refuse_with_the_same_words(
+def test_the_api_and_this_machine_give_the_same_errors(
     image: bytes, options: dict[str, int], code: str, port: int
 ) -> None:
     with pytest.raises(ApiProblem) as by_api:
@@ -108,13 +108,13 @@ def test_the_api_and_this_machine_refuse_with_the_same_words(
     assert here.value.request_id is None
 
 
-def test_a_bucket_that_the_api_may_not_read_is_its_problem(port: int) -> None:
+def test_a_bucket_that_is_not_allowed_is_a_problem(port: int) -> None:
     with pytest.raises(ApiProblem) as raised:
         Client(f"http://127.0.0.1:{port}").classify("s3://photos/cat.jpg")
     assert (raised.value.code, raised.value.status) == ("bucket_not_allowed", 403)
 
 
-def test_a_folder_goes_to_the_api_and_comes_back_in_order(
+def test_a_folder_is_classified_by_the_api_in_order(
     port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for name in ("a", "b", "d"):
@@ -126,32 +126,32 @@ def test_a_folder_goes_to_the_api_and_comes_back_in_order(
     assert [document["status"] for document in documents] == ["done", "done", "failed", "done"]
 
 
-def test_a_large_image_takes_the_road_by_the_bucket(storing: str, stack: Settings) -> None:
+def test_a_large_image_is_classified_through_the_bucket(storing: str, stack: Settings) -> None:
     noise = np.random.default_rng(7).integers(0, 256, (1300, 1300, 3), np.uint8)
     image = encoded(Image.fromarray(noise), "PNG")
-    assert len(image) > LARGEST_BODY
+    assert len(image) > MAX_REQUEST_IMAGE_BYTES
     with classifying(stack):
         answer = Client(storing).classify(image, top_k=2)
     assert (answer.image.width, answer.image.format) == (1300, "PNG")
     assert len(answer.predictions) == 2
 
 
-def test_a_large_file_that_is_no_image_is_refused_after_its_upload(storing: str, stack: Settings) -> None:
+def test_a_large_file_that_is_not_an_image_fails_after_its_upload(storing: str, stack: Settings) -> None:
     with classifying(stack), pytest.raises(ApiProblem, match="not an image") as raised:
-        Client(storing).classify(bytes(LARGEST_BODY + 1))
+        Client(storing).classify(bytes(MAX_REQUEST_IMAGE_BYTES + 1))
     assert raised.value.code == "not_an_image"
 
 
-def test_without_uploads_a_large_image_is_judged_by_the_api(port: int) -> None:
+def test_without_uploads_a_large_image_is_sent_in_the_request(port: int) -> None:
     with pytest.raises(ApiProblem) as raised:
-        Client(f"http://127.0.0.1:{port}").classify(bytes(LARGEST_BODY + 1))
+        Client(f"http://127.0.0.1:{port}").classify(bytes(MAX_REQUEST_IMAGE_BYTES + 1))
     assert raised.value.code == "not_an_image"
 
 
-def test_a_prefix_is_listed_here_and_read_by_the_api(
+def test_a_prefix_is_listed_by_the_command_and_read_by_the_api(
     storing: str, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from adapters.objects import s3_client
+    from litelens.aws.s3 import s3_client
 
     for name in ("a ü.jpg", "b.jpg"):
         s3_client().put_object(Bucket=bucket, Key=f"photos/{name}", Body=CAT.read_bytes())
@@ -161,7 +161,7 @@ def test_a_prefix_is_listed_here_and_read_by_the_api(
     assert {document["predictions"][0]["label"] for document in documents} == {"Egyptian cat"}
 
 
-def test_an_object_that_is_not_there_is_the_apis_problem(storing: str, bucket: str) -> None:
+def test_a_missing_object_is_a_problem_of_the_api(storing: str, bucket: str) -> None:
     with pytest.raises(ApiProblem) as raised:
         Client(storing).classify(f"s3://{bucket}/none.jpg")
     assert raised.value.code == "object_not_found"

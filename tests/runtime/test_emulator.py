@@ -29,8 +29,8 @@ from support import (
 )
 from urllib3.filepost import encode_multipart_formdata
 
-from adapters.objects import s3_client
-from handlers.api import handler
+from litelens.api.handler import handler
+from litelens.aws.s3 import s3_client
 
 Invoke = Callable[[Any], Any]
 
@@ -45,7 +45,7 @@ def emulated(emulator: Path, bundle: Path, **variables: str) -> Iterator[Invoke]
         f"127.0.0.1:{port}",
         "--runtime-api-address",
         f"127.0.0.1:{runtime_port}",
-        *(sys.executable, "-m", "awslambdaric", "handlers.api.handler"),
+        *(sys.executable, "-m", "awslambdaric", "litelens.api.handler.handler"),
     ]
     environment = {
         **os.environ,

@@ -1,4 +1,4 @@
-"""Hostile files against the real handler in a process of its own: each within 2 seconds and 512 MB, none its last."""
+"""Hostile files against the real handler in its own process: at most 2 seconds and 512 MB each, and none ends it."""
 
 import base64
 import json
@@ -32,7 +32,7 @@ from pathlib import Path
 
 answers, sys.stdout = sys.stdout, sys.stderr
 import boto3
-from handlers.api import handler
+from litelens.api.handler import handler
 from support import LambdaContext, answer_of, classify_bytes
 
 boto3.client("s3", region_name="us-east-1", aws_access_key_id="x", aws_secret_access_key="x")
@@ -50,7 +50,7 @@ for path in sys.stdin:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a file got: the status, CPU seconds, and the most MB that the process held meanwhile."""
+    """The outcome of a file: the status, CPU seconds, and the peak memory of the process in MB."""
 
     status: int
     seconds: float
@@ -59,7 +59,7 @@ class Answer:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong with the answer, whatever the file."""
+        """Return the faults of an answer to any file."""
         faults = []
         if self.status != 200 and not 400 <= self.status < 500:
             faults.append(f"status {self.status}")
@@ -88,7 +88,7 @@ class Function:
         return Answer(**json.loads(line))
 
     def faults_of(self, path: Path, status: int | None = None) -> list[str]:
-        """What is wrong with the answer to this file, perhaps of this status, and to a good photo after it."""
+        """Return the faults of the answer to this file, and of the answer to a good photo after it."""
         answer = self.send(path)
         faults = answer.faults
         if status not in (None, answer.status):
@@ -99,7 +99,7 @@ class Function:
 
 
 def expected_status(name: str) -> int | None:
-    """What a generated file has to get for being just inside or just outside of a limit."""
+    """Return the expected status of a file that is just within or just beyond a limit."""
     if re.search("too (large|many|high|wide)", name):
         return 413
     return 200 if re.search("largest|most", name) else None

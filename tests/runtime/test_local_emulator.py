@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from stacks import until
+from local_stack import wait_until
 
 from local.emulator import EmulatorError, ExecutionEnvironment, InvocationFailed, install_emulator, runtime_command
 
@@ -85,12 +85,12 @@ def test_a_function_that_takes_too_long_fails_and_begins_anew(make: Make, tmp_pa
 def test_a_function_that_is_killed_fails_with_no_process_left(make: Make, tmp_path: Path) -> None:
     environment, began = make(), tmp_path / "began"
     before = environment.invoke({})
-    killer = threading.Thread(target=lambda: (until(began.exists), environment.kill()))
+    killer = threading.Thread(target=lambda: (wait_until(began.exists), environment.kill()))
     killer.start()
     with pytest.raises(InvocationFailed):
         environment.invoke({"do": "sleep", "tell": str(began)})
     killer.join()
-    until(lambda: not is_running(before["process"]))
+    wait_until(lambda: not is_running(before["process"]))
     assert environment.invoke({})["process"] != before["process"]
 
 
@@ -113,7 +113,7 @@ def test_a_closed_environment_takes_no_event(make: Make) -> None:
     environment = make()
     process = environment.invoke({})["process"]
     environment.close()
-    until(lambda: not is_running(process))
+    wait_until(lambda: not is_running(process))
     with pytest.raises(InvocationFailed):
         environment.invoke({})
 

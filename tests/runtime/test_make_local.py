@@ -1,4 +1,4 @@
-"""`make local`: the lines that it prints, run as they are, and what is left when it ends."""
+"""`make local`: the commands that it prints work, and it leaves no process behind."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stacks import until
+from local_stack import wait_until
 from support import CAT, ROOT, free_port, post_json
 
 from local.aws import client_at
@@ -29,7 +29,7 @@ ENVIRONMENT = {
 
 
 class Local:
-    """A running `make local`, and what it said when it had started."""
+    """A running `make local`, and the instructions that it printed."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int) -> None:
         assert process.stdout
@@ -44,7 +44,7 @@ class Local:
 
     @property
     def exports(self) -> dict[str, str]:
-        """The variables that it says to set."""
+        """The environment variables in the instructions."""
         words = [word for line in re.findall(r"^  export (.*)$", self.greeting, re.MULTILINE) for word in line.split()]
         return dict(word.split("=", 1) for word in words)
 
@@ -53,17 +53,17 @@ class Local:
         return Path(self.greeting.splitlines()[-1].split()[4])
 
     def command(self, pattern: str) -> str:
-        """The only command like this that it says to try."""
+        """Return the only command in the instructions that matches the pattern."""
         (found,) = re.findall(rf"^  ({pattern})$", self.greeting, re.MULTILINE)
         return str(found)
 
     def run_litelens(self, pattern: str) -> str:
-        """What a command of the client's prints, run as it stands there."""
+        """Run a command of `litelens` from the instructions and return its output."""
         program, arguments = self.command(rf"\S*/litelens {pattern}").split(maxsplit=1)
         assert Path(program).name == "litelens"
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         done = subprocess.run(
-            [sys.executable, "-m", "client", *shlex.split(arguments)],
+            [sys.executable, "-m", "litelens_client", *shlex.split(arguments)],
             cwd=ROOT,
             env=inherited | self.exports,
             capture_output=True,
@@ -105,36 +105,36 @@ def local() -> Iterator[Local]:
         yield local
 
 
-def test_the_clients_lines_upload_a_photo_and_list_its_result(local: Local) -> None:
+def test_the_printed_commands_upload_a_photo_and_list_its_result(local: Local) -> None:
     assert "Egyptian cat" in local.run_litelens("upload .*")
     assert "Egyptian cat" in local.run_litelens("results")
 
 
-def test_the_line_for_the_aws_cli_names_the_bucket_that_is_classified(local: Local) -> None:
+def test_the_printed_aws_command_names_the_upload_bucket(local: Local) -> None:
     line = local.command(r"aws s3 cp \S+ s3://\S+/uploads/ --endpoint-url \S+")
     _, _, _, source, target, _, endpoint = line.split()
     assert ROOT / source == CAT
     s3, bucket = client_at(endpoint, "s3"), target.split("/")[2]
     s3.upload_file(str(CAT), bucket, "uploads/by-the-cli.jpg")
-    until(lambda: s3.list_objects_v2(Bucket=bucket, Prefix="results/by-the-cli")["KeyCount"])
+    wait_until(lambda: s3.list_objects_v2(Bucket=bucket, Prefix="results/by-the-cli")["KeyCount"])
     result = json.loads(s3.get_object(Bucket=bucket, Key="results/by-the-cli.jpg.json")["Body"].read())
     assert result["result"]["predictions"][0]["label"] == "Egyptian cat"
 
 
-def test_the_api_listens_where_it_says_so_and_knows_the_uploads(local: Local) -> None:
+def test_the_api_has_the_results_of_uploads(local: Local) -> None:
     assert f"listening on http://127.0.0.1:{local.port}," in local.greeting
     upload: dict[str, Any] = post_json(f"http://127.0.0.1:{local.port}/v1/uploads", {"content_type": "image/jpeg"})
     assert local.exports["LITELENS_UPLOAD_BUCKET"] in upload["url"]
 
 
-def test_requests_may_name_the_photo_in_the_bucket_that_it_tells_of(local: Local) -> None:
+def test_requests_may_name_the_sample_photo_in_s3(local: Local) -> None:
     (uri,) = re.findall(r"s3://photos/\S+\.jpg", local.greeting)
     answer: dict[str, Any] = post_json(f"http://127.0.0.1:{local.port}/v1/classify", {"s3_uri": uri})
     assert answer["predictions"][0]["label"] == "Egyptian cat"
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_it_ends_quietly_with_all_that_it_started(sign: signal.Signals) -> None:
+def test_a_signal_ends_it_quietly_with_all_its_processes(sign: signal.Signals) -> None:
     with running_local("--workers", "2") as local:
         started = descendants(local.process.pid)
         # The API, and two workers, each with the function in it.
@@ -144,14 +144,14 @@ def test_it_ends_quietly_with_all_that_it_started(sign: signal.Signals) -> None:
         local.process.send_signal(sign)
         assert local.process.wait(timeout=60) == 0
         assert local.process.stderr.read() == ""
-    until(lambda: not parents().keys() & started)
+    wait_until(lambda: not parents().keys() & started)
     assert not local.logs.exists()
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", local.port)) != 0
 
 
 def parents() -> dict[int, int]:
-    """Each running process with its parent."""
+    """Return the parent of each running process."""
     found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(FileNotFoundError, ProcessLookupError):
@@ -168,7 +168,7 @@ def descendants(pid: int) -> set[int]:
 
 
 def refused(*arguments: str, **variables: str) -> str:
-    """What it says to these arguments instead of starting."""
+    """Return the error message for these arguments."""
     done = subprocess.run(
         command(*arguments), cwd=ROOT, env=ENVIRONMENT | variables, capture_output=True, text=True, timeout=120
     )
@@ -177,20 +177,18 @@ def refused(*arguments: str, **variables: str) -> str:
     return done.stderr
 
 
-def test_a_port_that_is_taken_is_a_sentence() -> None:
+def test_a_port_in_use_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        assert re.match(
-            rf"Port {port} cannot be used \(.*\); choose another: make local PORT=", refused("--port", str(port))
-        )
+        assert re.match(rf"Port {port} cannot be used \(.*\); choose another", refused("--port", str(port)))
 
 
-def test_a_bundle_that_is_not_there_is_a_sentence() -> None:
-    assert refused(LITELENS_BUNDLE="models/nothing").startswith("The function did not begin: ")
+def test_a_missing_bundle_is_reported() -> None:
+    assert refused(LITELENS_BUNDLE="models/nothing").startswith("The function did not start: ")
 
 
 @pytest.mark.parametrize("count", ["0", "-1", "many"])
-def test_a_number_of_workers_that_cannot_be_is_a_sentence(count: str) -> None:
-    assert "it must be a whole number above 0" in refused(f"--workers={count}")
+def test_an_invalid_number_of_workers_is_reported(count: str) -> None:
+    assert "must be a whole number above 0" in refused(f"--workers={count}")

@@ -5,12 +5,12 @@ import sys
 import urllib.request
 from pathlib import Path
 
-from servers import ENVIRONMENT, serve
+from servers import ENVIRONMENT, serve_command
 from support import ROCKET, ROOT, free_port, running
 
 
 def test_classifying_here_prints_nothing_but_labels() -> None:
-    command = [sys.executable, "-m", "client", "classify", str(ROCKET)]
+    command = [sys.executable, "-m", "litelens_client", "classify", str(ROCKET)]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert "%" in done.stdout
@@ -21,7 +21,7 @@ def test_serving_prints_nothing_on_standard_error(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     with (
         (tmp_path / "stderr").open("wb") as stderr,
-        running(serve(port), ready=url, cwd=ROOT, env=ENVIRONMENT, stderr=stderr),
+        running(serve_command(port), ready=url, cwd=ROOT, env=ENVIRONMENT, stderr=stderr),
     ):
         request = urllib.request.Request(f"{url}/v1/classify", ROCKET.read_bytes(), {"Content-Type": "image/jpeg"})
         with urllib.request.urlopen(request, timeout=60) as response:

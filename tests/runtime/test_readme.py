@@ -13,7 +13,7 @@ from bulk import classify_uploads
 from servers import API_KEY, Deployment
 from support import ROOT, require
 
-from settings import DEFAULT_MODEL
+from litelens.settings import DEFAULT_MODEL
 
 README = (ROOT / "README.md").read_text()
 CALLS = [block for block in re.findall(r"^```sh\n(.*?)^```", README, re.MULTILINE | re.DOTALL) if "$API/" in block]

@@ -20,7 +20,7 @@ _SECONDS = 120
 
 
 class RuntimeApi:
-    """What a runtime asks of Lambda, in order, and what it answers to the one event that it is given."""
+    """The requests of a runtime to Lambda, in order, and its answer to one event."""
 
     def __init__(self, event: Any) -> None:
         self.asked: list[str] = []
@@ -80,7 +80,7 @@ def test_a_function_is_restored_from_its_snapshot_and_answers() -> None:
             "AWS_LAMBDA_RUNTIME_API": address,
             "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start",
         }
-        command = [sys.executable, "-m", "awslambdaric", "handlers.api.handler"]
+        command = [sys.executable, "-m", "awslambdaric", "litelens.api.handler.handler"]
         function = subprocess.Popen(command, cwd=ROOT / "lambda", env=environment)
         try:
             answer = api.answers.get(timeout=_SECONDS)

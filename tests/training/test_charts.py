@@ -11,14 +11,14 @@ from training.charts import (
     Mark,
     Scale,
     Series,
-    confusion_numbers,
     confusion_picture,
+    confusion_table,
     line_chart,
     row_shares,
     scale_to,
 )
 
-LONG = "a label so long that it would not stand beside a chart, no. "
+LONG = "a label that is too long for the side of a chart, number "
 
 
 def drawn(svg: str) -> ElementTree.Element:
@@ -64,11 +64,11 @@ def test_a_scale_reaches_just_above_the_largest_value(most: float) -> None:
     assert most <= scale.high <= 1.35 * most
 
 
-def test_a_scale_of_nothing_can_be_drawn() -> None:
+def test_a_scale_without_positive_values_can_be_drawn() -> None:
     assert scale_to("Loss", [0.0, float("nan")]).high == 1
 
 
-def test_a_line_goes_up_where_its_values_do() -> None:
+def test_a_line_rises_with_its_values() -> None:
     line = Series("test", "test", [(0, 0.0), (1, 1.0)])
     svg = drawn(line_chart("Title", Scale("x", 0, 1), Scale("y", 0, 1), [line]))
     first, second = (float(dot.attrib["cy"]) for dot in svg.iter("circle"))
@@ -82,7 +82,7 @@ def test_points_that_are_not_finite_are_left_out() -> None:
     assert "nan" not in svg
 
 
-def test_a_chart_names_itself_its_axes_its_lines_and_its_marks() -> None:
+def test_a_chart_has_a_title_and_names_for_axes_lines_and_marks() -> None:
     lines = [Series("training", "training", [(1, 0.5)]), Series("validation", "validation", [(1, 0.4)])]
     svg = line_chart("Accuracy", Scale("Epoch", 1, 2), Scale("Share", 0, 1, percent=True), lines, [Mark(1, "phase 1")])
     assert drawn(svg).attrib["aria-label"] == drawn(svg).findtext("title") == "Accuracy"
@@ -94,26 +94,26 @@ def test_shares_of_a_class_without_images_are_zero() -> None:
 
 
 def test_a_small_confusion_matrix_shows_its_numbers_row_by_row() -> None:
-    svg = confusion_numbers(np.array([[7, 3], [0, 12]]), ["cat", "dog"])
+    svg = confusion_table(np.array([[7, 3], [0, 12]]), ["cat", "dog"])
     assert [text for text in texts(svg) if text.isdigit()] == ["7", "3", "0", "12"]
     assert texts(svg).count("cat") == texts(svg).count("dog") == 2
 
 
-def test_every_class_of_a_small_confusion_matrix_is_named_in_full_and_shown_in_short() -> None:
+def test_labels_of_a_small_confusion_matrix_are_shortened_with_the_full_text_as_title() -> None:
     labels = [f"{n} {LONG}"[:60] for n in range(25)]
-    svg = confusion_numbers(np.eye(25, dtype=np.int64), labels)
+    svg = confusion_table(np.eye(25, dtype=np.int64), labels)
     assert all(svg.count(f"<title>{label}</title>") == 2 for label in labels)
     assert max(map(len, texts(svg))) < 30
 
 
-def test_hostile_labels_do_not_break_out_of_a_chart() -> None:
+def test_labels_with_markup_are_escaped() -> None:
     hostile = '</text><script>"'
-    svg = confusion_numbers(np.eye(2, dtype=np.int64), [hostile, "cat"])
+    svg = confusion_table(np.eye(2, dtype=np.int64), [hostile, "cat"])
     assert not list(drawn(svg).iter("script"))
     assert hostile in texts(svg)
 
 
-def test_the_picture_of_a_confusion_matrix_is_opaque_where_the_share_is_large() -> None:
+def test_pixels_of_a_confusion_matrix_are_more_opaque_for_larger_shares() -> None:
     counts = np.zeros((30, 30), np.int64)
     np.fill_diagonal(counts, 9)
     counts[4, 7] = 1
@@ -124,13 +124,13 @@ def test_the_picture_of_a_confusion_matrix_is_opaque_where_the_share_is_large() 
     assert seen[7, 4] == 0
 
 
-def test_right_and_wrong_have_different_colours_in_the_picture() -> None:
+def test_correct_and_wrong_predictions_have_different_colours() -> None:
     colours = np.asarray(picture(confusion_picture(np.ones((30, 30), np.int64), ["x"] * 30, {})).convert("RGBA"))
     assert len({tuple(pixel) for pixel in colours.reshape(-1, 4)}) == 2
     assert tuple(colours[0, 0]) != tuple(colours[0, 1])
 
 
-def test_the_classes_of_a_group_stand_side_by_side() -> None:
+def test_the_classes_of_a_group_are_next_to_each_other() -> None:
     labels = [f"class {n}" for n in range(30)]
     groups = {label: "even" if n % 2 == 0 else "odd" for n, label in enumerate(labels)}
     counts = np.eye(30, dtype=np.int64)

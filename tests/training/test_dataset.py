@@ -1,11 +1,11 @@
-import dataclasses
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
-from litelens.images import Limits, decode
+from litelens.core.images import Limits, decode
 from training.dataset import hold_out, load_dataset
 from training.errors import DatasetError
 from training.preset import Preset, load_preset
@@ -13,7 +13,7 @@ from training.preset import Preset, load_preset
 
 @pytest.fixture
 def preset() -> Preset:
-    return dataclasses.replace(load_preset("cifar100-cpu"), validation_share=0.5)
+    return replace(load_preset("cifar100-cpu"), validation_share=0.5)
 
 
 def arrays() -> dict[str, np.ndarray]:
@@ -31,7 +31,7 @@ def saved(folder: Path, **changes: np.ndarray) -> Path:
     return path
 
 
-def test_validation_images_come_out_of_the_training_split(preset: Preset, tmp_path: Path) -> None:
+def test_validation_images_are_drawn_from_the_training_split(preset: Preset, tmp_path: Path) -> None:
     dataset = load_dataset(preset, saved(tmp_path))
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (20, 20, 6)
     for split in (dataset.train, dataset.validation, dataset.test):
@@ -40,11 +40,11 @@ def test_validation_images_come_out_of_the_training_split(preset: Preset, tmp_pa
     assert sorted(together) == sorted(arrays()["y_train"][:, 0])
 
 
-def test_the_split_depends_on_the_seed_alone(preset: Preset, tmp_path: Path) -> None:
+def test_the_split_depends_only_on_the_seed(preset: Preset, tmp_path: Path) -> None:
     images = np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
     path = saved(tmp_path, x_train=images)
     first, again = load_dataset(preset, path), load_dataset(preset, path)
-    other_seed = dataclasses.replace(preset, recipe=dataclasses.replace(preset.recipe, seed=99))
+    other_seed = replace(preset, recipe=replace(preset.recipe, seed=99))
     assert first.validation.images.digests == again.validation.images.digests
     assert first.validation.images.digests != load_dataset(other_seed, path).validation.images.digests
 
@@ -57,7 +57,7 @@ def test_the_same_share_of_every_class_is_held_out() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "complaint"),
+    ("changes", "message"),
     [
         ({"x_train": np.zeros((40, 32, 32, 3), np.float32)}, "the training images must be uint8 .*, not float32"),
         (
@@ -65,43 +65,43 @@ def test_the_same_share_of_every_class_is_held_out() -> None:
             r"the test images must be uint8 .*, not uint8 of shape \(6, 32, 32\)",
         ),
         ({"y_test": np.zeros(5, np.int64)}, "there are 6 test images but 5 classes"),
-        ({"y_train": np.full(40, 100)}, "the training classes go beyond the 100 labels of cifar100.txt"),
-        ({"y_train": np.full(40, -1)}, "the training classes go beyond"),
+        ({"y_train": np.full(40, 100)}, "the training classes must be from 0 to 99, one for each of cifar100.txt"),
+        ({"y_train": np.full(40, -1)}, "the training classes must be from 0 to 99"),
         ({"y_train": np.full(40, 0.7)}, "the training classes must be whole numbers, not float64"),
         ({"x_train": np.zeros((1, 32, 32, 3), np.uint8), "y_train": np.zeros(1, int)}, "none is left for the valid"),
         (
             {"x_test": np.zeros((0, 32, 32, 3), np.uint8), "y_test": np.zeros(0, int)},
-            "comes with a test split that has no image",
+            "the test split of the data has no image",
         ),
     ],
 )
-def test_data_that_does_not_fit_is_named(
-    preset: Preset, tmp_path: Path, changes: dict[str, np.ndarray], complaint: str
+def test_unsuitable_data_is_refused_with_the_reason(
+    preset: Preset, tmp_path: Path, changes: dict[str, np.ndarray], message: str
 ) -> None:
-    with pytest.raises(DatasetError, match=complaint):
+    with pytest.raises(DatasetError, match=message):
         load_dataset(preset, saved(tmp_path, **changes))
 
 
 @pytest.mark.parametrize("crop", [1.0, 0.8])
-def test_images_of_another_size_are_resized_as_serving_does_it(
+def test_images_of_another_size_are_resized_as_in_serving(
     preset: Preset, tmp_path: Path, noise: np.random.Generator, crop: float
 ) -> None:
     images = noise.integers(0, 256, (40, 24, 50, 3), dtype=np.uint8)
     path = saved(tmp_path, x_train=images, x_test=images[:6])
-    spec = dataclasses.replace(preset.preprocessing, crop=crop, height=28, width=36)
-    test = load_dataset(dataclasses.replace(preset, preprocessing=spec), path).test
-    shown = test.images.pixels(range(6))
-    assert shown.shape == (6, 28, 36, 3)
+    spec = replace(preset.preprocessing, crop=crop, height=28, width=36)
+    test = load_dataset(replace(preset, preprocessing=spec), path).test
+    resized = test.images.pixels(range(6))
+    assert resized.shape == (6, 28, 36, 3)
     for index in range(6):
-        assert np.array_equal(shown[index], spec.pixels(decode(test.images.encoded(index), Limits()).rgb))
+        assert np.array_equal(resized[index], spec.pixels(decode(test.images.encoded(index), Limits()).rgb))
 
 
-def test_images_of_the_networks_size_are_taken_as_they_are(preset: Preset, tmp_path: Path) -> None:
+def test_images_of_the_networks_size_are_not_changed(preset: Preset, tmp_path: Path) -> None:
     test = load_dataset(preset, saved(tmp_path)).test
     assert np.array_equal(test.images.pixels(range(6)), arrays()["x_test"])
 
 
-def test_a_file_that_is_no_npz_is_named(preset: Preset, tmp_path: Path) -> None:
+def test_a_file_in_another_format_is_refused_by_name(preset: Preset, tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     for content in (b"", b"hello"):
         path.write_bytes(content)
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_npz_is_named(preset: Preset, tmp_path: Path) -> None:
         load_dataset(preset, tmp_path / "nothing.npz")
 
 
-def test_a_failed_download_says_what_to_give_instead(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_suggests_local_data(preset: Preset, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline() -> None:
         raise Exception("URL fetch failure: no route to host")
 
@@ -129,7 +129,7 @@ def test_a_failed_download_says_what_to_give_instead(preset: Preset, monkeypatch
         load_dataset(preset, None)
 
 
-def test_a_failed_download_of_the_cats_and_dogs_says_what_to_give_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_download_of_cats_vs_dogs_suggests_local_data(monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(**_: object) -> None:
         raise Exception("URL fetch failure: no route to host")
 
@@ -138,12 +138,12 @@ def test_a_failed_download_of_the_cats_and_dogs_says_what_to_give_instead(monkey
         load_dataset(load_preset("cats-vs-dogs"), None)
 
 
-def test_the_preset_for_ones_own_photos_asks_for_them() -> None:
+def test_the_preset_folder_asks_for_photos() -> None:
     with pytest.raises(DatasetError, match="give --data FOLDER, with a folder for each class"):
         load_dataset(load_preset("folder"), None)
 
 
-def test_a_single_label_makes_no_classifier(tmp_path: Path) -> None:
+def test_a_single_label_is_refused(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\n")
     preset = load_preset("cifar10", [f"labels={tmp_path / 'labels.txt'}"])
     nothing = np.zeros(40, np.int64)

@@ -1,10 +1,10 @@
-"""The precision of a fit, by the CPU flags in Linux' /proc/cpuinfo."""
+"""The precision of a fit depends on the CPU flags in Linux' /proc/cpuinfo."""
 
 from pathlib import Path
 
 import pytest
 
-from training.devices import cpu_has_bfloat16, possible_precision
+from training.devices import cpu_has_bfloat16, supported_precision
 
 X86 = "processor\t: 0\nflags\t\t: fpu avx2 avx512f avx512_vnni {}\n"
 ARM = "processor\t: 0\nBogoMIPS\t: 2100.00\nFeatures\t: fp asimd asimddp sve i8mm {}\n"
@@ -19,30 +19,28 @@ def cpu_info(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("text", [X86.format("avx512_bf16"), X86.format("amx_bf16 amx_int8"), ARM.format("bf16 dgh")])
-def test_a_processor_that_multiplies_bfloat16_is_given_it(text: str, cpu_info: Path) -> None:
+def test_a_cpu_with_bfloat16_instructions_uses_them(text: str, cpu_info: Path) -> None:
     cpu_info.write_text(text)
     assert cpu_has_bfloat16()
-    assert possible_precision("mixed_bfloat16") == "mixed_bfloat16"
+    assert supported_precision("mixed_bfloat16") == "mixed_bfloat16"
 
 
 @pytest.mark.parametrize("text", [X86.format(""), ARM.format(""), ARM.format("svebf16"), None])
-def test_any_other_processor_is_given_float32_and_that_is_said(
+def test_any_other_cpu_falls_back_to_float32_with_a_message(
     text: str | None, cpu_info: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if text is not None:
         cpu_info.write_text(text)
-    assert possible_precision("mixed_bfloat16") == "float32"
+    assert supported_precision("mixed_bfloat16") == "float32"
     assert capsys.readouterr().out == "This CPU has no bfloat16 instructions: fitting in float32 instead.\n"
 
 
-def test_an_accelerator_is_given_bfloat16_whatever_the_processor_can(
-    cpu_info: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_accelerator_uses_bfloat16_whatever_the_cpu_has(cpu_info: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cpu_info.write_text(X86.format(""))
     monkeypatch.setattr("training.devices._has_accelerator", lambda: True)
-    assert possible_precision("mixed_bfloat16") == "mixed_bfloat16"
+    assert supported_precision("mixed_bfloat16") == "mixed_bfloat16"
 
 
 def test_float32_stays_float32(cpu_info: Path) -> None:
     cpu_info.write_text(X86.format("avx512_bf16"))
-    assert possible_precision("float32") == "float32"
+    assert supported_precision("float32") == "float32"

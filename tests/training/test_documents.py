@@ -34,7 +34,7 @@ from training.preset import PRESETS, load_preset
             "then fine-tuned.",
         ),
         ("imagenet", [], "The network, ResNet50, was pretrained on ImageNet and was not trained further."),
-        ("brought", [], "The network was trained elsewhere (classifier.keras) and was not trained further."),
+        ("imported", [], "The network was trained elsewhere (classifier.keras) and was not trained further."),
         (
             "cifar100-cpu",
             [],
@@ -44,20 +44,20 @@ from training.preset import PRESETS, load_preset
         ("cifar100-cpu", ["recipe.teacher.source="], "The network, resnet50-cifar, was trained from random weights."),
     ],
 )
-def test_the_description_says_where_the_weights_come_from(name: str, changes: list[str], expected: str) -> None:
+def test_the_description_states_the_origin_of_the_weights(name: str, changes: list[str], expected: str) -> None:
     preset = load_preset(name, changes)
     assert full_description(preset) == f"{preset.description} {expected}"
 
 
 @pytest.mark.parametrize("path", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
-def test_no_preset_itself_says_what_its_fields_may_change(path: Path) -> None:
+def test_no_presets_description_states_what_its_fields_may_change(path: Path) -> None:
     preset = load_preset(path.stem)
     words = preset.description.lower()
     for claim in ("pretrained", "trained", "weights", "fine-tuned", "epoch", "resnet", "efficientnet", "teacher"):
         assert claim not in words
 
 
-def test_where_a_teacher_lies_is_not_written_down() -> None:
+def test_the_path_of_a_teacher_is_not_recorded() -> None:
     preset = load_preset("cifar100-cpu", ["recipe.teacher.source=/home/ann/secret/large"])
     assert _recipe(preset)["teacher"]["source"] == "large"
     assert "secret" not in _without_folder("recipe.teacher.source=/home/ann/secret/large")

@@ -16,20 +16,24 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 from support import ROOT, require
 
 import training.fit
+from litelens.core.preprocessing import Preprocessing
+from training.augmentation import create_augmentation_layers
 from training.batches import Batches, all_batches, class_weights, training_batches
 from training.checkpoint import Epoch, load_checkpoint
 from training.dataset import Dataset, Pixels, Split
 from training.documents import read_history
 from training.errors import DatasetError, FitError
 from training.fit import fit
+from training.network import Network
 from training.photos import read_photos
-from training.preset import Augmentation, Phase, Preset, Recipe, load_preset
-from training.run import DataFacts, Run, start_run
-from training.trainee import Trainee, augmentation_layers, normalization
+from training.preset import Augmentation, Phase, Recipe, load_preset
+from training.run import DataSummary, Run, start_run
+from training.training_model import TrainingModel, create_normalization
 
 LABELS = ("red", "green", "blue")
 SGD = Phase(trains="all", epochs=4, optimizer="sgd", learning_rate=0.05)
@@ -37,7 +41,7 @@ SGD = Phase(trains="all", epochs=4, optimizer="sgd", learning_rate=0.05)
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(preset: Preset, classes: int, precision: str = "float32", **_: Any) -> keras.Model:
+    def build(network: Network, spec: Preprocessing, classes: int, precision: str = "float32", **_: Any) -> keras.Model:
         inputs = keras.Input((8, 8, 3))
         features = keras.layers.Conv2D(8, 3, strides=2, name="features")(inputs)
         features = keras.layers.BatchNormalization(name="normalization")(features)
@@ -54,8 +58,8 @@ def start(tmp_path: Path) -> Callable[..., Run]:
 
     def started(folder: str = "run", **changes: Any) -> Run:
         preset = load_preset("folder", ["preprocessing.height=8", "preprocessing.width=8"])
-        recipe = dataclasses.replace(Recipe(seed=1, batch_size=20, phases=(SGD,)), **changes)
-        return start_run(tmp_path / folder, dataclasses.replace(preset, recipe=recipe), DataFacts(LABELS, "digest"))
+        recipe = replace(Recipe(seed=1, batch_size=20, phases=(SGD,)), **changes)
+        return start_run(tmp_path / folder, replace(preset, recipe=recipe), DataSummary(LABELS, "digest"))
 
     return started
 
@@ -84,13 +88,13 @@ def noisy() -> Dataset:
 
 
 def fit_until(run: Run, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, *, phase: int, epoch: int) -> None:
-    """A fit that is interrupted when that epoch begins."""
+    """Start a fit and interrupt it when that epoch starts."""
     fit_epoch = training.fit._fit_epoch
 
-    def stop(run: Run, trainee: Trainee, number: int, current: int, *batches: Batches) -> Epoch:
+    def stop(run: Run, model: TrainingModel, number: int, current: int, *batches: Batches) -> Epoch:
         if (number, current) == (phase, epoch):
             raise KeyboardInterrupt
-        return fit_epoch(run, trainee, number, current, *batches)
+        return fit_epoch(run, model, number, current, *batches)
 
     with monkeypatch.context() as patch:
         patch.setattr("training.fit._fit_epoch", stop)
@@ -98,7 +102,7 @@ def fit_until(run: Run, dataset: Dataset, monkeypatch: pytest.MonkeyPatch, *, ph
             fit(run, dataset)
 
 
-def test_it_learns_and_says_so(start: Callable[..., Run], colours: Dataset) -> None:
+def test_a_fit_learns_and_summarizes_its_result(start: Callable[..., Run], colours: Dataset) -> None:
     run = start()
     facts = fit(run, colours)
     assert facts.validation_accuracy > 0.9
@@ -108,7 +112,7 @@ def test_it_learns_and_says_so(start: Callable[..., Run], colours: Dataset) -> N
 
 
 def test_the_history_has_a_line_for_each_epoch_of_each_phase(start: Callable[..., Run], colours: Dataset) -> None:
-    run = start(phases=(dataclasses.replace(SGD, trains="head", epochs=1), dataclasses.replace(SGD, epochs=2)))
+    run = start(phases=(replace(SGD, trains="head", epochs=1), replace(SGD, epochs=2)))
     fit(run, colours)
     with run.history.open() as file:
         assert [(row["phase"], row["epoch"]) for row in csv.DictReader(file)] == [("1", "1"), ("2", "1"), ("2", "2")]
@@ -117,8 +121,8 @@ def test_the_history_has_a_line_for_each_epoch_of_each_phase(start: Callable[...
 
 def test_the_learning_rate_falls_to_the_final_one_of_each_phase(start: Callable[..., Run], colours: Dataset) -> None:
     phases = (
-        dataclasses.replace(SGD, epochs=3, final_learning_rate=0.01),
-        dataclasses.replace(SGD, epochs=2, learning_rate=0.02, warmup_epochs=1.0),
+        replace(SGD, epochs=3, final_learning_rate=0.01),
+        replace(SGD, epochs=2, learning_rate=0.02, warmup_epochs=1.0),
     )
     run = start(phases=phases)
     fit(run, colours)
@@ -138,7 +142,7 @@ EVERYTHING = Augmentation(
     [(1, 3, EVERYTHING), (2, 1, Augmentation(flip=True)), (2, 2, Augmentation(cutmix=1.0))],
     ids=["in the first phase", "between two phases", "in the second phase"],
 )
-def test_a_fit_that_was_interrupted_goes_on_exactly(
+def test_an_interrupted_fit_continues_exactly(
     start: Callable[..., Run],
     noisy: Dataset,
     monkeypatch: pytest.MonkeyPatch,
@@ -147,8 +151,8 @@ def test_a_fit_that_was_interrupted_goes_on_exactly(
     augmentation: Augmentation,
 ) -> None:
     phases = (
-        dataclasses.replace(SGD, warmup_epochs=1.0, weight_decay=0.01),
-        dataclasses.replace(SGD, optimizer="adam", learning_rate=0.01),
+        replace(SGD, warmup_epochs=1.0, weight_decay=0.01),
+        replace(SGD, optimizer="adam", learning_rate=0.01),
     )
     changes = {"phases": phases, "augmentation": augmentation, "label_smoothing": 0.1}
     whole, interrupted = start("whole", **changes), start("interrupted", **changes)
@@ -161,7 +165,7 @@ def test_a_fit_that_was_interrupted_goes_on_exactly(
 
 
 @pytest.mark.parametrize("backend", ["tensorflow", "torch"])
-def test_a_process_that_is_killed_goes_on_to_the_same_metrics(backend: str, tmp_path: Path) -> None:
+def test_a_killed_fit_continues_to_the_same_metrics(backend: str, tmp_path: Path) -> None:
     require(importlib.util.find_spec(backend), f"{backend} is not installed; docs/train.md says how it is")
     generator = np.random.default_rng(3)
     images, classes = generator.integers(0, 256, (160, 32, 32, 3), dtype=np.uint8), generator.integers(0, 10, 160)
@@ -189,18 +193,18 @@ def test_a_process_that_is_killed_goes_on_to_the_same_metrics(backend: str, tmp_
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert not (tmp_path / "killed" / "network.weights.h5").exists()
-    assert begin("killed").wait() == 1, "without --resume it must not begin anew over an unfinished fit"
+    assert begin("killed").wait() == 1, "without --resume it must not replace an unfinished fit"
     assert begin("killed", "--resume").wait() == 0
     whole, killed = (tmp_path / name / "history.csv" for name in ("whole", "killed"))
     assert killed.read_text() == whole.read_text()
 
 
-def test_an_unfinished_fit_is_not_begun_anew_by_mistake(
+def test_an_unfinished_fit_is_not_replaced_by_mistake(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start()
     fit_until(run, noisy, monkeypatch, phase=1, epoch=2)
-    with pytest.raises(FitError, match=r"interrupted after epoch 1 of phase 1: go on with --resume, or remove"):
+    with pytest.raises(FitError, match=r"interrupted after epoch 1 of phase 1: add --resume to continue, or remove"):
         fit(run, noisy)
 
 
@@ -227,7 +231,7 @@ def test_only_the_last_and_the_best_weights_are_kept(
 
 
 def test_a_phase_ends_when_the_validation_loss_no_longer_falls(start: Callable[..., Run], noisy: Dataset) -> None:
-    run = start(patience=2, phases=(dataclasses.replace(SGD, epochs=60, learning_rate=0.5),))
+    run = start(patience=2, phases=(replace(SGD, epochs=60, learning_rate=0.5),))
     facts = fit(run, noisy)
     losses = [epoch["val_loss"] for epoch in read_history(run)]
     assert len(losses) < 60
@@ -236,11 +240,11 @@ def test_a_phase_ends_when_the_validation_loss_no_longer_falls(start: Callable[.
 
 
 def test_the_weights_are_those_of_the_best_epoch(start: Callable[..., Run], noisy: Dataset) -> None:
-    run = start(patience=2, phases=(dataclasses.replace(SGD, epochs=60, learning_rate=0.5),))
+    run = start(patience=2, phases=(replace(SGD, epochs=60, learning_rate=0.5),))
     facts = fit(run, noisy)
-    network = training.fit.build_network(run.preset, 3)
+    network = training.fit.build_network(run.preset.network, run.preset.preprocessing, 3)
     network.load_weights(run.weights)
-    inputs = run.preset.preprocessing.normalized(noisy.validation.images.pixels(range(33)))
+    inputs = run.preset.preprocessing.normalize(noisy.validation.images.pixels(range(33)))
     right = network.predict(inputs, verbose=0)["logits"].argmax(axis=1) == noisy.validation.classes
     assert right.mean() == pytest.approx(facts.validation_accuracy)
 
@@ -252,13 +256,13 @@ def fitted_weights(
     build, built = training.fit.build_network, []
     monkeypatch.setattr("training.fit.build_network", lambda *a: built.append(build(*a)) or built[-1])
     before: dict[str, Any] = {}
-    trainee = training.fit.compile_trainee
+    compile_model = training.fit.compile_model
 
-    def remember(network: keras.Model, *others: Any) -> Trainee:
+    def remember(network: keras.Model, *others: Any) -> TrainingModel:
         before.update({layer.name: layer.get_weights() for layer in network.layers})
-        return trainee(network, *others)
+        return compile_model(network, *others)
 
-    monkeypatch.setattr("training.fit.compile_trainee", remember)
+    monkeypatch.setattr("training.fit.compile_model", remember)
     fit(run, dataset)
     return before, {layer.name: layer.get_weights() for layer in built[0].layers}
 
@@ -267,33 +271,31 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> set[str]:
     return {n for n in before if any(not np.array_equal(a, b) for a, b in zip(before[n], after[n], strict=True))}
 
 
-def test_the_head_alone_is_fitted_where_the_phase_says_so(
+def test_a_phase_can_fit_only_the_head(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = start(phases=(dataclasses.replace(SGD, trains="head", epochs=1),))
+    run = start(phases=(replace(SGD, trains="head", epochs=1),))
     assert changed(*fitted_weights(run, noisy, monkeypatch)) == {"class_activation_map"}
 
 
-def test_normalization_stays_as_it_is_where_the_phase_says_so(
+def test_a_phase_can_freeze_normalization(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = start(phases=(dataclasses.replace(SGD, freeze_normalization=True, epochs=1),))
+    run = start(phases=(replace(SGD, freeze_normalization=True, epochs=1),))
     assert changed(*fitted_weights(run, noisy, monkeypatch)) == {"class_activation_map", "features"}
 
 
-def test_a_loss_that_is_no_number_is_an_error_and_leaves_no_weights(
-    start: Callable[..., Run], colours: Dataset
-) -> None:
-    run = start(phases=(dataclasses.replace(SGD, learning_rate=1e30),))
+def test_an_infinite_loss_is_an_error_and_leaves_no_weights(start: Callable[..., Run], colours: Dataset) -> None:
+    run = start(phases=(replace(SGD, learning_rate=1e30),))
     with pytest.raises(FitError, match=r"lower recipe.phases.0.learning_rate"):
         fit(run, colours)
     assert not run.weights.exists()
 
 
-def test_a_loss_that_is_no_number_leaves_the_epochs_before_it(
+def test_an_infinite_loss_keeps_the_epochs_before_it(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = start(phases=(SGD, dataclasses.replace(SGD, learning_rate=1e30)))
+    run = start(phases=(SGD, replace(SGD, learning_rate=1e30)))
     with pytest.raises(FitError, match=r"in epoch 1 of phase 2; lower recipe.phases.1.learning_rate"):
         fit(run, noisy)
     checkpoint = load_checkpoint(run.checkpoint)
@@ -301,7 +303,7 @@ def test_a_loss_that_is_no_number_leaves_the_epochs_before_it(
     assert [epoch.epoch for epoch in checkpoint.history] == [1, 2, 3, 4]
 
 
-def test_a_disk_that_is_full_when_the_fit_is_done_costs_no_epoch(
+def test_a_disk_that_is_full_after_the_last_epoch_loses_no_epoch(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
@@ -316,13 +318,13 @@ def test_a_disk_that_is_full_when_the_fit_is_done_costs_no_epoch(
     assert fit(run, noisy, resume=True).epochs == 4
 
 
-def test_an_epoch_whose_line_was_not_written_is_in_the_history_all_the_same(
+def test_a_line_missing_from_the_history_is_written_on_resume(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
-    run = start(phases=(dataclasses.replace(SGD, epochs=1),))
+    run = start(phases=(replace(SGD, epochs=1),))
     with monkeypatch.context() as patch:
         patch.setattr("training.fit._write_csv", killed)
         with pytest.raises(KeyboardInterrupt):
@@ -331,33 +333,33 @@ def test_an_epoch_whose_line_was_not_written_is_in_the_history_all_the_same(
     assert [row["epoch"] for row in read_history(run)] == [1]
 
 
-def test_a_phase_for_a_head_that_is_not_there_is_an_error(
+def test_a_phase_for_the_head_of_a_network_without_one_is_an_error(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("training.fit.is_head", lambda layer: False)
-    with pytest.raises(FitError, match="phase 1 trains the head alone, but the network has none of its own"):
-        fit(start(phases=(dataclasses.replace(SGD, trains="head"),)), noisy)
+    with pytest.raises(FitError, match="phase 1 trains only the head, but the network has no separate head"):
+        fit(start(phases=(replace(SGD, trains="head"),)), noisy)
 
 
-def test_a_photo_that_vanishes_during_a_fit_is_named(
+def test_a_photo_that_is_removed_during_a_fit_is_named(
     start: Callable[..., Run], colours: Dataset, tmp_path: Path
 ) -> None:
-    spec = dataclasses.replace(load_preset("folder").preprocessing, height=8, width=8)
+    spec = replace(load_preset("folder").preprocessing, height=8, width=8)
     for index in range(40):
         Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"{index}.png")
     photos, _ = read_photos(tmp_path, spec)
     (tmp_path / "7.png").unlink()
     vanishing = dataclasses.replace(colours, train=Split(photos, np.arange(40) % 3))
-    with pytest.raises(DatasetError, match=r"7.png could be read before, but no more"):
+    with pytest.raises(DatasetError, match=r"7.png can no longer be read"):
         fit(start(), vanishing)
 
 
-def test_fewer_images_than_a_batch_make_a_batch(start: Callable[..., Run], colours: Dataset) -> None:
+def test_fewer_images_than_the_batch_size_are_one_batch(start: Callable[..., Run], colours: Dataset) -> None:
     few = dataclasses.replace(colours, train=coloured((2, 2, 2)))
     assert fit(start(), few).images == 6
 
 
-def test_classes_are_weighed_so_that_each_counts_alike(start: Callable[..., Run], colours: Dataset) -> None:
+def test_class_weights_give_all_classes_the_same_influence(start: Callable[..., Run], colours: Dataset) -> None:
     uneven = coloured((60, 20, 10))
     weights = class_weights(uneven, 3)
     assert weights * [60, 20, 10] == pytest.approx([30, 30, 30])
@@ -366,13 +368,13 @@ def test_classes_are_weighed_so_that_each_counts_alike(start: Callable[..., Run]
     assert fit(run, dataclasses.replace(colours, train=uneven)).validation_accuracy > 0.9
 
 
-def test_weights_of_classes_scale_the_loss(colours: Dataset) -> None:
+def test_class_weights_scale_the_loss(colours: Dataset) -> None:
     spec = load_preset("folder").preprocessing
     network = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D()])
     outputs = {"logits": network(network.inputs[0])}
 
     def loss(weights: list[float]) -> float:
-        trainee = Trainee(
+        model = TrainingModel(
             keras.Model(network.inputs[0], outputs),
             spec,
             Augmentation(),
@@ -381,19 +383,19 @@ def test_weights_of_classes_scale_the_loss(colours: Dataset) -> None:
             class_weights=np.array(weights, np.float32),
         )
         (batch,) = all_batches(coloured((1, 0, 1)), 3, 2)[0]
-        return float(trainee.compute_loss(y_pred=trainee(batch)))
+        return float(model.compute_loss(y_pred=model(batch)))
 
     assert loss([2.0, 1.0, 1.0]) + loss([1.0, 1.0, 2.0]) == pytest.approx(3 * loss([1.0, 1.0, 1.0]), rel=1e-5)
 
 
-def test_images_that_fill_up_a_batch_count_for_nothing(colours: Dataset) -> None:
+def test_images_that_fill_up_a_batch_have_no_labels(colours: Dataset) -> None:
     batches = all_batches(coloured((3, 2, 2)), 3, 4, devices=4)
     (last,) = batches[1]
     assert last["images"].shape == (4, 8, 8, 3)
     assert last["labels"].sum(axis=1).tolist() == [1, 1, 1, 0]
 
 
-def test_every_epoch_has_an_order_of_its_own_by_its_seed() -> None:
+def test_the_order_of_an_epoch_depends_on_its_seed() -> None:
     split = coloured((40, 40, 40))
 
     def order(seed: int) -> list[int]:
@@ -406,9 +408,9 @@ def test_every_epoch_has_an_order_of_its_own_by_its_seed() -> None:
 
 
 def test_augmentation_does_nothing_outside_training(colours: Dataset) -> None:
-    spec = dataclasses.replace(load_preset("folder").preprocessing, height=8, width=8)
+    spec = replace(load_preset("folder").preprocessing, height=8, width=8)
     echo = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten()])
-    trainee = Trainee(
+    model = TrainingModel(
         keras.Model(echo.inputs[0], {"logits": echo(echo.inputs[0])}),
         spec,
         EVERYTHING,
@@ -419,15 +421,15 @@ def test_augmentation_does_nothing_outside_training(colours: Dataset) -> None:
     (batch,) = all_batches(
         Split(Pixels(np.random.default_rng(1).integers(0, 256, (3, 8, 8, 3), np.uint8)), np.arange(3)), 3, 3
     )[0]
-    expected = spec.normalized(batch["images"]).reshape(3, -1)
-    assert np.asarray(trainee(batch, training=False)["logits"]) == pytest.approx(expected, abs=1e-2)
-    assert np.abs(np.asarray(trainee(batch, training=True)["logits"]) - expected).max() > 1
+    expected = spec.normalize(batch["images"]).reshape(3, -1)
+    assert np.asarray(model(batch, training=False)["logits"]) == pytest.approx(expected, abs=1e-2)
+    assert np.abs(np.asarray(model(batch, training=True)["logits"]) - expected).max() > 1
 
 
 @pytest.mark.parametrize("field", ["rotation", "zoom", "shift", "shear", "randaugment", "mixup", "cutmix"])
 def test_each_augmentation_changes_images_on_its_own(field: str) -> None:
     strength = {"rotation": 30.0}.get(field, 0.5)
-    (layer,) = augmentation_layers(Augmentation(**{field: strength}), seed=3)
+    (layer,) = create_augmentation_layers(Augmentation(**{field: strength}), seed=3)
     images = np.random.default_rng(1).integers(0, 256, (16, 8, 8, 3)).astype(np.float32)
     given = {"images": images, "labels": np.eye(16, dtype=np.float32)} if field in ("mixup", "cutmix") else images
     result = layer(given, training=True)
@@ -435,10 +437,11 @@ def test_each_augmentation_changes_images_on_its_own(field: str) -> None:
     assert np.abs(np.asarray(result) - images).max() > 5
 
 
-def test_fitting_normalizes_as_serving_does() -> None:
-    spec = dataclasses.replace(load_preset("cifar100").preprocessing, mean=(0.1, 0.5, 0.9), std=(0.2, 0.5, 1.5))
+def test_training_normalizes_like_serving() -> None:
+    spec = replace(load_preset("cifar100").preprocessing, mean=(0.1, 0.5, 0.9), std=(0.2, 0.5, 1.5))
     levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None, None], 3, axis=3)
-    assert np.asarray(normalization(spec)(levels))[:, 0, 0] == pytest.approx(spec.values(), abs=1e-5)
+    normalized = np.asarray(create_normalization(spec)(levels))[:, 0, 0]
+    assert normalized == pytest.approx(spec.normalization_table(), abs=1e-5)
 
 
 def test_fitting_again_starts_over(start: Callable[..., Run], colours: Dataset) -> None:
@@ -450,19 +453,19 @@ def test_fitting_again_starts_over(start: Callable[..., Run], colours: Dataset) 
     assert run.history.read_text() == first
 
 
-def test_a_phase_of_few_images_has_as_many_steps_as_it_asks_for(start: Callable[..., Run], colours: Dataset) -> None:
-    run = start(phases=(dataclasses.replace(SGD, epochs=1, least_steps=16),))
+def test_epochs_are_added_until_a_phase_has_its_least_steps(start: Callable[..., Run], colours: Dataset) -> None:
+    run = start(phases=(replace(SGD, epochs=1, least_steps=16),))
     fit(run, colours)
     assert [row["epoch"] for row in read_history(run)] == [1, 2, 3], "120 images in batches of 20: 6 steps an epoch"
 
 
-def test_a_phase_of_many_images_has_its_epochs(start: Callable[..., Run], colours: Dataset) -> None:
-    run = start(phases=(dataclasses.replace(SGD, epochs=2, least_steps=3),))
+def test_no_epochs_are_added_to_a_phase_with_enough_steps(start: Callable[..., Run], colours: Dataset) -> None:
+    run = start(phases=(replace(SGD, epochs=2, least_steps=3),))
     fit(run, colours)
     assert [row["epoch"] for row in read_history(run)] == [1, 2]
 
 
-def test_a_fit_says_before_it_begins_how_long_it_takes(
+def test_a_fit_prints_an_estimate_of_its_duration_first(
     start: Callable[..., Run], colours: Dataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fit(start(), colours)

@@ -1,6 +1,5 @@
-"""Golden images as training makes them: deterministic, decoded as they should be, left out where engines differ."""
+"""Golden images are deterministic, test the decoders, and are omitted if the engines differ."""
 
-import dataclasses
 import json
 import shutil
 from io import BytesIO
@@ -9,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 from support import DEFAULT_BUNDLE
 
-from litelens.bundle import load_bundle
-from litelens.engines import OpenVINO
-from litelens.golden import TOLERANCE, GoldenImage
-from litelens.images import Limits, decode
+from litelens.core.bundle import load_bundle
+from litelens.core.engines import OpenVINO
+from litelens.core.golden import TOLERANCE, GoldenImage
+from litelens.core.images import Limits, decode
 from training import golden, publish
 from training.errors import GateError
 from training.golden import SAMPLES, add_golden_images
@@ -43,7 +43,7 @@ def assert_expects_the_same(bundle: Path) -> None:
         assert (made.confidence, made.lead) == pytest.approx((committed.confidence, committed.lead), abs=0.01)
 
 
-def test_the_committed_bundle_has_what_training_makes(bundle: Path) -> None:
+def test_the_committed_bundle_has_the_golden_images_that_training_writes(bundle: Path) -> None:
     shutil.rmtree(bundle / "golden")
     assert add_golden_images(bundle) == []
     assert contents(bundle) == contents(DEFAULT_BUNDLE)
@@ -61,7 +61,7 @@ def test_a_bundle_without_golden_images_gets_them(bundle: Path) -> None:
     assert list(manifest(bundle)) == list(manifest(DEFAULT_BUNDLE))
 
 
-def test_where_the_engines_differ_no_image_is_golden(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_golden_images_are_omitted_if_the_engines_differ(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = OpenVINO.run
 
     def far_off(*arguments: Any) -> dict[str, Any]:
@@ -75,16 +75,16 @@ def test_where_the_engines_differ_no_image_is_golden(bundle: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize(("side", "crop"), [(32, 1.0), (224, 1.0), (224, 0.875), (299, 0.875), (480, 1.0)])
-def test_the_large_jpeg_is_decoded_at_a_reduced_size_whatever_the_model_takes(side: int, crop: float) -> None:
-    spec = dataclasses.replace(load_bundle(DEFAULT_BUNDLE).preprocessing, height=side, width=side, crop=crop)
+def test_the_large_jpeg_is_decoded_at_a_reduced_size_for_every_model(side: int, crop: float) -> None:
+    spec = replace(load_bundle(DEFAULT_BUNDLE).preprocessing, height=side, width=side, crop=crop)
     with Image.open(SAMPLES / "cat.jpg") as photo:
-        decoded = decode(golden._large(photo, spec), Limits(), spec)
+        decoded = decode(golden._large_jpeg(photo, spec), Limits(), spec)
     assert decoded.rgb.width < decoded.width
 
 
-def test_the_turned_jpeg_lies_on_its_side_and_is_upright_again() -> None:
+def test_the_rotated_jpeg_is_decoded_upright() -> None:
     with Image.open(SAMPLES / "cat.jpg") as photo:
-        data = golden._turned(photo, load_bundle(DEFAULT_BUNDLE).preprocessing)
+        data = golden._rotated_jpeg(photo, load_bundle(DEFAULT_BUNDLE).preprocessing)
         size = photo.size
     with Image.open(BytesIO(data)) as lying:
         assert lying.size == size[::-1]
@@ -92,13 +92,13 @@ def test_the_turned_jpeg_lies_on_its_side_and_is_upright_again() -> None:
     assert (decoded.width, decoded.height) == size
 
 
-def test_the_committed_images_have_labels_that_lead_by_more_than_engines_differ() -> None:
+def test_the_committed_images_have_labels_that_lead_by_more_than_the_tolerance() -> None:
     images = load_bundle(DEFAULT_BUNDLE).golden
     assert len(images) == len(FILES)
     assert all(image.lead > TOLERANCE for image in images)
 
 
-def test_where_no_label_leads_by_so_much_the_one_that_leads_most_is_taken(
+def test_the_photo_with_the_largest_lead_is_used_if_none_is_above_the_tolerance(
     bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(golden, "TOLERANCE", 2.0)
@@ -107,13 +107,13 @@ def test_where_no_label_leads_by_so_much_the_one_that_leads_most_is_taken(
     assert all(most[image.file] >= image.lead for image in load_bundle(DEFAULT_BUNDLE).golden)
 
 
-def test_a_bundle_without_golden_images_is_not_published_as_no_release_would_take_it() -> None:
-    with pytest.raises(GateError, match=r"too far apart on every golden image; quantize with weight_bits = \[8\]"):
+def test_a_bundle_without_golden_images_is_not_published() -> None:
+    with pytest.raises(GateError, match=r"differ too much on every golden image\. .* weight_bits = \[8\]"):
         publish._check_golden_images(())
 
 
-def test_publishing_says_where_golden_images_tell_little(capsys: pytest.CaptureFixture[str]) -> None:
+def test_publishing_warns_if_no_golden_image_has_a_clear_label(capsys: pytest.CaptureFixture[str]) -> None:
     publish._check_golden_images([GoldenImage("photo.gif", "cat", 0.5, 0.05)])
-    assert "The model is sure of no golden image" in capsys.readouterr().out
+    assert "No golden image has a label that clearly leads" in capsys.readouterr().out
     publish._check_golden_images([GoldenImage("photo.gif", "cat", 0.6, 0.2)])
     assert capsys.readouterr().out == ""

@@ -1,4 +1,3 @@
-import dataclasses
 import os
 import shutil
 from concurrent.futures.process import BrokenProcessPool
@@ -6,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 from support import ROCKET, encoded
 
-from litelens.images import decode
+from litelens.core.images import decode
 from training.dataset import load_dataset
 from training.errors import DatasetError
 from training.photos import LIMITS, read_class_folders, read_photos
@@ -19,7 +19,7 @@ from training.preset import Preset, load_preset
 @pytest.fixture
 def preset() -> Preset:
     preset = load_preset("folder", ["preprocessing.height=32", "preprocessing.width=32"])
-    return dataclasses.replace(preset, validation_share=0.2, test_share=0.2)
+    return replace(preset, validation_share=0.2, test_share=0.2)
 
 
 def fill(folder: Path, count: int, first: int = 0) -> None:
@@ -43,7 +43,7 @@ def test_folders_are_the_classes_and_are_split_by_the_seed(preset: Preset, tmp_p
 
 
 @pytest.mark.parametrize("validation", ["validation", "val", "Val"])
-def test_a_split_that_is_given_is_taken(preset: Preset, tmp_path: Path, validation: str) -> None:
+def test_existing_split_folders_are_used(preset: Preset, tmp_path: Path, validation: str) -> None:
     for split, count in (("train", 8), (validation, 3), ("test", 2)):
         fill(tmp_path / split / "cat", count)
         fill(tmp_path / split / "dog", count)
@@ -51,7 +51,7 @@ def test_a_split_that_is_given_is_taken(preset: Preset, tmp_path: Path, validati
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (16, 6, 4)
 
 
-def test_what_is_not_given_is_drawn_from_the_training_photos(preset: Preset, tmp_path: Path) -> None:
+def test_a_missing_split_is_drawn_from_the_training_photos(preset: Preset, tmp_path: Path) -> None:
     for name, grey in (("cat", 0), ("dog", 100)):
         fill(tmp_path / "train" / name, 10, first=grey)
         fill(tmp_path / "test" / name, 3, first=grey + 50)
@@ -65,7 +65,7 @@ def test_a_class_may_be_called_train(preset: Preset, tmp_path: Path) -> None:
     assert load_dataset(preset, tmp_path).labels == ("bus", "train")
 
 
-def test_photos_are_what_serving_makes_of_them(preset: Preset, tmp_path: Path) -> None:
+def test_photos_are_decoded_as_in_serving(preset: Preset, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "rocket.jpg").write_bytes(ROCKET.read_bytes())
@@ -76,7 +76,7 @@ def test_photos_are_what_serving_makes_of_them(preset: Preset, tmp_path: Path) -
     assert photos.digests[0] == photos.digests[1]
 
 
-def test_what_cannot_be_read_is_listed_with_the_reason_and_left_out(preset: Preset, tmp_path: Path) -> None:
+def test_unreadable_files_are_listed_with_the_reason_and_left_out(preset: Preset, tmp_path: Path) -> None:
     fill(tmp_path / "cat", 10)
     fill(tmp_path / "dog", 10, first=100)
     (tmp_path / "cat" / "truncated.jpg").write_bytes(ROCKET.read_bytes()[:2000])
@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_listed_with_the_reason_and_left_out(preset: Pres
 def test_many_photos_are_read_by_several_processes_in_order(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.photos._FEW", 10)
+    monkeypatch.setattr("training.photos._MIN_PARALLEL", 10)
     fill(tmp_path / "cat", 40)
     fill(tmp_path / "dog", 40, first=100)
     (tmp_path / "cat" / "broken.png").write_bytes(encoded(Image.new("RGB", (9, 9)), "PNG")[:40])
@@ -109,15 +109,15 @@ def test_many_photos_are_read_by_several_processes_in_order(
     assert photos.pixels(range(80))[:, 0, 0, 0].tolist() == greys
 
 
-def test_a_photo_that_vanishes_meanwhile_is_named(preset: Preset, tmp_path: Path) -> None:
+def test_a_photo_that_has_been_removed_is_named(preset: Preset, tmp_path: Path) -> None:
     fill(tmp_path / "cat", 2)
     photos, _ = read_photos(tmp_path, preset.preprocessing)
     os.remove(tmp_path / "cat" / "1.png")
-    with pytest.raises(DatasetError, match=r"1.png could be read before, but no more"):
+    with pytest.raises(DatasetError, match=r"1.png can no longer be read"):
         photos.pixels([0, 1])
 
 
-def test_folders_that_make_no_classifier_are_named(preset: Preset, tmp_path: Path) -> None:
+def test_folders_without_usable_classes_are_refused_with_the_reason(preset: Preset, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"there is no file or folder .*nowhere"):
         load_dataset(preset, tmp_path / "nowhere")
     with pytest.raises(DatasetError, match="has no class folders; put the photos of each class into a folder"):
@@ -127,7 +127,7 @@ def test_folders_that_make_no_classifier_are_named(preset: Preset, tmp_path: Pat
         load_dataset(preset, tmp_path)
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "broken.jpg").write_bytes(b"broken")
-    with pytest.raises(DatasetError, match=r"the class folder .*dog holds no photo that can be read"):
+    with pytest.raises(DatasetError, match=r"the class folder .*dog holds no readable photo"):
         load_dataset(preset, tmp_path)
     fill(tmp_path / "few" / "cat", 1)
     fill(tmp_path / "few" / "dog", 1)
@@ -135,7 +135,7 @@ def test_folders_that_make_no_classifier_are_named(preset: Preset, tmp_path: Pat
         load_dataset(preset, tmp_path / "few")
 
 
-def test_what_lies_beside_the_splits_is_not_taken_for_a_class(preset: Preset, tmp_path: Path) -> None:
+def test_a_folder_beside_the_splits_is_not_mistaken_for_a_class(preset: Preset, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         fill(tmp_path / "train" / name, 5)
     fill(tmp_path / "val" / "cat", 5)
@@ -144,29 +144,29 @@ def test_what_lies_beside_the_splits_is_not_taken_for_a_class(preset: Preset, tm
         load_dataset(preset, tmp_path)
 
 
-def test_a_test_split_without_a_training_split_is_named(preset: Preset, tmp_path: Path) -> None:
+def test_a_test_split_without_a_training_split_is_refused(preset: Preset, tmp_path: Path) -> None:
     for name in ("cat", "dog", "test/cat", "test/dog"):
         fill(tmp_path / name, 3)
-    with pytest.raises(DatasetError, match="has a folder 'test' with classes in it, but no 'train' beside it"):
+    with pytest.raises(DatasetError, match="has a folder 'test' with classes in it, but no folder 'train'"):
         load_dataset(preset, tmp_path)
 
 
-def test_a_photo_of_each_class_is_too_few(preset: Preset, tmp_path: Path) -> None:
+def test_one_photo_per_class_is_too_few(preset: Preset, tmp_path: Path) -> None:
     fill(tmp_path / "cat", 1)
     fill(tmp_path / "dog", 1, first=100)
     with pytest.raises(DatasetError, match="too few images: none is left for the training split"):
-        load_dataset(dataclasses.replace(preset, test_share=0.6), tmp_path)
+        load_dataset(replace(preset, test_share=0.6), tmp_path)
 
 
-def test_a_split_without_images_is_named(preset: Preset, tmp_path: Path) -> None:
+def test_a_split_without_images_is_refused(preset: Preset, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         fill(tmp_path / "train" / name, 10)
     (tmp_path / "validation").mkdir()
-    with pytest.raises(DatasetError, match="comes with a validation split that has no image; fill it, or remove it"):
+    with pytest.raises(DatasetError, match="the validation split of the data has no image; fill it, or"):
         load_dataset(preset, tmp_path)
 
 
-def test_copies_of_a_photo_are_trained_on_together(preset: Preset, tmp_path: Path) -> None:
+def test_copies_of_a_photo_stay_in_the_training_split(preset: Preset, tmp_path: Path) -> None:
     for name, grey in (("cat", 10), ("dog", 200)):
         fill(tmp_path / name, 10, first=grey)
         for index in range(30):
@@ -178,7 +178,7 @@ def test_copies_of_a_photo_are_trained_on_together(preset: Preset, tmp_path: Pat
     assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 80
 
 
-def test_names_that_are_not_utf8_are_named_and_do_no_harm(preset: Preset, tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_are_reported_readably(preset: Preset, tmp_path: Path) -> None:
     for name, grey in (("cat", 0), ("dog", 100)):
         fill(tmp_path / name, 10, first=grey)
     with open(os.fsencode(tmp_path / "cat") + b"/\xff.jpg", "wb") as file:
@@ -190,29 +190,29 @@ def test_names_that_are_not_utf8_are_named_and_do_no_harm(preset: Preset, tmp_pa
         load_dataset(preset, tmp_path)
 
 
-def test_a_given_label_without_photos_cannot_be_fitted(preset: Preset, tmp_path: Path) -> None:
+def test_a_label_without_photos_cannot_be_fitted(preset: Preset, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("bird\ncat\ndog\n")
     for name, grey in (("cat", 0), ("dog", 100)):
         fill(tmp_path / "data" / name, 10, first=grey)
-    with pytest.raises(DatasetError, match="there is no photo to train on of the class 'bird'"):
-        load_dataset(dataclasses.replace(preset, labels=str(tmp_path / "labels.txt")), tmp_path / "data")
+    with pytest.raises(DatasetError, match="the class 'bird' has no training photo"):
+        load_dataset(replace(preset, labels=str(tmp_path / "labels.txt")), tmp_path / "data")
 
 
-def test_a_process_that_the_system_ends_is_a_sentence(
+def test_the_end_of_a_reading_process_is_reported_in_a_sentence(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken:
         def map(self, *_: object, **__: object) -> None:
             raise BrokenProcessPool
 
-    monkeypatch.setattr("training.photos._FEW", 1)
-    monkeypatch.setattr("training.photos._processes", Broken)
+    monkeypatch.setattr("training.photos._MIN_PARALLEL", 1)
+    monkeypatch.setattr("training.photos._process_pool", Broken)
     fill(tmp_path / "cat", 3)
-    with pytest.raises(DatasetError, match="was ended by the system, perhaps for want of memory"):
+    with pytest.raises(DatasetError, match="the system ended a process that reads photos"):
         read_photos(tmp_path, preset.preprocessing)
 
 
-def test_a_class_that_training_lacks_is_named(preset: Preset, tmp_path: Path) -> None:
+def test_a_test_class_without_training_photos_is_named(preset: Preset, tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         fill(tmp_path / "train" / name, 5)
     fill(tmp_path / "test" / "bird", 5)
@@ -220,29 +220,29 @@ def test_a_class_that_training_lacks_is_named(preset: Preset, tmp_path: Path) ->
         load_dataset(preset, tmp_path)
 
 
-def test_a_folder_that_is_none_of_the_given_labels_is_named(preset: Preset, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_one_of_the_labels_is_named(preset: Preset, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     fill(tmp_path / "data" / "cat", 5)
     fill(tmp_path / "data" / "bird", 5)
-    with pytest.raises(DatasetError, match="has the class folder 'bird', which is none of the labels"):
-        load_dataset(dataclasses.replace(preset, labels=str(tmp_path / "labels.txt")), tmp_path / "data")
+    with pytest.raises(DatasetError, match="has the class folder 'bird', which is not one of the labels"):
+        load_dataset(replace(preset, labels=str(tmp_path / "labels.txt")), tmp_path / "data")
 
 
-def test_unlabelled_photos_calibrate_unless_they_are_tested_on(preset: Preset, tmp_path: Path) -> None:
+def test_unlabelled_photos_are_divided_into_calibration_and_test(preset: Preset, tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("cat\ndog\n")
     fill(tmp_path / "photos", 9)
-    brought = load_preset("brought", [f"labels={tmp_path / 'labels.txt'}"])
-    dataset = load_dataset(brought, None, tmp_path / "photos")
+    imported = load_preset("imported", [f"labels={tmp_path / 'labels.txt'}"])
+    dataset = load_dataset(imported, None, tmp_path / "photos")
     assert not dataset.labelled
     assert dataset.labels == ("cat", "dog")
     assert (len(dataset.calibration), len(dataset.validation), len(dataset.test)) == (4, 4, 5)
-    with pytest.raises(DatasetError, match="the labels must be given: --labels FILE"):
-        load_dataset(dataclasses.replace(brought, labels=""), None, tmp_path / "photos")
-    with pytest.raises(DatasetError, match="images without classes cannot be fitted on"):
-        load_dataset(dataclasses.replace(preset, labels=str(tmp_path / "labels.txt")), None, tmp_path / "photos")
+    with pytest.raises(DatasetError, match="do not name the classes; give --labels FILE"):
+        load_dataset(replace(imported, labels=""), None, tmp_path / "photos")
+    with pytest.raises(DatasetError, match="fitting needs labelled images"):
+        load_dataset(replace(preset, labels=str(tmp_path / "labels.txt")), None, tmp_path / "photos")
 
 
-def test_calibration_photos_do_not_take_part_in_training(preset: Preset, tmp_path: Path) -> None:
+def test_calibration_photos_are_not_used_for_training(preset: Preset, tmp_path: Path) -> None:
     fill(tmp_path / "photos", 3)
     for name, grey in (("cat", 0), ("dog", 100)):
         fill(tmp_path / "data" / name, 10, first=grey)

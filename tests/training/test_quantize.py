@@ -13,19 +13,26 @@ from ai_edge_litert.tools import flatbuffer_utils
 from keras import layers
 from numpy.typing import NDArray
 
-from litelens.classifier import Classifier
-from litelens.images import Limits
-from litelens.preprocessing import Preprocessing
-from training.candidates import Candidate, Converter, float_tflite, opened_workshop, weight_bits, with_seven_bit_weights
+from litelens.core.classifier import Classifier
+from litelens.core.images import Limits
+from litelens.core.preprocessing import Preprocessing
+from training.candidates import (
+    Candidate,
+    Converter,
+    candidate_builder,
+    convert_to_float,
+    count_weight_bits,
+    reduce_to_seven_bits,
+)
 from training.errors import QuantizationError
+from training.preset import Quantization
 from training.quantize import (
-    Quantization,
     Score,
-    best,
     check_integer_only,
+    choose_best,
     divergence,
     quantize,
-    tensors_of,
+    read_tensors,
     unpublished_bundle,
 )
 
@@ -44,7 +51,7 @@ def images(count: int, seed: int) -> NDArray[np.uint8]:
 
 
 CHECK = images(64, seed=2)
-CALIBRATION = SPEC.normalized(images(40, seed=1))
+CALIBRATION = SPEC.normalize(images(40, seed=1))
 
 
 def network(activation: type[layers.Layer] = layers.ReLU, *, with_map: bool = True) -> keras.Model:
@@ -87,7 +94,7 @@ def models(fitted: keras.Model) -> dict[tuple[str, int], bytes]:
 
 def answers(model: bytes, folder: Path, engine: str = "litert") -> NDArray[np.float32]:
     (folder / "model.tflite").write_bytes(model)
-    classes = tensors_of(model)["logits"].shape[1]
+    classes = read_tensors(model)["logits"].shape[1]
     bundle = unpublished_bundle(folder, tuple(str(index) for index in range(classes)), SPEC)
     classifier = Classifier(bundle, Limits(), threads=1, engine=engine)
     return np.stack([classifier.logits(image) for image in CHECK])
@@ -111,7 +118,7 @@ def operators(model: bytes) -> list[list[Any]]:
     ]
 
 
-def test_every_candidate_is_of_integers_only_and_keeps_the_outputs_names(
+def test_every_candidate_has_integer_tensors_only_and_the_outputs_names(
     models: dict[tuple[str, int], bytes],
 ) -> None:
     for model in models.values():
@@ -124,9 +131,7 @@ def test_every_candidate_is_of_integers_only_and_keeps_the_outputs_names(
 
 
 @pytest.mark.parametrize("converter", BOTH)
-def test_weights_of_seven_bits_are_from_minus_64_to_64(
-    models: dict[tuple[str, int], bytes], converter: Converter
-) -> None:
+def test_seven_bit_weights_are_from_minus_64_to_64(models: dict[tuple[str, int], bytes], converter: Converter) -> None:
     largest = {
         bits: max(np.abs(weights.astype(int)).max() for _, (weights, _), _ in operators(models[converter, bits]))
         for bits in (8, 7)
@@ -135,7 +140,7 @@ def test_weights_of_seven_bits_are_from_minus_64_to_64(
 
 
 @pytest.mark.parametrize("converter", BOTH)
-def test_weights_of_seven_bits_stand_for_the_values_of_those_of_eight(
+def test_seven_bit_weights_have_the_same_values_as_eight_bit_weights(
     models: dict[tuple[str, int], bytes], converter: Converter
 ) -> None:
     pairs = zip(operators(models[converter, 8]), operators(models[converter, 7]), strict=True)
@@ -156,11 +161,11 @@ def test_weights_are_rounded_once(
     assert np.abs(kernel / scales[:, np.newaxis] - levels.reshape(kernel.shape)).max() <= 0.501
 
 
-def test_weights_of_another_network_are_not_taken(models: dict[tuple[str, int], bytes]) -> None:
-    with opened_workshop(network(layers.LeakyReLU), CALIBRATION) as other:
-        float_model = float_tflite(other.saved_model)
+def test_weights_of_another_network_are_refused(models: dict[tuple[str, int], bytes]) -> None:
+    with candidate_builder(network(layers.LeakyReLU), CALIBRATION) as other:
+        float_model = convert_to_float(other.saved_model)
     with pytest.raises(ValueError, match="the float model has no weights like those of"):
-        with_seven_bit_weights(models["TFLiteConverter", 8], float_model)
+        reduce_to_seven_bits(models["TFLiteConverter", 8], float_model)
 
 
 @pytest.mark.parametrize("converter", BOTH)
@@ -178,7 +183,7 @@ def test_a_bias_has_the_scale_of_the_input_times_that_of_the_weights(
 def test_the_answers_follow_the_float_network(
     fitted: keras.Model, models: dict[tuple[str, int], bytes], converter: Converter, tmp_path: Path
 ) -> None:
-    expected = fitted.predict(SPEC.normalized(CHECK), verbose=0)["logits"]
+    expected = fitted.predict(SPEC.normalize(CHECK), verbose=0)["logits"]
     eight, seven = (answers(models[converter, bits], tmp_path) for bits in (8, 7))
     spread = expected.std()
     assert np.abs(eight - expected).mean() < 0.03 * spread
@@ -187,7 +192,7 @@ def test_the_answers_follow_the_float_network(
 
 
 @pytest.mark.parametrize("converter", BOTH)
-def test_with_weights_of_seven_bits_the_engines_agree(
+def test_the_engines_agree_on_seven_bit_weights(
     models: dict[tuple[str, int], bytes], converter: Converter, tmp_path: Path
 ) -> None:
     seven = models[converter, 7]
@@ -197,15 +202,17 @@ def test_with_weights_of_seven_bits_the_engines_agree(
 
 
 @pytest.mark.parametrize("converter", BOTH)
-def test_bits_are_told_by_the_weights(models: dict[tuple[str, int], bytes], converter: Converter) -> None:
-    assert {bits: weight_bits(models[converter, bits]) for bits in (8, 7)} == {8: 8, 7: 7}
+def test_the_number_of_bits_is_read_from_the_weights(
+    models: dict[tuple[str, int], bytes], converter: Converter
+) -> None:
+    assert {bits: count_weight_bits(models[converter, bits]) for bits in (8, 7)} == {8: 8, 7: 7}
 
 
-def test_the_candidate_that_agrees_most_is_returned_and_marked(
+def test_the_candidate_with_the_highest_agreement_is_returned_and_marked(
     fitted: keras.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dark_first = np.concatenate([SPEC.normalized(np.zeros((1, SIZE, SIZE, 3), np.uint8)), CALIBRATION])
-    expected = fitted.predict(SPEC.normalized(CHECK), verbose=0)["logits"]
+    dark_first = np.concatenate([SPEC.normalize(np.zeros((1, SIZE, SIZE, 3), np.uint8)), CALIBRATION])
+    expected = fitted.predict(SPEC.normalize(CHECK), verbose=0)["logits"]
     truth = expected.argmax(axis=1)
     blind, seeing = Candidate("TFLiteConverter", 8, 1), Candidate("TFLiteConverter", 8, 41)
     model, (of_blind, of_seeing) = quantize(fitted, (blind, seeing), dark_first, CHECK, SPEC, truth)
@@ -229,7 +236,7 @@ def test_the_candidate_that_agrees_most_is_returned_and_marked(
     assert lines[1].endswith(f", top-1 {of_seeing.top1:.1%}, 0.0 MB")
 
 
-def test_candidates_that_few_images_make_equal_are_made_once(fitted: keras.Model) -> None:
+def test_candidates_that_use_the_same_images_are_built_once(fitted: keras.Model) -> None:
     candidates = [Candidate("TFLiteConverter", 8, images) for images in (40, 200, 500)]
     _, scores = made(fitted, *candidates)
     assert [(score.calibration_images, score.top1, score.chosen) for score in scores] == [(40, None, True)]
@@ -241,7 +248,7 @@ def test_a_network_without_a_class_activation_map_is_quantized_too() -> None:
     assert set(Interpreter(model_content=model).get_signature_runner().get_output_details()) == {"logits"}
 
 
-def test_a_candidate_that_keeps_floats_is_reported_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_candidate_with_floats_is_reported_and_the_others_are_built(capsys: pytest.CaptureFixture[str]) -> None:
     leaky = network(layers.LeakyReLU)
     model, (mixed, whole) = made(leaky, Candidate("litert-quantizer", 8, 8), Candidate("TFLiteConverter", 8, 8))
     assert mixed.error is not None
@@ -249,17 +256,15 @@ def test_a_candidate_that_keeps_floats_is_reported_and_the_others_go_on(capsys: 
     assert (mixed.bytes, mixed.agreement, mixed.chosen) == (None, None, False)
     assert whole.chosen
     check_integer_only(model)
-    assert f"litert-quantizer, 8-bit weights, 8 calibration images: of no use: {mixed.error}" in capsys.readouterr().out
+    assert f"litert-quantizer, 8-bit weights, 8 calibration images: failed: {mixed.error}" in capsys.readouterr().out
 
 
-def test_where_no_candidate_can_be_made_the_reasons_are_named(
-    fitted: keras.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_reasons_are_reported_if_all_candidates_fail(fitted: keras.Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*arguments: object) -> bytes:
         raise RuntimeError("\n  out of order\nmore of it")
 
-    monkeypatch.setattr("training.candidates.by_tflite_converter", broken)
-    monkeypatch.setattr("training.candidates.by_litert_quantizer", lambda *arguments: b"damaged")
+    monkeypatch.setattr("training.candidates.convert_with_tensorflow", broken)
+    monkeypatch.setattr("training.candidates.convert_with_litert_quantizer", lambda *arguments: b"damaged")
     with pytest.raises(QuantizationError) as raised:
         made(fitted, *(Candidate(converter, 8, 8) for converter in BOTH))
     first, second = str(raised.value).split("; ")
@@ -267,12 +272,12 @@ def test_where_no_candidate_can_be_made_the_reasons_are_named(
     assert second.startswith("litert-quantizer, 8-bit weights, 8 calibration images: this is not a TFLite model")
 
 
-def test_without_images_to_measure_on_nothing_is_chosen(fitted: keras.Model) -> None:
+def test_quantization_without_images_to_measure_on_is_refused(fitted: keras.Model) -> None:
     with pytest.raises(QuantizationError, match="no images to measure"):
         quantize(fitted, (Candidate("TFLiteConverter", 8, 8),), CALIBRATION, CHECK[:0], SPEC, None)
 
 
-def test_among_equals_in_agreement_the_lower_divergence_wins_then_the_first() -> None:
+def test_equal_agreement_is_decided_by_divergence_and_then_by_order() -> None:
     def score(images: int, agreement: float | None, divergence: float | None, top1: float = 0.5) -> Score:
         error = None if agreement is not None else "broken"
         return Score("TFLiteConverter", 8, images, 1, top1, agreement, divergence, error)
@@ -284,17 +289,17 @@ def test_among_equals_in_agreement_the_lower_divergence_wins_then_the_first() ->
         score(4, 0.95, 0.2),
         score(5, 0.95, 0.2),
     )
-    assert best(scores).calibration_images == 4
+    assert choose_best(scores).calibration_images == 4
 
 
-def test_divergence_is_zero_for_equal_softmaxes_and_known_for_others() -> None:
+def test_divergence_is_that_of_kullback_and_leibler() -> None:
     logits = np.log(np.array([[0.5, 0.5], [0.9, 0.1]], np.float32))
     others = np.log(np.array([[0.25, 0.75], [0.9, 0.1]], np.float32))
     assert divergence(logits, logits + 7) == pytest.approx(0, abs=1e-6)
     assert divergence(logits, others) == pytest.approx((0.5 * np.log(2) + 0.5 * np.log(2 / 3)) / 2, abs=1e-6)
 
 
-def test_the_candidates_are_all_combinations_in_the_order_given() -> None:
+def test_the_candidates_are_all_combinations_in_order() -> None:
     quantization = Quantization(("litert-quantizer", "TFLiteConverter"), (7, 8), (200, 50))
     assert [str(candidate) for candidate in quantization.candidates()][:3] == [
         "litert-quantizer, 7-bit weights, 200 calibration images",
@@ -302,19 +307,3 @@ def test_the_candidates_are_all_combinations_in_the_order_given() -> None:
         "litert-quantizer, 8-bit weights, 200 calibration images",
     ]
     assert len(set(quantization.candidates())) == 8
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "complaint"),
-    [
-        ("converters", (), "converters must be a list of one or more"),
-        ("converters", ("onnx",), "converters must be of TFLiteConverter, litert-quantizer"),
-        ("weight_bits", (8, 8), "weight_bits must be a list of one or more, each of them once"),
-        ("weight_bits", (4,), "weight_bits must be of 8 and 7"),
-        ("calibration_images", (500, 0), "calibration_images must be at least 1"),
-    ],
-)
-def test_a_setting_that_cannot_be_is_named(field: str, value: tuple[Any, ...], complaint: str) -> None:
-    fields: dict[str, Any] = {"converters": BOTH, "weight_bits": (8, 7), "calibration_images": (500,)}
-    with pytest.raises(ValueError, match=f"^{complaint}"):
-        Quantization(**(fields | {field: value}))

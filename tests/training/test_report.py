@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.origin import Origin
-from training.report import Example, most_confused, overlay, render, worst_classes
+from training.efficientnet_lite import Origin
+from training.report import Example, draw_overlay, list_confusions, render, weakest_classes
 
 HOSTILE = "<script>alert('x')</script>"
 
 
 class Page(HTMLParser):
-    """What a page holds: its words, its elements with their attributes, and what each style or script says."""
+    """The content of a page: its words, its elements with their attributes, and the code of styles and scripts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -132,8 +132,8 @@ def document(classes: int = 3, test_images: int = 30) -> dict[str, Any]:
     }
 
 
-def brought_document() -> dict[str, Any]:
-    """That of a model that was not fitted here and has no labelled test images."""
+def imported_document() -> dict[str, Any]:
+    """The document of a model that was not fitted here and has no labelled test images."""
     full = document()
     nothing = ("history", "classes", "confusion", "reliability", "reliability_uncalibrated", "coverage")
     return (
@@ -169,11 +169,11 @@ def pictures(page: Page) -> list[Image.Image]:
 
 
 @pytest.mark.parametrize("classes", [2, 30, 100])
-def test_the_page_asks_for_nothing_from_anywhere(classes: int) -> None:
+def test_the_page_loads_nothing_from_elsewhere(classes: int) -> None:
     described = document(classes, 300) | {"description": "See https://example.org/ for more."}
     page = Page(render(described, [example()]))
-    asked = [attributes.get(name) for _, attributes in page.elements for name in ("src", "href", "srcset", "action")]
-    assert all(target.startswith(("data:", "#")) for target in asked if target)
+    targets = [attributes.get(name) for _, attributes in page.elements for name in ("src", "href", "srcset", "action")]
+    assert all(target.startswith(("data:", "#")) for target in targets if target)
     styles = [attributes.get("style") or "" for _, attributes in page.elements]
     assert not [code for code in (*page.code, *styles) if re.search(r"url\(|@import|https?:|//", code)]
     assert not {"iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.elements}
@@ -182,13 +182,14 @@ def test_the_page_asks_for_nothing_from_anywhere(classes: int) -> None:
 def test_the_headline_has_the_numbers_of_the_document() -> None:
     headline = render(document(10), []).split("</header>")[0]
     words = Page(headline).words
-    for said in ("flowers", "version 1.2.3", "55.1%", "82.3%", "95.4%", "24.5 MB", "59.7%", "10 classes for about 55"):
-        assert said in words
-    assert "confidence below 0.62 is marked uncertain" in words
-    assert "of the other answers 95.1% were right" in words
+    for text in ("flowers", "version 1.2.3", "55.1%", "82.3%", "95.4%", "24.5 MB", "59.7%"):
+        assert text in words
+    assert "assigns about 55 to the correct one of its 10 classes" in words
+    assert "confidence below 0.62 are marked uncertain" in words
+    assert "Of the others, 95.1% are correct." in words
 
 
-def test_top_5_is_left_out_where_five_classes_are_all_there_are() -> None:
+def test_top_5_is_omitted_for_five_classes_or_fewer() -> None:
     assert "82.3%" not in render(document(5), [])
     assert "82.3%" in render(document(6), [])
 
@@ -199,7 +200,7 @@ def test_int8_and_fp32_are_compared_in_points() -> None:
     assert "82.3% 81.0% +1.3 points" in words
 
 
-def test_text_of_the_data_cannot_become_markup() -> None:
+def test_text_from_the_data_is_escaped() -> None:
     hostile = document()
     hostile["classes"][0]["label"] = HOSTILE
     hostile["name"] = hostile["command"] = hostile["recipe"]["seed"] = HOSTILE
@@ -211,7 +212,7 @@ def test_text_of_the_data_cannot_become_markup() -> None:
     assert any(HOSTILE in (image["alt"] or "") for image in page.all("img"))
 
 
-def test_a_whole_document_has_all_sections() -> None:
+def test_a_complete_document_has_all_sections() -> None:
     everything = ["precision", "training", "confusion", "classes", "reliability", "coverage", "examples"]
     assert Page(render(document(), [])).sections() == [*everything, "candidates", "data", "making"]
 
@@ -226,23 +227,23 @@ def test_a_whole_document_has_all_sections() -> None:
         ("candidates", "candidates"),
     ],
 )
-def test_an_empty_section_is_left_out_and_not_linked_to(field: str, section: str) -> None:
+def test_an_empty_section_is_omitted_and_not_linked(field: str, section: str) -> None:
     page = Page(render(document() | {field: []}, []))
     assert section not in page.sections()
     assert f"#{section}" not in [link["href"] for link in page.all("a")]
 
 
-def test_a_brought_model_is_described_by_what_is_known_of_it() -> None:
-    page = Page(render(brought_document(), []))
+def test_the_report_of_an_imported_model_has_only_known_figures() -> None:
+    page = Page(render(imported_document(), []))
     assert page.sections() == ["precision", "examples", "candidates", "making"]
     assert "95.4%" in page.words
     assert "accuracy was not measured" in page.words
-    assert "it was not fitted here" in page.words
+    assert "was not fitted here" in page.words
     assert "None" not in page.words
 
 
 @pytest.mark.parametrize("classes", [2, 25, 26, 100, 1000])
-def test_every_class_is_in_the_table_whatever_their_number(classes: int) -> None:
+def test_every_class_is_in_the_table(classes: int) -> None:
     page = render(document(classes, 2 * classes), [])
     rows = re.search(r'<table class="sortable">.*?</table>', page, re.S)
     assert rows
@@ -255,29 +256,29 @@ def test_the_page_of_100_classes_is_small() -> None:
     assert len(render(described, []).encode()) < 200_000
 
 
-def test_the_weakest_classes_are_named_with_what_they_are_taken_for() -> None:
+def test_the_weakest_classes_are_listed_with_their_most_frequent_confusion() -> None:
     described = document(12, 120)
     for index in (3, 8):
         described["classes"][index]["f1"] = index / 100
     words = Page(render(described, [])).words
-    assert re.search(r"The 5 weakest classes class 3 : F1 3\.0%.*?taken for class 4 .*?class 8 : F1 8\.0%", words)
+    assert re.search(r"The 5 weakest classes class 3 : F1 3\.0%.*?confused with class 4 .*?class 8 : F1 8\.0%", words)
 
 
-def test_the_worst_classes_are_at_most_half_of_all_and_none_without_test_images() -> None:
+def test_the_weakest_classes_are_at_most_half_of_all_and_have_test_images() -> None:
     classes = document(4)["classes"]
     classes[1] |= {"images": 0, "f1": 0.0}
-    assert [row["label"] for row in worst_classes(classes, [])] == ["class 3", "class 2"]
+    assert [row["label"] for row in weakest_classes(classes, [])] == ["class 3", "class 2"]
 
 
-def test_confusions_are_listed_the_most_frequent_first() -> None:
-    first, second = most_confused(np.array([[5, 1, 0], [0, 0, 0], [4, 0, 4]]), ["a", "b", "c"])
-    assert (first.truth, first.said, first.images, first.share) == ("c", "a", 4, 0.5)
-    assert (second.truth, second.said, second.images) == ("a", "b", 1)
+def test_confusions_are_listed_by_frequency() -> None:
+    first, second = list_confusions(np.array([[5, 1, 0], [0, 0, 0], [4, 0, 4]]), ["a", "b", "c"])
+    assert (first.truth, first.predicted, first.images, first.share) == ("c", "a", 4, 0.5)
+    assert (second.truth, second.predicted, second.images) == ("a", "b", 1)
 
 
-def test_a_model_that_confuses_nothing_is_said_to() -> None:
+def test_a_model_without_confusions_is_reported_as_such() -> None:
     page = Page(render(document() | {"confusion": np.eye(3, dtype=int).tolist()}, []))
-    assert "No test image was taken for another class." in page.words
+    assert "All test images were classified correctly." in page.words
 
 
 def test_the_threshold_is_marked_where_the_curve_reaches_it() -> None:
@@ -288,7 +289,7 @@ def test_the_threshold_is_marked_where_the_curve_reaches_it() -> None:
     assert share == pytest.approx((0.7 - 0.62) / (0.7 - 0.2), abs=0.01)
 
 
-def test_phases_are_marked_only_where_there_are_several() -> None:
+def test_phases_are_marked_only_if_there_are_several() -> None:
     both = document()
     one = both | {"history": both["history"][:1]}
     assert "phase 2" in Page(render(both, [])).words
@@ -296,10 +297,10 @@ def test_phases_are_marked_only_where_there_are_several() -> None:
 
 
 def test_without_examples_the_page_says_so() -> None:
-    assert "Example images were left out" in Page(render(document(), [])).words
+    assert "contains no example images" in Page(render(document(), [])).words
 
 
-def test_an_example_stands_beside_its_heat_map_with_its_answers() -> None:
+def test_an_example_is_shown_with_its_heat_map_and_predictions() -> None:
     page = Page(render(document(), [example()]))
     plain, heated = pictures(page)
     assert plain.size == heated.size == (96, 96)
@@ -308,7 +309,7 @@ def test_an_example_stands_beside_its_heat_map_with_its_answers() -> None:
     assert all(image["alt"] for image in page.all("img"))
 
 
-def test_an_example_without_a_heat_map_stands_alone() -> None:
+def test_an_example_without_a_heat_map_is_one_picture() -> None:
     page = Page(render(document(), [example(heat_map=False)]))
     assert len(pictures(page)) == 1
     assert "regions" not in page.words
@@ -316,50 +317,50 @@ def test_an_example_without_a_heat_map_stands_alone() -> None:
 
 def test_large_examples_are_reduced_in_proportion() -> None:
     large = Example("right", png(np.zeros((200, 400, 3), np.uint8)), None, "class 0", (("class 0", 0.9),))
-    (shown,) = pictures(Page(render(document(), [large])))
-    assert shown.size == (160, 80)
+    (picture,) = pictures(Page(render(document(), [large])))
+    assert picture.size == (160, 80)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
-def test_a_heat_map_covers_the_image_where_it_is_strong_whatever_its_range(scale: float) -> None:
+def test_a_heat_map_covers_the_image_where_it_is_strong(scale: float) -> None:
     heat_map = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [-1.0, 0.0, 1.0]]) * scale
-    seen = np.asarray(overlay(Image.new("RGB", (30, 30), (90, 90, 90)), heat_map)).astype(int)
+    seen = np.asarray(draw_overlay(Image.new("RGB", (30, 30), (90, 90, 90)), heat_map)).astype(int)
     assert (seen[:10, :10] == 90).all()
     assert (seen[25:, :10] == 90).all()
     assert seen[29, 29, 0] > 200
 
 
 @pytest.mark.parametrize("value", [0.0, -3.0, float("nan")])
-def test_a_heat_map_without_activation_leaves_the_image(value: float) -> None:
+def test_a_heat_map_without_activation_does_not_change_the_image(value: float) -> None:
     image = Image.new("RGB", (8, 8), (10, 20, 30))
-    assert np.asarray(overlay(image, np.full((2, 2), value))).tolist() == np.asarray(image).tolist()
+    assert np.asarray(draw_overlay(image, np.full((2, 2), value))).tolist() == np.asarray(image).tolist()
 
 
 def test_the_chosen_candidate_is_marked_and_a_failed_one_says_why() -> None:
     words = Page(render(document(), [])).words
     assert re.search(r"TFLiteConverter 8 500 24\.5 MB 55\.1% 95\.4% ✓ chosen", words)
-    assert "could not be made: PAD_V2 is unknown to it." in words
+    assert "failed: PAD_V2 is unknown to it." in words
 
 
-def test_what_was_left_out_of_the_data_is_told() -> None:
+def test_excluded_and_skipped_images_are_listed() -> None:
     words = Page(render(document(), [])).words
-    assert "7 test images that also occur in the training or validation split are left out" in words
+    assert "7 test images that also occur in the training or validation split are excluded" in words
     assert "cat/0.jpg, cat/1.jpg" in words
     assert "3 images could not be read and were skipped; 1 of them are listed." in words
     assert "cat/1.jpg The image is truncated." in words
 
 
-def test_the_command_the_recipe_and_the_versions_are_told() -> None:
+def test_command_recipe_and_versions_are_in_the_report() -> None:
     words = Page(render(document(), [])).words
     assert "python -m training all flowers --data flowers" in words
     assert "phases 2 / optimizer sgd" in words
     assert "augmentation / flip yes" in words
     assert "mean 0.5, 0.5, 0.5" in words
     assert "python 3.11.7" in words
-    assert "The last sitting took 1 h 7 min." in words
+    assert "The fit took 1 h 7 min" in words
 
 
-@pytest.mark.parametrize("described", [document, brought_document])
+@pytest.mark.parametrize("described", [document, imported_document])
 def test_headings_are_in_order_and_tables_have_captions_and_header_scopes(
     described: Callable[[], dict[str, Any]],
 ) -> None:
@@ -374,7 +375,7 @@ def test_headings_are_in_order_and_tables_have_captions_and_header_scopes(
     assert all(chart["aria-label"] for chart in charts)
 
 
-def test_published_accuracies_and_the_reasons_for_limits_are_told() -> None:
-    words = Page(render(brought_document(), [])).words
-    for told in ("75.0%", "74.0%", "Somebody's", "MIT", "It is small.", "It is cautious."):
-        assert told in words
+def test_published_accuracies_and_reasons_for_limits_are_in_the_report() -> None:
+    words = Page(render(imported_document(), [])).words
+    for text in ("75.0%", "74.0%", "Somebody's", "MIT", "It is small.", "It is cautious."):
+        assert text in words

@@ -1,4 +1,4 @@
-"""What fitting takes: memory that does not grow with the images, and any backend and number of devices."""
+"""Resources of a fit: memory does not grow with the number of images, and several devices share the batches."""
 
 import os
 import shutil
@@ -23,7 +23,7 @@ MEASURED = (
 
 
 def python(code: str, *arguments: str, **environment: str) -> str:
-    """What Python prints that runs this code."""
+    """Run code in another Python process, and return what it prints."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'lambda'}"} | environment,
@@ -34,7 +34,7 @@ def python(code: str, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_photos_are_in_memory_a_batch_at_a_time(tmp_path: Path) -> None:
+def test_photos_are_loaded_one_batch_at_a_time(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     photo = encoded(Image.fromarray(generator.integers(0, 256, (224, 224, 3), dtype=np.uint8)), "JPEG")
     for index in range(400):
@@ -51,7 +51,7 @@ def test_photos_are_in_memory_a_batch_at_a_time(tmp_path: Path) -> None:
 
 
 def test_fitting_resnet50_on_photos_takes_less_than_four_gigabytes(tmp_path: Path) -> None:
-    """The preset `cats-vs-dogs` as it is, both phases, but for the weights, which are not to be had here."""
+    """The preset `cats-vs-dogs` with both phases, but without pretrained weights."""
     require((DATA / "dogs-vs-cats").is_dir(), f"the photos of cats and dogs are not at {DATA}")
     for name in ("cat", "dog"):
         (tmp_path / "few" / name).mkdir(parents=True)
@@ -64,7 +64,7 @@ def test_fitting_resnet50_on_photos_takes_less_than_four_gigabytes(tmp_path: Pat
 
 
 def test_two_devices_share_the_batches(tmp_path: Path) -> None:
-    """Keras' distribution API on jax, with the CPU in the part of two devices."""
+    """Keras' distribution API on jax, with a CPU that acts as two devices."""
     classes = np.arange(96) % 10
     noise = np.random.default_rng(3).integers(0, 20, (96, 32, 32, 3))
     images = (classes[:, None, None, None] * 23 + noise).astype(np.uint8)

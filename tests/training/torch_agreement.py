@@ -1,6 +1,6 @@
-"""Measure how much torch's kernels differ from Keras' layers, and print the figures as JSON; run with Keras on torch.
+"""Measure differences between torch's kernels and Keras' layers, and print them as JSON. Needs Keras on torch.
 
-A difference is the largest one, as a fraction of the largest value.
+A difference is the largest absolute difference divided by the largest value.
 """
 
 import contextlib
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from keras import layers
 
-from litelens.preprocessing import Preprocessing
-from training.devices import fast_forward
-from training.network import Network, build
-from training.torch_forward import TorchForward, arrange, keep_freed_memory
+from litelens.core.preprocessing import Preprocessing
+from training.devices import build_forward_pass
+from training.network import Network, build_network
+from training.torch_forward import TorchForward, keep_freed_memory, use_channels_last
 
 CLASSES = 5
 
@@ -29,9 +29,9 @@ def main() -> None:
     print(json.dumps({name: measure() for name, measure in MEASURES.items()}), file=sys.stdout)
 
 
-def built(architecture: str, height: int, width: int) -> keras.Model:
+def built(architecture: str, height: int, width: int, precision: str = "float32") -> keras.Model:
     spec = Preprocessing(height, width, 1.0, "bilinear", (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    return build(Network(architecture, "none", "new"), spec, CLASSES)
+    return build_network(Network(architecture, "none", "new"), spec, CLASSES, precision)
 
 
 def odd_layers() -> keras.Model:
@@ -125,7 +125,7 @@ def agreement(network: keras.Model, *, count: int = 4, deep: bool = False) -> di
     normalization makes a rounding error as large as a hundredth of a gradient.
     """
     randomize(network)
-    images, forward = images_for(network, count), fast_forward(network)
+    images, forward = images_for(network, count), build_forward_pass(network)
     expected, found = record(network, network, images), record(network, forward, images)
     if deep:
         freeze_normalization(network)
@@ -159,11 +159,10 @@ def frozen() -> dict[str, Any]:
 
 
 def bfloat16(architecture: str, size: int) -> dict[str, Any]:
-    """The errors of Keras and of torch's kernels in bfloat16, relative to float32."""
+    """Measure the errors of Keras and of torch's kernels in bfloat16, relative to float32."""
     exact = built(architecture, size, size)
     randomize(exact)
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    mixed = built(architecture, size, size)
+    mixed = built(architecture, size, size, "mixed_bfloat16")
     keras.config.set_dtype_policy("float32")
     mixed.set_weights(exact.get_weights())
     images = images_for(exact, 16)
@@ -187,11 +186,11 @@ def saved() -> bool:
     network = built("resnet50-cifar", 16, 16)
     randomize(network)
     before = network.get_weights()
-    arrange(network.variables)
+    use_channels_last(network.variables)
     with tempfile.TemporaryDirectory() as folder:
         network.save_weights(Path(folder) / "network.weights.h5")
         other = built("resnet50-cifar-stride2", 16, 16)
-        arrange(other.variables)
+        use_channels_last(other.variables)
         other.load_weights(Path(folder) / "network.weights.h5")
         plain_order = built("resnet50-cifar", 16, 16)
         plain_order.set_weights(other.get_weights())
@@ -200,7 +199,7 @@ def saved() -> bool:
 
 
 def memory() -> list[str]:
-    """The names of the C libraries with which `keep_freed_memory` raises no error."""
+    """Return the names of the C libraries with which `keep_freed_memory` raises no error."""
     import ctypes
 
     class Other:

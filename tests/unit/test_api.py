@@ -23,14 +23,16 @@ from support import (
     encoded,
     event,
     recorded_event,
+    reported_errors,
 )
 
-from handlers import api, problems, records
-from handlers.bodies import IMAGE_TYPES
-from litelens.bundle import load_bundle
-from litelens.classifier import Classifier
-from litelens.images import Limits
-from settings import Settings
+from litelens import telemetry
+from litelens.api import handler as api
+from litelens.core.bundle import load_bundle
+from litelens.core.classifier import Classifier
+from litelens.core.formats import MEDIA_TYPES
+from litelens.core.images import Limits
+from litelens.settings import Settings
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 Printed = Callable[[], str]
@@ -43,15 +45,15 @@ GIANT_PNG = encoded(Image.new("1", (8000, 7000)), "PNG")
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Printed:
-    """What the handler has written for CloudWatch: its log, its metrics, and anything on standard error."""
+    """Return a function that returns the output so far: log lines, metrics, standard output and standard error."""
     written = StringIO()
-    monkeypatch.setattr(records.logger.registered_handler, "stream", written)
+    monkeypatch.setattr(telemetry.logger.registered_handler, "stream", written)
 
-    def all_so_far() -> str:
+    def read_output() -> str:
         written.write("".join(capsys.readouterr()))
         return written.getvalue()
 
-    return all_so_far
+    return read_output
 
 
 def lines(printed: Printed) -> list[dict[str, Any]]:
@@ -93,21 +95,21 @@ def test_every_way_to_send_the_same_image_gives_the_same_answer(handle: Handle) 
     assert all(answer == answers[0] for answer in answers)
 
 
-@pytest.mark.parametrize("content_type", IMAGE_TYPES)
-def test_each_image_type_is_taken(handle: Handle, content_type: str) -> None:
+@pytest.mark.parametrize("content_type", MEDIA_TYPES)
+def test_each_image_type_is_accepted(handle: Handle, content_type: str) -> None:
     with Image.open(ROCKET) as photo:
         data = encoded(photo, content_type.removeprefix("image/").upper())
     assert len(labels(handle(classify_bytes(data, content_type)))) == 5
 
 
-def test_header_names_may_be_of_any_case(handle: Handle) -> None:
+def test_header_names_are_case_insensitive(handle: Handle) -> None:
     lower = classify_bytes(PHOTO)
     lower["headers"] = {name.lower(): value for name, value in lower["headers"].items()}
     lower["multiValueHeaders"] = None
     assert len(labels(handle(lower))) == 5
 
 
-def test_top_k_is_taken_from_the_query_or_the_json(handle: Handle) -> None:
+def test_top_k_is_read_from_the_query_or_the_json(handle: Handle) -> None:
     assert len(labels(handle(classify_bytes(PHOTO, top_k="3")))) == 3
     assert len(labels(handle(classify_json({"image": PHOTO_BASE64, "top_k": 1000})))) == 1000
     both = event("POST", "/v1/classify", json.dumps({"image": PHOTO_BASE64, "top_k": 2}), "application/json")
@@ -116,19 +118,19 @@ def test_top_k_is_taken_from_the_query_or_the_json(handle: Handle) -> None:
     assert len(labels(handle(query_only))) == 7
 
 
-def test_the_answer_is_the_classifiers(handle: Handle) -> None:
+def test_the_answer_has_the_classifiers_predictions(handle: Handle) -> None:
     prediction = Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1).classify(PHOTO)
     expected = [(c.label, c.index, pytest.approx(c.confidence, abs=1e-6)) for c in prediction.candidates]
     answered = answer_of(handle(classify_bytes(PHOTO)))["predictions"]
     assert [(p["label"], p["index"], p["confidence"]) for p in answered] == expected
 
 
-def test_the_settings_limits_reach_the_decoder() -> None:
+def test_the_limits_in_the_settings_apply_to_decoding() -> None:
     handler = api.create_handler(Settings(DEFAULT_BUNDLE, Limits(pixels=100), threads=1))
     assert answer_of(handler(classify_bytes(PHOTO), LambdaContext()))["code"] == "image_too_large"
 
 
-def test_the_model_route_gives_the_manifest_the_metrics_and_the_way_to_the_report(handle: Handle) -> None:
+def test_the_model_route_returns_the_manifest_the_metrics_and_a_link_to_the_report(handle: Handle) -> None:
     answer = answer_of(handle(event("GET", "/v1/model")))
     assert answer["manifest"] == json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())
     assert answer["metrics"] == json.loads((DEFAULT_BUNDLE / "metrics.json").read_text())
@@ -137,7 +139,7 @@ def test_the_model_route_gives_the_manifest_the_metrics_and_the_way_to_the_repor
     assert content_type_of(report).startswith("text/html")
 
 
-def test_the_models_warnings_reach_whoever_asks_for_the_model(tmp_path: Path) -> None:
+def test_the_model_route_returns_the_models_warnings(tmp_path: Path) -> None:
     (tmp_path / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")
     manifest = json.loads((CIFAR_BUNDLE / "manifest.json").read_text()) | {"warnings": ["No better than chance."]}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
@@ -146,13 +148,13 @@ def test_the_models_warnings_reach_whoever_asks_for_the_model(tmp_path: Path) ->
     assert answer["manifest"]["warnings"] == ["No better than chance."]
 
 
-def test_the_report_cannot_reach_what_pages_of_the_same_origin_keep(handle: Handle) -> None:
+def test_the_report_is_sandboxed_from_its_origin(handle: Handle) -> None:
     (policy,) = handle(event("GET", "/v1/model/report"))["multiValueHeaders"]["Content-Security-Policy"]
     assert policy.startswith("sandbox allow-scripts; default-src 'none'; ")
     assert "allow-same-origin" not in policy
 
 
-def test_the_model_route_tells_what_the_deployment_has_and_takes(handle: Handle) -> None:
+def test_the_model_route_lists_the_deployments_features_and_limits(handle: Handle) -> None:
     bare = answer_of(handle(event("GET", "/v1/model")))
     assert bare["links"].keys() == {"report"}
     assert bare["limits"] == {"request_bytes": 6_000_000, "pixels": 50_000_000}
@@ -174,17 +176,17 @@ def test_the_model_route_tells_what_the_deployment_has_and_takes(handle: Handle)
     assert answer["limits"] == {"request_bytes": 1000, "pixels": 100, "upload_bytes": 2000}
 
 
-def test_health_tells_of_the_inference_at_start_up(handle: Handle) -> None:
+def test_health_reports_the_time_of_the_first_inference(handle: Handle) -> None:
     health = answer_of(handle(recorded_event("health")))
     assert health["status"] == "ok"
     assert health["warm_up_ms"] > 0
 
 
-def test_start_up_fails_when_the_first_inference_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_creating_the_handler_fails_if_the_first_inference_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr("litelens.engines.LiteRT.run", broken)
+    monkeypatch.setattr("litelens.core.engines.LiteRT.run", broken)
     with pytest.raises(RuntimeError, match="no such kernel"):
         api.create_handler(Settings(DEFAULT_BUNDLE, Limits(), threads=1))
 
@@ -194,31 +196,31 @@ def with_type(content_type: str) -> dict[str, Any]:
     return {name: made[name] for name in ("headers", "multiValueHeaders")}
 
 
-# What is sent, the status, and the code.
+# By name: the request, and the expected status and code.
 BAD_REQUESTS = {
-    "no JSON": (classify_json("{"), 400, "invalid_json"),
-    "JSON in disguise": (event("POST", "/v1/classify", b"\xff\xfe", "application/json"), 400, "invalid_json"),
+    "invalid JSON": (classify_json("{"), 400, "invalid_json"),
+    "JSON that is not UTF-8": (event("POST", "/v1/classify", b"\xff\xfe", "application/json"), 400, "invalid_json"),
     "deeply nested JSON": (classify_json('{"images":' * 100_000), 400, "invalid_request"),
     "no body": (event("POST", "/v1/classify", None, "application/json"), 400, "invalid_json"),
     "a list": (classify_json([1]), 400, "invalid_request"),
     "an unknown field": (classify_json({"image": PHOTO_BASE64, "topk": 1}), 400, "invalid_request"),
-    "an image that is no text": (classify_json({"image": 7}), 400, "invalid_request"),
+    "an image that is not text": (classify_json({"image": 7}), 400, "invalid_request"),
     "no image": (classify_json({"top_k": 1}), 400, "image_missing"),
     "an empty image": (classify_json({"image": ""}), 400, "image_missing"),
     "an empty data URL": (classify_json({"image": "data:image/png;base64,"}), 400, "image_missing"),
-    "no bytes": (event("POST", "/v1/classify", None, "image/png"), 400, "image_missing"),
+    "a request without an image": (event("POST", "/v1/classify", None, "image/png"), 400, "image_missing"),
     "bad base64": (classify_json({"image": "!!!!"}), 400, "invalid_base64"),
-    "a body that is not the base64 that it should be": (
+    "a body that is marked as base64 but is not": (
         event("POST", "/v1/classify", b"") | {"body": "abc"} | with_type("image/png"),
         400,
         "invalid_base64",
     ),
-    "cut base64": (classify_json({"image": PHOTO_BASE64[:-3]}), 400, "invalid_base64"),
-    "base64 that is no ASCII": (classify_json({"image": "äöü"}), 400, "invalid_base64"),
+    "truncated base64": (classify_json({"image": PHOTO_BASE64[:-3]}), 400, "invalid_base64"),
+    "base64 that is not ASCII": (classify_json({"image": "äöü"}), 400, "invalid_base64"),
     "a data URL without base64": (classify_json({"image": "data:image/png,abcd"}), 400, "invalid_base64"),
     "top_k 0": (classify_json({"image": PHOTO_BASE64, "top_k": 0}), 400, "invalid_option"),
     "top_k 0 in the query": (classify_bytes(PHOTO, top_k="0"), 400, "invalid_option"),
-    "top_k 101 beside JSON": (
+    "top_k x beside JSON": (
         event("POST", "/v1/classify", "{}", "application/json", {"top_k": "x"}),
         400,
         "invalid_option",
@@ -230,19 +232,19 @@ BAD_REQUESTS = {
     "no content type": (event("POST", "/v1/classify", PHOTO), 415, "unsupported_media_type"),
     "text": (event("POST", "/v1/classify", "hello", "text/plain"), 415, "unsupported_media_type"),
     "a TIFF type": (classify_bytes(PHOTO, "image/tiff"), 415, "unsupported_media_type"),
-    "bytes that are no image": (classify_bytes(b"hello"), 415, "not_an_image"),
-    "base64 of no image": (classify_json({"image": "aGVsbG8="}), 415, "not_an_image"),
-    "a cut image": (classify_bytes(PHOTO[:20_000]), 422, "corrupt_image"),
+    "bytes that are not an image": (classify_bytes(b"hello"), 415, "not_an_image"),
+    "base64 of bytes that are not an image": (classify_json({"image": "aGVsbG8="}), 415, "not_an_image"),
+    "a truncated image": (classify_bytes(PHOTO[:20_000]), 422, "corrupt_image"),
     "too many bytes": (classify_bytes(PHOTO + b"\0" * 6_000_000), 413, "request_too_large"),
     "too many pixels": (classify_bytes(GIANT_PNG, "image/png"), 413, "image_too_large"),
-    "another path": (event("GET", "/v1/classifier"), 404, "not_found"),
-    "another method": (event("GET", "/v1/classify"), 405, "method_not_allowed"),
-    "another method and a slash": (event("POST", "/v1/health/"), 405, "method_not_allowed"),
+    "an unknown path": (event("GET", "/v1/classifier"), 404, "not_found"),
+    "a method that is not allowed": (event("GET", "/v1/classify"), 405, "method_not_allowed"),
+    "a method that is not allowed, with a trailing slash": (event("POST", "/v1/health/"), 405, "method_not_allowed"),
 }
 
 
 @pytest.mark.parametrize("name", BAD_REQUESTS)
-def test_bad_input_gets_a_problem_that_says_so(handle: Handle, name: str) -> None:
+def test_a_bad_request_gets_the_problem_with_its_code(handle: Handle, name: str) -> None:
     request, status, code = BAD_REQUESTS[name]
     response = handle(request)
     problem = answer_of(response)
@@ -251,31 +253,31 @@ def test_bad_input_gets_a_problem_that_says_so(handle: Handle, name: str) -> Non
     assert list(problem) == ["type", "title", "status", "detail", "code", "request_id"]
     assert problem["type"] == f"urn:litelens:problem:{code}"
     assert problem["status"] == status
-    assert problem["detail"].endswith(".")
     assert problem["request_id"] == REQUEST_ID
     assert len(labels(handle(classify_bytes(PHOTO)))) == 5
 
 
-def test_every_kind_of_problem_is_provoked_by_some_test() -> None:
-    """Each file's PROVOKED is made of what its tests compare answers with."""
-    here = {code for _, _, code in BAD_REQUESTS.values()}
+def test_each_problem_code_is_covered_by_a_test() -> None:
+    """Each module computes COVERED_CODES from the expected codes of its own tests."""
+    codes_here = {code for _, _, code in BAD_REQUESTS.values()}
     others = (test_api_inputs, test_api_aws, test_api_uploads, test_api_describe)
-    assert all(file.PROVOKED for file in others)
-    provoked = here.union(*(file.PROVOKED for file in others))
-    assert provoked == {kind.code for kind in problems.KINDS.values()}
+    assert all(module.COVERED_CODES for module in others)
+    covered = codes_here.union(*(module.COVERED_CODES for module in others))
+    sent_by_api_gateway = {"forbidden", "too_many_requests", "quota_exceeded"}
+    assert covered == {error.code for error in reported_errors()} - sent_by_api_gateway - {"internal_error"}
 
 
-def test_a_refused_method_names_the_allowed_one(handle: Handle) -> None:
+def test_a_method_that_is_not_allowed_gets_the_allowed_one(handle: Handle) -> None:
     assert handle(event("GET", "/v1/classify"))["multiValueHeaders"]["Allow"] == ["POST"]
 
 
-def test_an_error_of_ours_is_reported_without_its_insides(monkeypatch: pytest.MonkeyPatch, printed: Printed) -> None:
+def test_an_internal_error_reveals_no_details(monkeypatch: pytest.MonkeyPatch, printed: Printed) -> None:
     handler = api.create_handler(Settings(DEFAULT_BUNDLE, Limits(), threads=1))
 
     def broken(*_: object) -> None:
         raise KeyError("/var/secret/path")
 
-    monkeypatch.setattr("litelens.engines.LiteRT.run", broken)
+    monkeypatch.setattr("litelens.core.engines.LiteRT.run", broken)
     response = handler(classify_bytes(PHOTO), LambdaContext())
     assert (response["statusCode"], answer_of(response)["code"]) == (500, "internal_error")
     for text in (response["body"], printed()):
@@ -285,22 +287,22 @@ def test_an_error_of_ours_is_reported_without_its_insides(monkeypatch: pytest.Mo
     line, metrics = lines(printed)
     assert line["message"] == "failed"
     assert line["error"] == "KeyError"
-    assert any(frame.startswith("litelens.classifier.classify:") for frame in line["at"])
+    assert any(frame.startswith("litelens.core.classifier.classify:") for frame in line["at"])
     assert metrics["Failed"] == [1.0]
 
 
-@pytest.mark.parametrize("strange", [{}, [], {"Records": []}, {"httpMethod": "GET", "path": "/nothing"}])
-def test_an_event_that_is_not_api_gateways_is_reported_without_a_stack_trace(
-    handle: Handle, printed: Printed, strange: Any
+@pytest.mark.parametrize("malformed", [{}, [], {"Records": []}, {"httpMethod": "GET", "path": "/nothing"}])
+def test_an_event_that_is_not_from_api_gateway_gets_an_internal_error_without_a_stack_trace(
+    handle: Handle, printed: Printed, malformed: Any
 ) -> None:
-    response = handle(strange)
+    response = handle(malformed)
     assert (response["statusCode"], answer_of(response)["code"]) == (500, "internal_error")
     assert answer_of(response)["request_id"] == LambdaContext.aws_request_id
     assert "Traceback" not in response["body"] + printed()
     assert ".py" not in response["body"] + printed()
 
 
-def test_an_answer_repeats_little_of_what_was_sent(handle: Handle) -> None:
+def test_a_problem_quotes_little_of_the_request(handle: Handle) -> None:
     long = "x" * 5000
     for request in (
         event("POST", "/v1/classify", "x", long),
@@ -311,7 +313,7 @@ def test_an_answer_repeats_little_of_what_was_sent(handle: Handle) -> None:
         assert len(handle(request)["body"]) < 500
 
 
-def test_no_answer_and_no_log_line_leaks_what_was_sent(handle: Handle, printed: Printed) -> None:
+def test_no_answer_and_no_log_line_contains_the_image(handle: Handle, printed: Printed) -> None:
     marker = b"LEAK-MARKER-0123456789"
     requests = [
         classify_bytes(marker),
@@ -329,7 +331,7 @@ def test_no_answer_and_no_log_line_leaks_what_was_sent(handle: Handle, printed: 
     assert str(Path(__file__).parent.parent.parent) not in text
 
 
-def test_each_request_logs_one_line_that_can_be_found_by_its_id(handle: Handle, printed: Printed) -> None:
+def test_each_request_logs_one_line_with_its_id(handle: Handle, printed: Printed) -> None:
     handle(classify_bytes(PHOTO))
     handle(classify_bytes(b"hello"))
     classified, refused = (line for line in lines(printed) if "level" in line)

@@ -1,4 +1,4 @@
-"""Images in S3, by the handler: moto's server for what S3 says, a failing one for what goes wrong on the way."""
+"""Requests for images in S3: moto's server for regular responses, a failing server for errors."""
 
 import base64
 from collections.abc import Callable
@@ -8,11 +8,11 @@ import pytest
 from aws import Answer, Clock, error, failing_aws, found, new_bucket, say_nothing, still_clock
 from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, classify_json, content_type_of
 
-from adapters.objects import s3_client
-from handlers.api import create_handler
-from litelens.engines import LiteRT
-from litelens.images import Limits
-from settings import Settings
+from litelens.api.handler import create_handler
+from litelens.aws.s3 import s3_client
+from litelens.core.engines import LiteRT
+from litelens.core.images import Limits
+from litelens.settings import Settings
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -21,25 +21,26 @@ PHOTO_JSON = {"image": base64.b64encode(PHOTO).decode()}
 KEY = "holiday/secret key ü.jpg"
 MAX_BYTES = 100_000
 
-# With failing_aws's answer: what is asked for, the status, and the code.
+# By name: the response of S3, and the expected status and code.
 FAULTS: dict[str, tuple[Answer, int, str]] = {
     "no access": (error(403, "AccessDenied"), 403, "object_access_denied"),
     "an archived object": (error(403, "InvalidObjectState"), 403, "object_access_denied"),
-    "S3 that is busy": (error(503, "SlowDown"), 503, "storage_unavailable"),
-    "S3 that fails": (error(500, "InternalError"), 503, "storage_unavailable"),
-    "S3 that says nothing": (say_nothing, 504, "storage_timeout"),
+    "a busy S3": (error(503, "SlowDown"), 503, "storage_unavailable"),
+    "a failing S3": (error(500, "InternalError"), 503, "storage_unavailable"),
+    "an S3 that does not respond": (say_nothing, 504, "storage_timeout"),
 }
-# With moto's server, where KEY is the photo and MAX_BYTES + 1 bytes are large.bin.
+# By name: the change to a request for the photo at KEY, and the expected status and code. large.bin has MAX_BYTES + 1
+# bytes.
 REFUSALS: dict[str, tuple[dict[str, str], int, str]] = {
     "another bucket": ({"bucket": "another-bucket"}, 403, "bucket_not_allowed"),
     "a missing object": ({"key": "nothing.jpg"}, 404, "object_not_found"),
     "a missing version": ({"version_id": "00000000-0000-4000-8000-000000000000"}, 404, "object_version_not_found"),
     "an object that is too large": ({"key": "large.bin"}, 413, "image_too_large"),
-    "an object that is no image": ({"key": "hello.txt"}, 415, "not_an_image"),
+    "an object that is not an image": ({"key": "hello.txt"}, 415, "not_an_image"),
     "an empty object": ({"key": "nothing-in-it"}, 400, "image_missing"),
 }
 OUT_OF_TIME = (504, "timeout")
-PROVOKED = frozenset(code for *_, code in (*FAULTS.values(), *REFUSALS.values(), OUT_OF_TIME))
+COVERED_CODES = frozenset(code for *_, code in (*FAULTS.values(), *REFUSALS.values(), OUT_OF_TIME))
 
 
 def put(bucket: str, key: str, body: bytes) -> None:
@@ -47,7 +48,7 @@ def put(bucket: str, key: str, body: bytes) -> None:
 
 
 def handle_with(bucket: str, max_bytes: int = MAX_BYTES) -> Handle:
-    """A handler that reads this bucket, and takes so many bytes of an image in a request."""
+    """Return a handler that may read this bucket, and accepts up to `max_bytes` of an image in a request."""
     settings = Settings(DEFAULT_BUNDLE, Limits(max_bytes), 1, MAX_BYTES, frozenset([bucket]))
     handler = create_handler(settings)
     return lambda event: handler(event, LambdaContext())
@@ -93,14 +94,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class TestObjects:
-    def test_an_object_gets_the_answer_that_its_bytes_get(self, handle_s3: Handle, bucket: str) -> None:
+    def test_an_object_gets_the_same_answer_as_its_bytes(self, handle_s3: Handle, bucket: str) -> None:
         by_bytes = succeeded(handle_s3(classify_bytes(PHOTO)))
         for image in ({"s3": {"bucket": bucket, "key": KEY}}, {"s3_uri": f"s3://{bucket}/{KEY}"}):
             answer = succeeded(handle_s3(classify_json({**image, "top_k": 5})))
             for field in ("model", "image", "predictions", "uncertain", "group", "request_id"):
                 assert answer[field] == by_bytes[field]
 
-    def test_a_version_may_be_named(self, handle_s3: Handle, bucket: str) -> None:
+    def test_a_request_may_name_a_version(self, handle_s3: Handle, bucket: str) -> None:
         client = s3_client()
         client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         old = client.put_object(Bucket=bucket, Key="photo", Body=PHOTO)["VersionId"]
@@ -110,19 +111,19 @@ class TestObjects:
         assert succeeded(handle_s3(classify_json({"s3": location | {"version_id": old}})))["image"]["format"] == "JPEG"
 
     @pytest.mark.parametrize("name", REFUSALS)
-    def test_what_cannot_be_read_gets_a_problem_that_says_so(self, handle_s3: Handle, bucket: str, name: str) -> None:
+    def test_an_unreadable_object_gets_the_problem_with_its_code(self, handle_s3: Handle, bucket: str, name: str) -> None:
         other, status, code = REFUSALS[name]
         s3_client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         response = handle_s3(classify_json({"s3": {"bucket": bucket, "key": KEY} | other}))
         assert problem_of(response) == (status, code)
-        for told in (bucket, KEY, *other.values()):
-            assert told not in response["body"]
+        for secret in (bucket, KEY, *other.values()):
+            assert secret not in response["body"]
 
     @pytest.mark.parametrize("name", FAULTS)
-    def test_a_failing_s3_gets_a_problem_that_says_so(
+    def test_a_failure_of_s3_gets_the_problem_with_its_code(
         self, handle_faults: Handle, clock: Clock, monkeypatch: pytest.MonkeyPatch, name: str
     ) -> None:
-        monkeypatch.setattr("adapters.calls.READ_SECONDS", 0.2)
+        monkeypatch.setattr("litelens.aws.clients.READ_SECONDS", 0.2)
         answer, status, code = FAULTS[name]
         with failing_aws(answer) as requests:
             response = handle_faults(classify_json({"s3_uri": "s3://photos/cat.jpg"}))
@@ -142,26 +143,26 @@ class TestObjects:
         answer: Answer,
         reason: str,
     ) -> None:
-        monkeypatch.setattr("adapters.calls.READ_SECONDS", 0.2)
+        monkeypatch.setattr("litelens.aws.clients.READ_SECONDS", 0.2)
         with failing_aws(answer):
             handle_faults(classify_json({"s3_uri": "s3://photos/cat.jpg"}))
         (line,) = [vars(record) for record in caplog.records if record.getMessage() == "failed"]
         assert (line["levelname"], line["reason"]) == ("WARNING", reason)
 
-    def test_s3_is_not_asked_about_another_bucket(self, handle_faults: Handle) -> None:
+    def test_no_request_goes_to_a_bucket_that_is_not_allowed(self, handle_faults: Handle) -> None:
         with failing_aws(found(PHOTO)) as requests:
             response = handle_faults(classify_json({"s3_uri": "s3://secrets/cat.jpg"}))
         assert problem_of(response) == (403, "bucket_not_allowed")
         assert requests == []
 
-    def test_no_bucket_is_read_by_default(self, handle: Handle) -> None:
+    def test_no_bucket_is_allowed_by_default(self, handle: Handle) -> None:
         with failing_aws(found(PHOTO)) as requests:
             assert problem_of(handle(classify_json({"s3_uri": "s3://photos/cat.jpg"})))[1] == "bucket_not_allowed"
         assert requests == []
 
 
 class TestSeveralImages:
-    def test_an_object_that_is_missing_fails_alone(self, handle_s3: Handle, bucket: str) -> None:
+    def test_a_missing_object_does_not_fail_the_others(self, handle_s3: Handle, bucket: str) -> None:
         keys = [KEY, "nothing.jpg", KEY]
         images = [*({"s3": {"bucket": bucket, "key": key}} for key in keys), PHOTO_JSON]
         results = succeeded(handle_s3(classify_json({"images": images})))["results"]
@@ -169,7 +170,7 @@ class TestSeveralImages:
         assert (results[1]["problem"]["status"], results[1]["problem"]["code"]) == (404, "object_not_found")
         assert results[0]["predictions"] == results[3]["predictions"]
 
-    def test_those_for_which_no_time_is_left_fail_alone(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_images_without_time_left_do_not_fail_the_others(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         run, seconds = LiteRT.run, {"each": 0.0}
 
         def slowly(*arguments: Any) -> Any:

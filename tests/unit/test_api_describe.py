@@ -1,4 +1,4 @@
-"""What a language model says of an image, by the handler: a Converse server answers what a test scripts."""
+"""POST /v1/describe, with a Converse server that sends scripted replies."""
 
 import base64
 import json
@@ -11,12 +11,13 @@ from aws import AWS_TEXT, Clock, aws_at, still_clock
 from converse import HANGS, ConverseServer, Reply, answer, converse_server, failure, refusal
 from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, event
 from test_api_aws import problem_of, put, succeeded
-from test_forms import FORM_TYPE, form
+from test_request_forms import FORM_TYPE, form
 
-from adapters.describer import USUAL_QUESTION
-from handlers import api, records
-from litelens.images import Limits
-from settings import Settings
+from litelens import telemetry
+from litelens.api import handler as api
+from litelens.aws.bedrock import DEFAULT_QUESTION
+from litelens.core.images import Limits
+from litelens.settings import Settings
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -24,11 +25,11 @@ MODEL = "eu.amazon.nova-lite-v1:0"
 PHOTO = ROCKET.read_bytes()
 PHOTO_JSON = {"image": base64.b64encode(PHOTO).decode()}
 QUESTION = "Is my neighbour Zebedee in it?"
-SAID = "Zebedee is nowhere to be seen."
+ANSWER = "Zebedee is nowhere to be seen."
 KEY = "holiday/zanzibar.jpg"
 API_KEY = "key-of-the-usage-plan"
 
-# What the model replies, the status, and the code.
+# By name: the model's reply, and the expected status and code.
 REPLIES: dict[str, tuple[Reply, int, str]] = {
     "a guardrail": (refusal("guardrail_intervened"), 422, "describe_refused"),
     "a content filter": (refusal("content_filtered"), 422, "describe_refused"),
@@ -37,7 +38,7 @@ REPLIES: dict[str, tuple[Reply, int, str]] = {
     "no access to the model": (failure("AccessDeniedException", QUESTION), 502, "describe_unavailable"),
     "no answer": (answer(" "), 502, "describe_unavailable"),
 }
-PROVOKED = frozenset(code for _, _, code in REPLIES.values())
+COVERED_CODES = frozenset(code for _, _, code in REPLIES.values())
 
 
 def describe(document: Any, query: dict[str, str] | None = None) -> dict[str, Any]:
@@ -48,18 +49,18 @@ def describe_bytes(**query: str) -> dict[str, Any]:
     return event("POST", "/v1/describe", PHOTO, "image/jpeg", query or None)
 
 
-def asked(bedrock: ConverseServer) -> list[tuple[str, str]]:
-    """Who said what, as the last request told it."""
+def messages_of(bedrock: ConverseServer) -> list[tuple[str, str]]:
+    """Return the role and the last text of each message in the last request."""
     return [(said["role"], said["content"][-1]["text"]) for said in bedrock.requests[-1].document["messages"]]
 
 
 @pytest.fixture
 def bedrock(monkeypatch: pytest.MonkeyPatch) -> Iterator[ConverseServer]:
-    """What boto3 takes for Bedrock."""
+    """A server that boto3 uses instead of Bedrock."""
     with converse_server() as server:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
-        server.script(answer(SAID))
+        server.script(answer(ANSWER))
         yield server
 
 
@@ -75,7 +76,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return still_clock(monkeypatch)
 
 
-def test_a_question_is_answered_beside_the_predictions(
+def test_the_answer_comes_with_the_predictions(
     handle: Handle, handle_describe: Handle, bedrock: ConverseServer
 ) -> None:
     found = succeeded(handle_describe(describe({**PHOTO_JSON, "question": QUESTION})))
@@ -84,21 +85,21 @@ def test_a_question_is_answered_beside_the_predictions(
         *("model", "describe_model", "answer", "turns", "predictions"),
         *("uncertain", "input_tokens", "output_tokens", "request_id"),
     ]
-    assert (found["answer"], found["describe_model"]) == (SAID, MODEL)
-    assert found["turns"] == [{"question": QUESTION, "answer": SAID}]
+    assert (found["answer"], found["describe_model"]) == (ANSWER, MODEL)
+    assert found["turns"] == [{"question": QUESTION, "answer": ANSWER}]
     assert (found["input_tokens"], found["output_tokens"]) == (900, 7)
     for field in ("model", "predictions", "uncertain", "request_id"):
         assert found[field] == classified[field]
-    assert asked(bedrock) == [("user", QUESTION)]
+    assert messages_of(bedrock) == [("user", QUESTION)]
 
 
-def test_a_conversation_goes_on_with_the_turns_that_came_back(handle_describe: Handle, bedrock: ConverseServer) -> None:
+def test_a_conversation_continues_with_the_returned_turns(handle_describe: Handle, bedrock: ConverseServer) -> None:
     bedrock.script(answer("A rocket."), answer("Beside a tower."), answer("By day."))
     turns: list[Any] = []
     for question in ("What is it?", "Where?", "When?"):
         turns = succeeded(handle_describe(describe({**PHOTO_JSON, "question": question, "turns": turns})))["turns"]
     assert [turn["answer"] for turn in turns] == ["A rocket.", "Beside a tower.", "By day."]
-    assert asked(bedrock) == [
+    assert messages_of(bedrock) == [
         *(("user", "What is it?"), ("assistant", "A rocket.")),
         *(("user", "Where?"), ("assistant", "Beside a tower.")),
         ("user", "When?"),
@@ -114,23 +115,23 @@ def test_a_conversation_goes_on_with_the_turns_that_came_back(handle_describe: H
     ("request_", "question"),
     [
         (describe({**PHOTO_JSON, "question": QUESTION}), QUESTION),
-        (describe(PHOTO_JSON), USUAL_QUESTION),
+        (describe(PHOTO_JSON), DEFAULT_QUESTION),
         (describe_bytes(question=QUESTION), QUESTION),
-        (describe_bytes(), USUAL_QUESTION),
+        (describe_bytes(), DEFAULT_QUESTION),
         (event("POST", "/v1/describe", form(("question", QUESTION), ("image", PHOTO)), FORM_TYPE), QUESTION),
-        (event("POST", "/v1/describe", form(("image", PHOTO)), FORM_TYPE), USUAL_QUESTION),
+        (event("POST", "/v1/describe", form(("image", PHOTO)), FORM_TYPE), DEFAULT_QUESTION),
     ],
     ids=["json", "json-alone", "bytes", "bytes-alone", "form", "form-alone"],
 )
-def test_a_question_may_be_sent_with_the_image_in_each_way(
+def test_every_kind_of_request_may_have_a_question(
     handle_describe: Handle, bedrock: ConverseServer, request_: dict[str, Any], question: str
 ) -> None:
-    assert succeeded(handle_describe(request_))["turns"] == [{"question": question, "answer": SAID}]
-    assert asked(bedrock) == [("user", question)]
+    assert succeeded(handle_describe(request_))["turns"] == [{"question": question, "answer": ANSWER}]
+    assert messages_of(bedrock) == [("user", question)]
 
 
 @pytest.mark.parametrize("name", REPLIES)
-def test_what_the_model_does_not_answer_gets_a_problem_that_says_so(
+def test_a_failure_of_the_model_gets_the_problem_with_its_code(
     handle_describe: Handle, bedrock: ConverseServer, clock: Clock, name: str
 ) -> None:
     reply, status, code = REPLIES[name]
@@ -139,18 +140,18 @@ def test_what_the_model_does_not_answer_gets_a_problem_that_says_so(
     assert bedrock.requests
     assert problem_of(response) == (status, code)
     assert (response["multiValueHeaders"].get("Retry-After") == ["2"]) is (status == 503)
-    for told in (AWS_TEXT, QUESTION, "canned"):
-        assert told not in response["body"]
+    for secret in (AWS_TEXT, QUESTION, "canned"):
+        assert secret not in response["body"]
 
 
-def test_a_model_that_says_nothing_is_a_timeout(handle_describe: Handle, bedrock: ConverseServer) -> None:
-    class Hurried(LambdaContext):
+def test_a_model_that_does_not_respond_is_a_timeout(handle_describe: Handle, bedrock: ConverseServer) -> None:
+    class ShortOfTime(LambdaContext):
         def get_remaining_time_in_millis(self) -> int:
             return 4_500
 
     settings = Settings(DEFAULT_BUNDLE, Limits(), threads=1, describe_model=MODEL)
     bedrock.script(HANGS)
-    response = api.create_handler(settings)(describe(PHOTO_JSON), Hurried())
+    response = api.create_handler(settings)(describe(PHOTO_JSON), ShortOfTime())
     assert problem_of(response) == (504, "describe_timeout")
 
 
@@ -175,19 +176,19 @@ def test_a_model_that_says_nothing_is_a_timeout(handle_describe: Handle, bedrock
         (event("POST", "/v1/describe", "hello", "text/plain"), 415, "unsupported_media_type"),
     ],
 )
-def test_the_model_is_not_asked_what_cannot_be_answered(
+def test_an_invalid_request_does_not_reach_the_model(
     handle_describe: Handle, bedrock: ConverseServer, request_: dict[str, Any], status: int, code: str
 ) -> None:
     assert problem_of(handle_describe(request_)) == (status, code)
     assert bedrock.requests == []
 
 
-def test_without_a_model_there_are_no_descriptions(handle: Handle) -> None:
+def test_descriptions_are_not_configured_without_a_model(handle: Handle) -> None:
     assert problem_of(handle(describe(PHOTO_JSON))) == (501, "not_configured")
     assert problem_of(handle(describe({"nothing": "right"}))) == (501, "not_configured")
 
 
-def test_no_log_line_tells_what_was_sent_or_said(
+def test_no_log_line_contains_the_image_its_key_or_the_conversation(
     moto_server: str,
     handle_describe: Handle,
     bedrock: ConverseServer,
@@ -197,10 +198,10 @@ def test_no_log_line_tells_what_was_sent_or_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     written = StringIO()
-    monkeypatch.setattr(records.logger.registered_handler, "stream", written)
+    monkeypatch.setattr(telemetry.logger.registered_handler, "stream", written)
     in_s3 = {"s3_uri": f"s3://photos/{KEY}"}
     with aws_at(moto_server):
-        from adapters.objects import s3_client
+        from litelens.aws.s3 import s3_client
 
         s3_client().create_bucket(Bucket="photos")
         put("photos", KEY, PHOTO)

@@ -1,4 +1,4 @@
-"""The API's documentation to read and to try, as a browser loads it."""
+"""The page with the API's documentation, as a browser loads it."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def test_the_page_needs_only_files_that_are_served(handle: Handle, path: str) ->
         assert content_type_of(file) == f"{expected}; charset=utf-8"
 
 
-def test_the_page_is_served_with_a_policy_that_lets_it_work_and_nothing_else(handle: Handle) -> None:
+def test_the_pages_content_security_policy_allows_only_what_it_needs(handle: Handle) -> None:
     page = handle(event("GET", "/docs"))
     policy = dict(
         part.strip().split(" ", 1) for part in page["multiValueHeaders"]["Content-Security-Policy"][0].split(";")
@@ -38,7 +38,7 @@ def test_the_page_is_served_with_a_policy_that_lets_it_work_and_nothing_else(han
     assert re.findall(r"<script(?![^>]*\bsrc=)|\bon\w+=|javascript:", page["body"]) == []
 
 
-def test_the_page_loads_nothing_from_elsewhere(handle: Handle) -> None:
+def test_the_page_loads_nothing_from_other_hosts(handle: Handle) -> None:
     style = handle(event("GET", "/docs/swagger-ui.min.css"))["body"]
     assert all(url.startswith("data:") for url in re.findall(r"url\([\"']?(.{5})", style))
     assert "@import" not in style
@@ -46,12 +46,12 @@ def test_the_page_loads_nothing_from_elsewhere(handle: Handle) -> None:
 
 
 def test_only_the_pages_own_files_are_served(handle: Handle) -> None:
-    for name in ("swagger.py", "..", "../swagger.py", "start.js/x", "START.JS", "__init__.py", "%2e%2e"):
+    for name in ("docs.py", "..", "../docs.py", "start.js/x", "START.JS", "__init__.py", "%2e%2e"):
         assert handle(event("GET", f"/docs/{name}"))["statusCode"] == 404
 
 
 @pytest.mark.parametrize(
-    ("path", "called", "root"),
+    ("path", "request_path", "root"),
     [
         ("/openapi.json", "/live/openapi.json", "/live"),
         ("/openapi.json", "/openapi.json", "/"),
@@ -59,9 +59,9 @@ def test_only_the_pages_own_files_are_served(handle: Handle) -> None:
         ("/openapi.json", None, "/"),
     ],
 )
-def test_the_description_names_the_root_as_it_was_called(
-    handle: Handle, path: str, called: str | None, root: str
+def test_the_openapi_document_has_the_root_url_of_the_request(
+    handle: Handle, path: str, request_path: str | None, root: str
 ) -> None:
     request = event("GET", path)
-    request["requestContext"]["path"] = called
+    request["requestContext"]["path"] = request_path
     assert answer_of(handle(request))["servers"] == [{"url": root}]

@@ -1,4 +1,4 @@
-"""What options change in an answer: its labels, what is uncertain, and heat maps; and what a bundle adds, groups."""
+"""Options of a classify request: the number of labels, the threshold, heat maps; and the groups of a bundle."""
 
 import base64
 import hashlib
@@ -15,11 +15,11 @@ from ai_edge_litert.tools import flatbuffer_utils
 from PIL import Image
 from support import CAT, DEFAULT_BUNDLE, LambdaContext, answer_of, classify_bytes, classify_json, encoded, event
 
-from handlers.api import create_handler
-from litelens.bundle import MANIFEST, MAP, MODEL, load_bundle
-from litelens.classifier import Classifier
-from litelens.images import Limits, decode
-from settings import Settings
+from litelens.api.handler import create_handler
+from litelens.core.bundle import MANIFEST, MAP, MODEL, load_bundle
+from litelens.core.classifier import Classifier
+from litelens.core.images import Limits, decode
+from litelens.settings import Settings
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -38,7 +38,7 @@ def handle_with(bundle: Path) -> Handle:
     return lambda event: handler(event, LambdaContext())
 
 
-def picture(heat_map: dict[str, Any]) -> Image.Image:
+def overlay_of(heat_map: dict[str, Any]) -> Image.Image:
     head, _, png = heat_map["png"].partition(",")
     assert head == "data:image/png;base64"
     image = Image.open(BytesIO(base64.b64decode(png, validate=True)))
@@ -71,7 +71,7 @@ def without_groups(tmp_path: Path) -> Handle:
     return handle_with(tmp_path)
 
 
-def test_json_goes_before_the_query_one_by_one(handle: Handle) -> None:
+def test_each_option_in_json_overrides_the_same_option_in_the_query(handle: Handle) -> None:
     query = {"top_k": "7", "threshold": "0", "heatmap": "true"}
     request = event("POST", "/v1/classify", json.dumps(PHOTO_JSON | {"top_k": 2}), "application/json", query)
     answer = answer_to(handle, request)
@@ -80,7 +80,7 @@ def test_json_goes_before_the_query_one_by_one(handle: Handle) -> None:
     assert "heatmap" in answer
 
 
-def test_uncertain_means_below_the_threshold_that_was_asked_for(handle: Handle) -> None:
+def test_an_answer_is_uncertain_below_the_requested_threshold(handle: Handle) -> None:
     best = answer_to(handle, classify_bytes(PHOTO))["predictions"][0]["confidence"]
     for threshold, uncertain in ((0, False), (best - 0.001, False), (best + 0.001, True), (1, True)):
         assert answer_to(handle, classify_json({**PHOTO_JSON, "threshold": threshold}))["uncertain"] is uncertain
@@ -88,7 +88,7 @@ def test_uncertain_means_below_the_threshold_that_was_asked_for(handle: Handle) 
 
 
 class TestHeatMaps:
-    def test_there_is_none_unless_it_is_asked_for(self, handle: Handle) -> None:
+    def test_there_is_no_heat_map_unless_requested(self, handle: Handle) -> None:
         for request in (
             classify_bytes(PHOTO),
             classify_bytes(PHOTO, heatmap="false"),
@@ -97,20 +97,20 @@ class TestHeatMaps:
         ):
             assert "heatmap" not in answer_to(handle, request)
 
-    def test_it_is_of_the_best_label(self, handle: Handle) -> None:
+    def test_the_heat_map_is_of_the_best_label_by_default(self, handle: Handle) -> None:
         answer = answer_to(handle, classify_bytes(PHOTO, heatmap="true"))
         assert list(answer["heatmap"]) == ["label", "png", "grid", "region"]
         assert answer["heatmap"]["label"] == answer["predictions"][0]["label"]
 
     @pytest.mark.parametrize("label", ["tabby cat", "goldfish"])
-    def test_a_label_may_be_named_and_needs_not_be_among_the_best(self, handle: Handle, label: str) -> None:
+    def test_a_request_may_name_any_label(self, handle: Handle, label: str) -> None:
         named = answer_to(handle, classify_bytes(PHOTO, heatmap_label=label, top_k="1"))["heatmap"]
         assert named["label"] == label
         assert named == answer_to(handle, classify_json({**PHOTO_JSON, "heatmap_label": label}))["heatmap"]
         assert named["grid"] != answer_to(handle, classify_bytes(PHOTO, heatmap="true"))["heatmap"]["grid"]
 
     @pytest.mark.parametrize("label", ["Egyptian cat", "tabby cat", "goldfish"])
-    def test_the_mean_of_its_grid_is_the_labels_logit(self, handle: Handle, label: str) -> None:
+    def test_the_mean_of_the_grid_is_the_labels_logit(self, handle: Handle, label: str) -> None:
         classifier = Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1)
         spec = classifier.bundle.preprocessing
         pixels = decode(PHOTO, Limits(), spec).pixels(spec)
@@ -129,7 +129,7 @@ class TestHeatMaps:
             ((1, 1000), (0.055, 499.555, 0.89, 0.89)),
         ],
     )
-    def test_its_region_is_what_the_model_saw_of_the_photo(
+    def test_the_region_is_the_part_of_the_photo_that_the_model_gets(
         self, handle: Handle, size: tuple[int, int], region: tuple[float, ...]
     ) -> None:
         photo = encoded(Image.radial_gradient("L").resize(size).convert("RGB"), "PNG")
@@ -138,7 +138,7 @@ class TestHeatMaps:
         assert list(answer["heatmap"]["region"]) == ["left", "top", "width", "height"]
         assert (answer["image"]["width"], answer["image"]["height"]) == size
 
-    def test_its_region_is_in_the_upright_photo(self, handle: Handle) -> None:
+    def test_the_region_refers_to_the_upright_photo(self, handle: Handle) -> None:
         exif = Image.Exif()
         exif[0x0112] = 6
         lying = encoded(Image.radial_gradient("L").resize((300, 100)), "JPEG", exif=exif)
@@ -147,9 +147,9 @@ class TestHeatMaps:
         region = pytest.approx({"left": 5.5, "top": 105.5, "width": 89, "height": 89})
         assert answer["heatmap"]["region"] == region
 
-    def test_its_picture_is_opaque_where_the_grid_is_highest(self, handle: Handle) -> None:
+    def test_the_overlay_is_most_opaque_where_the_grid_is_highest(self, handle: Handle) -> None:
         heat_map = answer_to(handle, classify_bytes(PHOTO, heatmap="true"))["heatmap"]
-        image = picture(heat_map)
+        image = overlay_of(heat_map)
         grid = np.array(heat_map["grid"])
         assert (image.format, image.mode, image.size) == ("PNG", "RGBA", (256, 256))
         alpha = np.asarray(image.getchannel("A"), dtype=float)
@@ -160,17 +160,16 @@ class TestHeatMaps:
         assert alpha.min() < 30
 
     @pytest.mark.parametrize("options", [{"heatmap": True}, {"heatmap_label": "goldfish"}])
-    def test_a_model_without_maps_says_so(self, without_maps: Handle, options: dict[str, Any]) -> None:
+    def test_a_model_without_heat_maps_refuses_a_request_for_one(self, without_maps: Handle, options: dict[str, Any]) -> None:
         response = without_maps(classify_json({**PHOTO_JSON, **options}))
         assert (response["statusCode"], answer_of(response)["code"]) == (400, "invalid_option")
-        assert answer_of(response)["detail"] == "This model gives no heat maps."
 
-    def test_a_model_without_maps_classifies(self, without_maps: Handle) -> None:
+    def test_a_model_without_heat_maps_classifies(self, without_maps: Handle) -> None:
         assert answer_to(without_maps, classify_bytes(PHOTO))["predictions"][0]["label"] == "Egyptian cat"
 
 
 class TestGroups:
-    def test_the_best_group_is_that_whose_labels_sum_to_most(self, handle: Handle) -> None:
+    def test_the_best_group_has_the_highest_sum_of_confidences(self, handle: Handle) -> None:
         answer = answer_to(handle, classify_bytes(PHOTO, top_k="1000"))
         sums: dict[str, float] = {}
         for prediction in answer["predictions"]:
@@ -185,7 +184,7 @@ class TestGroups:
         predictions = answer_to(handle, classify_bytes(PHOTO, top_k="1000"))["predictions"]
         assert {prediction["label"]: prediction["group"] for prediction in predictions} == groups
 
-    def test_a_bundle_without_groups_answers_without_them(self, without_groups: Handle) -> None:
+    def test_a_bundle_without_groups_gives_answers_without_groups(self, without_groups: Handle) -> None:
         answer = answer_to(without_groups, classify_bytes(PHOTO))
         assert "group" not in answer
         assert [list(prediction) for prediction in answer["predictions"]] == [["label", "index", "confidence"]] * 5

@@ -1,4 +1,4 @@
-"""Whatever comes gets an answer: requests of any kind by API Gateway, and events that are none of API Gateway's."""
+"""Every event gets a response: any request from API Gateway, and events that are not from API Gateway."""
 
 import json
 from collections.abc import Callable
@@ -7,9 +7,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support import answer_of, event
-from test_forms import FORM_TYPE, form
+from test_request_forms import FORM_TYPE, form
 
-from handlers.bodies import IMAGE_TYPES
+from litelens.core.formats import MEDIA_TYPES
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -17,7 +17,7 @@ WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH")
 PATHS = ("/v1/model", "/v1/results/x", "/openapi.json", "/docs/start.js", "/v1/classify/")
 ROUTES = (("POST", "/v1/classify"), ("POST", "/v1/describe"), ("POST", "/v1/uploads"), ("GET", "/v1/model"))
-TYPES = (*IMAGE_TYPES, "application/json", FORM_TYPE, "multipart/form-data", "multipart/form-data; boundary=x")
+TYPES = (*MEDIA_TYPES, "application/json", FORM_TYPE, "multipart/form-data", "multipart/form-data; boundary=x")
 NAMES = ("Content-Type", "If-None-Match", "Origin", "Accept-Encoding", "content-type")
 OPTIONS = ("top_k", "threshold", "heatmap", "heatmap_label", "question")
 JSON_NAMES = ("image", "images", "s3", "s3_uri", "bucket", "key", "content_type", "turns", *OPTIONS)
@@ -40,13 +40,13 @@ bodies = (
 contents = st.one_of(
     st.tuples(st.just("application/json"), documents.map(json.dumps)),
     st.tuples(st.just(FORM_TYPE), forms),
-    st.tuples(st.sampled_from(IMAGE_TYPES), st.binary(max_size=100)),
+    st.tuples(st.sampled_from(MEDIA_TYPES), st.binary(max_size=100)),
 )
 
 
 @st.composite
 def gateway_events(draw: st.DrawFn) -> dict[str, Any]:
-    """An event as API Gateway makes it, of any request; parts that may be null or missing sometimes are."""
+    """Draw an event as API Gateway makes it, for any request; optional parts are sometimes null or missing."""
     method, path = draw(st.sampled_from(ROUTES) | st.tuples(st.sampled_from(METHODS), st.sampled_from(PATHS) | WORDS))
     content_type, body = draw(contents | st.tuples(st.none() | st.sampled_from(TYPES) | WORDS, bodies))
     made = event(method, path, body, content_type)
@@ -65,7 +65,7 @@ def gateway_events(draw: st.DrawFn) -> dict[str, Any]:
     return made
 
 
-def assert_is_an_answer(response: dict[str, Any]) -> None:
+def assert_is_response(response: dict[str, Any]) -> None:
     assert set(response) == {"statusCode", "multiValueHeaders", "body", "isBase64Encoded"}
     assert isinstance(response["body"], str)
     json.dumps(response)
@@ -75,17 +75,17 @@ def assert_is_an_answer(response: dict[str, Any]) -> None:
 
 @settings(deadline=None, max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(request=gateway_events())
-def test_any_request_gets_an_answer_that_is_no_failure_of_ours(handle: Handle, request: dict[str, Any]) -> None:
+def test_no_request_causes_an_internal_error(handle: Handle, request: dict[str, Any]) -> None:
     response = handle(request)
-    assert_is_an_answer(response)
+    assert_is_response(response)
     assert 200 <= response["statusCode"] < 500 or response["statusCode"] == 501, response["body"]
 
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(document=documents, path=st.sampled_from(["/v1/classify", "/v1/describe", "/v1/uploads"]))
-def test_any_json_gets_an_answer_that_is_no_failure_of_ours(handle: Handle, document: Any, path: str) -> None:
+def test_no_json_body_causes_an_internal_error(handle: Handle, document: Any, path: str) -> None:
     response = handle(event("POST", path, json.dumps(document), "application/json"))
-    assert_is_an_answer(response)
+    assert_is_response(response)
     assert 400 <= response["statusCode"] < 500 or response["statusCode"] == 501, response["body"]
 
 
@@ -99,11 +99,11 @@ KEYS = ("httpMethod", "path", "headers", "requestContext", "body", "isBase64Enco
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(anything | st.dictionaries(st.sampled_from(KEYS), anything))
-def test_any_other_event_gets_an_answer_too(handle: Handle, strange: Any) -> None:
-    assert_is_an_answer(handle(strange))
+def test_any_event_gets_a_response(handle: Handle, malformed: Any) -> None:
+    assert_is_response(handle(malformed))
 
 
 @settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(request=gateway_events(), name=st.sampled_from(KEYS), value=anything)
-def test_a_damaged_event_gets_an_answer_too(handle: Handle, request: dict[str, Any], name: str, value: Any) -> None:
-    assert_is_an_answer(handle(request | {name: value}))
+def test_a_damaged_event_gets_a_response(handle: Handle, request: dict[str, Any], name: str, value: Any) -> None:
+    assert_is_response(handle(request | {name: value}))

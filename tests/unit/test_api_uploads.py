@@ -1,4 +1,4 @@
-"""Large images by the handlers, the whole road: a form, real HTTP to moto's S3, a notification, and the result."""
+"""Large images, end to end: an upload form, HTTP to moto's S3, a notification, and the result."""
 
 import dataclasses
 import time
@@ -11,20 +11,20 @@ from aws import failing_aws, found
 from bulk import Context, Put, batch, classify_uploads, new_settings, notification, record, results_of
 from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, event
 from test_api_aws import MAX_BYTES, problem_of, put, succeeded
-from test_uploads import id_made_at
+from test_s3_uploads import id_made_at
 
-from adapters.objects import s3_client
-from handlers.api import create_handler
-from handlers.batches import create_handler as create_bulk_handler
-from litelens.images import Limits
-from settings import Settings
+from litelens.api.handler import create_handler
+from litelens.aws.s3 import s3_client
+from litelens.bulk.batches import create_handler as create_bulk_handler
+from litelens.core.images import Limits
+from litelens.settings import Settings
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
 PHOTO = ROCKET.read_bytes()
-UNKNOWN = (404, "result_not_found")
-OFF = (501, "not_configured")
-PROVOKED = frozenset(code for _, code in (UNKNOWN, OFF))
+NOT_FOUND = (404, "result_not_found")
+NOT_CONFIGURED = (501, "not_configured")
+COVERED_CODES = frozenset(code for _, code in (NOT_FOUND, NOT_CONFIGURED))
 
 
 @pytest.fixture
@@ -47,16 +47,16 @@ def handle_with(settings: Settings) -> Handle:
     return lambda event: handler(event, LambdaContext())
 
 
-def create(handle: Handle) -> Any:
+def create_upload(handle: Handle) -> Any:
     return succeeded(handle(event("POST", "/v1/uploads", '{"content_type": "image/jpeg"}', "application/json")), 201)
 
 
-def send(upload: Any, image: bytes) -> None:
+def send_form(upload: Any, image: bytes) -> None:
     form = {**upload["fields"], "file": ("photo.jpg", image, "image/jpeg")}
     assert urllib3.request("POST", upload["url"], fields=form).status == 204
 
 
-def result(handle: Handle, upload_id: str) -> dict[str, Any]:
+def get_result(handle: Handle, upload_id: str) -> dict[str, Any]:
     return handle(event("GET", f"/v1/results/{upload_id}"))
 
 
@@ -64,26 +64,26 @@ def etag_of(settings: Settings, key: str) -> str:
     return s3_client().head_object(Bucket=settings.upload_bucket, Key=key)["ETag"].strip('"')
 
 
-def test_an_upload_is_pending_until_it_was_classified_and_then_done(handle_s3: Handle, settings: Settings) -> None:
-    upload = create(handle_s3)
+def test_an_upload_is_pending_until_it_is_classified(handle_s3: Handle, settings: Settings) -> None:
+    upload = create_upload(handle_s3)
     assert list(upload) == ["id", "url", "fields", "expires_in", "max_bytes", "request_id"]
     assert (upload["max_bytes"], upload["expires_in"]) == (MAX_BYTES, 900)
-    assert succeeded(result(handle_s3, upload["id"]))["result"] == {"status": "pending"}
-    send(upload, PHOTO)
-    assert succeeded(result(handle_s3, upload["id"]))["result"] == {"status": "pending"}
+    assert succeeded(get_result(handle_s3, upload["id"]))["result"] == {"status": "pending"}
+    send_form(upload, PHOTO)
+    assert succeeded(get_result(handle_s3, upload["id"]))["result"] == {"status": "pending"}
     classify_uploads(settings)
-    answer = succeeded(result(handle_s3, upload["id"]))
+    answer = succeeded(get_result(handle_s3, upload["id"]))
     assert list(answer) == ["id", "model", "result", "request_id"]
     assert answer["id"] == upload["id"]
     assert answer["result"]["status"] == "done"
     assert answer["result"]["predictions"] == succeeded(handle_s3(classify_bytes(PHOTO)))["predictions"]
 
 
-def test_a_result_outlasts_its_image(handle_s3: Handle, settings: Settings) -> None:
-    upload = create(handle_s3)
-    send(upload, PHOTO)
+def test_a_result_remains_after_its_image_is_deleted(handle_s3: Handle, settings: Settings) -> None:
+    upload = create_upload(handle_s3)
+    send_form(upload, PHOTO)
     classify_uploads(settings)
-    first = succeeded(result(handle_s3, upload["id"]))
+    first = succeeded(get_result(handle_s3, upload["id"]))
     s3_client().delete_object(Bucket=settings.upload_bucket, Key=upload["fields"]["key"])
     second = event("GET", f"/v1/results/{upload['id']}")
     second["requestContext"]["requestId"] = "another-request"
@@ -93,53 +93,53 @@ def test_a_result_outlasts_its_image(handle_s3: Handle, settings: Settings) -> N
 @pytest.mark.parametrize(
     ("image", "status", "code"), [(PHOTO[:20_000], 422, "corrupt_image"), (b"hello", 415, "not_an_image")]
 )
-def test_an_image_that_cannot_be_classified_has_failed_for_good(
+def test_an_image_that_cannot_be_classified_gets_a_failed_result(
     handle_s3: Handle, settings: Settings, image: bytes, status: int, code: str
 ) -> None:
-    upload = create(handle_s3)
-    send(upload, image)
+    upload = create_upload(handle_s3)
+    send_form(upload, image)
     classify_uploads(settings)
-    failed = succeeded(result(handle_s3, upload["id"]))["result"]
+    failed = succeeded(get_result(handle_s3, upload["id"]))["result"]
     assert failed["status"] == "failed"
     assert (failed["problem"]["status"], failed["problem"]["code"]) == (status, code)
 
 
-def test_the_image_that_was_sent_last_counts(handle_s3: Handle, settings: Settings) -> None:
-    upload = create(handle_s3)
+def test_the_result_is_that_of_the_last_image_sent(handle_s3: Handle, settings: Settings) -> None:
+    upload = create_upload(handle_s3)
     key = upload["fields"]["key"]
-    send(upload, b"hello")
+    send_form(upload, b"hello")
     overwritten = Put(settings.upload_bucket, key, etag_of(settings, key))
-    send(upload, PHOTO)
+    send_form(upload, PHOTO)
     classify_uploads(settings)
-    # The message of the first comes late, and finds it overwritten.
+    # The message about the first image arrives late, when the image is already overwritten.
     create_bulk_handler(settings)(batch(notification(record(overwritten))), Context())
     assert [r.is_superseded for r in results_of(settings, key)] == [True, False]
-    assert succeeded(result(handle_s3, upload["id"]))["result"]["status"] == "done"
+    assert succeeded(get_result(handle_s3, upload["id"]))["result"]["status"] == "done"
 
 
 @pytest.mark.parametrize("upload_id", ["x", "..", "%2e%2e", "results", "9a00d317-3e73-4f23-aec5-3eb8269d6efd"])
-def test_an_id_that_was_not_given_out_is_unknown(handle_faults: Handle, upload_id: str) -> None:
+def test_an_invalid_upload_id_is_not_found(handle_faults: Handle, upload_id: str) -> None:
     with failing_aws(found(b"{}")) as requests:
-        assert problem_of(result(handle_faults, upload_id)) == UNKNOWN
+        assert problem_of(get_result(handle_faults, upload_id)) == NOT_FOUND
     assert requests == []
 
 
-def test_an_id_is_pending_until_its_form_expires_and_then_unknown(handle_s3: Handle) -> None:
-    assert succeeded(result(handle_s3, id_made_at(time.time() - 840)))["result"] == {"status": "pending"}
-    assert problem_of(result(handle_s3, id_made_at(time.time() - 961))) == UNKNOWN
+def test_an_unused_upload_is_pending_until_its_form_expires(handle_s3: Handle) -> None:
+    assert succeeded(get_result(handle_s3, id_made_at(time.time() - 840)))["result"] == {"status": "pending"}
+    assert problem_of(get_result(handle_s3, id_made_at(time.time() - 961))) == NOT_FOUND
 
 
-def test_an_image_that_waits_in_the_queue_is_pending_however_long(handle_s3: Handle, settings: Settings) -> None:
+def test_an_image_in_the_queue_is_pending_at_any_age(handle_s3: Handle, settings: Settings) -> None:
     upload_id = id_made_at(time.time() - 86_400)
     put(settings.upload_bucket, f"uploads/{upload_id}", PHOTO)
-    assert succeeded(result(handle_s3, upload_id))["result"] == {"status": "pending"}
+    assert succeeded(get_result(handle_s3, upload_id))["result"] == {"status": "pending"}
 
 
-def test_without_a_bucket_there_are_no_uploads(handle: Handle) -> None:
+def test_uploads_are_not_configured_without_a_bucket(handle: Handle) -> None:
     request = event("POST", "/v1/uploads", '{"content_type": "image/jpeg"}', "application/json")
-    assert problem_of(handle(request)) == OFF
-    assert problem_of(handle(event("POST", "/v1/uploads", "{", "application/json"))) == OFF
-    assert problem_of(result(handle, id_made_at(time.time()))) == OFF
+    assert problem_of(handle(request)) == NOT_CONFIGURED
+    assert problem_of(handle(event("POST", "/v1/uploads", "{", "application/json"))) == NOT_CONFIGURED
+    assert problem_of(get_result(handle, id_made_at(time.time()))) == NOT_CONFIGURED
 
 
 @pytest.mark.parametrize(
@@ -153,16 +153,16 @@ def test_without_a_bucket_there_are_no_uploads(handle: Handle) -> None:
         (None, None, 415, "unsupported_media_type"),
     ],
 )
-def test_only_an_image_type_makes_a_form(
+def test_an_upload_form_needs_a_supported_image_type(
     handle_s3: Handle, body: str | bytes | None, content_type: str | None, status: int, code: str
 ) -> None:
     assert problem_of(handle_s3(event("POST", "/v1/uploads", body, content_type))) == (status, code)
 
 
-def test_an_image_too_large_for_a_request_is_sent_to_uploads_where_there_are_any(
+def test_an_image_too_large_for_a_request_is_referred_to_uploads_if_they_are_configured(
     handle: Handle, settings: Settings
 ) -> None:
     response = handle_with(dataclasses.replace(settings, limits=Limits(len(PHOTO) - 1)))(classify_bytes(PHOTO))
     assert problem_of(response) == (413, "request_too_large")
-    assert answer_of(response)["detail"].endswith("Send it by POST /v1/uploads.")
+    assert "/v1/uploads" in answer_of(response)["detail"]
     assert "uploads" not in answer_of(handle(classify_bytes(bytes(6_000_001))))["detail"]

@@ -1,6 +1,6 @@
-"""infra/backfill.yaml: a state machine that says what AWS documents, within its quotas, and a role that may do no more.
+"""infra/backfill.yaml: the state machine has documented fields and stays within quotas; the role has no extra rights.
 
-tests/runtime/test_backfill.py runs it.
+tests/runtime/test_backfill.py runs the state machine.
 """
 
 import copy
@@ -13,21 +13,29 @@ import msgspec
 import pytest
 from cfnlint.api import lint
 from samcli.yamlhelper import yaml_parse
-from states import backfills, definition
+from step_functions import backfill_definition, backfill_resources
 from support import DEFAULT_BUNDLE, ROOT
 from template import parameters
 
-from handlers.answers import BulkResult, Classification, GroupConfidence, LabelConfidence, Model, Photo, Timing
-from litelens.bundle import load_bundle
-from litelens.classifier import DEFAULT_TOP_K
+from litelens.api.response_schemas import (
+    BulkResult,
+    Classification,
+    GroupConfidence,
+    LabelConfidence,
+    Model,
+    Photo,
+    Timing,
+)
+from litelens.core.bundle import load_bundle
+from litelens.core.classifier import DEFAULT_TOP_K
 
 DECLARED = yaml_parse((ROOT / "infra" / "backfill.yaml").read_text())["Parameters"]
 EXECUTIONS = "arn:aws:states:eu-central-1:123456789012:execution:StateMachine.Name"
 
 # https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
-LARGEST_DATA = 256 * 1024
+MAX_STATE_BYTES = 256 * 1024
 EXPRESS_SECONDS = 5 * 60
-MOST_CHILDREN = 10_000
+MAX_CHILDREN = 10_000
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html and .../bucketnamingrules.html
 LONGEST_KEY = "k" * 1024
 LONGEST_BUCKET = "b" * 63
@@ -72,39 +80,39 @@ FIELDS = {
 }
 
 
-def machine(**parameters: str) -> dict[str, Any]:
-    return dict(json.loads(definition(**parameters)))
+def state_machine(**parameters: str) -> dict[str, Any]:
+    return dict(json.loads(backfill_definition(**parameters)))
 
 
 def maps() -> list[dict[str, Any]]:
-    return [state for state in machine()["States"].values() if state["Type"] == "Map"]
+    return [state for state in state_machine()["States"].values() if state["Type"] == "Map"]
 
 
 def tasks() -> list[dict[str, Any]]:
     return [task for made in maps() for task in made["ItemProcessor"]["States"].values()]
 
 
-def unknown_fields(states: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What the documentation does not list, each with where it stands."""
+def undocumented_fields(states: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the fields that AWS does not document, each with its place."""
     for state in states.values():
-        yield from _unknown(state["Type"], state)
+        yield from _undocumented(state["Type"], state)
         for part in ("ItemReader", "ItemBatcher", "ItemProcessor", "ResultWriter"):
-            yield from _unknown(part, state.get(part, {}))
+            yield from _undocumented(part, state.get(part, {}))
         for retrier in state.get("Retry", ()):
-            yield from _unknown("Retry", retrier)
+            yield from _undocumented("Retry", retrier)
         processor = state.get("ItemProcessor", {"States": {}})
-        yield from unknown_fields(processor["States"])
-        yield from _unknown("ProcessorConfig", processor.get("ProcessorConfig", {}))
-        yield from _unknown("ReaderConfig", state.get("ItemReader", {}).get("ReaderConfig", {}))
-        yield from _unknown("WriterConfig", state.get("ResultWriter", {}).get("WriterConfig", {}))
+        yield from undocumented_fields(processor["States"])
+        yield from _undocumented("ProcessorConfig", processor.get("ProcessorConfig", {}))
+        yield from _undocumented("ReaderConfig", state.get("ItemReader", {}).get("ReaderConfig", {}))
+        yield from _undocumented("WriterConfig", state.get("ResultWriter", {}).get("WriterConfig", {}))
 
 
-def _unknown(place: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _undocumented(place: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield from ((place, name) for name in fields if name not in FIELDS[place])
 
 
-def linted(document: Mapping[str, Any]) -> list[str]:
-    """The rules that a stack with this state machine breaks. In the template, cfn-lint does not look into the text."""
+def broken_rules(document: Mapping[str, Any]) -> list[str]:
+    """Return the rules that a definition violates; in the template, cfn-lint does not check the definition's text."""
     resources = {"StateMachine": {"Type": "AWS::StepFunctions::StateMachine"}}
     made = {"RoleArn": "arn:aws:iam::123456789012:role/backfill", "DefinitionString": json.dumps(document)}
     template = {"Resources": {"StateMachine": resources["StateMachine"] | {"Properties": made}}}
@@ -112,8 +120,8 @@ def linted(document: Mapping[str, Any]) -> list[str]:
 
 
 def statements(**parameters: str) -> dict[str, tuple[Any, Any]]:
-    """What the role may do, and with what, by the statement's id."""
-    resources = backfills(**parameters)
+    """Return the role's actions and resources by the statement's id."""
+    resources = backfill_resources(**parameters)
     (own,) = resources["Role"]["Properties"]["Policies"]
     apart = resources["RolePolicy"]["Properties"]
     assert apart["Roles"] == ["Role"]
@@ -122,33 +130,33 @@ def statements(**parameters: str) -> dict[str, tuple[Any, Any]]:
     return {made["Sid"]: (made["Action"], made["Resource"]) for made in allowed}
 
 
-def test_every_field_is_one_that_aws_documents() -> None:
-    assert machine().keys() <= FIELDS["machine"]
-    assert list(unknown_fields(machine()["States"])) == []
+def test_aws_documents_every_field() -> None:
+    assert state_machine().keys() <= FIELDS["machine"]
+    assert list(undocumented_fields(state_machine()["States"])) == []
 
 
-def test_a_field_that_aws_does_not_document_would_be_found() -> None:
-    states = machine()["States"]
+def test_an_undocumented_field_is_found() -> None:
+    states = state_machine()["States"]
     states["Listing"]["ResultWriter"]["WriterConfig"]["Format"] = "JSONL"
     states["Listing"]["ItemProcessor"]["States"]["ClassifyListed"]["Retry"][0]["Jitter"] = "FULL"
-    assert list(unknown_fields(states)) == [("Retry", "Jitter"), ("WriterConfig", "Format")]
+    assert list(undocumented_fields(states)) == [("Retry", "Jitter"), ("WriterConfig", "Format")]
 
 
-def test_a_linter_finds_no_mistake_in_the_state_machine() -> None:
-    assert linted(machine()) == []
-    mistaken = copy.deepcopy(machine())
+def test_cfn_lint_finds_no_mistake_in_the_state_machine() -> None:
+    assert broken_rules(state_machine()) == []
+    mistaken = copy.deepcopy(state_machine())
     mistaken["States"]["Listing"]["MaxParallel"] = 1
-    assert linted(mistaken) == ["E3601"]
+    assert broken_rules(mistaken) == ["E3601"]
 
 
 def test_batches_are_express_executions_of_a_distributed_map() -> None:
-    assert backfills()["StateMachine"]["Properties"]["StateMachineType"] == "STANDARD"
+    assert backfill_resources()["StateMachine"]["Properties"]["StateMachineType"] == "STANDARD"
     assert [made["ItemProcessor"]["ProcessorConfig"] for made in maps()] == [
         {"Mode": "DISTRIBUTED", "ExecutionType": "EXPRESS"}
     ] * 2
 
 
-def test_the_two_ways_to_images_differ_in_their_reader_and_their_names_only() -> None:
+def test_listing_and_inventory_differ_only_in_their_reader_and_names() -> None:
     listing, inventory = maps()
     assert listing.pop("ItemReader") == {
         "Resource": "arn:aws:states:::s3:listObjectsV2",
@@ -164,13 +172,13 @@ def test_the_two_ways_to_images_differ_in_their_reader_and_their_names_only() ->
     assert listing == inventory
     names = [processor["StartAt"] for processor in processors]
     assert [list(processor["States"]) for processor in processors] == [[name] for name in names]
-    # A name may occur once in a state machine, maps within it included.
-    assert len({*machine()["States"], *names}) == len(machine()["States"]) + 2
+    # State names must be unique in a state machine, including its maps.
+    assert len({*state_machine()["States"], *names}) == len(state_machine()["States"]) + 2
     assert tasks()[0] == tasks()[1]
 
 
-def test_the_parameters_are_numbers_in_the_definition() -> None:
-    given = machine(MaxConcurrency="7", BatchSize="5", ToleratedFailurePercentage="3")["States"]
+def test_the_parameters_become_numbers_in_the_definition() -> None:
+    given = state_machine(MaxConcurrency="7", BatchSize="5", ToleratedFailurePercentage="3")["States"]
     for name in ("Listing", "Inventory"):
         assert given[name]["MaxConcurrency"] == 7
         assert given[name]["ItemBatcher"] == {"MaxItemsPerBatch": 5, "BatchInput": {"bucket.$": "$.bucket"}}
@@ -197,7 +205,7 @@ def test_the_function_gets_the_batch_and_its_answer_is_the_output() -> None:
         assert task["OutputPath"] == "$.Payload"
 
 
-def test_throttling_is_waited_out_longer_than_other_errors() -> None:
+def test_throttling_is_retried_for_longer_than_other_errors() -> None:
     throttled, failed = tasks()[0]["Retry"]
     assert throttled["ErrorEquals"] == ["Lambda.TooManyRequestsException"]
     assert failed["ErrorEquals"] == ["States.TaskFailed"]
@@ -214,7 +222,7 @@ def test_all_attempts_fit_into_the_time_of_a_batch() -> None:
 
 
 def pauses(retrier: Mapping[str, Any]) -> list[float]:
-    """The longest that there can be."""
+    """Return the longest possible pauses before each retry."""
     longest = retrier.get("MaxDelaySeconds", float("inf"))
     return [
         min(longest, retrier["IntervalSeconds"] * retrier["BackoffRate"] ** attempt)
@@ -222,7 +230,7 @@ def pauses(retrier: Mapping[str, Any]) -> list[float]:
     ]
 
 
-def test_a_full_batch_fits_into_a_state_on_its_way_in_and_out() -> None:
+def test_a_full_batch_fits_into_a_states_input_and_output() -> None:
     size = DECLARED["BatchSize"]["MaxValue"]
     listed = {
         "Etag": f'"{"e" * 40}"',
@@ -232,12 +240,12 @@ def test_a_full_batch_fits_into_a_state_on_its_way_in_and_out() -> None:
         "StorageClass": "INTELLIGENT_TIERING",
     }
     batch = {"BatchInput": {"bucket": LONGEST_BUCKET}, "Items": [listed] * size}
-    assert len(json.dumps(batch)) <= LARGEST_DATA
-    assert len(msgspec.json.encode([largest_result()] * size)) <= LARGEST_DATA
+    assert len(json.dumps(batch)) <= MAX_STATE_BYTES
+    assert len(msgspec.json.encode([largest_result()] * size)) <= MAX_STATE_BYTES
 
 
 def largest_result() -> BulkResult:
-    """As large as the bundled model makes them."""
+    """Return the largest possible result of the default model."""
     bundle = load_bundle(DEFAULT_BUNDLE)
     label = max(bundle.labels, key=len)
     group = max(bundle.groups or [""], key=len)
@@ -252,16 +260,16 @@ def largest_result() -> BulkResult:
     return BulkResult(LONGEST_BUCKET, LONGEST_KEY, "v" * 40, Model(bundle.name, bundle.version), time, shown)
 
 
-def test_the_parameters_are_held_to_the_quotas() -> None:
+def test_parameters_cannot_exceed_the_quotas() -> None:
     bounds = {name: (made["MinValue"], made["MaxValue"]) for name, made in DECLARED.items() if "MaxValue" in made}
     assert bounds == {
-        "MaxConcurrency": (1, MOST_CHILDREN),
+        "MaxConcurrency": (1, MAX_CHILDREN),
         "BatchSize": (1, 100),
         "ToleratedFailurePercentage": (0, 100),
     }
 
 
-def test_the_role_may_classify_list_and_write_results_and_nothing_else() -> None:
+def test_the_role_may_only_classify_list_and_write_results() -> None:
     assert statements(ImageBuckets="photos,scans") == {
         "Classify": ("lambda:InvokeFunction", "arn:aws:lambda:eu-central-1:123456789012:function:bulk"),
         "ListImages": ("s3:ListBucket", ["arn:aws:s3:::photos", "arn:aws:s3:::scans"]),
@@ -275,15 +283,15 @@ def test_the_role_may_classify_list_and_write_results_and_nothing_else() -> None
     }
 
 
-def test_inventories_are_read_where_there_is_a_bucket_with_them() -> None:
+def test_the_role_may_read_inventories_if_there_is_a_bucket_for_them() -> None:
     assert statements(InventoryBucket="inventories")["ReadInventories"] == (
         "s3:GetObject",
         "arn:aws:s3:::inventories/*",
     )
 
 
-def test_only_step_functions_of_this_account_takes_the_role() -> None:
-    (trust,) = backfills()["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
+def test_only_step_functions_of_this_account_may_assume_the_role() -> None:
+    (trust,) = backfill_resources()["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"]
     assert trust == {
         "Effect": "Allow",
         "Principal": {"Service": "states.amazonaws.com"},
@@ -293,11 +301,11 @@ def test_only_step_functions_of_this_account_takes_the_role() -> None:
 
 
 @pytest.mark.parametrize(("name", "text", "accepted"), [("ImageBuckets", "photos", True), ("ImageBuckets", "*", False)])
-def test_a_bucket_is_a_name_and_no_pattern(name: str, text: str, accepted: bool) -> None:
+def test_a_bucket_is_a_name_and_not_a_pattern(name: str, text: str, accepted: bool) -> None:
     assert bool(re.fullmatch(DECLARED[name]["AllowedPattern"], text)) is accepted
 
 
-def test_the_page_on_scale_names_every_parameter_that_may_be_chosen_and_its_default() -> None:
+def test_every_parameter_of_backfills_is_documented_with_its_default() -> None:
     page = (ROOT / "docs" / "scale.md").read_text()
     listed = dict(re.findall(r"^\| `([A-Z]\w+)` \| (.+?) \|", page, re.MULTILINE))
     assert listed == {name: str(made["Default"]) or "none" for name, made in DECLARED.items() if "Default" in made}

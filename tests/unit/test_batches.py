@@ -1,15 +1,16 @@
-"""Images in bulk, by the handler: moto's S3, DynamoDB, SQS and EventBridge, over real HTTP."""
+"""The bulk handler with moto's S3, DynamoDB, SQS and EventBridge, over HTTP."""
 
 import dataclasses
 import json
 import shutil
+import uuid
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 import msgspec
 import pytest
-from aws import Clock, error, failing_aws, json_error, still_clock
+from aws import error, failing_aws, json_error, still_clock
 from bulk import (
     Context,
     Put,
@@ -26,18 +27,17 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from support import CAT, DEFAULT_BUNDLE, encoded
 
-from adapters.calls import aws_client
-from adapters.errors import StorageUnavailable
-from adapters.events import Events
-from adapters.objects import s3_client
-from adapters.results import Results
-from adapters.uploads import Uploads, result_key
-from handlers.answers import BulkResult, Classification, Failure
-from handlers.batches import create_handler
-from handlers.worker import Worker
-from litelens.bundle import load_bundle
-from litelens.engines import LiteRT
-from settings import Settings, SettingsError
+from litelens.api.response_schemas import BulkResult, Classification, Failure
+from litelens.aws.clients import aws_client
+from litelens.aws.errors import StorageUnavailable
+from litelens.aws.event_bus import EventBus
+from litelens.aws.results_table import ResultsTable
+from litelens.aws.s3 import UploadBucket, result_key, s3_client
+from litelens.bulk.batches import create_handler
+from litelens.bulk.worker import Worker
+from litelens.core.bundle import load_bundle
+from litelens.core.engines import LiteRT
+from litelens.settings import Settings, SettingsError
 
 PHOTO = CAT.read_bytes()
 LONG_KEY = "uploads/" + "k" * 1016
@@ -51,7 +51,7 @@ def settings(moto_server: str) -> Settings:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every inference."""
+    """A list that grows by one item with each inference."""
     run, counted = LiteRT.run, []
 
     def counting(*arguments: Any) -> Any:
@@ -62,70 +62,70 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-def take(settings: Settings, *bodies: str, seconds: float = 60) -> list[str]:
-    """The ids of the messages that a new execution environment leaves in the queue."""
+def process(settings: Settings, *bodies: str, seconds: float = 60) -> list[str]:
+    """Process messages in a new execution environment; return the ids of those that it leaves in the queue."""
     return left(create_handler(settings)(batch(*bodies), Context(seconds)))
 
 
-def told(put: Put, **more: str) -> str:
+def notification_of(put: Put, **more: str) -> str:
     return notification(record(put, **more))
 
 
-def outcome(settings: Settings, key: str) -> Any:
+def result_of(settings: Settings, key: str) -> Any:
     (result,) = results_of(settings, key)
     return result.result
 
 
-def code(settings: Settings, key: str) -> str:
-    failed = outcome(settings, key)
+def problem_code(settings: Settings, key: str) -> str:
+    failed = result_of(settings, key)
     assert isinstance(failed, Failure)
     return failed.problem.code
 
 
-def saved_object(settings: Settings, key: str) -> BulkResult:
+def result_object(settings: Settings, key: str) -> BulkResult:
     body = s3_client().get_object(Bucket=settings.upload_bucket, Key=result_key(key))["Body"].read()
     return msgspec.json.decode(body, type=BulkResult)
 
 
-def listening(bus: str) -> Callable[[], list[dict[str, Any]]]:
-    """What a queue behind this bus has been told since."""
+def subscribe(bus: str) -> Callable[[], list[dict[str, Any]]]:
+    """Subscribe a queue to this bus; return a function that returns the events received since."""
     queue, events = aws_client("sqs"), aws_client("events")  # type: ignore[arg-type]
-    url = queue.create_queue(QueueName=f"listener-{id(object())}")["QueueUrl"]
+    url = queue.create_queue(QueueName=f"listener-{uuid.uuid4()}")["QueueUrl"]
     arn = queue.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     events.put_rule(Name="all", EventBusName=bus, EventPattern='{"source": ["litelens"]}')
     events.put_targets(Rule="all", EventBusName=bus, Targets=[{"Id": "listener", "Arn": arn}])
 
-    def heard() -> list[dict[str, Any]]:
+    def received_events() -> list[dict[str, Any]]:
         messages = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
         return [json.loads(message["Body"]) for message in messages]
 
-    return heard
+    return received_events
 
 
 @pytest.mark.parametrize("key", KEYS, ids=["plain", "spaces and plus signs", "unicode", "1024 bytes", "long"])
-def test_an_image_gets_its_result_in_the_table_and_beside_it(settings: Settings, key: str) -> None:
+def test_an_image_gets_a_result_in_the_table_and_in_the_bucket(settings: Settings, key: str) -> None:
     arrived = put(settings, key, PHOTO)
-    assert take(settings, told(arrived)) == []
+    assert process(settings, notification_of(arrived)) == []
     (result,) = results_of(settings, key)
     assert isinstance(result.result, Classification)
     assert result.result.predictions[0].label == "Egyptian cat"
     assert (result.bucket, result.key, result.revision) == (arrived.bucket, key, arrived.etag)
-    assert saved_object(settings, key) == result
+    assert result_object(settings, key) == result
 
 
-def test_whoever_listens_is_told(settings: Settings) -> None:
-    heard = listening("default")
+def test_a_result_is_published_on_the_event_bus(settings: Settings) -> None:
+    received_events = subscribe("default")
     arrived = put(settings, KEYS[1], PHOTO)
-    take(settings, told(arrived))
-    (event,) = heard()
+    process(settings, notification_of(arrived))
+    (event,) = received_events()
     assert (event["source"], event["detail-type"]) == ("litelens", "ImageClassified")
     assert msgspec.convert(event["detail"], BulkResult) == results_of(settings, KEYS[1])[0]
 
 
-def test_without_a_bus_nobody_is_told(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Events, "publish", None)
-    assert take(dataclasses.replace(settings, event_bus=None), told(put(settings, KEYS[0], PHOTO))) == []
-    assert isinstance(outcome(settings, KEYS[0]), Classification)
+def test_without_an_event_bus_nothing_is_published(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EventBus, "publish", None)
+    assert process(dataclasses.replace(settings, event_bus=None), notification_of(put(settings, KEYS[0], PHOTO))) == []
+    assert isinstance(result_of(settings, KEYS[0]), Classification)
 
 
 @pytest.mark.parametrize(
@@ -137,216 +137,216 @@ def test_without_a_bus_nobody_is_told(settings: Settings, monkeypatch: pytest.Mo
         (bytes(1_000_001), "image_too_large"),
     ],
 )
-def test_what_cannot_be_classified_is_a_failed_result_and_not_tried_again(
+def test_an_image_that_cannot_be_classified_gets_a_failed_result_without_a_retry(
     settings: Settings, body: bytes, expected: str
 ) -> None:
-    assert take(settings, told(put(settings, KEYS[0], body))) == []
-    assert code(settings, KEYS[0]) == expected
-    assert isinstance(saved_object(settings, KEYS[0]).result, Failure)
+    assert process(settings, notification_of(put(settings, KEYS[0], body))) == []
+    assert problem_code(settings, KEYS[0]) == expected
+    assert isinstance(result_object(settings, KEYS[0]).result, Failure)
 
 
-def test_an_object_that_was_deleted_or_renamed_meanwhile_has_failed(settings: Settings) -> None:
+def test_a_deleted_object_gets_a_failed_result(settings: Settings) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     s3_client().delete_object(Bucket=arrived.bucket, Key=arrived.key)
-    assert take(settings, told(arrived)) == []
-    assert code(settings, KEYS[0]) == "object_not_found"
+    assert process(settings, notification_of(arrived)) == []
+    assert problem_code(settings, KEYS[0]) == "object_not_found"
 
 
-def test_an_object_that_was_overwritten_meanwhile_leaves_the_place_beside_it_to_the_next(settings: Settings) -> None:
+def test_the_result_of_an_overwritten_object_does_not_replace_the_new_one_in_the_bucket(settings: Settings) -> None:
     old = put(settings, KEYS[0], encoded(Image.new("RGB", (9, 9)), "PNG"))
     new = put(settings, KEYS[0], PHOTO)
-    assert take(settings, told(new)) == []
-    assert take(settings, told(old)) == []
+    assert process(settings, notification_of(new)) == []
+    assert process(settings, notification_of(old)) == []
     newest, first = results_of(settings, KEYS[0])
     assert (newest.revision, newest.is_superseded) == (old.etag, True)
-    assert saved_object(settings, KEYS[0]) == first
+    assert result_object(settings, KEYS[0]) == first
 
 
-def test_an_image_that_is_put_again_after_it_was_deleted_is_new(settings: Settings) -> None:
+def test_an_image_put_again_after_its_deletion_is_classified(settings: Settings) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     s3_client().delete_object(Bucket=arrived.bucket, Key=arrived.key)
     handler = create_handler(settings)
-    assert left(handler(batch(told(arrived)), Context())) == []
-    assert code(settings, KEYS[0]) == "object_not_found"
+    assert left(handler(batch(notification_of(arrived)), Context())) == []
+    assert problem_code(settings, KEYS[0]) == "object_not_found"
     again = put(settings, KEYS[0], PHOTO)
     assert again == arrived
-    assert left(handler(batch(told(again)), Context())) == []
-    assert isinstance(outcome(settings, KEYS[0]), Classification)
-    assert isinstance(saved_object(settings, KEYS[0]).result, Classification)
+    assert left(handler(batch(notification_of(again)), Context())) == []
+    assert isinstance(result_of(settings, KEYS[0]), Classification)
+    assert isinstance(result_object(settings, KEYS[0]).result, Classification)
 
 
-def test_a_late_repetition_does_not_bring_back_an_old_result_beside_the_image(
+def test_a_late_repeated_message_does_not_restore_an_old_result_in_the_bucket(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     handler = create_handler(settings)
     old = put(settings, KEYS[0], encoded(Image.new("RGB", (9, 9)), "PNG"))
     with monkeypatch.context() as patch:
-        patch.setattr(Uploads, "save_result", failing)
-        assert left(handler(batch(told(old)), Context())) == ["0"]
+        patch.setattr(UploadBucket, "save_result", raise_unavailable)
+        assert left(handler(batch(notification_of(old)), Context())) == ["0"]
     new = put(settings, KEYS[0], PHOTO)
-    assert left(handler(batch(told(new)), Context())) == []
-    assert left(handler(batch(told(old)), Context())) == []
-    assert saved_object(settings, KEYS[0]).revision == new.etag
+    assert left(handler(batch(notification_of(new)), Context())) == []
+    assert left(handler(batch(notification_of(old)), Context())) == []
+    assert result_object(settings, KEYS[0]).revision == new.etag
 
 
-def test_an_image_that_is_put_back_as_it_was_has_its_result_beside_it_again(
+def test_an_image_put_back_gets_its_earlier_result_in_the_bucket(
     settings: Settings, runs: list[int]
 ) -> None:
     handler = create_handler(settings)
     for body, sequencer in ((PHOTO, "1"), (b"hello", "2"), (PHOTO, "3")):
         arrived = put(settings, KEYS[0], body)
         before = len(runs)
-        assert left(handler(batch(told(arrived, sequencer=sequencer)), Context())) == []
+        assert left(handler(batch(notification_of(arrived, sequencer=sequencer)), Context())) == []
     assert len(runs) == before
-    assert saved_object(settings, KEYS[0]).revision == arrived.etag
+    assert result_object(settings, KEYS[0]).revision == arrived.etag
     assert len(results_of(settings, KEYS[0])) == 2
 
 
-def test_in_a_bucket_with_versions_each_version_has_its_result(settings: Settings) -> None:
+def test_each_version_has_its_result_in_a_versioned_bucket(settings: Settings) -> None:
     s3_client().put_bucket_versioning(Bucket=settings.upload_bucket, VersioningConfiguration={"Status": "Enabled"})
     versions = [
         s3_client().put_object(Bucket=settings.upload_bucket, Key=KEYS[0], Body=body)["VersionId"]
         for body in (PHOTO, b"hello")
     ]
-    bodies = [told(Put(settings.upload_bucket or "", KEYS[0], "etag"), versionId=version) for version in versions]
-    assert take(settings, *bodies) == []
+    bodies = [notification_of(Put(settings.upload_bucket or "", KEYS[0], "etag"), versionId=version) for version in versions]
+    assert process(settings, *bodies) == []
     statuses = {result.revision: type(result.result) for result in results_of(settings, KEYS[0])}
     assert statuses == {versions[0]: Classification, versions[1]: Failure}
 
 
-def test_a_message_that_comes_again_costs_no_second_inference_and_makes_no_second_result(
+def test_a_repeated_message_causes_no_second_inference_and_no_second_result(
     settings: Settings, runs: list[int]
 ) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     handler = create_handler(settings)
     before = len(runs)
-    assert left(handler(batch(told(arrived)), Context())) == []
+    assert left(handler(batch(notification_of(arrived)), Context())) == []
     assert len(runs) == before + 1
     result = results_of(settings, KEYS[0])
-    assert left(handler(batch(told(arrived), told(arrived)), Context())) == []
+    assert left(handler(batch(notification_of(arrived), notification_of(arrived)), Context())) == []
     assert len(runs) == before + 1
     assert results_of(settings, KEYS[0]) == result
 
 
-@pytest.mark.parametrize("sequencers", [["1", "1", "1", "1"], ["1", "2", "3", "4"]], ids=["told", "put"])
-def test_the_same_image_several_times_in_a_batch_costs_one_inference(
+@pytest.mark.parametrize("sequencers", [["1", "1", "1", "1"], ["1", "2", "3", "4"]], ids=["delivered again", "put again"])
+def test_the_same_image_several_times_in_a_batch_is_classified_once(
     settings: Settings, runs: list[int], sequencers: list[str]
 ) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     handler = create_handler(settings)
     before = len(runs)
-    assert left(handler(batch(*(told(arrived, sequencer=text) for text in sequencers)), Context())) == []
+    assert left(handler(batch(*(notification_of(arrived, sequencer=text) for text in sequencers)), Context())) == []
     assert len(runs) == before + 1
     assert len(results_of(settings, KEYS[0])) == 1
 
 
-def test_an_image_that_another_invocation_has_in_hand_comes_again(
+def test_an_image_in_progress_in_another_invocation_is_retried(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     first, second = create_handler(settings), create_handler(settings)
-    keep, met = Worker.keep_result, []
+    keep, retried = Worker.process_upload, []
 
     def meanwhile(*arguments: Any) -> Any:
-        if not met:
-            met.append(left(second(batch(told(arrived)), Context())))
+        if not retried:
+            retried.append(left(second(batch(notification_of(arrived)), Context())))
         return keep(*arguments)
 
-    monkeypatch.setattr(Worker, "keep_result", meanwhile)
-    assert left(first(batch(told(arrived)), Context())) == []
-    assert met == [["0"]]
-    assert left(second(batch(told(arrived)), Context())) == []
+    monkeypatch.setattr(Worker, "process_upload", meanwhile)
+    assert left(first(batch(notification_of(arrived)), Context())) == []
+    assert retried == [["0"]]
+    assert left(second(batch(notification_of(arrived)), Context())) == []
     assert len(results_of(settings, KEYS[0])) == 1
 
 
-def test_a_message_may_tell_of_several_objects(settings: Settings) -> None:
+def test_a_message_may_have_several_objects(settings: Settings) -> None:
     puts = [put(settings, f"uploads/{number}.jpg", PHOTO) for number in range(3)]
-    assert take(settings, notification(*(record(arrived) for arrived in puts))) == []
+    assert process(settings, notification(*(record(arrived) for arrived in puts))) == []
     for arrived in puts:
-        assert isinstance(outcome(settings, arrived.key), Classification)
+        assert isinstance(result_of(settings, arrived.key), Classification)
 
 
-def test_one_that_fails_does_not_keep_the_others_of_its_message(settings: Settings) -> None:
+def test_a_failing_object_does_not_stop_the_others_of_its_message(settings: Settings) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     elsewhere = Put("secrets", "uploads/cat.jpg", "etag")
-    assert take(settings, notification(record(elsewhere), record(arrived))) == ["0"]
-    assert isinstance(outcome(settings, KEYS[0]), Classification)
+    assert process(settings, notification(record(elsewhere), record(arrived))) == ["0"]
+    assert isinstance(result_of(settings, KEYS[0]), Classification)
 
 
-def test_the_test_that_s3_sends_and_deletions_are_taken_without_a_result(settings: Settings) -> None:
+def test_test_events_and_deletions_have_no_result(settings: Settings) -> None:
     test = '{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "photos"}'
     deleted = notification(record(Put("photos", KEYS[0], "etag"), "ObjectRemoved:Delete"))
-    assert take(settings, test, deleted) == []
+    assert process(settings, test, deleted) == []
     assert table_of(settings.results_table) == []
 
 
-def test_what_is_no_notification_comes_again_alone(settings: Settings) -> None:
-    assert take(settings, "hello", told(put(settings, KEYS[0], PHOTO))) == ["0"]
-    assert isinstance(outcome(settings, KEYS[0]), Classification)
+def test_only_the_invalid_message_of_a_batch_is_retried(settings: Settings) -> None:
+    assert process(settings, "hello", notification_of(put(settings, KEYS[0], PHOTO))) == ["0"]
+    assert isinstance(result_of(settings, KEYS[0]), Classification)
 
 
-def failing(*_: object, **__: object) -> Any:
-    raise StorageUnavailable("It cannot be used at the moment.")
+def raise_unavailable(*_: object, **__: object) -> Any:
+    raise StorageUnavailable("The storage is not available.")
 
 
 @pytest.mark.parametrize(
     "failing_part",
-    [(Results, "find"), (Results, "save"), (Uploads, "save_result"), (Events, "publish")],
+    [(ResultsTable, "find"), (ResultsTable, "save"), (UploadBucket, "save_result"), (EventBus, "publish")],
     ids=lambda part: part[1],
 )
-def test_wherever_it_fails_the_message_comes_again_to_one_result(
+def test_after_a_failure_in_any_step_the_retry_leads_to_one_result(
     settings: Settings, failing_part: tuple[type, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
-    heard = listening("default")
+    received_events = subscribe("default")
     with monkeypatch.context() as patch:
-        patch.setattr(*failing_part, failing)
-        assert take(settings, told(arrived)) == ["0"]
-    assert take(settings, told(arrived)) == []
+        patch.setattr(*failing_part, raise_unavailable)
+        assert process(settings, notification_of(arrived)) == ["0"]
+    assert process(settings, notification_of(arrived)) == []
     (result,) = results_of(settings, KEYS[0])
-    assert saved_object(settings, KEYS[0]) == result
-    assert [msgspec.convert(event["detail"], BulkResult) for event in heard()] == [result]
+    assert result_object(settings, KEYS[0]) == result
+    assert [msgspec.convert(event["detail"], BulkResult) for event in received_events()] == [result]
 
 
-def test_a_result_that_was_saved_before_the_rest_failed_is_not_inferred_again(
+def test_a_retry_uses_the_result_that_is_already_in_the_table(
     settings: Settings, runs: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
     handler = create_handler(settings)
     before = len(runs)
     with monkeypatch.context() as patch:
-        patch.setattr(Uploads, "save_result", failing)
-        assert left(handler(batch(told(arrived)), Context())) == ["0"]
-    assert left(handler(batch(told(arrived)), Context())) == []
+        patch.setattr(UploadBucket, "save_result", raise_unavailable)
+        assert left(handler(batch(notification_of(arrived)), Context())) == ["0"]
+    assert left(handler(batch(notification_of(arrived)), Context())) == []
     assert len(runs) == before + 1
 
 
-def test_a_new_model_makes_a_result_of_its_own(settings: Settings, tmp_path: Any) -> None:
+def test_each_version_of_the_model_has_its_own_result(settings: Settings, tmp_path: Any) -> None:
     arrived = put(settings, KEYS[0], PHOTO)
-    assert take(settings, told(arrived)) == []
+    assert process(settings, notification_of(arrived)) == []
     new = shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
     manifest = json.loads((new / "manifest.json").read_text())
     (new / "manifest.json").write_text(json.dumps(manifest | {"version": "9.0.0"}))
-    # The message comes again while the function is being replaced.
-    assert take(dataclasses.replace(settings, bundle=new), told(arrived)) == []
-    assert take(settings, told(arrived)) == []
+    # The message is delivered again while the function is being replaced.
+    assert process(dataclasses.replace(settings, bundle=new), notification_of(arrived)) == []
+    assert process(settings, notification_of(arrived)) == []
     assert [result.model.version for result in results_of(settings, KEYS[0])] == [
         "9.0.0",
         load_bundle(DEFAULT_BUNDLE).version,
     ]
-    assert saved_object(settings, KEYS[0]).model.version == "9.0.0"
+    assert result_object(settings, KEYS[0]).model.version == "9.0.0"
 
 
-def test_with_too_little_time_left_all_are_left_for_another_invocation(settings: Settings) -> None:
-    bodies = [told(put(settings, f"uploads/{number}.jpg", PHOTO)) for number in range(3)]
-    assert take(settings, *bodies, seconds=4) == ["0", "1", "2"]
+def test_with_too_little_time_all_messages_are_left_for_another_invocation(settings: Settings) -> None:
+    bodies = [notification_of(put(settings, f"uploads/{number}.jpg", PHOTO)) for number in range(3)]
+    assert process(settings, *bodies, seconds=4) == ["0", "1", "2"]
     assert table_of(settings.results_table) == []
-    assert take(settings, *bodies) == []
+    assert process(settings, *bodies) == []
     assert len(table_of(settings.results_table)) == 3
 
 
-def slowed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Clock:
-    """The clock, which goes on by so many seconds with each inference from now on."""
+def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Advance the clock by this many seconds with each inference from now on."""
     clock, run = still_clock(monkeypatch), LiteRT.run
 
     def slowly(*arguments: Any) -> Any:
@@ -354,45 +354,44 @@ def slowed(monkeypatch: pytest.MonkeyPatch, seconds: float) -> Clock:
         return run(*arguments)
 
     monkeypatch.setattr(LiteRT, "run", slowly)
-    return clock
 
 
-def test_when_the_time_runs_out_the_rest_are_left_for_another_invocation(
+def test_when_time_runs_out_the_remaining_messages_are_left_for_another_invocation(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, runs: list[int]
 ) -> None:
     puts = [put(settings, f"uploads/{number}.jpg", PHOTO) for number in range(6)]
     handler = create_handler(settings)
     before = len(runs)
     with monkeypatch.context() as patch:
-        slowed(patch, 14)
-        again = left(handler(batch(*map(told, puts)), Context(60)))
-    # 50 seconds are left for images, and none is begun in the last 5 of them.
+        slow_down(patch, 14)
+        again = left(handler(batch(*map(notification_of, puts)), Context(60)))
+    # 50 seconds remain for images, and none starts in the last 5 of them.
     assert len(runs) - before <= 4
     assert len(again) >= 2
-    assert left(handler(batch(*(told(puts[int(number)]) for number in again)), Context())) == []
+    assert left(handler(batch(*(notification_of(puts[int(number)]) for number in again)), Context())) == []
     assert len(table_of(settings.results_table)) == 6
 
 
-def test_the_records_of_a_message_are_begun_while_there_is_time(
+def test_a_record_of_a_message_starts_only_if_there_is_time(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, runs: list[int]
 ) -> None:
     puts = [put(settings, f"uploads/{number}.jpg", PHOTO) for number in range(4)]
     handler = create_handler(settings)
-    slowed(monkeypatch, 21)
+    slow_down(monkeypatch, 21)
     before = len(runs)
     assert left(handler(batch(notification(*map(record, puts))), Context(60))) == ["0"]
-    # After two, 8 of the 50 seconds are left, fewer than the 10 that it takes to begin.
+    # After two, 8 of the 50 seconds are left. An image starts only if 10 are left.
     assert len(runs) - before == 2
     assert len(table_of(settings.idempotency_table)) == 2
 
 
-def test_an_image_is_forgotten_before_its_result_is(settings: Settings) -> None:
-    take(dataclasses.replace(settings, result_days=1), told(put(settings, KEYS[0], PHOTO)))
+def test_the_idempotency_record_expires_before_the_result(settings: Settings) -> None:
+    process(dataclasses.replace(settings, result_days=1), notification_of(put(settings, KEYS[0], PHOTO)))
     (memory,), (result,) = table_of(settings.idempotency_table), table_of(settings.results_table)
     assert int(memory["expiration"]["N"]) < int(result["expires_at"]["N"])
 
 
-def test_what_other_threads_fetch_is_not_taken_from_the_decoder(
+def test_images_that_other_threads_fetch_do_not_reduce_the_decoders_memory(
     moto_server: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = new_settings(max_upload_bytes=10_000_000)
@@ -406,19 +405,19 @@ def test_what_other_threads_fetch_is_not_taken_from_the_decoder(
         return loaded
 
     monkeypatch.setattr(JpegImageFile, "load", beside_others)
-    assert take(settings, told(put(settings, KEYS[0], PHOTO))) == []
-    assert isinstance(outcome(settings, KEYS[0]), Classification)
+    assert process(settings, notification_of(put(settings, KEYS[0], PHOTO))) == []
+    assert isinstance(result_of(settings, KEYS[0]), Classification)
 
 
-def test_results_are_kept_for_as_many_days_as_are_set(settings: Settings) -> None:
-    take(dataclasses.replace(settings, result_days=7), told(put(settings, KEYS[0], PHOTO)))
+def test_results_expire_after_the_configured_days(settings: Settings) -> None:
+    process(dataclasses.replace(settings, result_days=7), notification_of(put(settings, KEYS[0], PHOTO)))
     (item,) = table_of(settings.results_table)
     seconds = int(item["expires_at"]["N"]) - msgspec.convert(item["time"]["S"], datetime).timestamp()
     assert abs(seconds - 7 * 86_400) <= 1
 
 
 @pytest.mark.parametrize("field", ["upload_bucket", "results_table", "idempotency_table"])
-def test_without_its_bucket_or_a_table_it_does_not_start(settings: Settings, field: str) -> None:
+def test_the_handler_needs_its_bucket_and_its_tables(settings: Settings, field: str) -> None:
     with pytest.raises(SettingsError, match=f"LITELENS_{field.upper()} is not set"):
         create_handler(dataclasses.replace(settings, **{field: None}))
 
@@ -427,7 +426,7 @@ class TestBackfill:
     def batch(self, arrived: Put) -> dict[str, Any]:
         return {"BatchInput": {"bucket": arrived.bucket}, "Items": [{"Key": arrived.key, "Etag": f'"{arrived.etag}"'}]}
 
-    def test_a_batch_is_answered_and_nothing_is_kept(self, settings: Settings) -> None:
+    def test_a_batch_is_answered_and_nothing_is_saved(self, settings: Settings) -> None:
         arrived = put(settings, "anywhere/cat.jpg", PHOTO)
         (answer,) = create_handler(settings)(self.batch(arrived), Context())
         result = msgspec.convert(json.loads(json.dumps(answer)), BulkResult)
@@ -435,7 +434,7 @@ class TestBackfill:
         assert isinstance(result.result, Classification)
         assert table_of(settings.results_table) == table_of(settings.idempotency_table) == []
 
-    def test_answers_are_in_the_order_of_the_batch_and_a_bad_one_fails_alone(self, settings: Settings) -> None:
+    def test_answers_are_in_the_order_of_the_batch_and_a_bad_image_does_not_fail_the_others(self, settings: Settings) -> None:
         puts = [put(settings, f"{number}.jpg", b"hello" if number == 2 else PHOTO) for number in range(12)]
         items = [{"Key": arrived.key, "Etag": arrived.etag} for arrived in puts]
         event = {"BatchInput": {"bucket": puts[0].bucket}, "Items": items}
@@ -443,21 +442,21 @@ class TestBackfill:
         assert [answer["key"] for answer in answers] == [arrived.key for arrived in puts]
         assert [number for number, answer in enumerate(answers) if answer["result"]["status"] == "failed"] == [2]
 
-    def test_one_that_may_not_be_read_fails_alone(self, settings: Settings) -> None:
+    def test_an_object_that_may_not_be_read_gets_a_failed_result(self, settings: Settings) -> None:
         handler = create_handler(settings)
         with failing_aws(error(403, "AccessDenied")):
             (answer,) = handler(self.batch(Put(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
         assert answer["result"]["problem"]["code"] == "object_access_denied"
 
-    def test_those_that_there_is_no_time_for_have_failed(self, settings: Settings) -> None:
+    def test_objects_without_time_left_get_failed_results(self, settings: Settings) -> None:
         (answer,) = create_handler(settings)(self.batch(put(settings, "cat.jpg", PHOTO)), Context(seconds=4))
         assert answer["result"]["problem"]["code"] in ("timeout", "storage_timeout")
 
     def test_another_bucket_is_refused(self, settings: Settings) -> None:
-        with pytest.raises(Exception, match="This bucket is not read here"):
+        with pytest.raises(Exception, match="bucket"):
             create_handler(settings)(self.batch(Put("secrets", "cat.jpg", "etag")), Context())
 
-    def test_what_may_pass_is_raised_so_that_the_batch_is_tried_again(
+    def test_a_transient_error_is_raised_so_that_the_batch_is_retried(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         handler = create_handler(settings)
@@ -466,10 +465,10 @@ class TestBackfill:
             handler(self.batch(Put(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
 
 
-def test_a_throttled_memory_of_what_was_done_leaves_the_message(
+def test_a_throttled_idempotency_table_leaves_the_message_in_the_queue(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     still_clock(monkeypatch)
     with failing_aws(json_error("ProvisionedThroughputExceededException")) as requests:
-        assert take(settings, told(Put(settings.upload_bucket or "", KEYS[0], "etag"))) == ["0"]
+        assert process(settings, notification_of(Put(settings.upload_bucket or "", KEYS[0], "etag"))) == ["0"]
     assert requests

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 from support import DEFAULT_BUNDLE, ROCKET, encoded
 
-from litelens.bundle import load_bundle
-from litelens.classifier import Classifier, Options, Timing, entropy, softmax
-from litelens.errors import ImageTooLarge, InvalidOption
-from litelens.images import Limits, decode
+from litelens.core.bundle import load_bundle
+from litelens.core.classifier import Classifier, Options, Timing, entropy, softmax
+from litelens.core.errors import ImageTooLarge, InvalidOption
+from litelens.core.images import Limits, decode
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def classifier() -> Classifier:
     return Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1)
 
 
-def test_predictions_are_probabilities_best_first(classifier: Classifier) -> None:
+def test_confidences_add_up_to_1_and_the_highest_comes_first(classifier: Classifier) -> None:
     prediction = classifier.classify(ROCKET.read_bytes(), Options(top_k=1000))
     confidences = [c.confidence for c in prediction.candidates]
     assert sum(confidences) == pytest.approx(1, abs=1e-5)
@@ -27,7 +27,7 @@ def test_predictions_are_probabilities_best_first(classifier: Classifier) -> Non
 
 
 @pytest.mark.parametrize("top_k", [1, 5, 1000, 10**9])
-def test_top_k_says_how_many(classifier: Classifier, top_k: int) -> None:
+def test_top_k_is_the_number_of_labels(classifier: Classifier, top_k: int) -> None:
     assert len(classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k)).candidates) == min(top_k, 1000)
 
 
@@ -37,7 +37,7 @@ def test_top_k_out_of_range_is_refused(classifier: Classifier, top_k: int) -> No
         classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k))
 
 
-def test_uncertain_means_below_the_threshold() -> None:
+def test_a_prediction_is_uncertain_below_the_threshold() -> None:
     bundle = load_bundle(DEFAULT_BUNDLE)
     confidence = Classifier(bundle, Limits(), 1).classify(ROCKET.read_bytes()).candidates[0].confidence
     for threshold, uncertain in ((confidence, False), (np.nextafter(confidence, 1), True)):
@@ -46,14 +46,14 @@ def test_uncertain_means_below_the_threshold() -> None:
 
 
 @pytest.mark.parametrize("offset", [-1e-4, 1e-4])
-def test_a_threshold_that_is_asked_for_replaces_the_bundles(classifier: Classifier, offset: float) -> None:
+def test_the_threshold_option_replaces_the_threshold_of_the_bundle(classifier: Classifier, offset: float) -> None:
     best = classifier.classify(ROCKET.read_bytes()).candidates[0].confidence
     options = Options(threshold=best + offset)
     assert classifier.classify(ROCKET.read_bytes(), options).uncertain is (offset > 0)
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "message"),
     [
         (Options(threshold=-0.01), "threshold must be a number from 0 to 1"),
         (Options(threshold=1.01), "threshold must be a number from 0 to 1"),
@@ -62,14 +62,14 @@ def test_a_threshold_that_is_asked_for_replaces_the_bundles(classifier: Classifi
         (Options(heat_map_label="unicorn"), "heatmap_label must be one of the model's labels"),
     ],
 )
-def test_an_option_that_cannot_be_is_refused_before_the_image_is_read(
-    classifier: Classifier, options: Options, complaint: str
+def test_an_invalid_option_is_refused_before_the_image_is_decoded(
+    classifier: Classifier, options: Options, message: str
 ) -> None:
-    with pytest.raises(InvalidOption, match=complaint):
+    with pytest.raises(InvalidOption, match=message):
         classifier.classify(b"no image", options)
 
 
-def test_a_group_has_the_sum_of_its_labels(classifier: Classifier) -> None:
+def test_the_confidence_of_a_group_is_the_sum_of_its_labels(classifier: Classifier) -> None:
     prediction = classifier.classify(ROCKET.read_bytes(), Options(top_k=1000))
     assert prediction.group is not None
     members = [c.confidence for c in prediction.candidates if c.group == prediction.group.label]
@@ -77,7 +77,7 @@ def test_a_group_has_the_sum_of_its_labels(classifier: Classifier) -> None:
     assert prediction.group.confidence == pytest.approx(sum(members), abs=1e-6)
 
 
-def test_one_group_of_all_labels_is_no_more_than_certain() -> None:
+def test_the_confidence_of_a_group_of_all_labels_is_at_most_1() -> None:
     bundle = load_bundle(DEFAULT_BUNDLE)
     one = dataclasses.replace(bundle, groups=dict.fromkeys(bundle.labels, "things"))
     group = Classifier(one, Limits(), 1).classify(ROCKET.read_bytes()).group
@@ -86,7 +86,7 @@ def test_one_group_of_all_labels_is_no_more_than_certain() -> None:
     assert group.confidence <= 1
 
 
-def test_there_is_no_group_without_groups() -> None:
+def test_without_groups_a_prediction_has_no_group() -> None:
     prediction = Classifier(dataclasses.replace(load_bundle(DEFAULT_BUNDLE), groups={}), Limits(), 1).classify(
         ROCKET.read_bytes()
     )
@@ -115,7 +115,7 @@ def test_the_same_pixels_give_the_same_answer_in_any_lossless_format(
     assert len(answers) == 1
 
 
-def test_nearly_every_level_of_a_pixel_is_distinct_to_the_model(classifier: Classifier) -> None:
+def test_the_model_can_tell_nearly_all_levels_of_a_pixel_apart(classifier: Classifier) -> None:
     levels = classifier._input_levels
     assert levels.shape == (256, 3)
     for channel in range(3):

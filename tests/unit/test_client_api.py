@@ -1,4 +1,4 @@
-"""The Python client against a server that answers as it is told."""
+"""The Python client against a fake API."""
 
 import dataclasses
 import json
@@ -14,23 +14,31 @@ from fake_api import MODEL, Request, Response, answering, classification, in_tur
 from PIL import Image
 from support import encoded, free_port
 
-from client import api
-from client.api import LARGEST_BODY, ApiProblem, ApiUnreachable, Client
+import litelens_client
+from litelens.core.formats import FORMAT_NAMES
+from litelens.settings import MAX_REQUEST_IMAGE_BYTES
+from litelens_client import api
+from litelens_client.api import ApiProblem, ApiUnreachable, Client
 
 KEY = "key-of-the-tests"
 JPEG = b"\xff\xd8\xff" + bytes(10)
-LARGE = b"\x89PNG" + bytes(LARGEST_BODY)
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+LARGE = PNG_SIGNATURE + bytes(MAX_REQUEST_IMAGE_BYTES)
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked again as often as ever, but at once."""
+    """Keep the number of retries, but remove the pauses."""
     monkeypatch.setattr(api, "_RETRIES", api._RETRIES.new(backoff_factor=0, backoff_jitter=0))
     monkeypatch.setattr(api, "_POLL_SECONDS", 0)
 
 
-@pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
-def test_an_image_is_sent_as_it_is_under_its_type(image_format: str) -> None:
+def test_the_package_exports_the_client() -> None:
+    assert litelens_client.Client is Client
+
+
+@pytest.mark.parametrize("image_format", FORMAT_NAMES)
+def test_an_image_is_sent_unchanged_with_its_media_type(image_format: str) -> None:
     image = encoded(Image.new("RGB", (2, 2)), image_format)
     with answering(in_turn(labelled("cat"))) as (url, requests):
         Client(url).classify(image)
@@ -48,20 +56,20 @@ def test_an_answer_is_decoded() -> None:
     assert answer.request_id == "request-1"
 
 
-def test_the_key_goes_in_its_header() -> None:
+def test_the_key_is_sent_as_a_header() -> None:
     with answering(in_turn(labelled("cat"))) as (url, requests):
         Client(url, KEY).classify(JPEG)
         Client(url).classify(JPEG)
     assert [request.headers.get("x-api-key") for request in requests] == [KEY, None]
 
 
-def test_options_go_in_the_query() -> None:
+def test_options_are_sent_in_the_query() -> None:
     with answering(in_turn(labelled("cat"))) as (url, requests):
         Client(f"{url}/live/").classify(JPEG, top_k=3, threshold=0.25)
     assert requests[0].path == "/live/v1/classify?top_k=3&threshold=0.25"
 
 
-def test_an_object_in_s3_is_named_in_json() -> None:
+def test_an_s3_uri_is_sent_as_json() -> None:
     with answering(in_turn(labelled("cat"))) as (url, requests):
         Client(url).classify("s3://photos/a ü.jpg", top_k=1)
     assert requests[0].headers["content-type"] == "application/json"
@@ -70,14 +78,14 @@ def test_an_object_in_s3_is_named_in_json() -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_busy_api_is_asked_again(status: int) -> None:
+def test_a_busy_api_is_retried(status: int) -> None:
     busy = refused(status, "busy", **{"Retry-After": "0"})
     with answering(in_turn(busy, busy, labelled("cat"))) as (url, requests):
         assert Client(url).classify(JPEG).predictions[0].label == "cat"
     assert [request.body for request in requests] == [JPEG] * 3
 
 
-def test_an_api_that_stays_busy_says_so() -> None:
+def test_an_api_that_stays_busy_is_a_problem() -> None:
     with (
         answering(in_turn(refused(429, "too_many_requests", "Too fast."))) as (url, requests),
         pytest.raises(ApiProblem, match=r"Too fast\.") as raised,
@@ -87,13 +95,13 @@ def test_an_api_that_stays_busy_says_so() -> None:
     assert len(requests) == 6
 
 
-def test_a_connection_that_breaks_is_made_again() -> None:
+def test_a_broken_connection_is_retried() -> None:
     with answering(in_turn(None, labelled("cat"))) as (url, requests):
         assert Client(url).classify(JPEG).predictions[0].label == "cat"
     assert len(requests) == 2
 
 
-def test_an_api_that_hangs_up_cannot_be_reached() -> None:
+def test_an_api_that_always_closes_the_connection_is_unreachable() -> None:
     with (
         answering(in_turn(None)) as (url, requests),
         pytest.raises(ApiUnreachable, match=r"^127\.0\.0\.1:\d+ cannot be reached: the connection broke\.$"),
@@ -102,25 +110,25 @@ def test_an_api_that_hangs_up_cannot_be_reached() -> None:
     assert len(requests) == 3
 
 
-def test_an_api_that_is_not_there_cannot_be_reached() -> None:
-    with pytest.raises(ApiUnreachable, match=r"nothing takes the connection\.$") as raised:
+def test_an_api_that_does_not_listen_is_unreachable_for_all_images() -> None:
+    with pytest.raises(ApiUnreachable, match=r"nothing accepts the connection\.$") as raised:
         Client(f"http://127.0.0.1:{free_port()}").classify(JPEG)
     assert raised.value.concerns_all
 
 
-def test_a_host_that_is_not_there_concerns_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    def know_no_host(*_: Any) -> None:
+def test_a_host_that_does_not_exist_is_unreachable_for_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_no_host(*_: Any) -> None:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    monkeypatch.setattr(socket, "getaddrinfo", know_no_host)
-    with pytest.raises(ApiUnreachable, match=r"there is no such host\.$") as raised:
+    monkeypatch.setattr(socket, "getaddrinfo", find_no_host)
+    with pytest.raises(ApiUnreachable, match=r"the host does not exist\.$") as raised:
         Client("http://litelens.invalid").classify(JPEG)
     assert raised.value.concerns_all
 
 
-def test_an_api_that_goes_away_does_not_concern_all_images() -> None:
-    and_goodbye = dataclasses.replace(labelled("cat"), headers={"Connection": "close"})
-    with answering(in_turn(and_goodbye)) as (url, _):
+def test_an_api_that_has_answered_before_may_answer_other_images() -> None:
+    last_answer = dataclasses.replace(labelled("cat"), headers={"Connection": "close"})
+    with answering(in_turn(last_answer)) as (url, _):
         client = Client(url)
         client.classify(JPEG)
     with pytest.raises(ApiUnreachable) as raised:
@@ -128,7 +136,7 @@ def test_an_api_that_goes_away_does_not_concern_all_images() -> None:
     assert not raised.value.concerns_all
 
 
-def test_an_api_that_says_nothing_takes_too_long() -> None:
+def test_an_api_that_does_not_answer_in_time_is_unreachable() -> None:
     test_is_over = threading.Event()
 
     def say_nothing(_: Request) -> None:
@@ -140,16 +148,16 @@ def test_an_api_that_says_nothing_takes_too_long() -> None:
         test_is_over.set()
 
 
-def test_a_server_without_tls_is_not_taken_for_one_with_it() -> None:
+def test_a_server_without_tls_is_unreachable_by_https() -> None:
     with (
         answering(in_turn(labelled("cat"))) as (url, requests),
-        pytest.raises(ApiUnreachable, match="certificate is not valid, or it speaks no TLS"),
+        pytest.raises(ApiUnreachable, match="certificate is not valid, or it does not use TLS"),
     ):
         Client(url.replace("http", "https"), KEY).classify(JPEG)
     assert not requests
 
 
-def test_the_apis_own_problem_is_passed_on() -> None:
+def test_a_problem_of_the_api_keeps_its_code_and_sentence() -> None:
     with (
         answering(in_turn(refused(422, "corrupt_image", "It is damaged."))) as (url, _),
         pytest.raises(ApiProblem, match=r"^It is damaged\.$") as raised,
@@ -160,7 +168,7 @@ def test_the_apis_own_problem_is_passed_on() -> None:
     assert not found.concerns_all
 
 
-def test_a_wrong_key_is_a_sentence_that_does_not_show_it() -> None:
+def test_the_error_for_a_wrong_key_does_not_contain_the_key() -> None:
     with (
         answering(in_turn(sent({"message": "Forbidden"}, 403))) as (url, _),
         pytest.raises(ApiProblem, match="403 Forbidden: the API key or the URL is wrong") as raised,
@@ -172,7 +180,7 @@ def test_a_wrong_key_is_a_sentence_that_does_not_show_it() -> None:
 
 
 @pytest.mark.parametrize(("status", "sentence"), [(502, "502 Bad Gateway"), (404, "404 Not Found"), (599, "599")])
-def test_a_proxys_error_is_told_by_its_status(status: int, sentence: str) -> None:
+def test_the_error_of_a_proxy_is_reported_by_its_status(status: int, sentence: str) -> None:
     with (
         answering(in_turn(Response(status, b"<html>nginx</html>"))) as (url, _),
         pytest.raises(ApiProblem, match=rf"^The API's server answered {sentence}\.$") as raised,
@@ -192,16 +200,16 @@ def test_a_proxys_error_is_told_by_its_status(status: int, sentence: str) -> Non
         labelled().body,
     ],
 )
-def test_what_litelens_never_answers_is_not_an_answer(body: bytes) -> None:
+def test_an_answer_that_is_not_litelens_is_a_problem(body: bytes) -> None:
     with (
         answering(in_turn(Response(200, body))) as (url, _),
-        pytest.raises(ApiProblem, match="did not answer as litelens does") as raised,
+        pytest.raises(ApiProblem, match="is not litelens'; is the URL right") as raised,
     ):
         Client(url).classify(JPEG)
     assert raised.value.code == "unexpected_answer"
 
 
-def test_a_redirection_does_not_take_the_image_and_the_key_away() -> None:
+def test_redirects_are_not_followed() -> None:
     with (
         answering(in_turn(Response(302, headers={"Location": "/elsewhere"}))) as (url, requests),
         pytest.raises(ApiProblem, match="answered 302 Found"),
@@ -211,28 +219,28 @@ def test_a_redirection_does_not_take_the_image_and_the_key_away() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "127.0.0.1:8080", "host:8080", "ftp://host", "example.com/live"])
-def test_a_url_without_its_scheme_is_told_what_is_missing(url: str) -> None:
+def test_a_url_without_scheme_is_rejected(url: str) -> None:
     with pytest.raises(ValueError, match="must begin with http:// or https://"):
         Client(url)
 
 
 @pytest.mark.parametrize("url", ["http://", "https://me:secret@host", "https://host/?a=b", "http://a b"])
-def test_a_url_that_cannot_be_one_is_refused(url: str) -> None:
+def test_an_invalid_url_is_rejected_without_its_password(url: str) -> None:
     with pytest.raises(ValueError, match="The URL of the API must be like") as raised:
         Client(url)
     assert "secret" not in str(raised.value)
 
 
 @pytest.mark.parametrize("key", ["two words", "line\n", "schlüssel"])
-def test_a_key_that_cannot_be_one_is_refused_without_being_shown(key: str) -> None:
-    with pytest.raises(ValueError, match="The API key has") as raised:
+def test_an_invalid_key_is_rejected_without_printing_it(key: str) -> None:
+    with pytest.raises(ValueError, match="The API key contains") as raised:
         Client("http://127.0.0.1", key)
     assert key.strip() not in str(raised.value)
 
 
 def uploading(*results: dict[str, object], storage: int = 204, max_bytes: int = 25_000_000) -> Callable[..., Response]:
-    """An API with uploads, whose storage is at /bucket, and which gives these results in turn."""
-    told = in_turn(
+    """Return a fake API with uploads, whose storage is at /bucket, and which returns these results in turn."""
+    result_answers = in_turn(
         *(sent({"id": "u/1", "model": MODEL, "result": result, "request_id": "request-2"}) for result in results)
     )
 
@@ -243,7 +251,7 @@ def uploading(*results: dict[str, object], storage: int = 204, max_bytes: int = 
             return sent(upload, 201)
         if request.path == "/bucket":
             return Response(storage)
-        response = told(request)
+        response = result_answers(request)
         assert response
         return response
 
@@ -254,7 +262,7 @@ PENDING = {"status": "pending"}
 DONE = {"status": "done", **classification("cat", "dog", "fox")}
 
 
-def test_a_large_image_is_uploaded_and_its_result_awaited() -> None:
+def test_a_large_image_is_uploaded_and_its_result_polled() -> None:
     with answering(uploading(PENDING, PENDING, DONE)) as (url, requests):
         answer = Client(url, KEY).classify(LARGE)
     assert [found.label for found in answer.predictions] == ["cat", "dog", "fox"]
@@ -264,7 +272,7 @@ def test_a_large_image_is_uploaded_and_its_result_awaited() -> None:
     assert json.loads(requests[0].body) == {"content_type": "image/png"}
 
 
-def test_the_form_has_the_file_last_and_no_key() -> None:
+def test_the_upload_form_ends_with_the_file_and_has_no_key() -> None:
     with answering(uploading(DONE)) as (url, requests):
         Client(url, KEY).classify(LARGE)
     form = requests[1]
@@ -276,20 +284,20 @@ def test_the_form_has_the_file_last_and_no_key() -> None:
     assert requests[2].headers["x-api-key"] == KEY
 
 
-def test_an_image_of_the_largest_size_is_not_uploaded() -> None:
+def test_an_image_at_the_limit_of_requests_is_not_uploaded() -> None:
     with answering(in_turn(labelled("cat"))) as (url, requests):
-        Client(url).classify(LARGE[:LARGEST_BODY])
+        Client(url).classify(LARGE[:MAX_REQUEST_IMAGE_BYTES])
     assert [request.path for request in requests] == ["/v1/classify"]
 
 
-def test_options_hold_for_uploads_too() -> None:
+def test_options_apply_to_uploads() -> None:
     with answering(uploading(DONE)) as (url, _):
         answer = Client(url).classify(LARGE, top_k=2, threshold=0.95)
     assert [found.label for found in answer.predictions] == ["cat", "dog"]
     assert answer.uncertain
 
 
-def test_an_upload_that_is_no_image_has_the_apis_problem() -> None:
+def test_a_failed_upload_raises_the_problem_of_the_api() -> None:
     with (
         answering(uploading({"status": "failed", "problem": problem(415, "not_an_image", "No image.")})) as (url, _),
         pytest.raises(ApiProblem, match=r"^No image\.$") as raised,
@@ -298,27 +306,27 @@ def test_an_upload_that_is_no_image_has_the_apis_problem() -> None:
     assert (raised.value.code, raised.value.status) == ("not_an_image", 415)
 
 
-def test_a_storage_that_refuses_the_upload_is_a_sentence() -> None:
+def test_an_upload_that_the_storage_rejects_is_a_problem() -> None:
     with (
         answering(uploading(PENDING, storage=403)) as (url, requests),
-        pytest.raises(ApiProblem, match=r"^The upload was refused with 403 Forbidden\.$") as raised,
+        pytest.raises(ApiProblem, match=r"^The storage rejected the upload with 403 Forbidden\.$") as raised,
     ):
         Client(url).classify(LARGE)
     assert raised.value.code == "upload_refused"
     assert len(requests) == 2
 
 
-def test_an_image_larger_than_uploads_may_be_is_not_sent() -> None:
+def test_an_image_above_the_limit_of_uploads_is_not_sent() -> None:
     with (
         answering(uploading(DONE, max_bytes=4_400_000)) as (url, requests),
-        pytest.raises(ApiProblem, match="4,400,004 bytes; at most 4,400,000 are accepted") as raised,
+        pytest.raises(ApiProblem, match="4,400,008 bytes; at most 4,400,000 are accepted") as raised,
     ):
         Client(url).classify(LARGE)
     assert raised.value.code == "image_too_large"
     assert len(requests) == 1
 
 
-def test_a_result_that_does_not_come_is_given_up() -> None:
+def test_waiting_for_a_result_ends_at_the_timeout() -> None:
     with (
         answering(uploading(PENDING)) as (url, _),
         pytest.raises(ApiProblem, match="not classified within 0 seconds") as raised,
@@ -327,20 +335,20 @@ def test_a_result_that_does_not_come_is_given_up() -> None:
     assert raised.value.code == "result_late"
 
 
-def test_without_uploads_a_large_image_is_sent_as_it_is() -> None:
+def test_without_uploads_a_large_image_is_sent_in_the_request() -> None:
     with answering(in_turn(refused(501, "not_configured"), labelled("cat"))) as (url, requests):
         assert Client(url).classify(LARGE).predictions[0].label == "cat"
     assert [request.path for request in requests] == ["/v1/uploads", "/v1/classify"]
     assert requests[1].body == LARGE
 
 
-def test_a_file_is_sent_as_it_is(tmp_path: Path) -> None:
+def test_a_file_is_sent_unchanged(tmp_path: Path) -> None:
     photo = tmp_path / "photo"
-    photo.write_bytes(b"\x89PNG and more")
+    photo.write_bytes(PNG_SIGNATURE + b"and more")
     with answering(in_turn(labelled("cat"))) as (url, requests):
         assert Client(url).classify(photo).predictions[0].label == "cat"
     assert requests[0].headers["content-type"] == "image/png"
-    assert requests[0].body == b"\x89PNG and more"
+    assert requests[0].body == PNG_SIGNATURE + b"and more"
 
 
 def test_a_large_file_is_uploaded(tmp_path: Path) -> None:
@@ -353,7 +361,7 @@ def test_a_large_file_is_uploaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("takes_uploads", [True, False])
-def test_a_file_that_is_too_large_is_not_even_read(
+def test_a_file_that_is_too_large_is_not_read(
     takes_uploads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo = tmp_path / "photo"
@@ -371,6 +379,6 @@ def test_a_file_that_is_too_large_is_not_even_read(
     assert len(requests) == 1
 
 
-def test_a_file_that_is_gone_is_no_problem_of_the_api(tmp_path: Path) -> None:
+def test_a_missing_file_raises_file_not_found_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         Client("http://127.0.0.1").classify(tmp_path / "gone.jpg")

@@ -1,6 +1,6 @@
-"""`litelens backfill`: what it counts, estimates, asks, starts, follows and says.
+"""`litelens backfill`: counting, estimates, confirmation, start, progress and summary.
 
-S3, CloudWatch and the state machines are moto's. A server tells how executions go; tests/runtime has them run.
+S3, CloudWatch and the state machines are moto's, executions are of a fake server. tests/runtime runs real executions.
 """
 
 import gzip
@@ -18,13 +18,13 @@ import boto3
 import pytest
 from aws import AWS_TEXT, error, failing_aws, new_bucket
 from fake_api import Request, Response, answering, sent
-from states import ROLE, definition
+from step_functions import ROLE, backfill_definition
 from support import ROOT
 
-from client.__main__ import main
-from client.aws import AwsError
-from client.estimate import Count, Location, count_inventoried, count_listed, estimate
-from client.executions import LARGEST_COUNTED, Backfill, StateMachine, find_state_machine, start
+from litelens_client.__main__ import main
+from litelens_client.aws import AwsError, S3Location
+from litelens_client.backfill import Count, count_inventory, count_objects, estimate
+from litelens_client.state_machine import MAX_COUNTED_BYTES, Backfill, StateMachine, find_state_machine, start
 
 MACHINE = "arn:aws:states:us-east-1:123456789012:stateMachine:backfill"
 EXECUTION = "arn:aws:states:us-east-1:123456789012:execution:backfill:photos-1"
@@ -35,7 +35,7 @@ COUNTS = ("pending", "running", "succeeded", "failed", "timedOut", "aborted", "t
 @pytest.fixture(autouse=True)
 def _environment(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LITELENS_BACKFILL", raising=False)
-    monkeypatch.setattr("client.executions._PAUSE", 0)
+    monkeypatch.setattr("litelens_client.state_machine._POLL_SECONDS", 0)
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def photos() -> str:
 
 @pytest.fixture
 def machine(photos: str) -> str:
-    """The ARN of a state machine that moto keeps, but does not execute."""
+    """Return the ARN of a state machine at moto, which does not execute it."""
     made = boto3.client("stepfunctions").create_state_machine(
-        name=f"backfill-{photos}"[:80], definition=definition(), roleArn=ROLE
+        name=f"backfill-{photos}"[:80], definition=backfill_definition(), roleArn=ROLE
     )
     return str(made["stateMachineArn"])
 
@@ -57,8 +57,8 @@ def put(bucket: str, *keys: str, body: bytes = b"-") -> None:
         boto3.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
 
 
-def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What the command says that fails with these arguments."""
+def failure_message(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Return the last line that the failing command prints."""
     assert main(["backfill", *arguments]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -67,7 +67,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 
 @contextmanager
 def step_functions(**answers: Any) -> Iterator[list[Request]]:
-    """Step Functions gives these answers, each for the action of its name; in a list, one after the other."""
+    """Fake Step Functions: an answer for each action, or a list of answers in turn; yields the requests."""
 
     def respond(request: Request) -> Response:
         answer = answers[request.headers["x-amz-target"].partition(".")[2]]
@@ -80,14 +80,14 @@ def step_functions(**answers: Any) -> Iterator[list[Request]]:
         yield requests
 
 
-def refusal(code: str) -> Response:
+def sfn_error(code: str) -> Response:
     return sent({"__type": code, "message": AWS_TEXT}, 400)
 
 
 def ended(
     status: str, uploads: str = "uploads", run: bool = True, counts: Any = None, **described: str
 ) -> dict[str, Any]:
-    """What Step Functions tells of an execution that is over."""
+    """Return the answers of Step Functions for an execution that is over."""
     return {
         "DescribeExecution": {"status": status, "stateMachineArn": MACHINE, **described},
         "ListMapRuns": {
@@ -96,12 +96,12 @@ def ended(
             else []
         },
         "DescribeMapRun": {"itemCounts": dict.fromkeys(COUNTS, 0) | (counts or {})},
-        "DescribeStateMachineForExecution": {"definition": definition(UploadBucketName=uploads)},
+        "DescribeStateMachineForExecution": {"definition": backfill_definition(UploadBucketName=uploads)},
     }
 
 
 @pytest.mark.parametrize(
-    ("arguments", "about"),
+    ("arguments", "sentence"),
     [
         ([], "S3 --follow"),
         (["photos"], "s3://bucket"),
@@ -117,108 +117,110 @@ def ended(
         (["s3://photos", "--inventory", "s3://inventories/"], "manifest.json"),
         (["s3://photos/a", "--yes", "--state-machine", MACHINE, "--inventory", "s3://b/manifest.json"], "whole bucket"),
         (["s3://photos", "--follow", EXECUTION], "not allowed with"),
-        (["--follow", MACHINE], "--follow takes an execution's ARN"),
+        (["--follow", MACHINE], "--follow takes the ARN of an execution"),
         (["--follow", EXECUTION, "--tolerate", "1"], "are for starting"),
     ],
 )
-def test_a_wrong_command_is_refused_before_anything_is_asked(
-    arguments: list[str], about: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_arguments_are_rejected(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ending:
         main(["backfill", *arguments])
     assert ending.value.code == 2
-    assert about in capsys.readouterr().err
+    assert sentence in capsys.readouterr().err
 
 
-def test_a_bucket_that_is_not_there_is_named(machine: str, capsys: pytest.CaptureFixture[str]) -> None:
-    said = complaint(capsys, "s3://no-such-bucket-of-ours", "--yes", "--state-machine", machine)
-    assert said == "There is no bucket no-such-bucket-of-ours."
+def test_a_missing_bucket_is_reported(machine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = failure_message(capsys, "s3://no-such-bucket-of-ours", "--yes", "--state-machine", machine)
+    assert message == "The bucket no-such-bucket-of-ours does not exist."
 
 
-def test_a_prefix_without_objects_is_told(photos: str, machine: str, capsys: pytest.CaptureFixture[str]) -> None:
-    said = complaint(capsys, f"s3://{photos}/none/", "--yes", "--state-machine", machine)
-    assert said == f"There are no objects in s3://{photos}/none/."
+def test_a_prefix_without_objects_starts_nothing(photos: str, machine: str, capsys: pytest.CaptureFixture[str]) -> None:
+    message = failure_message(capsys, f"s3://{photos}/none/", "--yes", "--state-machine", machine)
+    assert message == f"There are no objects in s3://{photos}/none/."
     assert boto3.client("stepfunctions").list_executions(stateMachineArn=machine)["executions"] == []
 
 
-def test_a_state_machine_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    said = complaint(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
-    assert said == f"There is no state machine {MACHINE}; the stack's output BackfillArn names the one that there is."
+def test_a_missing_state_machine_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    message = failure_message(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
+    assert message == f"The state machine {MACHINE} does not exist; the stack's output BackfillArn has the right ARN."
 
 
-def test_another_state_machine_is_not_started(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_state_machine_that_is_not_for_backfills_is_not_started(
+    photos: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     other = boto3.client("stepfunctions").create_state_machine(
         name=f"other-{photos}"[:80],
         definition='{"StartAt": "Done", "States": {"Done": {"Type": "Succeed"}}}',
         roleArn=ROLE,
     )["stateMachineArn"]
-    said = complaint(capsys, f"s3://{photos}", "--yes", "--state-machine", other)
-    assert said.startswith(f"{other} is not a state machine for backfills")
+    message = failure_message(capsys, f"s3://{photos}", "--yes", "--state-machine", other)
+    assert message.startswith(f"{other} is not a state machine for backfills")
 
 
-def test_a_missing_permission_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with step_functions(DescribeStateMachine=refusal("AccessDeniedException")):
-        said = complaint(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
-    assert said.endswith("you need the permission states:DescribeStateMachine.")
-    described = {"definition": definition()}
+def test_a_missing_permission_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    with step_functions(DescribeStateMachine=sfn_error("AccessDeniedException")):
+        message = failure_message(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
+    assert message.endswith("you need the permission states:DescribeStateMachine.")
+    described = {"definition": backfill_definition()}
     with failing_aws(error(403, "AccessDenied")), step_functions(DescribeStateMachine=described):
-        said = complaint(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
-    assert said == "s3://photos/ cannot be listed; you need the permission s3:ListBucket."
+        message = failure_message(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
+    assert message == "s3://photos/ cannot be listed; you need the permission s3:ListBucket."
 
 
-def test_what_aws_says_is_not_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
-    with step_functions(DescribeStateMachine=refusal("InvalidArn")):
-        said = complaint(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
-    assert said == f"The state machine {MACHINE} cannot be looked up: InvalidArn."
+def test_error_texts_of_aws_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    with step_functions(DescribeStateMachine=sfn_error("InvalidArn")):
+        message = failure_message(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
+    assert message == f"The state machine {MACHINE} cannot be read: InvalidArn."
 
 
-def test_missing_credentials_are_told(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_reported(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name)
-    said = complaint(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
-    assert said.startswith("There are no AWS credentials")
+    message = failure_message(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
+    assert message.startswith("There are no AWS credentials")
 
 
-def test_an_execution_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    with step_functions(DescribeExecution=refusal("ExecutionDoesNotExist")):
-        said = complaint(capsys, "--follow", EXECUTION)
-    assert said == f"There is no execution {EXECUTION}; AWS forgets them 90 days after their end."
+def test_a_missing_execution_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    with step_functions(DescribeExecution=sfn_error("ExecutionDoesNotExist")):
+        message = failure_message(capsys, "--follow", EXECUTION)
+    assert message == f"The execution {EXECUTION} does not exist; AWS deletes executions 90 days after their end."
 
 
 def test_objects_below_a_prefix_are_counted(photos: str) -> None:
     put(photos, "a/1.jpg", "a/2.jpg", "ab.jpg", "b.jpg")
-    assert count_listed(Location(photos, "a/")) == Count(2)
-    assert count_listed(Location(photos, "")) == Count(4)
+    assert count_objects(S3Location(photos, "a/")) == Count(2)
+    assert count_objects(S3Location(photos, "")) == Count(4)
 
 
-def test_of_many_objects_the_buckets_metric_is_the_most(photos: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.estimate._PAGE", 2)
-    monkeypatch.setattr("client.estimate._COUNTED_PAGES", 1)
-    put(photos, *(f"a/{number}.jpg" for number in range(3)), "b.jpg")
-    assert count_listed(Location(photos, "a/")) == Count(4, "at most")
-
-
-def test_where_metrics_may_not_be_read_what_was_counted_is_the_least(
+def test_the_count_of_many_objects_is_at_most_the_metric_of_the_bucket(
     photos: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.estimate._PAGE", 2)
-    monkeypatch.setattr("client.estimate._COUNTED_PAGES", 1)
+    monkeypatch.setattr("litelens_client.backfill._PAGE_SIZE", 2)
+    monkeypatch.setattr("litelens_client.backfill._MAX_PAGES", 1)
+    put(photos, *(f"a/{number}.jpg" for number in range(3)), "b.jpg")
+    assert count_objects(S3Location(photos, "a/")) == Count(4, "at most")
+
+
+def test_without_the_metric_the_count_of_many_objects_is_a_lower_bound(
+    photos: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("litelens_client.backfill._PAGE_SIZE", 2)
+    monkeypatch.setattr("litelens_client.backfill._MAX_PAGES", 1)
     put(photos, *(f"a/{number}.jpg" for number in range(3)))
     with answering(lambda _: sent({"__type": "AccessDenied"}, 403)) as (url, requests):
         monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", url)
-        assert count_listed(Location(photos, "a/")) == Count(2, "at least")
+        assert count_objects(S3Location(photos, "a/")) == Count(2, "at least")
     assert requests
 
 
-def inventory_of(bucket: str, *files: bytes, **changed: Any) -> Location:
-    """The manifest of an inventory with these files."""
+def inventory_of(bucket: str, *files: bytes, **changed: Any) -> S3Location:
+    """Create an inventory with these files and return where its manifest is."""
     inventories = new_bucket()
     entries = [{"key": f"{number}.csv.gz", "size": len(file)} for number, file in enumerate(files)]
     for entry, file in zip(entries, files, strict=True):
         put(inventories, entry["key"], body=file)
     manifest = {"sourceBucket": bucket, "fileFormat": "CSV", "fileSchema": "Bucket, Key", "files": entries} | changed
     put(inventories, "manifest.json", body=json.dumps(manifest).encode())
-    return Location(inventories, "manifest.json")
+    return S3Location(inventories, "manifest.json")
 
 
 def rows(count: int) -> bytes:
@@ -226,45 +228,45 @@ def rows(count: int) -> bytes:
 
 
 def test_the_lines_of_a_small_inventory_are_counted() -> None:
-    assert count_inventoried(inventory_of("photos", rows(7)), "photos") == Count(7)
-    assert count_inventoried(inventory_of("photos"), "photos") == Count(0)
+    assert count_inventory(inventory_of("photos", rows(7)), "photos") == Count(7)
+    assert count_inventory(inventory_of("photos"), "photos") == Count(0)
 
 
-def test_the_lines_of_a_large_inventory_are_estimated_from_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("client.estimate._SAMPLE", 20_000)
-    count = count_inventoried(inventory_of("photos", rows(20_000), rows(20_000)), "photos")
+def test_the_lines_of_a_large_inventory_are_estimated_from_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("litelens_client.backfill._SAMPLE_BYTES", 20_000)
+    count = count_inventory(inventory_of("photos", rows(20_000), rows(20_000)), "photos")
     assert count.bound == "about"
     assert 36_000 < count.objects < 44_000
 
 
 @pytest.mark.parametrize(
-    ("changed", "about"),
+    ("changed", "sentence"),
     [
-        ({"fileFormat": "ORC"}, "is of an inventory as ORC; Step Functions reads CSV only."),
+        ({"fileFormat": "ORC"}, "is an inventory as ORC; Step Functions reads only CSV."),
         ({"sourceBucket": "scans"}, "is an inventory of the bucket scans, not of photos."),
-        ({"files": 7}, "is no manifest of an S3 inventory; name its manifest.json."),
+        ({"files": 7}, "is not the manifest.json of an S3 inventory."),
     ],
 )
-def test_an_inventory_that_cannot_be_used_is_refused(changed: dict[str, Any], about: str) -> None:
+def test_an_inventory_that_cannot_be_used_is_rejected(changed: dict[str, Any], sentence: str) -> None:
     with pytest.raises(AwsError) as raised:
-        count_inventoried(inventory_of("photos", rows(1), **changed), "photos")
-    assert str(raised.value).endswith(about)
+        count_inventory(inventory_of("photos", rows(1), **changed), "photos")
+    assert str(raised.value).endswith(sentence)
 
 
-def test_a_damaged_inventory_is_refused() -> None:
+def test_a_damaged_inventory_is_rejected() -> None:
     with pytest.raises(AwsError, match="not compressed by gzip"):
-        count_inventoried(inventory_of("photos", b"hello"), "photos")
+        count_inventory(inventory_of("photos", b"hello"), "photos")
 
 
-def test_an_inventory_that_is_not_there_is_named() -> None:
+def test_a_missing_inventory_is_reported() -> None:
     bucket = new_bucket()
-    with pytest.raises(AwsError, match=f"There is no s3://{bucket}/manifest.json."):
-        count_inventoried(Location(bucket, "manifest.json"), "photos")
+    with pytest.raises(AwsError, match=f"The object s3://{bucket}/manifest.json does not exist."):
+        count_inventory(S3Location(bucket, "manifest.json"), "photos")
 
 
-def test_a_hundred_million_images_take_what_the_prices_say() -> None:
-    made = estimate(100_000_000, 100, 100)
-    assert {service: round(dollars) for service, dollars in made.dollars.items()} == {
+def test_the_estimate_follows_the_prices() -> None:
+    estimated = estimate(100_000_000, 100, 100)
+    assert {service: round(dollars) for service, dollars in estimated.dollars.items()} == {
         # 20 million seconds of 1.7275 GB, and a million requests.
         "Lambda": 576,
         # A million transitions for $25, as many requests for $1, and 20 million seconds of 64 MB.
@@ -272,21 +274,21 @@ def test_a_hundred_million_images_take_what_the_prices_say() -> None:
         # A hundred million reads for $40, and a hundred thousand pages.
         "S3": 40,
     }
-    assert round(made.total) == 663
+    assert round(estimated.total) == 663
     # A million batches of twenty seconds, a hundred at a time.
-    assert made.seconds == pytest.approx(200_000)
+    assert estimated.seconds == pytest.approx(200_000)
 
 
-def test_a_few_images_are_one_batch() -> None:
+def test_the_estimate_of_a_few_images_is_one_batch() -> None:
     assert estimate(3, 100, 100).seconds == pytest.approx(0.6)
 
 
-def test_the_batches_are_those_of_the_state_machine(machine: str) -> None:
+def test_the_batch_size_and_concurrency_are_read_from_the_state_machine(machine: str) -> None:
     assert find_state_machine(machine) == StateMachine(machine, 100, 100)
 
 
 def started(machine: str) -> list[Any]:
-    """The input and the name of each execution."""
+    """Return the input and the name of each execution."""
     states = boto3.client("stepfunctions")
     listed = states.list_executions(stateMachineArn=machine)["executions"]
     described = [states.describe_execution(executionArn=made["executionArn"]) for made in listed]
@@ -296,13 +298,13 @@ def started(machine: str) -> list[Any]:
 @pytest.mark.parametrize(
     ("backfill", "document"),
     [
-        (Backfill(Location("photos", "")), {"bucket": "photos", "prefix": ""}),
+        (Backfill(S3Location("photos", "")), {"bucket": "photos", "prefix": ""}),
         (
-            Backfill(Location("photos", "a/"), tolerate=0),
+            Backfill(S3Location("photos", "a/"), tolerate=0),
             {"bucket": "photos", "prefix": "a/", "tolerate": 0},
         ),
         (
-            Backfill(Location("photos", ""), inventory=Location("inventories", "manifest.json")),
+            Backfill(S3Location("photos", ""), inventory=S3Location("inventories", "manifest.json")),
             {
                 "bucket": "photos",
                 "prefix": "",
@@ -311,29 +313,29 @@ def started(machine: str) -> list[Any]:
         ),
     ],
 )
-def test_a_backfill_is_the_executions_input(machine: str, backfill: Backfill, document: dict[str, Any]) -> None:
+def test_the_backfill_is_the_input_of_the_execution(machine: str, backfill: Backfill, document: dict[str, Any]) -> None:
     start(find_state_machine(machine), backfill)
     ((given, _),) = started(machine)
     assert given == document
 
 
-def test_a_name_is_one_that_aws_takes_and_belongs_to_one_backfill(machine: str) -> None:
+def test_execution_names_are_valid_and_unique_to_a_backfill(machine: str) -> None:
     long = "b" * 63
-    for images in (Location(long, ""), Location(long, "a b/ü")):
+    for images in (S3Location(long, ""), S3Location(long, "a b/ü")):
         start(find_state_machine(machine), Backfill(images))
     names = [name for _, name in started(machine)]
     assert len(set(names)) == 2
     assert all(re.fullmatch(r"[A-Za-z0-9.-]{1,80}", name) for name in names)
 
 
-def test_while_it_runs_the_same_backfill_is_not_started_again(machine: str) -> None:
-    found, backfill = find_state_machine(machine), Backfill(Location("photos", ""))
+def test_a_running_backfill_is_not_started_twice(machine: str) -> None:
+    found, backfill = find_state_machine(machine), Backfill(S3Location("photos", ""))
     assert start(found, backfill) == start(found, backfill)
     assert len(started(machine)) == 1
 
 
-def test_when_it_is_over_the_same_backfill_may_be_started_again(machine: str) -> None:
-    found, backfill = find_state_machine(machine), Backfill(Location("photos", ""))
+def test_a_backfill_that_is_over_can_be_started_again(machine: str) -> None:
+    found, backfill = find_state_machine(machine), Backfill(S3Location("photos", ""))
     first = start(found, backfill)
     boto3.client("stepfunctions").stop_execution(executionArn=first)
     assert start(found, backfill) != first
@@ -343,12 +345,12 @@ def test_when_it_is_over_the_same_backfill_may_be_started_again(machine: str) ->
 def test_a_running_backfill_is_followed_until_it_is_over(capsys: pytest.CaptureFixture[str]) -> None:
     over = ended("SUCCEEDED", counts={"total": 5, "succeeded": 5})
     over["DescribeExecution"] = [{"status": "RUNNING"}, {"status": "RUNNING"}, over["DescribeExecution"]]
-    # It takes a moment until the map has begun.
+    # The map run starts a moment after the execution.
     over["ListMapRuns"] = [{"mapRuns": []}, over["ListMapRuns"]]
     with step_functions(**over) as requests:
         assert main(["backfill", "--follow", EXECUTION]) == 0
-    looks = [request for request in requests if request.headers["x-amz-target"].endswith("DescribeExecution")]
-    assert len(looks) == 4
+    polls = [request for request in requests if request.headers["x-amz-target"].endswith("DescribeExecution")]
+    assert len(polls) == 4
     assert "5 images: 5 answered" in capsys.readouterr().out
 
 
@@ -367,14 +369,14 @@ def test_a_running_backfill_is_followed_until_it_is_over(capsys: pytest.CaptureF
         ("ABORTED", {}, "it was stopped"),
     ],
 )
-def test_a_backfill_that_failed_tells_why_and_how_to_go_on(
+def test_a_failed_backfill_says_why_and_how_to_retry(
     status: str, described: dict[str, str], cause: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with step_functions(**ended(status, run=False, **described)):
         assert main(["backfill", "--follow", EXECUTION]) == 1
     assert capsys.readouterr().out.splitlines() == [
         f"The backfill failed: {cause}.",
-        f"To go on with what is left: aws stepfunctions redrive-execution --execution-arn {EXECUTION}",
+        f"To retry what is left: aws stepfunctions redrive-execution --execution-arn {EXECUTION}",
     ]
 
 
@@ -388,7 +390,7 @@ def results_in(bucket: str, *lines: dict[str, Any], size: int = 0) -> None:
 DONE, FAILED = {"result": {"status": "done"}}, {"result": {"status": "failed", "problem": {"code": "not_an_image"}}}
 
 
-def test_the_summary_counts_what_was_classified_what_could_not_be_and_what_got_no_answer(
+def test_the_summary_counts_done_failed_and_unanswered_images(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     uploads = new_bucket()
@@ -402,7 +404,7 @@ def test_the_summary_counts_what_was_classified_what_could_not_be_and_what_got_n
     ]
 
 
-def test_the_summary_may_be_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_summary_can_be_json(capsys: pytest.CaptureFixture[str]) -> None:
     uploads = new_bucket()
     results_in(uploads, DONE, FAILED)
     with step_functions(**ended("SUCCEEDED", uploads, counts={"total": 2, "succeeded": 2})):
@@ -423,21 +425,21 @@ def test_the_summary_may_be_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_results_that_cannot_be_read_are_not_counted(hidden: str, capsys: pytest.CaptureFixture[str]) -> None:
     uploads = new_bucket()
     if hidden == "too many":
-        results_in(uploads, DONE, size=LARGEST_COUNTED + 1)
+        results_in(uploads, DONE, size=MAX_COUNTED_BYTES + 1)
     if hidden == "not as AWS documents them":
         results_in(uploads, {"Output": "[]"})
     with step_functions(**ended("SUCCEEDED", uploads, counts={"total": 7, "succeeded": 7})):
         assert main(["backfill", "--follow", EXECUTION]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "7 images: 7 answered, of which those that failed were not counted, 0 without an answer."
+    assert first == "7 images: 7 answered (failures among them not counted), 0 without an answer."
     assert second.endswith(f"s3://{uploads}/backfills/run-1/")
 
 
 def at_a_terminal(answer: str, *arguments: str) -> tuple[int, str]:
-    """The exit code, and what the command shows, that is answered like this when it asks."""
+    """Return the exit code and the output of the command on a terminal where the user types this answer."""
     terminal, its_end = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": "lambda:."}
-    command = [sys.executable, "-m", "client", "backfill", *arguments]
+    environment = {**os.environ, "PYTHONPATH": "lambda:client"}
+    command = [sys.executable, "-m", "litelens_client", "backfill", *arguments]
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdin=its_end, stdout=its_end, stderr=its_end) as process:
         os.close(its_end)
         os.write(terminal, f"{answer}\n".encode())
@@ -452,12 +454,12 @@ def _all_of(read: Callable[[], bytes]) -> str:
         while piece := read():
             shown += piece
     except OSError:
-        # So says Linux that the other end is closed.
+        # Linux raises this when the other end is closed.
         pass
     return shown.decode()
 
 
-def test_nothing_is_started_that_is_not_wanted(photos: str, machine: str) -> None:
+def test_nothing_is_started_without_a_confirmation(photos: str, machine: str) -> None:
     put(photos, "1.jpg")
     code, shown = at_a_terminal("n", f"s3://{photos}", "--state-machine", machine)
     assert code == 1
@@ -467,10 +469,13 @@ def test_nothing_is_started_that_is_not_wanted(photos: str, machine: str) -> Non
     assert started(machine) == []
 
 
-def test_what_is_wanted_is_started_and_shown_on_a_terminal(photos: str) -> None:
+def test_a_confirmed_backfill_is_started_and_followed(photos: str) -> None:
     put(photos, "1.jpg")
     over = ended("SUCCEEDED", counts={"total": 1, "succeeded": 1})
-    asked = {"DescribeStateMachine": {"definition": definition()}, "StartExecution": {"executionArn": EXECUTION}}
+    asked = {
+        "DescribeStateMachine": {"definition": backfill_definition()},
+        "StartExecution": {"executionArn": EXECUTION},
+    }
     with step_functions(**over, **asked):
         code, shown = at_a_terminal("y", f"s3://{photos}", "--state-machine", MACHINE)
     assert code == 0

@@ -1,4 +1,4 @@
-"""What the command is given, made into a list of images."""
+"""The images that arguments name: files, folders, S3 URIs and standard input."""
 
 import os
 import subprocess
@@ -11,12 +11,12 @@ from aws import aws_at, new_bucket
 from fake_api import Request, Response, answering
 from support import ROOT, free_port
 
-from client.inputs import ImageFile, ImageObject, about_skipped, expand, names_one_image
-from client.results import Failed
+from litelens_client.answers import Failed
+from litelens_client.inputs import ImageFile, ImageObject, find_images, names_one_image, skipped_sentence
 
 
-def made(folder: Path, *names: str) -> str:
-    """The folder, with these files in it."""
+def create(folder: Path, *names: str) -> str:
+    """Create these files in the folder and return its path."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"image")
@@ -24,11 +24,11 @@ def made(folder: Path, *names: str) -> str:
 
 
 def names(*arguments: str) -> list[str]:
-    return [item.name for item in expand(arguments).images]
+    return [item.name for item in find_images(arguments).images]
 
 
 def failure(argument: str) -> Failed:
-    (item,) = expand([argument]).images
+    (item,) = find_images([argument]).images
     assert isinstance(item, Failed)
     return item
 
@@ -39,124 +39,124 @@ def bucket(moto_server: str) -> str:
 
 
 def put(bucket: str, *keys: str) -> None:
-    from adapters.objects import s3_client
+    from litelens.aws.s3 import s3_client
 
     for key in keys:
         s3_client().put_object(Bucket=bucket, Key=key, Body=b"image")
 
 
-def test_a_file_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
-    folder = made(tmp_path, "photo", ".hidden.jpg", "notes.txt")
+def test_a_named_file_may_have_any_suffix(tmp_path: Path) -> None:
+    folder = create(tmp_path, "photo", ".hidden.jpg", "notes.txt")
     paths = [f"{folder}/{name}" for name in ("photo", ".hidden.jpg", "notes.txt")]
-    inputs = expand(paths)
+    inputs = find_images(paths)
     assert inputs.images == [ImageFile(path) for path in paths]
     assert not inputs.skipped
 
 
-def test_a_file_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_file_is_a_failure(tmp_path: Path) -> None:
     failed = failure(f"{tmp_path}/nope.jpg")
     assert failed.code == "unreadable"
     assert failed.detail == f"{tmp_path}/nope.jpg cannot be read: No such file or directory."
 
 
-def test_a_folder_gives_the_images_in_it_and_within_sorted(tmp_path: Path) -> None:
-    folder = made(tmp_path, "b.JPG", "a.png", "notes.txt", "sub/deep/c.webp", "sub/d.jpeg", "jpg")
+def test_a_folder_stands_for_all_images_below_it_sorted(tmp_path: Path) -> None:
+    folder = create(tmp_path, "b.JPG", "a.png", "notes.txt", "sub/deep/c.webp", "sub/d.jpeg", "jpg")
     assert names(folder) == [f"{folder}/{name}" for name in ("a.png", "b.JPG", "sub/d.jpeg", "sub/deep/c.webp")]
 
 
 def test_arguments_keep_their_order(tmp_path: Path) -> None:
-    folder = made(tmp_path, "a.jpg", "b.jpg")
+    folder = create(tmp_path, "a.jpg", "b.jpg")
     last, first = f"{folder}/b.jpg", f"{folder}/a.jpg"
     assert names(last, folder, "missing.jpg", first) == [last, first, last, "missing.jpg", first]
 
 
-def test_what_is_hidden_in_a_folder_is_left_out(tmp_path: Path) -> None:
-    folder = made(tmp_path, "a.jpg", "._a.jpg", ".thumbnails/a.jpg")
+def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
+    folder = create(tmp_path, "a.jpg", "._a.jpg", ".thumbnails/a.jpg")
     assert names(folder) == [f"{folder}/a.jpg"]
 
 
-def test_links_that_go_round_in_a_circle_do_no_harm(tmp_path: Path) -> None:
-    folder = made(tmp_path, "sub/a.jpg")
+def test_circular_links_are_not_followed(tmp_path: Path) -> None:
+    folder = create(tmp_path, "sub/a.jpg")
     (tmp_path / "sub" / "up").symlink_to(tmp_path)
     (tmp_path / "self.jpg").symlink_to("self.jpg")
     assert names(folder) == [f"{folder}/self.jpg", f"{folder}/sub/a.jpg"]
 
 
-def test_a_link_to_a_folder_is_followed_when_it_is_named(tmp_path: Path) -> None:
-    made(tmp_path, "sub/a.jpg")
+def test_a_named_link_to_a_folder_is_followed(tmp_path: Path) -> None:
+    create(tmp_path, "sub/a.jpg")
     (tmp_path / "link").symlink_to("sub")
     assert names(f"{tmp_path}/link") == [f"{tmp_path}/link/a.jpg"]
 
 
-def test_a_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
-    folder = made(tmp_path, "a.jpg")
+def test_pipes_in_a_folder_are_left_out(tmp_path: Path) -> None:
+    folder = create(tmp_path, "a.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     assert names(folder) == [f"{folder}/a.jpg"]
 
 
 @pytest.mark.parametrize("name", ["two\nlines.jpg", "写真.jpg", os.fsdecode(b"caf\xe9.jpg")])
-def test_every_name_of_a_file_can_be_read(name: str, tmp_path: Path) -> None:
-    (source,) = expand([made(tmp_path, name)]).images
+def test_files_with_unusual_names_can_be_read(name: str, tmp_path: Path) -> None:
+    (source,) = find_images([create(tmp_path, name)]).images
     assert isinstance(source, ImageFile)
     assert source.image.read_bytes() == b"image"
 
 
-def test_a_folder_without_images_is_a_sentence(tmp_path: Path) -> None:
-    failed = failure(made(tmp_path, "notes.txt"))
+def test_a_folder_without_images_is_a_failure(tmp_path: Path) -> None:
+    failed = failure(create(tmp_path, "notes.txt"))
     assert failed.code == "no_images"
-    assert failed.detail.startswith(f"{tmp_path} has no images in it;")
+    assert failed.detail.startswith(f"{tmp_path} has no images in it,")
 
 
-def test_other_files_in_a_folder_are_skipped_but_not_in_silence(tmp_path: Path) -> None:
-    folder = made(tmp_path, "a.jpg", "b.heic", "sub/c.HEIC", "notes.txt", "README", ".DS_Store", ".cache/x.bin")
-    inputs = expand([folder])
+def test_skipped_files_are_reported_by_their_suffixes(tmp_path: Path) -> None:
+    folder = create(tmp_path, "a.jpg", "b.heic", "sub/c.HEIC", "notes.txt", "README", ".DS_Store", ".cache/x.bin")
+    inputs = find_images([folder])
     assert [image.name for image in inputs.images] == [f"{folder}/a.jpg"]
-    assert about_skipped(inputs.skipped) == "4 other files were skipped (.heic, .txt, no extension)."
+    assert skipped_sentence(inputs.skipped) == "4 other files were skipped (.heic, .txt, no extension)."
 
 
-def test_few_of_many_suffixes_are_named(tmp_path: Path) -> None:
-    folder = made(tmp_path, *(f"a.{letter}" for letter in "abcdefg"))
-    assert about_skipped(expand([folder]).skipped) == "7 other files were skipped (.a, .b, .c, .d, .e, ...)."
+def test_at_most_five_suffixes_are_reported(tmp_path: Path) -> None:
+    folder = create(tmp_path, *(f"a.{letter}" for letter in "abcdefg"))
+    assert skipped_sentence(find_images([folder]).skipped) == "7 other files were skipped (.a, .b, .c, .d, .e, ...)."
 
 
-def test_one_file_that_is_skipped_is_one() -> None:
-    assert about_skipped([".tif"]) == "1 other file was skipped (.tif)."
+def test_a_single_skipped_file_is_reported_in_the_singular() -> None:
+    assert skipped_sentence([".tif"]) == "1 other file was skipped (.tif)."
 
 
-def test_an_argument_names_one_image_or_a_place_for_them(tmp_path: Path) -> None:
+def test_arguments_for_one_image_differ_from_folders_and_prefixes(tmp_path: Path) -> None:
     assert all(map(names_one_image, ["-", "a.jpg", "missing", "s3://photos/a.jpg"]))
     assert not any(map(names_one_image, [str(tmp_path), "s3://photos", "s3://photos/", "s3://photos/in/"]))
 
 
-def test_a_folder_that_cannot_be_listed_is_a_sentence_beside_the_others(
+def test_a_folder_that_cannot_be_listed_is_a_failure_after_the_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = made(tmp_path, "a.jpg", "closed/b.jpg")
+    folder = create(tmp_path, "a.jpg", "closed/b.jpg")
     scandir = os.scandir
 
-    # Root, as whom tests often run, may list every folder.
+    # Tests often run as root, which may list every folder.
     def refuse(path: str) -> Any:
         if path.endswith("closed"):
             raise PermissionError(13, "Permission denied", path)
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", refuse)
-    found, failed = expand([folder]).images
+    found, failed = find_images([folder]).images
     assert found.name == f"{folder}/a.jpg"
     assert isinstance(failed, Failed)
     assert failed.detail == f"{folder}/closed cannot be read: Permission denied."
 
 
 def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", "lambda:.")
-    code = "from client.inputs import expand; print(expand(['-']).images[0].image)"
+    monkeypatch.setenv("PYTHONPATH", "lambda:client")
+    code = "from litelens_client.inputs import find_images; print(find_images(['-']).images[0].image)"
     done = subprocess.run([sys.executable, "-c", code], input=b"\xff\xd8", capture_output=True, cwd=ROOT, check=True)
     assert done.stdout == b"b'\\xff\\xd8'\n"
 
 
-def test_standard_input_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", "lambda:.")
-    code = "from client.inputs import expand; print(expand(['-']).images[0].detail)"
+def test_standard_input_that_cannot_be_read_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", "lambda:client")
+    code = "from litelens_client.inputs import find_images; print(find_images(['-']).images[0].detail)"
     with (tmp_path / "written").open("wb") as only_written:
         done = subprocess.run(
             [sys.executable, "-c", code], stdin=only_written, capture_output=True, cwd=ROOT, check=True
@@ -164,14 +164,14 @@ def test_standard_input_that_cannot_be_read_is_a_sentence(tmp_path: Path, monkey
     assert done.stdout == b"standard input cannot be read: Bad file descriptor.\n"
 
 
-def test_an_object_in_s3_is_not_looked_for() -> None:
-    assert expand(["s3://photos/a b.jpg", "s3://photos/text"]).images == [
+def test_an_s3_uri_is_taken_without_a_request() -> None:
+    assert find_images(["s3://photos/a b.jpg", "s3://photos/text"]).images == [
         ImageObject("s3://photos/a b.jpg"),
         ImageObject("s3://photos/text"),
     ]
 
 
-def test_a_prefix_gives_the_images_under_it(bucket: str) -> None:
+def test_a_prefix_stands_for_all_images_below_it(bucket: str) -> None:
     put(
         bucket,
         "in/b.jpg",
@@ -184,18 +184,18 @@ def test_a_prefix_gives_the_images_under_it(bucket: str) -> None:
         "out.jpg",
     )
     found = [f"s3://{bucket}/in/{name}" for name in ("a ü.PNG", "b.jpg", "sub/c.gif")]
-    inputs = expand([f"s3://{bucket}/in/"])
+    inputs = find_images([f"s3://{bucket}/in/"])
     assert inputs.images == [ImageObject(uri) for uri in found]
     assert inputs.skipped == [".txt"]
 
 
 @pytest.mark.parametrize("end", ["", "/"])
-def test_a_bucket_gives_all_its_images(bucket: str, end: str) -> None:
+def test_a_bucket_stands_for_all_its_images(bucket: str, end: str) -> None:
     put(bucket, "b.jpg", "in/a.jpg")
     assert names(f"s3://{bucket}{end}") == [f"s3://{bucket}/b.jpg", f"s3://{bucket}/in/a.jpg"]
 
 
-def test_a_prefix_gives_more_images_than_s3_lists_at_a_time() -> None:
+def test_a_prefix_is_listed_over_several_pages() -> None:
     def list_one(request: Request) -> Response:
         is_first = "continuation-token" not in request.path
         more = "<IsTruncated>true</IsTruncated><NextContinuationToken>1</NextContinuationToken>" if is_first else ""
@@ -207,24 +207,24 @@ def test_a_prefix_gives_more_images_than_s3_lists_at_a_time() -> None:
         assert names("s3://photos/") == ["s3://photos/a.jpg", "s3://photos/b.jpg"]
 
 
-def test_a_prefix_without_images_is_a_sentence(bucket: str) -> None:
-    assert failure(f"s3://{bucket}/in/").detail.startswith(f"s3://{bucket}/in/ has no images in it;")
+def test_a_prefix_without_images_is_a_failure(bucket: str) -> None:
+    assert failure(f"s3://{bucket}/in/").detail.startswith(f"s3://{bucket}/in/ has no images in it,")
 
 
-def test_a_bucket_that_is_not_there_is_a_sentence(moto_server: str) -> None:
+def test_a_missing_bucket_is_a_failure(moto_server: str) -> None:
     failed = failure("s3://no-such-bucket-anywhere/")
     assert (failed.code, failed.detail) == (
         "unreadable",
-        "s3://no-such-bucket-anywhere/ cannot be listed: there is no such bucket.",
+        "s3://no-such-bucket-anywhere/ cannot be listed: the bucket does not exist.",
     )
 
 
-def test_without_credentials_a_prefix_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     with aws_at(f"http://127.0.0.1:{free_port()}"):
         for variable in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
             monkeypatch.delenv(variable)
         assert failure("s3://photos/").detail.startswith("There are no AWS credentials;")
 
 
-def test_a_bucket_must_be_named() -> None:
+def test_an_s3_uri_without_bucket_is_a_failure() -> None:
     assert failure("s3:///a.jpg").detail.startswith("s3:///a.jpg names no bucket")

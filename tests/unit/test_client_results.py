@@ -1,4 +1,4 @@
-"""`litelens results`, from moto's DynamoDB, and from one that answers as it is told."""
+"""`litelens results`, with moto's DynamoDB and with a fake one."""
 
 import csv
 import itertools
@@ -14,11 +14,10 @@ from bulk import new_table
 from fake_api import MODEL, classification, problem
 from support import free_port
 
-from adapters.deadline import Deadline
-from adapters.results import ResultId, Results
-from client.__main__ import main
-from client.listed import COLUMNS
-from client.table import Table
+from litelens.aws.clients import Deadline
+from litelens.aws.results_table import ResultId, ResultsTable
+from litelens_client.__main__ import main
+from litelens_client.results import COLUMNS, ResultsReader
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -27,14 +26,14 @@ Save = Callable[..., dict[str, Any]]
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing from whoever runs the tests."""
+    """Remove the variables of the person who runs the tests."""
     monkeypatch.delenv("LITELENS_UPLOAD_BUCKET", raising=False)
     monkeypatch.delenv("LITELENS_RESULTS_TABLE", raising=False)
 
 
 @pytest.fixture
 def table(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The name of an empty table, which the environment names too."""
+    """Create an empty table and return its name, which is also in the environment."""
     name = new_table("ResultsTable")
     monkeypatch.setenv("LITELENS_RESULTS_TABLE", name)
     return name
@@ -42,13 +41,13 @@ def table(moto_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def save(table: str) -> Save:
-    """Saves a result of that age, and returns its document."""
+    """Return a function that saves a result of some age and returns its document."""
 
     def save(key: str, *, age: timedelta = HOUR, bucket: str = "photos", **result: Any) -> dict[str, Any]:
         at = datetime.now(UTC) - age
         document = document_of(key, at, bucket, result or done("cat"))
         result_id = ResultId(bucket, key, "etag", "pets/1.0.0")
-        Results(table).save(result_id, json.dumps(document).encode(), at, 30, Deadline.after(20))
+        ResultsTable(table).save(result_id, json.dumps(document).encode(), at, 30, Deadline.after(20))
         return document
 
     return save
@@ -68,7 +67,7 @@ def failed(detail: str = "It is no image.") -> dict[str, Any]:
 
 
 def listed(capsys: pytest.CaptureFixture[str], *options: str) -> list[str]:
-    """The keys that the command lists."""
+    """Return the keys that the command lists."""
     assert main(["results", "--json", *options]) == 0
     return [json.loads(line)["key"] for line in capsys.readouterr().out.splitlines()]
 
@@ -80,7 +79,7 @@ def error_of(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     return captured.err
 
 
-def test_the_documents_come_as_they_were_saved(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_documents_are_printed_as_they_are_stored(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     saved = save("uploads/a ü.jpg", **done("cat"), more_than_is_known="kept")
     assert main(["results", "--json"]) == 0
     assert capsys.readouterr().out == json.dumps(saved) + "\n"
@@ -92,20 +91,20 @@ def test_the_newest_day_comes_first(save: Save, capsys: pytest.CaptureFixture[st
     assert listed(capsys, "--since", "9d") == [f"uploads/{age}.jpg" for age in (0, 1, 2)]
 
 
-def test_by_default_a_day_is_listed(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_default_is_the_last_day(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     save("uploads/new.jpg", age=23 * HOUR)
     save("uploads/old.jpg", age=25 * HOUR)
     assert listed(capsys) == ["uploads/new.jpg"]
 
 
 @pytest.mark.parametrize("since", ["2h", "150m"])
-def test_since_may_be_an_age(since: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_since_can_be_an_age(since: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     save("uploads/new.jpg", age=HOUR)
     save("uploads/old.jpg", age=3 * HOUR)
     assert listed(capsys, "--since", since) == ["uploads/new.jpg"]
 
 
-def test_since_and_until_may_be_days_which_are_whole(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_since_and_until_can_be_whole_days(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     now = datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) - 2 * DAY
     for name, at in (("before", -1), ("first", 0), ("last", 24 * 3600 - 1), ("after", 24 * 3600)):
@@ -115,7 +114,7 @@ def test_since_and_until_may_be_days_which_are_whole(save: Save, capsys: pytest.
 
 
 @pytest.mark.parametrize("zone", ["", "Z", "+05:30", "-08:00"])
-def test_since_and_until_may_be_times_of_any_zone(zone: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_since_and_until_can_be_times_in_any_zone(zone: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     for hours in (30, 40, 50):
         save(f"uploads/{hours}.jpg", age=hours * HOUR)
     now = datetime.now(datetime.fromisoformat(f"2026-11-20T00:00{zone or 'Z'}").tzinfo)
@@ -124,7 +123,7 @@ def test_since_and_until_may_be_times_of_any_zone(zone: str, save: Save, capsys:
 
 
 @pytest.mark.parametrize("prefix", ["trip/", "uploads/trip/", "trip/a"])
-def test_a_prefix_is_meant_below_uploads(prefix: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prefix_is_below_uploads(prefix: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("uploads/trip/a.jpg", "uploads/other.jpg", "trip/a.jpg"):
         save(key)
     assert listed(capsys, "--prefix", prefix) == ["uploads/trip/a.jpg"]
@@ -141,7 +140,7 @@ def test_a_prefix_is_meant_below_uploads(prefix: str, save: Save, capsys: pytest
         (["--failed"], ["none"]),
     ],
 )
-def test_results_are_chosen_by_what_they_say(
+def test_results_are_filtered_by_their_outcome(
     options: list[str], names: list[str], save: Save, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save("uploads/cat", **done("cat"))
@@ -151,7 +150,7 @@ def test_results_are_chosen_by_what_they_say(
     assert sorted(listed(capsys, *options)) == [f"uploads/{name}" for name in names]
 
 
-def test_only_one_buckets_results_are_listed_where_one_is_named(
+def test_results_can_be_limited_to_one_bucket(
     save: Save, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save("uploads/a.jpg", bucket="photos")
@@ -175,7 +174,7 @@ def test_csv_has_a_row_for_each_result(save: Save, capsys: pytest.CaptureFixture
     assert tuple(second.values()) == (*head, "failed", "", "", "", "", "not_an_image", "It is no image.")
 
 
-def test_no_cell_of_csv_is_a_formula(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_csv_cell_of_a_result_is_a_formula(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     save("uploads/a.jpg", age=DAY, **done("=1+1", group={"label": "@SUM(A1)", "confidence": 0.5}))
     save("uploads/b.jpg", age=2 * DAY, **failed("+1"))
     assert main(["results", "--csv", "--since", "4d"]) == 0
@@ -183,7 +182,7 @@ def test_no_cell_of_csv_is_a_formula(save: Save, capsys: pytest.CaptureFixture[s
     assert (first["label"], first["group"], second["detail"]) == ("'=1+1", "'@SUM(A1)", "'+1")
 
 
-def test_the_table_has_a_row_for_each_result(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_text_has_a_row_for_each_result(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     cat = save("uploads/a cat.jpg", age=DAY, **done("cat", uncertain=True))
     save("uploads/none.jpg", age=2 * DAY, **failed())
     assert main(["results", "--since", "4d"]) == 0
@@ -195,7 +194,7 @@ def test_the_table_has_a_row_for_each_result(save: Save, capsys: pytest.CaptureF
 
 
 @pytest.mark.parametrize("name", ["a\nb.jpg", "a\x1b[31mb.jpg", "a\u202egpj.exe"])
-def test_no_key_moves_the_cursor(name: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_keys_cannot_move_the_cursor(name: str, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     save(f"uploads/{name}", **done(name))
     assert main(["results"]) == 0
     out = capsys.readouterr().out
@@ -203,25 +202,25 @@ def test_no_key_moves_the_cursor(name: str, save: Save, capsys: pytest.CaptureFi
     assert len(out.splitlines()) == 2
 
 
-def test_results_are_printed_as_they_come(table: str, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_printed_as_they_arrive(table: str, save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     save("uploads/new.jpg")
     save("uploads/old.jpg", age=2 * DAY)
     printed: list[str] = []
-    between = Table.between
+    between = ResultsReader.between
 
     def watched(*arguments: Any) -> Iterator[Any]:
         for number, saved in enumerate(between(*arguments)):
             assert len("".join(printed).splitlines()) == number
             yield saved
 
-    monkeypatch.setattr(Table, "between", watched)
+    monkeypatch.setattr(ResultsReader, "between", watched)
     monkeypatch.setattr("builtins.print", lambda text, **_: printed.append(text))
     assert main(["results", "--json", "--since", "4d"]) == 0
     assert len(printed) == 2
 
 
 @pytest.mark.parametrize("options", [["--json"], []])
-def test_that_there_is_nothing_is_said(table: str, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_listing_without_results_says_so(table: str, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["results", *options]) == 0
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == ("", "There are no such results.\n")
@@ -230,27 +229,27 @@ def test_that_there_is_nothing_is_said(table: str, options: list[str], capsys: p
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ([], "name the table, the stack's output ResultsTableName, by --table or LITELENS_RESULTS_TABLE"),
-        (["--table", "t", "--since", "yesterday"], "it must be like 90m, 2h, 3d, 2026-11-20 or 2026-11-20T14:30"),
-        (["--table", "t", "--since", "2026-13-20"], "it must be like 90m, 2h, 3d"),
-        (["--table", "t", "--since", "9999999999d"], "it must be like 90m, 2h, 3d"),
-        (["--table", "t", "--since", "999d"], "--since may be 400 days ago at the most"),
+        ([], "set --table or LITELENS_RESULTS_TABLE to the results table"),
+        (["--table", "t", "--since", "yesterday"], "must be like 90m, 2h, 3d, 2026-11-20 or 2026-11-20T14:30"),
+        (["--table", "t", "--since", "2026-13-20"], "must be like 90m, 2h, 3d"),
+        (["--table", "t", "--since", "9999999999d"], "must be like 90m, 2h, 3d"),
+        (["--table", "t", "--since", "999d"], "--since may be at most 400 days ago"),
         (["--table", "t", "--until", "2000-01-01"], "--until must not be before --since"),
-        (["--table", "t", "--failed", "--label", "cat"], "what failed has no label"),
+        (["--table", "t", "--failed", "--label", "cat"], "a failed photo has no label"),
         (["--table", "t", "--json", "--csv"], "not allowed with"),
     ],
 )
-def test_a_wrong_command_is_refused(options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments_are_rejected(options: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(["results", *options])
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert raised.value.code == 2
-    assert told.startswith("usage: litelens results ")
-    assert sentence in told
+    assert message.startswith("usage: litelens results ")
+    assert sentence in message
 
 
-def test_a_table_that_is_not_there_is_a_sentence(moto_server: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert error_of(capsys, "--table", "none") == "There is no table none, or not in this region.\n"
+def test_a_missing_table_is_reported(moto_server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert error_of(capsys, "--table", "none") == "The table none does not exist, or not in this region.\n"
 
 
 @pytest.mark.parametrize(
@@ -262,16 +261,16 @@ def test_a_table_that_is_not_there_is_a_sentence(moto_server: str, capsys: pytes
         ),
         (
             json_error("UnrecognizedClientException"),
-            "The table results cannot be read: AWS does not take the credentials, which are wrong or have expired.",
+            "The table results cannot be read: AWS rejects the credentials; they are wrong or have expired.",
         ),
-        (json_error("ValidationException"), "results is no table of litelens' results."),
+        (json_error("ValidationException"), "results is not a results table of litelens."),
         (
             found(b'{"Items": [{"key": {"S": "k"}, "document": {"S": "{}"}}], "Count": 1}'),
-            "results is no table of litelens' results.",
+            "results is not a results table of litelens.",
         ),
     ],
 )
-def test_a_table_that_cannot_be_read_is_a_sentence(
+def test_a_table_that_cannot_be_read_is_reported(
     answer: Answer, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with failing_aws(answer):
@@ -279,19 +278,17 @@ def test_a_table_that_cannot_be_read_is_a_sentence(
 
 
 @pytest.mark.parametrize("answer", [error(503, "ServiceUnavailable"), say_nothing])
-def test_a_table_that_does_not_answer_is_given_up(
+def test_a_table_that_does_not_answer_is_reported(
     answer: Answer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     still_clock(monkeypatch)
-    monkeypatch.setattr("adapters.calls.READ_SECONDS", 0.05)
+    monkeypatch.setattr("litelens.aws.clients.READ_SECONDS", 0.05)
     with failing_aws(answer) as requests:
         assert "The table results cannot be read: " in error_of(capsys, "--table", "results")
     assert len(requests) > 3
 
 
-def test_without_a_network_there_is_a_sentence(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_network_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     still_clock(monkeypatch)
     with aws_at(f"http://127.0.0.1:{free_port()}"):
         assert "AWS cannot be reached from here" in error_of(capsys, "--table", "results")
@@ -304,7 +301,7 @@ def test_without_a_network_there_is_a_sentence(
         (["AWS_DEFAULT_REGION"], "There is no AWS region;"),
     ],
 )
-def test_without_credentials_or_a_region_there_is_a_sentence(
+def test_missing_credentials_or_region_are_reported(
     variables: list[str], sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with aws_at(f"http://127.0.0.1:{free_port()}"):
@@ -313,7 +310,7 @@ def test_without_credentials_or_a_region_there_is_a_sentence(
         assert error_of(capsys, "--table", "results").startswith(sentence)
 
 
-def test_a_long_listing_is_not_given_up_while_results_come(
+def test_the_timeout_applies_to_each_page_of_a_listing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     clock, pages = still_clock(monkeypatch), 30
@@ -326,7 +323,7 @@ def test_a_long_listing_is_not_given_up_while_results_come(
     left = itertools.chain(answers, itertools.repeat({"Items": []}))
 
     def slowly(handler: Any) -> None:
-        # All together later than any answer may be.
+        # All pages together take longer than the timeout.
         clock.now += 3
         found(json.dumps(next(left)).encode())(handler)
 

@@ -1,4 +1,4 @@
-"""`litelens upload`, into moto's S3, and into one that answers as it is told."""
+"""`litelens upload`, to moto's S3 and to a fake one."""
 
 import hashlib
 import itertools
@@ -16,10 +16,10 @@ from fake_api import MODEL, classification, problem
 from PIL import Image
 from support import encoded, free_port
 
-from adapters.deadline import Deadline
-from adapters.objects import s3_client
-from adapters.results import ResultId, Results
-from client.__main__ import main
+from litelens.aws.clients import Deadline
+from litelens.aws.results_table import ResultId, ResultsTable
+from litelens.aws.s3 import s3_client
+from litelens_client.__main__ import main
 
 JPEG = encoded(Image.new("RGB", (2, 2)), "JPEG")
 PNG = encoded(Image.new("RGB", (2, 2)), "PNG")
@@ -27,10 +27,10 @@ PNG = encoded(Image.new("RGB", (2, 2)), "PNG")
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing from whoever runs the tests, and no second attempt to wait for."""
+    """Remove the variables of the person who runs the tests, and the retries."""
     for name in ("LITELENS_UPLOAD_BUCKET", "LITELENS_RESULTS_TABLE", "LITELENS_MAX_UPLOAD_BYTES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("client.sending._ATTEMPTS", 1)
+    monkeypatch.setattr("litelens_client.upload._ATTEMPTS", 1)
 
 
 @pytest.fixture
@@ -40,15 +40,15 @@ def bucket(moto_server: str) -> str:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder with three photos, and other files that are none."""
+    """Create a folder with three photos and other files."""
     folder = tmp_path / "photos"
-    made(folder, "a.jpg", "sub/b ü+.jpg", "notes.txt", "clip.mov", ".hidden.jpg")
+    create(folder, "a.jpg", "sub/b ü+.jpg", "notes.txt", "clip.mov", ".hidden.jpg")
     (folder / "sub" / "c.png").write_bytes(PNG)
     return folder
 
 
-def made(folder: Path, *names: str) -> Path:
-    """The folder with these files in it, no two of which have the same bytes."""
+def create(folder: Path, *names: str) -> Path:
+    """Create these files, each with other bytes, and return the folder."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(JPEG + name.encode())
@@ -72,20 +72,20 @@ def keep_versions(bucket: str) -> None:
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
-    """The JSON lines, by their source."""
+    """Return the JSON lines, sorted by their source."""
     return sorted(map(json.loads, capsys.readouterr().out.splitlines()), key=lambda line: str(line["source"]))
 
 
-def refused_as_usage(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+def usage_error(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     with pytest.raises(SystemExit) as raised:
         main(["upload", *map(str, arguments)])
     assert raised.value.code == 2
-    told = capsys.readouterr().err
-    assert told.startswith("usage: litelens upload ")
-    return told
+    message = capsys.readouterr().err
+    assert message.startswith("usage: litelens upload ")
+    return message
 
 
-def test_a_folder_goes_below_uploads_by_its_paths(
+def test_a_folder_is_uploaded_below_uploads_with_its_relative_paths(
     bucket: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload(bucket, photos) == 0
@@ -106,24 +106,24 @@ def test_a_prefix_is_a_folder_below_uploads(bucket: str, photos: Path, prefix: s
     assert keys(bucket) == ["uploads/trip/day 1/b ü+.jpg", "uploads/trip/day 1/c.png"]
 
 
-def test_a_file_goes_by_its_name_whatever_it_is_called(bucket: str, photos: Path) -> None:
+def test_a_named_file_is_uploaded_whatever_its_suffix(bucket: str, photos: Path) -> None:
     assert upload(bucket, photos / "notes.txt", photos / "sub" / "c.png") == 0
     assert keys(bucket) == ["uploads/c.png", "uploads/notes.txt"]
 
 
-def test_what_is_sent_has_its_content_type(bucket: str, photos: Path) -> None:
+def test_uploads_have_their_content_type(bucket: str, photos: Path) -> None:
     upload(bucket, photos)
     types = [s3_client().head_object(Bucket=bucket, Key=key)["ContentType"] for key in keys(bucket)]
     assert types == ["image/jpeg", "image/jpeg", "image/png"]
 
 
-def test_the_bucket_may_be_named_by_the_environment(bucket: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bucket_can_be_set_by_a_variable(bucket: str, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELENS_UPLOAD_BUCKET", bucket)
     assert main(["upload", str(photos / "a.jpg")]) == 0
     assert keys(bucket) == ["uploads/a.jpg"]
 
 
-def test_what_becomes_of_each_photo_is_a_line_of_json(
+def test_the_outcome_of_each_photo_is_a_json_line(
     bucket: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     upload(bucket, photos / "a.jpg")
@@ -137,13 +137,13 @@ def test_what_becomes_of_each_photo_is_a_line_of_json(
 
 
 @pytest.mark.parametrize("count", [3, 25])
-def test_the_same_command_sends_only_what_is_missing(
+def test_repeating_the_command_sends_only_what_is_missing(
     count: int, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keep_versions(bucket)
-    folder = made(tmp_path, *(f"{number}.jpg" for number in range(count)))
+    folder = create(tmp_path, *(f"{number}.jpg" for number in range(count)))
     assert upload(bucket, folder) == 0
-    made(folder, "new.jpg")
+    create(folder, "new.jpg")
     capsys.readouterr()
     assert upload(bucket, folder) == 0
     assert capsys.readouterr().err == f"1 of {count + 1} sent, {count} were there already, 0 failed.\n"
@@ -151,9 +151,9 @@ def test_the_same_command_sends_only_what_is_missing(
 
 
 @pytest.mark.parametrize("count", [3, 25])
-def test_a_photo_that_has_changed_is_sent_again(count: int, bucket: str, tmp_path: Path) -> None:
+def test_a_changed_photo_is_sent_again(count: int, bucket: str, tmp_path: Path) -> None:
     keep_versions(bucket)
-    folder = made(tmp_path, *(f"{number}.jpg" for number in range(count)))
+    folder = create(tmp_path, *(f"{number}.jpg" for number in range(count)))
     assert upload(bucket, folder) == 0
     as_long = (folder / "1.jpg").read_bytes()[::-1]
     (folder / "1.jpg").write_bytes(as_long)
@@ -163,12 +163,12 @@ def test_a_photo_that_has_changed_is_sent_again(count: int, bucket: str, tmp_pat
 
 
 def by_method(**answers: Answer) -> Answer:
-    """An S3 that answers by the method of the request."""
+    """Return a fake S3 with an answer for each HTTP method."""
     return lambda handler: answers[handler.command](handler)
 
 
-def taken(handler: BaseHTTPRequestHandler) -> None:
-    """What S3 says to PutObject."""
+def accept(handler: BaseHTTPRequestHandler) -> None:
+    """Answer like PutObject."""
     handler.send_response(200)
     handler.send_header("ETag", '"0123456789abcdef0123456789abcdef"')
     handler.send_header("Content-Length", "0")
@@ -176,7 +176,7 @@ def taken(handler: BaseHTTPRequestHandler) -> None:
 
 
 def listing(*paths: Path, is_truncated: bool = False) -> Answer:
-    """The page of ListObjectsV2 for these files, each by its name below uploads/."""
+    """Return the answer of ListObjectsV2 for these files, each by its name below uploads/."""
     entries = "".join(
         f"<Contents><Key>uploads/{path.name}</Key><Size>{path.stat().st_size}</Size>"
         f"<ETag>&quot;{hashlib.md5(path.read_bytes()).hexdigest()}&quot;</ETag></Contents>"
@@ -193,38 +193,38 @@ def methods(requests: list[str]) -> dict[str, int]:
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    return made(tmp_path / "many", *(f"photo-{number}.jpg" for number in range(20)))
+    return create(tmp_path / "many", *(f"photo-{number}.jpg" for number in range(20)))
 
 
-def test_many_photos_are_compared_by_a_listing(many: Path) -> None:
+def test_many_photos_are_compared_with_a_listing(many: Path) -> None:
     with failing_aws(by_method(GET=listing(*many.iterdir()))) as requests:
         assert upload("photos", many) == 0
     assert len(requests) == 1
     assert "prefix=uploads%2Fphoto-&" in requests[0]
 
 
-def test_a_few_photos_are_compared_one_by_one(many: Path) -> None:
+def test_a_few_photos_are_compared_one_at_a_time(many: Path) -> None:
     few = sorted(many.iterdir())[:9]
-    with failing_aws(by_method(HEAD=error(404, "NotFound"), PUT=taken)) as requests:
+    with failing_aws(by_method(HEAD=error(404, "NotFound"), PUT=accept)) as requests:
         assert upload("photos", *few) == 0
     assert methods(requests) == {"HEAD": 9, "PUT": 9}
 
 
-def test_a_bucket_that_is_too_large_to_list_is_not_listed_to_its_end(many: Path) -> None:
-    answers = by_method(GET=listing(is_truncated=True), HEAD=error(404, "NotFound"), PUT=taken)
+def test_listing_stops_in_a_large_bucket(many: Path) -> None:
+    answers = by_method(GET=listing(is_truncated=True), HEAD=error(404, "NotFound"), PUT=accept)
     with failing_aws(answers) as requests:
         assert upload("photos", many) == 0
     assert methods(requests) == {"GET": 2, "HEAD": 20, "PUT": 20}
 
 
-def test_who_may_only_put_can_upload(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_permission_to_put_is_enough(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
     denied = error(403, "AccessDenied")
-    with failing_aws(by_method(GET=denied, HEAD=denied, PUT=taken)):
+    with failing_aws(by_method(GET=denied, HEAD=denied, PUT=accept)):
         assert upload("photos", many) == 0
     assert capsys.readouterr().err == "20 of 20 sent, 0 were there already, 0 failed.\n"
 
 
-def test_a_photo_that_is_too_large_fails_alone(
+def test_a_photo_that_is_too_large_does_not_stop_the_others(
     bucket: str, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LITELENS_MAX_UPLOAD_BYTES", "1000")
@@ -232,18 +232,18 @@ def test_a_photo_that_is_too_large_fails_alone(
         file.truncate(1001)
     assert upload(bucket, photos) == 1
     assert keys(bucket) == ["uploads/sub/b ü+.jpg", "uploads/sub/c.png"]
-    told = capsys.readouterr().err.splitlines()
-    assert f"{photos}/a.jpg: The image has 1,001 bytes; at most 1,000 are accepted." in told
-    assert told[-1] == "2 of 3 sent, 0 were there already, 1 failed."
+    message = capsys.readouterr().err.splitlines()
+    assert f"{photos}/a.jpg: The image has 1,001 bytes; at most 1,000 are accepted." in message
+    assert message[-1] == "2 of 3 sent, 0 were there already, 1 failed."
 
 
-def test_a_setting_that_cannot_be_is_a_sentence(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_setting_ends_the_command_with_a_sentence(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LITELENS_MAX_UPLOAD_BYTES", "much")
     with pytest.raises(SystemExit, match="LITELENS_MAX_UPLOAD_BYTES must be a whole number above 0"):
         upload("photos", photos)
 
 
-def test_a_file_that_is_not_there_fails_without_aws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_fails_without_a_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with failing_aws(error(500, "InternalError")) as requests:
         assert upload("photos", tmp_path / "gone.jpg") == 1
     assert capsys.readouterr().err.splitlines() == [
@@ -254,26 +254,26 @@ def test_a_file_that_is_not_there_fails_without_aws(tmp_path: Path, capsys: pyte
 
 
 @pytest.mark.parametrize("name", ["k" * 200 + ".jpg", os.fsdecode(b"caf\xe9.jpg")])
-def test_a_name_that_cannot_be_a_key_fails_alone(
+def test_a_name_that_cannot_be_a_key_does_not_stop_the_others(
     name: str, bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = made(tmp_path / "photos", "a.jpg")
+    folder = create(tmp_path / "photos", "a.jpg")
     Path(folder, name).write_bytes(JPEG)
     prefix = "p" * 900
     assert upload(bucket, folder, "--prefix", prefix) == 1
     assert keys(bucket) == [f"uploads/{prefix}/a.jpg"]
-    assert "cannot be a key in S3: it is too long, or no text in UTF-8." in capsys.readouterr().err
+    assert "cannot be a key in S3: it is too long, or not valid UTF-8." in capsys.readouterr().err
 
 
-def test_two_photos_do_not_get_the_same_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one, other = made(tmp_path / "one", "a.jpg"), made(tmp_path / "other", "a.jpg")
+def test_two_photos_cannot_get_the_same_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, other = create(tmp_path / "one", "a.jpg"), create(tmp_path / "other", "a.jpg")
     with failing_aws(error(500, "InternalError")) as requests:
-        told = refused_as_usage(capsys, one, other, "--bucket", "photos")
-    assert f"{one}/a.jpg and {other}/a.jpg would both be uploads/a.jpg" in told
+        message = usage_error(capsys, one, other, "--bucket", "photos")
+    assert f"{one}/a.jpg and {other}/a.jpg would both be uploaded as uploads/a.jpg" in message
     assert requests == []
 
 
-def test_a_photo_that_is_named_twice_is_sent_once(bucket: str, photos: Path) -> None:
+def test_a_photo_named_twice_is_sent_once(bucket: str, photos: Path) -> None:
     keep_versions(bucket)
     assert upload(bucket, photos, photos / "a.jpg") == 0
     assert versions(bucket) == 3
@@ -283,44 +283,43 @@ def test_a_photo_that_is_named_twice_is_sent_once(bucket: str, photos: Path) -> 
     ("arguments", "sentence"),
     [
         ([], "PATH"),
-        (["a.jpg"], "name the bucket, the stack's output UploadBucketName, by --bucket or LITELENS_UPLOAD_BUCKET"),
-        (["a.jpg", "--bucket", "photos", "--wait"], "--wait needs the table of results"),
+        (["a.jpg"], "set --bucket or LITELENS_UPLOAD_BUCKET to the bucket, the stack's output UploadBucketName"),
+        (["a.jpg", "--bucket", "photos", "--wait"], "--wait needs the results table"),
         (["a.jpg", "--parallel", "0"], "whole number above 0"),
     ],
 )
-def test_a_wrong_command_is_refused(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert sentence in refused_as_usage(capsys, *arguments)
+def test_wrong_arguments_are_rejected(arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert sentence in usage_error(capsys, *arguments)
 
 
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        (error(404, "NoSuchBucket"), "There is no bucket photos."),
+        (error(404, "NoSuchBucket"), "The bucket photos does not exist."),
         (error(403, "AccessDenied"), "The bucket photos cannot be written to; you need the permission s3:PutObject."),
         (
             error(403, "InvalidAccessKeyId"),
-            "The bucket photos cannot be written to: AWS does not take the credentials, which are wrong or have "
-            "expired.",
+            "The bucket photos cannot be written to: AWS rejects the credentials; they are wrong or have expired.",
         ),
         (error(503, "SlowDown"), "The bucket photos cannot be written to: SlowDown."),
     ],
 )
-def test_a_bucket_that_cannot_be_used_ends_the_upload(
+def test_a_bucket_that_cannot_be_written_to_ends_the_upload(
     answer: Answer, sentence: str, many: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found_none = by_method(GET=error(403, "AccessDenied"), HEAD=error(404, "NotFound"), PUT=answer)
-    with failing_aws(found_none):
+    empty = by_method(GET=error(403, "AccessDenied"), HEAD=error(404, "NotFound"), PUT=answer)
+    with failing_aws(empty):
         assert upload("photos", many) == 1
     assert capsys.readouterr().err == f"{sentence}\n"
 
 
-def test_without_a_network_nothing_is_sent(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_network_is_reported(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with aws_at(f"http://127.0.0.1:{free_port()}"):
         assert upload("photos", photos) == 1
     assert "The bucket photos cannot be written to: AWS cannot be reached from here" in capsys.readouterr().err
 
 
-def test_without_credentials_nothing_is_sent(
+def test_missing_credentials_are_reported(
     photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with aws_at(f"http://127.0.0.1:{free_port()}"):
@@ -330,14 +329,14 @@ def test_without_credentials_nothing_is_sent(
     assert "There are no AWS credentials;" in capsys.readouterr().err
 
 
-def test_a_failure_in_the_middle_tells_how_to_go_on(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    puts = itertools.chain([taken] * 3, itertools.repeat(error(500, "InternalError")))
+def test_a_failure_in_the_middle_says_how_to_continue(many: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    puts = itertools.chain([accept] * 3, itertools.repeat(error(500, "InternalError")))
     answers = by_method(GET=listing(), PUT=lambda handler: next(puts)(handler))
     with failing_aws(answers):
         assert upload("photos", many, "--parallel", "1") == 1
     assert capsys.readouterr().err == (
         "The bucket photos cannot be written to: InternalError. 3 of 20 sent, 0 were there already, 0 failed; the same "
-        "command goes on from there.\n"
+        "command continues from there.\n"
     )
 
 
@@ -357,7 +356,7 @@ def save(table: str, bucket: str, key: str, revision: str, result: dict[str, Any
         "result": result,
     }
     result_id = ResultId(bucket, key, revision, "pets/1.0.0")
-    Results(table).save(result_id, json.dumps(document).encode(), now, 1, Deadline.after(20))
+    ResultsTable(table).save(result_id, json.dumps(document).encode(), now, 1, Deadline.after(20))
 
 
 DONE = {"status": "done", **classification("cat")}
@@ -368,7 +367,7 @@ def etag(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def test_results_are_waited_for_and_come_in_the_order_of_the_photos(
+def test_wait_prints_the_results_in_the_order_of_the_photos(
     bucket: str, table: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(table, bucket, "uploads/c.png", etag(photos / "sub" / "c.png"), DONE)
@@ -387,7 +386,7 @@ def test_results_are_waited_for_and_come_in_the_order_of_the_photos(
     assert captured.err == "2 of 3 sent, 0 were there already, 1 failed; 1 could not be classified.\n"
 
 
-def test_results_are_the_json_of_classify(
+def test_wait_prints_the_same_json_as_classify(
     bucket: str, table: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     save(table, bucket, "uploads/a.jpg", etag(photos / "a.jpg"), DONE)
@@ -397,21 +396,21 @@ def test_results_are_the_json_of_classify(
     assert line["predictions"][0]["label"] == "cat"
 
 
-def test_the_result_of_an_older_photo_at_the_same_key_is_not_taken_for_this_ones(
+def test_wait_ignores_results_of_older_revisions(
     bucket: str, table: str, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("client.following._PAUSE", 0)
-    monkeypatch.setattr("client.following._LONGEST_WAIT", 0)
+    monkeypatch.setattr("litelens_client.upload._POLL_SECONDS", 0)
+    monkeypatch.setattr("litelens_client.upload._MAX_WAIT_SECONDS", 0)
     save(table, bucket, "uploads/a.jpg", "0123456789abcdef0123456789abcdef", DONE)
     assert upload(bucket, photos / "a.jpg", "--wait", "--table", table) == 1
     captured = capsys.readouterr()
     assert "cat" not in captured.out
-    assert "No result has come for 0 minutes, and 1 are missing." in captured.err
+    assert "No result has arrived for 0 minutes, and 1 are missing." in captured.err
     assert "ImagesDeadLettersUrl" in captured.err
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_where_versions_are_kept_the_result_of_this_version_is_waited_for(
+def test_in_a_versioned_bucket_wait_finds_the_result_of_this_version(
     is_there: bool, bucket: str, table: str, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep_versions(bucket)
@@ -420,12 +419,12 @@ def test_where_versions_are_kept_the_result_of_this_version_is_waited_for(
         version = s3_client().put_object(Bucket=bucket, Key="uploads/a.jpg", Body=photo.read_bytes())["VersionId"]
         save(table, bucket, "uploads/a.jpg", version, DONE)
     else:
-        # The result comes between two looks at the table.
+        # The result arrives between two polls.
         def classify(_: float) -> None:
             version = s3_client().head_object(Bucket=bucket, Key="uploads/a.jpg")["VersionId"]
             save(table, bucket, "uploads/a.jpg", version, DONE)
 
-        monkeypatch.setattr("client.following.time.sleep", classify)
+        monkeypatch.setattr("litelens_client.upload.time.sleep", classify)
     assert upload(bucket, photo, "--wait", "--table", table) == 0
     assert versions(bucket) == 1
 
@@ -437,16 +436,16 @@ def test_only_files_and_folders_are_uploaded(bucket: str, path: str, capsys: pyt
     assert f"{path} is neither a file nor a folder" in capsys.readouterr().err
 
 
-def test_a_table_that_is_not_there_is_a_sentence_before_anything_is_sent(
+def test_nothing_is_sent_if_the_table_does_not_exist(
     bucket: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert upload(bucket, photos / "a.jpg", "--wait", "--table", "none") == 1
-    assert capsys.readouterr().err == "There is no table none, or not in this region.\n"
+    assert capsys.readouterr().err == "The table none does not exist, or not in this region.\n"
     assert s3_client().list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
-def test_a_table_that_may_not_be_read_is_a_sentence(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    answers = by_method(HEAD=error(404, "NotFound"), PUT=taken, POST=json_error("AccessDeniedException"))
+def test_a_table_that_cannot_be_read_is_reported(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = by_method(HEAD=error(404, "NotFound"), PUT=accept, POST=json_error("AccessDeniedException"))
     with failing_aws(answers):
         assert upload("photos", photos / "a.jpg", "--wait", "--table", "results") == 1
     assert "The table results cannot be read; you need the permission dynamodb:Query." in capsys.readouterr().err

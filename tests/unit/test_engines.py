@@ -3,15 +3,16 @@ import shutil
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from support import DEFAULT_BUNDLE
 
-from litelens.bundle import IMAGE, LOGITS, MAP, Bundle, Tensor, load_bundle
-from litelens.engines import ENGINES, Engine, LiteRT, OpenVINO, compile_ahead, load_engine
-from litelens.errors import BundleError
+from litelens.core.bundle import IMAGE, LOGITS, MAP, Bundle, Tensor, load_bundle
+from litelens.core.engines import ENGINES, Engine, LiteRT, OpenVINO, compile_ahead, load_engine
+from litelens.core.errors import BundleError
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def engine(request: pytest.FixtureRequest, bundle: Bundle) -> Engine:
 
 @pytest.fixture
 def copied(bundle: Bundle, tmp_path: Path) -> Bundle:
-    """The bundle in a folder of the test's own."""
+    """A copy of the bundle that a test may change."""
     folder = tmp_path / "bundle"
     shutil.copytree(DEFAULT_BUNDLE, folder)
     return dataclasses.replace(bundle, folder=folder)
@@ -36,17 +37,17 @@ def some_levels(noise: np.random.Generator) -> NDArray[np.int8]:
     return noise.integers(-128, 128, (1, 260, 260, 3), dtype=np.int8)
 
 
-def test_the_manifest_tells_the_tensors_of_the_file(bundle: Bundle) -> None:
+def test_the_manifest_has_the_tensors_of_the_model(bundle: Bundle) -> None:
     signature = Interpreter(model_path=str(bundle.model)).get_signature_runner()
     tensors = {**signature.get_input_details(), **signature.get_output_details()}
     assert set(bundle.tensors) == set(tensors) == {IMAGE, LOGITS, MAP}
     for name, details in tensors.items():
-        told = bundle.tensors[name]
-        assert told.shape == tuple(details["shape"])
-        assert (told.scale, told.zero_point) == pytest.approx(details["quantization"])
+        tensor = bundle.tensors[name]
+        assert tensor.shape == tuple(details["shape"])
+        assert (tensor.scale, tensor.zero_point) == pytest.approx(details["quantization"])
 
 
-def test_every_engine_gives_all_outputs(engine: Engine, bundle: Bundle, noise: np.random.Generator) -> None:
+def test_every_engine_returns_all_outputs(engine: Engine, bundle: Bundle, noise: np.random.Generator) -> None:
     outputs = engine.run(some_levels(noise))
     assert {name: output.shape for name, output in outputs.items()} == {
         name: tensor.shape for name, tensor in bundle.tensors.items() if name != IMAGE
@@ -54,14 +55,14 @@ def test_every_engine_gives_all_outputs(engine: Engine, bundle: Bundle, noise: n
     assert {output.dtype for output in outputs.values()} == {np.dtype(np.int8)}
 
 
-def test_results_of_one_run_are_not_changed_by_the_next(engine: Engine, noise: np.random.Generator) -> None:
+def test_a_run_does_not_change_the_outputs_of_the_one_before(engine: Engine, noise: np.random.Generator) -> None:
     first = engine.run(some_levels(noise))
     before = {name: output.copy() for name, output in first.items()}
     engine.run(some_levels(noise))
     assert all(np.array_equal(first[name], before[name]) for name in first)
 
 
-def test_the_same_input_gives_the_same_answer_whatever_came_between(engine: Engine, noise: np.random.Generator) -> None:
+def test_the_same_input_gives_the_same_outputs_after_other_inputs(engine: Engine, noise: np.random.Generator) -> None:
     levels = some_levels(noise)
     first = engine.run(levels)[LOGITS]
     engine.run(some_levels(noise))
@@ -69,7 +70,7 @@ def test_the_same_input_gives_the_same_answer_whatever_came_between(engine: Engi
 
 
 def test_engines_differ_by_rounding_only(bundle: Bundle, noise: np.random.Generator) -> None:
-    """Where products saturate, as those of 8-bit weights do, maps differ by dozens of levels."""
+    """If sums of products saturated, as with 8-bit weights, maps would differ by dozens of levels."""
     litert, openvino = LiteRT(bundle, threads=1), OpenVINO(bundle, threads=1)
     for _ in range(20):
         levels = some_levels(noise)
@@ -78,7 +79,7 @@ def test_engines_differ_by_rounding_only(bundle: Bundle, noise: np.random.Genera
         assert np.abs(found - expected).max() <= 12
 
 
-def test_litert_gives_what_its_interpreter_gives(bundle: Bundle, noise: np.random.Generator) -> None:
+def test_litert_returns_the_outputs_of_its_interpreter(bundle: Bundle, noise: np.random.Generator) -> None:
     interpreter = Interpreter(model_path=str(bundle.model))
     runner = interpreter.get_signature_runner()
     levels = some_levels(noise)
@@ -104,13 +105,13 @@ def test_tensors_are_allocated_once(bundle: Bundle, noise: np.random.Generator) 
     assert addresses() == before
 
 
-def test_more_threads_give_the_same_answers(bundle: Bundle, noise: np.random.Generator) -> None:
+def test_more_threads_give_the_same_outputs(bundle: Bundle, noise: np.random.Generator) -> None:
     levels = some_levels(noise)
     for make in ENGINES.values():
         assert np.array_equal(make(bundle, 2).run(levels)[LOGITS], make(bundle, 1).run(levels)[LOGITS])
 
 
-def test_what_was_compiled_ahead_is_loaded_in_place_of_the_model(
+def test_the_compiled_model_is_loaded_instead_of_the_model(
     copied: Bundle, noise: np.random.Generator, caplog: pytest.LogCaptureFixture
 ) -> None:
     levels = some_levels(noise)
@@ -123,7 +124,7 @@ def test_what_was_compiled_ahead_is_loaded_in_place_of_the_model(
 
 
 @pytest.mark.parametrize("spoilt", ["another version", "another kind of CPU", "cut short", "no such file"])
-def test_what_does_not_fit_is_compiled_anew_which_is_logged(
+def test_an_unusable_compiled_model_is_compiled_again_with_a_warning(
     copied: Bundle, noise: np.random.Generator, caplog: pytest.LogCaptureFixture, spoilt: str
 ) -> None:
     compile_ahead("openvino", copied)
@@ -143,21 +144,21 @@ def test_what_does_not_fit_is_compiled_anew_which_is_logged(
     assert compiled.name in caplog.text
 
 
-def test_litert_needs_nothing_compiled_ahead(copied: Bundle) -> None:
+def test_litert_does_not_compile_ahead(copied: Bundle) -> None:
     before = sorted(path.name for path in copied.folder.iterdir())
     compile_ahead("litert", copied)
     assert sorted(path.name for path in copied.folder.iterdir()) == before
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_tensors_that_are_not_the_manifests_are_told(bundle: Bundle, name: str) -> None:
-    changed = {**bundle.tensors, LOGITS: dataclasses.replace(bundle.tensors[LOGITS], shape=(1, 10))}
+def test_tensors_that_differ_from_the_manifest_are_refused(bundle: Bundle, name: str) -> None:
+    changed = {**bundle.tensors, LOGITS: msgspec.structs.replace(bundle.tensors[LOGITS], shape=(1, 10))}
     with pytest.raises(BundleError, match=r"model.tflite .* logits int8 \(1, 1000\).* says .* logits int8 \(1, 10\)"):
         load_engine(name, dataclasses.replace(bundle, tensors=changed), threads=1)
 
 
 @pytest.mark.parametrize("name", ENGINES)
-def test_a_file_that_is_no_model_is_named(copied: Bundle, name: str) -> None:
+def test_a_file_that_is_not_a_model_is_refused(copied: Bundle, name: str) -> None:
     copied.model.write_bytes(b"no model")
     with pytest.raises(BundleError, match=rf"model.tflite is not a model that {name} can run here"):
         load_engine(name, copied, threads=1)
@@ -169,7 +170,7 @@ def test_openvino_refuses_weights_of_eight_bits(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize(("name", "package"), [("litert", "ai_edge_litert"), ("openvino", "openvino")])
-def test_an_engine_that_is_not_installed_is_named(
+def test_an_engine_that_is_not_installed_is_refused(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, name: str, package: str
 ) -> None:
     for module in [module for module in sys.modules if module.split(".")[0] == package]:
@@ -179,13 +180,13 @@ def test_an_engine_that_is_not_installed_is_named(
         load_engine(name, bundle, threads=1)
 
 
-def test_levels_are_the_nearest_to_real_values_and_back() -> None:
+def test_quantizing_rounds_to_the_nearest_level_and_reverses_dequantizing() -> None:
     tensor = Tensor(shape=(256,), scale=0.0078125, zero_point=-3)
     levels = np.arange(-128, 128).astype(np.int8)
-    real = tensor.values(levels)
+    real = tensor.dequantize(levels)
     assert real.dtype == np.float32
     assert real == pytest.approx((levels.astype(float) + 3) * 0.0078125)
-    assert tensor.levels(real).dtype == np.int8
-    assert tensor.levels(real).tolist() == levels.tolist()
-    assert tensor.levels(real + np.float32(0.4 * 0.0078125)).tolist() == levels.tolist()
-    assert tensor.levels(np.array([-1e9, 1e9], np.float32)).tolist() == [-128, 127]
+    assert tensor.quantize(real).dtype == np.int8
+    assert tensor.quantize(real).tolist() == levels.tolist()
+    assert tensor.quantize(real + np.float32(0.4 * 0.0078125)).tolist() == levels.tolist()
+    assert tensor.quantize(np.array([-1e9, 1e9], np.float32)).tolist() == [-128, 127]

@@ -8,13 +8,13 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from PIL import Image
 
-from litelens.heatmaps import to_png
+from litelens.core.heatmaps import to_png
 
 SLOPE = np.array([[-3.0, 1.0], [2.0, 7.0]], np.float32)
 
 
 def channels(png: bytes) -> NDArray[np.uint8]:
-    """The picture's pixels, uint8 (h, w, 4)."""
+    """Return the pixels of the PNG, uint8 `(h, w, 4)`."""
     with Image.open(BytesIO(png)) as image:
         assert (image.format, image.mode) == ("PNG", "RGBA")
         return np.asarray(image)
@@ -41,18 +41,18 @@ def test_the_first_row_is_the_top_and_the_first_column_the_left() -> None:
     assert column < alpha.shape[1] / 3
 
 
-def test_between_the_cells_it_is_smooth() -> None:
+def test_scores_are_interpolated_between_the_cells() -> None:
     alpha = channels(to_png(SLOPE, 1))[:, :, 3].astype(int)
     assert max(np.abs(np.diff(alpha, axis=axis)).max() for axis in (0, 1)) <= 4
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("score", [0.0, -7.5, 1e30])
-def test_scores_that_are_all_the_same_are_transparent(score: float) -> None:
+def test_equal_scores_are_transparent(score: float) -> None:
     assert not channels(to_png(np.full((7, 7), score, np.float32), 1))[:, :, 3].any()
 
 
-def test_only_the_differences_of_scores_count() -> None:
+def test_scale_and_offset_of_the_scores_do_not_matter() -> None:
     assert to_png(SLOPE, 1) == to_png(SLOPE * 8, 1) == to_png(SLOPE + 16, 1)
 
 
@@ -60,7 +60,7 @@ def test_only_the_differences_of_scores_count() -> None:
 @given(
     arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=2), elements=st.floats(-1000, 1000, width=32))
 )
-def test_any_scores_make_a_picture(scores: NDArray[np.float32]) -> None:
+def test_any_scores_can_be_drawn(scores: NDArray[np.float32]) -> None:
     pixels = channels(to_png(scores, 1))
     assert pixels.shape == (256, 256, 4)
     assert (pixels[:, :, 0] == 255).all()

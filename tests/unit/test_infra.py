@@ -1,4 +1,4 @@
-"""The templates together: valid, and allowing no more than is used; the storage that they make."""
+"""All templates: they are valid, roles have no more rights than needed, and the storage works on moto."""
 
 import json
 import re
@@ -14,10 +14,10 @@ from samcli.yamlhelper import yaml_parse
 from support import ROOT
 from template import parameters, synthesize, synthesize_nested
 
-from adapters.results import BY_DAY
-from adapters.uploads import IMAGES, RESULTS
+from litelens.aws.results_table import BY_DAY
+from litelens.aws.s3 import RESULTS_PREFIX, UPLOADS_PREFIX
+from litelens.settings import read_settings
 from local.storage import create_storage
-from settings import read_settings
 
 TEMPLATES = [ROOT / "template.yaml", *sorted((ROOT / "infra").glob("*.yaml"))]
 ORIGIN = "https://example.com"
@@ -42,13 +42,13 @@ APPLICATIONS = [
 UPLOAD_BUCKET = "arn:aws:s3:::Storage.Outputs.UploadBucketName"
 TABLE = "arn:aws:dynamodb:eu-central-1:123456789012:table/Storage.Outputs."
 
-# Every resource with a star that a role may use, by the stack that makes the role; the site makes none.
+# Every resource ARN with a wildcard in a role's rights, by the nested stack that creates the role.
 STARRED = {
     "": {
         "Storage.Outputs.UploadBucketArn/uploads/*",
         "arn:aws:s3:::photos/*",
         "arn:aws:s3:::scans/*",
-        # In which region a profile has its model answer is not known before.
+        # A profile chooses the region of its model.
         "arn:aws:bedrock:*::foundation-model/amazon.nova-lite-v1:0",
     },
     "Storage": set(),
@@ -58,7 +58,7 @@ STARRED = {
         "arn:aws:s3:::photos/*",
         "arn:aws:s3:::scans/*",
     },
-    # The application and the group have names that SAM and CloudFormation choose.
+    # SAM and CloudFormation choose the names of the application and the group.
     "Release": {
         "arn:aws:lambda:eu-central-1:123456789012:function:ApiFunction:*",
         "arn:aws:codedeploy:eu-central-1:123456789012:deploymentgroup:litelens-ServerlessDeploymentApplication-*/*",
@@ -66,7 +66,7 @@ STARRED = {
     "Backfill": {
         "arn:aws:s3:::Storage.Outputs.UploadBucketName/backfills/*",
         "arn:aws:s3:::inventories/*",
-        # Batches are executions of the state machine, whose names are not known before.
+        # Batches are executions of the state machine; their names are not known in advance.
         "arn:aws:states:eu-central-1:123456789012:execution:StateMachine.Name:*",
         "arn:aws:states:eu-central-1:123456789012:execution:StateMachine.Name/*:*",
     },
@@ -90,7 +90,7 @@ BULK_STATEMENTS = {
         [f"{TABLE}IdempotencyTableName"],
     ),
 }
-# What lets a service in only on behalf of this account: its id, or one of its resources.
+# Conditions that allow a service only on behalf of this account.
 OF_THIS_ACCOUNT = [
     {"StringEquals": {"aws:SourceAccount": "123456789012"}},
     {"StringEquals": {"aws:SourceArn": "arn:aws:cloudfront::123456789012:distribution/Distribution"}},
@@ -99,42 +99,42 @@ TLS_ONLY = {"Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Condition": {
 
 
 def stack(application: str, **parameters: str) -> dict[str, Any]:
-    """The resources of an application, or of the stack itself where the name is empty."""
+    """Return the resources of a nested application, or of the stack itself if the name is empty."""
     made = synthesize_nested(application, **parameters) if application else synthesize(**parameters)
     return dict(made["Resources"])
 
 
 def storage(name: str, **parameters: str) -> dict[str, Any]:
-    """A resource's properties."""
+    """Return the properties of a resource in infra/storage.yaml."""
     return dict(stack("Storage", **parameters)[name]["Properties"])
 
 
 def bulk(name: str, **parameters: str) -> dict[str, Any]:
-    """The same of what classifies uploads."""
+    """Return the properties of a resource in infra/bulk.yaml."""
     return dict(stack("Bulk", **parameters)[name]["Properties"])
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
 def statements(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the roles in these resources are allowed, beyond the one managed policy, which is for logs."""
+    """Yield the statements of the roles in these resources, without managed policies."""
     roles = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::IAM::Role"]
     apart = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::IAM::Policy"]
     for policy in [*apart, *(policy for role in roles for policy in role.get("Policies", []))]:
-        yield from listed(policy["PolicyDocument"]["Statement"])
+        yield from as_list(policy["PolicyDocument"]["Statement"])
 
 
 def resource_policies(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The statements of buckets' and queues' own policies."""
+    """Yield the statements of the buckets' and queues' policies."""
     for made in resources.values():
         if made["Type"] in ("AWS::S3::BucketPolicy", "AWS::SQS::QueuePolicy"):
             yield from made["Properties"]["PolicyDocument"]["Statement"]
 
 
 def buckets() -> list[tuple[str, str]]:
-    """Every bucket that there may be, as the application that makes it and its name there."""
+    """Return every bucket: the nested application that creates it, and its name there."""
     made = {application: stack(application, **EVERYTHING) for application in ["", *APPLICATIONS]}
     return [
         (within, name) for within in made for name in made[within] if made[within][name]["Type"] == "AWS::S3::Bucket"
@@ -146,10 +146,10 @@ def keys(table: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def bulk_statements(**parameters: str) -> dict[str, tuple[list[str], list[str]]]:
-    """What BulkFunction may do, and with what, by the statement's id."""
+    """Return BulkFunction's actions and resources by the statement's id."""
     role = {"BulkFunctionRole": stack("Bulk", **parameters)["BulkFunctionRole"]}
     assert all(made["Effect"] == "Allow" and "Condition" not in made for made in statements(role))
-    return {made["Sid"]: (listed(made["Action"]), listed(made["Resource"])) for made in statements(role)}
+    return {made["Sid"]: (as_list(made["Action"]), as_list(made["Resource"])) for made in statements(role)}
 
 
 def bulk_variables(**parameters: str) -> dict[str, str]:
@@ -158,29 +158,29 @@ def bulk_variables(**parameters: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("template", TEMPLATES, ids=lambda template: template.name)
-def test_a_template_has_no_mistake_that_a_linter_finds(template: Path) -> None:
+def test_cfn_lint_finds_no_mistake(template: Path) -> None:
     assert lint_file(template) == []
 
 
-def test_every_template_is_part_of_the_stack() -> None:
+def test_every_template_is_nested_in_the_stack() -> None:
     nested = {synthesize(**EVERYTHING)["Resources"][name]["Properties"]["TemplateURL"] for name in APPLICATIONS}
     assert {ROOT / path for path in nested} == set(TEMPLATES[1:])
     assert "infra/storage.yaml" in nested
 
 
 @pytest.mark.parametrize("application", ["", *APPLICATIONS])
-def test_a_role_is_allowed_single_actions_on_what_is_listed_here(application: str) -> None:
+def test_a_role_has_no_wildcards_except_those_listed_here(application: str) -> None:
     allowed = list(statements(stack(application, **EVERYTHING)))
     assert bool(allowed) is bool(STARRED[application])
     assert all(made["Effect"] == "Allow" for made in allowed)
-    assert not [action for made in allowed for action in listed(made["Action"]) if "*" in action]
+    assert not [action for made in allowed for action in as_list(made["Action"]) if "*" in action]
     assert not [made for made in allowed if "NotAction" in made or "NotResource" in made]
-    starred = {arn for made in allowed for arn in listed(made["Resource"]) if "*" in arn}
+    starred = {arn for made in allowed for arn in as_list(made["Resource"]) if "*" in arn}
     assert starred == STARRED[application]
 
 
 @pytest.mark.parametrize("application", ["", *APPLICATIONS])
-def test_a_role_gets_no_rights_from_elsewhere(application: str) -> None:
+def test_a_role_has_only_the_expected_managed_policies(application: str) -> None:
     resources = stack(application, **EVERYTHING)
     types = {made["Type"] for made in resources.values()}
     assert {name for name in types if "IAM" in name} <= {"AWS::IAM::Role", "AWS::IAM::Policy"}
@@ -195,7 +195,7 @@ def test_a_role_gets_no_rights_from_elsewhere(application: str) -> None:
 
 
 @pytest.mark.parametrize("application", ["", *APPLICATIONS])
-def test_nobody_outside_the_account_is_let_in(application: str) -> None:
+def test_nobody_outside_the_account_has_access(application: str) -> None:
     resources = stack(application, **EVERYTHING)
     allowed = [made for made in resource_policies(resources) if made["Effect"] == "Allow"]
     assert all(made["Principal"].keys() == {"Service"} for made in allowed)
@@ -203,18 +203,18 @@ def test_nobody_outside_the_account_is_let_in(application: str) -> None:
 
 
 @pytest.mark.parametrize("application", APPLICATIONS)
-def test_a_nested_template_gets_each_parameter_from_that_of_the_same_name(application: str) -> None:
-    handed = synthesize(**EVERYTHING)["Resources"][application]["Properties"]["Parameters"]
-    same = {name: text for name, text in handed.items() if name in parameters()}
+def test_a_nested_stack_gets_each_parameter_from_the_parameter_of_the_same_name(application: str) -> None:
+    passed = synthesize(**EVERYTHING)["Resources"][application]["Properties"]["Parameters"]
+    same = {name: text for name, text in passed.items() if name in parameters()}
     assert same == {name: EVERYTHING.get(name, parameters()[name]["Default"]) for name in same}
     assert application in ("Backfill", "Dashboard") or same
 
 
-def test_without_optional_parts_the_bulk_function_may_classify_uploads_only() -> None:
+def test_without_optional_parts_the_bulk_function_may_only_classify_uploads() -> None:
     assert bulk_statements(EventBus="") == BULK_STATEMENTS
 
 
-def test_the_bulk_function_may_send_events_to_the_one_bus_and_read_the_image_buckets() -> None:
+def test_the_bulk_function_may_send_events_to_its_bus_and_read_the_image_buckets() -> None:
     assert bulk_statements(EventBus="images", ImageBuckets="photos,scans") == {
         **BULK_STATEMENTS,
         "SendEvents": (["events:PutEvents"], ["arn:aws:events:eu-central-1:123456789012:event-bus/images"]),
@@ -223,12 +223,12 @@ def test_the_bulk_function_may_send_events_to_the_one_bus_and_read_the_image_buc
     }
 
 
-def test_the_buckets_are_those_of_the_uploads_and_of_the_page() -> None:
+def test_the_stack_has_a_bucket_for_uploads_and_one_for_the_page() -> None:
     assert buckets() == [("Storage", "UploadBucket"), ("Site", "Bucket")]
 
 
 @pytest.mark.parametrize(("application", "name"), buckets())
-def test_a_bucket_is_private_encrypted_and_left_behind(application: str, name: str) -> None:
+def test_a_bucket_is_private_encrypted_and_retained(application: str, name: str) -> None:
     made = stack(application, **EVERYTHING)[name]
     bucket = made["Properties"]
     assert bucket["PublicAccessBlockConfiguration"] == {
@@ -243,7 +243,7 @@ def test_a_bucket_is_private_encrypted_and_left_behind(application: str, name: s
     assert made["DeletionPolicy"] == made["UpdateReplacePolicy"] == "Retain"
 
 
-def test_the_upload_bucket_is_emptied() -> None:
+def test_objects_in_the_upload_bucket_expire() -> None:
     rules = storage("UploadBucket", UploadDays="3", ResultDays="5")["LifecycleConfiguration"]["Rules"]
     assert {rule["Status"] for rule in rules} == {"Enabled"}
     kept = {rule["Prefix"]: rule["ExpirationInDays"] for rule in rules if "Prefix" in rule}
@@ -254,14 +254,14 @@ def test_the_upload_bucket_is_emptied() -> None:
 
 
 @pytest.mark.parametrize("origin", ["", ORIGIN])
-def test_whoever_sent_a_form_may_read_its_answer_and_nothing_else_of_the_upload_bucket(origin: str) -> None:
+def test_any_page_may_read_the_response_to_its_upload_form_and_nothing_else(origin: str) -> None:
     assert storage("UploadBucket", CorsOrigin=origin)["CorsConfiguration"] == {
         "CorsRules": [{"AllowedOrigins": ["*"], "AllowedMethods": ["POST"]}]
     }
 
 
 @pytest.mark.parametrize("queue", ["ImagesQueue", "ImagesDeadLetters"])
-def test_a_queue_is_encrypted_and_refuses_what_is_not_encrypted_on_its_way(queue: str) -> None:
+def test_a_queue_is_encrypted_and_refuses_requests_without_tls(queue: str) -> None:
     assert storage(queue)["SqsManagedSseEnabled"] is True
     policy = storage(f"{queue}Policy")
     assert policy["Queues"] == [queue]
@@ -270,19 +270,19 @@ def test_a_queue_is_encrypted_and_refuses_what_is_not_encrypted_on_its_way(queue
 
 
 @pytest.mark.parametrize(("application", "name"), buckets())
-def test_a_bucket_refuses_what_is_not_encrypted_on_its_way(application: str, name: str) -> None:
+def test_a_bucket_refuses_requests_without_tls(application: str, name: str) -> None:
     policy = stack(application, **EVERYTHING)[f"{name}Policy"]["Properties"]
     assert policy["Bucket"] == name
     (denied,) = [made for made in policy["PolicyDocument"]["Statement"] if made["Effect"] == "Deny"]
     assert denied == {**TLS_ONLY, "Action": "s3:*", "Resource": [f"{name}.Arn", f"{name}.Arn/*"]}
 
 
-def test_nobody_is_let_into_the_upload_bucket_by_its_policy() -> None:
+def test_the_upload_buckets_policy_allows_nothing() -> None:
     (statement,) = storage("UploadBucketPolicy")["PolicyDocument"]["Statement"]
     assert statement["Effect"] == "Deny"
 
 
-def test_s3_may_send_to_the_queue_and_nobody_to_the_dead_letters() -> None:
+def test_s3_may_send_to_the_queue_and_nobody_to_the_dead_letter_queue() -> None:
     allowed = [made for made in resource_policies(stack("Storage")) if made["Effect"] == "Allow"]
     assert [(made["Principal"], made["Action"], made["Resource"]) for made in allowed] == [
         ({"Service": "s3.amazonaws.com"}, "sqs:SendMessage", "ImagesQueue.Arn")
@@ -290,18 +290,18 @@ def test_s3_may_send_to_the_queue_and_nobody_to_the_dead_letters() -> None:
     assert stack("Storage")["UploadBucket"]["DependsOn"] == "ImagesQueuePolicy"
 
 
-def test_only_the_prefix_of_uploads_notifies_and_the_bulk_function_writes_below_another() -> None:
+def test_only_uploads_notify_the_queue_and_results_are_written_below_another_prefix() -> None:
     (notification,) = storage("UploadBucket")["NotificationConfiguration"].values()
     assert notification == [
         {
             "Event": "s3:ObjectCreated:*",
             "Queue": "ImagesQueue.Arn",
-            "Filter": {"S3Key": {"Rules": [{"Name": "prefix", "Value": IMAGES}]}},
+            "Filter": {"S3Key": {"Rules": [{"Name": "prefix", "Value": UPLOADS_PREFIX}]}},
         }
     ]
     written = [named for actions, named in bulk_statements(**EVERYTHING).values() if "s3:PutObject" in actions]
-    assert written == [[f"{UPLOAD_BUCKET}/{RESULTS}*"]]
-    assert not RESULTS.startswith(IMAGES)
+    assert written == [[f"{UPLOAD_BUCKET}/{RESULTS_PREFIX}*"]]
+    assert not RESULTS_PREFIX.startswith(UPLOADS_PREFIX)
 
 
 def test_a_message_is_hidden_for_six_times_the_timeout() -> None:
@@ -319,7 +319,7 @@ def test_a_message_that_fails_three_times_is_kept_for_fourteen_days() -> None:
     assert storage("ImagesDeadLetters")["MessageRetentionPeriod"] == 14 * 24 * 3600
 
 
-def test_only_the_images_queue_sends_to_the_dead_letters() -> None:
+def test_only_the_images_queue_sends_to_the_dead_letter_queue() -> None:
     arn = f"arn:aws:sqs:eu-central-1:123456789012:{storage('ImagesQueue')['QueueName']}"
     assert storage("ImagesDeadLetters")["RedriveAllowPolicy"] == {
         "redrivePermission": "byQueue",
@@ -327,7 +327,7 @@ def test_only_the_images_queue_sends_to_the_dead_letters() -> None:
     }
 
 
-def test_the_queue_feeds_the_bulk_function_which_tells_what_failed() -> None:
+def test_the_queue_invokes_the_bulk_function_which_reports_failed_messages() -> None:
     assert bulk("BulkSource", BulkConcurrency="7") == {
         "EventSourceArn": "Storage.Outputs.ImagesQueueArn",
         "FunctionName": "BulkFunctionAliaslive",
@@ -338,7 +338,7 @@ def test_the_queue_feeds_the_bulk_function_which_tells_what_failed() -> None:
     }
 
 
-def test_results_are_found_by_image_and_by_day_until_they_expire() -> None:
+def test_results_have_keys_for_image_and_day_and_expire() -> None:
     table = storage("ResultsTable")
     assert {made["AttributeType"] for made in table["AttributeDefinitions"]} == {"S"}
     assert keys(table) == [("image", "HASH"), ("revision", "RANGE")]
@@ -349,7 +349,7 @@ def test_results_are_found_by_image_and_by_day_until_they_expire() -> None:
     assert table["BillingMode"] == "PAY_PER_REQUEST"
 
 
-def test_what_was_classified_is_remembered_as_powertools_does() -> None:
+def test_the_idempotency_table_has_powertools_form() -> None:
     table = storage("IdempotencyTable")
     assert table["AttributeDefinitions"] == [{"AttributeName": "id", "AttributeType": "S"}]
     assert keys(table) == [("id", "HASH")]
@@ -357,7 +357,7 @@ def test_what_was_classified_is_remembered_as_powertools_does() -> None:
     assert table["BillingMode"] == "PAY_PER_REQUEST"
 
 
-def test_the_bulk_function_reads_the_parameters_as_its_settings() -> None:
+def test_parameters_become_the_bulk_functions_settings() -> None:
     variables = bulk_variables(**EVERYTHING, ResultDays="5", MaxUploadBytes="7", MaxImagePixels="9")
     settings = read_settings({"LITELENS_BUNDLE": "model", **variables})
     assert settings.upload_bucket == "Storage.Outputs.UploadBucketName"
@@ -368,13 +368,13 @@ def test_the_bulk_function_reads_the_parameters_as_its_settings() -> None:
     assert (settings.result_days, settings.max_upload_bytes, settings.limits.pixels) == (5, 7, 9)
 
 
-def test_without_optional_parts_the_bulk_functions_settings_leave_them_out() -> None:
+def test_optional_settings_of_the_bulk_function_are_off() -> None:
     settings = read_settings({"LITELENS_BUNDLE": "model", **bulk_variables(EventBus="")})
     assert (settings.event_bus, settings.buckets) == (None, frozenset())
 
 
 def test_every_setting_is_set_by_the_image_or_by_a_template() -> None:
-    source = (ROOT / "lambda" / "settings.py").read_text()
+    source = (ROOT / "lambda" / "litelens" / "settings.py").read_text()
     api = synthesize()["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
     by_image = {"LITELENS_BUNDLE", "LITELENS_ENGINE", "LITELENS_THREADS"}
     verify = stack("Release")["VerifyFunction"]["Properties"]["Environment"]["Variables"]
@@ -382,41 +382,44 @@ def test_every_setting_is_set_by_the_image_or_by_a_template() -> None:
     assert set(re.findall(r'"(LITELENS_[A-Z_]+)"', source)) == by_image | by_templates
 
 
-def test_the_functions_metrics_are_told_apart() -> None:
+def test_each_function_has_its_own_metrics_service() -> None:
     api = synthesize()["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
     assert (api["POWERTOOLS_SERVICE_NAME"], bulk_variables()["POWERTOOLS_SERVICE_NAME"]) == ("api", "bulk")
 
 
-def test_a_message_is_kept_for_as_long_as_can_be() -> None:
+def test_messages_are_kept_for_the_maximum_of_fourteen_days() -> None:
     longest = 14 * 24 * 3600
     assert storage("ImagesQueue")["MessageRetentionPeriod"] == longest
     assert storage("ImagesDeadLetters")["MessageRetentionPeriod"] == longest
 
 
-def test_all_functions_are_the_same_image_started_by_another_command() -> None:
+def test_all_functions_run_the_same_image_with_different_handlers() -> None:
     api = yaml_parse((ROOT / "template.yaml").read_text())["Resources"]["ApiFunction"]
     assert api["Metadata"]["DockerContext"] == "."
-    for template, name, command in (("bulk", "BulkFunction", "bulk"), ("release", "VerifyFunction", "verify")):
+    for template, name, module in (
+        ("bulk", "BulkFunction", "bulk.handler"),
+        ("release", "VerifyFunction", "release.hook"),
+    ):
         made = yaml_parse((ROOT / "infra" / f"{template}.yaml").read_text())["Resources"][name]
         assert made["Metadata"] == api["Metadata"] | {"DockerContext": ".."}
         assert made["Properties"]["Architectures"] == api["Properties"]["Architectures"]
-        assert made["Properties"]["ImageConfig"] == {"Command": [f"handlers.{command}.handler"]}
-        assert (ROOT / "lambda" / "handlers" / f"{command}.py").is_file()
+        assert made["Properties"]["ImageConfig"] == {"Command": [f"litelens.{module}.handler"]}
+        assert (ROOT / "lambda" / "litelens" / f"{module.replace('.', '/')}.py").is_file()
 
 
-def test_the_stack_tells_what_people_need_of_its_storage() -> None:
+def test_the_stack_has_the_outputs_of_its_storage() -> None:
     outputs = synthesize_nested("Storage")["Outputs"]
-    told = {name: made["Value"] for name, made in synthesize()["Outputs"].items() if name in outputs}
-    assert told == {name: f"Storage.Outputs.{name}" for name in told}
-    assert {"UploadBucketName", "ResultsTableName", "ImagesQueueUrl", "ImagesDeadLettersUrl"} <= told.keys()
+    passed_on = {name: made["Value"] for name, made in synthesize()["Outputs"].items() if name in outputs}
+    assert passed_on == {name: f"Storage.Outputs.{name}" for name in passed_on}
+    assert {"UploadBucketName", "ResultsTableName", "ImagesQueueUrl", "ImagesDeadLettersUrl"} <= passed_on.keys()
 
 
-def test_an_upload_lands_in_the_queue_and_a_result_does_not(moto_server: str) -> None:
+def test_an_upload_notifies_the_queue_and_a_result_does_not(moto_server: str) -> None:
     made = create_storage(moto_server, f"litelens-{uuid.uuid4()}", {})
     queue, url = boto3.client("sqs"), made.source.queue_url
     (setup,) = queue.receive_message(QueueUrl=url)["Messages"]
     assert json.loads(setup["Body"])["Event"] == "s3:TestEvent"
-    for key in ("results/cat.jpg.json", "backfills/one/manifest.json", "elsewhere", f"{IMAGES}cat.jpg"):
+    for key in ("results/cat.jpg.json", "backfills/one/manifest.json", "elsewhere", f"{UPLOADS_PREFIX}cat.jpg"):
         boto3.client("s3").put_object(Bucket=made.bucket, Key=key, Body=b"-")
     (message,) = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
     (record,) = json.loads(message["Body"])["Records"]

@@ -1,20 +1,20 @@
-"""The local stack's AWS, and what it takes from the templates."""
+"""The local stack's AWS, and the resources that it creates from the templates."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
-from stacks import arn_of
+from local_stack import queue_arn
 from template import synthesize_nested
 
-from local.aws import client_at, isolated_environment, serving_aws
+from local.aws import client_at, isolated_environment, serve_aws
 from local.storage import Storage, create_storage
 
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[str]:
-    with serving_aws() as endpoint:
+    with serve_aws() as endpoint:
         yield endpoint
 
 
@@ -23,7 +23,7 @@ def storage(endpoint: str) -> Storage:
     return create_storage(endpoint, f"stack-{uuid4()}", {"ImageBuckets": "photos,pictures", "ResultDays": "7"})
 
 
-def test_only_one_of_many_conditional_writes_at_a_time_succeeds(endpoint: str) -> None:
+def test_only_one_of_several_concurrent_conditional_writes_succeeds(endpoint: str) -> None:
     dynamodb, table = client_at(endpoint, "dynamodb"), f"table-{uuid4()}"
     dynamodb.create_table(
         TableName=table,
@@ -44,8 +44,8 @@ def test_only_one_of_many_conditional_writes_at_a_time_succeeds(endpoint: str) -
             assert sum(threads.map(was_written, [key] * 8)) == 1
 
 
-def test_the_users_aws_settings_and_proxies_are_left_behind() -> None:
-    of_the_user = {
+def test_the_users_aws_settings_and_proxies_are_not_inherited() -> None:
+    inherited = {
         "AWS_PROFILE": "work",
         "AWS_ACCESS_KEY_ID": "theirs",
         "AWS_SESSION_TOKEN": "theirs",
@@ -55,13 +55,13 @@ def test_the_users_aws_settings_and_proxies_are_left_behind() -> None:
         "http_proxy": "http://example.com",
         "PATH": "/bin",
     }
-    environment = isolated_environment(of_the_user)
-    assert environment.keys() & of_the_user.keys() == {"AWS_ACCESS_KEY_ID", "PATH"}
+    environment = isolated_environment(inherited)
+    assert environment.keys() & inherited.keys() == {"AWS_ACCESS_KEY_ID", "PATH"}
     assert "theirs" not in environment.values()
     assert environment["PATH"] == "/bin"
 
 
-def test_the_function_has_the_environment_that_the_template_gives_it(storage: Storage) -> None:
+def test_the_function_has_the_configuration_in_the_template(storage: Storage) -> None:
     declared = synthesize_nested("Bulk")["Resources"]["BulkFunction"]["Properties"]
     assert storage.function.variables.keys() == declared["Environment"]["Variables"].keys()
     assert storage.function.variables["LITELENS_UPLOAD_BUCKET"] == storage.bucket
@@ -70,13 +70,13 @@ def test_the_function_has_the_environment_that_the_template_gives_it(storage: St
     assert [storage.function.handler] == declared["ImageConfig"]["Command"]
 
 
-def test_parameters_that_are_given_take_the_place_of_the_defaults(storage: Storage) -> None:
+def test_given_parameters_replace_the_defaults(storage: Storage) -> None:
     assert storage.function.variables["LITELENS_BUCKETS"] == "photos,pictures"
     assert storage.function.variables["LITELENS_RESULT_DAYS"] == "7"
     assert storage.function.variables["LITELENS_EVENT_BUS"] == "default"
 
 
-def test_the_queue_is_read_and_gives_up_as_the_template_says(endpoint: str, storage: Storage) -> None:
+def test_the_event_source_and_the_redrive_policy_match_the_template(endpoint: str, storage: Storage) -> None:
     mapping = synthesize_nested("Bulk")["Resources"]["BulkSource"]["Properties"]
     queue = synthesize_nested("Storage")["Resources"]["ImagesQueue"]["Properties"]
     source, sqs = storage.source, client_at(endpoint, "sqs")
@@ -85,10 +85,10 @@ def test_the_queue_is_read_and_gives_up_as_the_template_says(endpoint: str, stor
     attributes = sqs.get_queue_attributes(QueueUrl=source.queue_url, AttributeNames=["All"])["Attributes"]
     assert attributes["VisibilityTimeout"] == str(queue["VisibilityTimeout"])
     assert f'"maxReceiveCount": {queue["RedrivePolicy"]["maxReceiveCount"]}' in attributes["RedrivePolicy"]
-    assert arn_of(sqs, storage.dead_letters_url) in attributes["RedrivePolicy"]
+    assert queue_arn(sqs, storage.dead_letters_url) in attributes["RedrivePolicy"]
 
 
-def test_the_bucket_notifies_the_queue_as_the_template_says(endpoint: str, storage: Storage) -> None:
+def test_the_notifications_of_the_bucket_match_the_template(endpoint: str, storage: Storage) -> None:
     (declared,) = synthesize_nested("Storage")["Resources"]["UploadBucket"]["Properties"]["NotificationConfiguration"][
         "QueueConfigurations"
     ]

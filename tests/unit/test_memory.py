@@ -1,24 +1,48 @@
-"""The memory of a process that answers requests, as benchmarks/memory.py measures it for longer, or that decodes."""
+"""The memory of a process that answers requests, and of one that decodes."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import ExifTags, Image
-from support import ROOT, encoded
+from support import DEFAULT_BUNDLE, ROCKET, ROOT, encoded
 
-from benchmarks import decoding, memory
+from benchmarks.events import binary_request
+from benchmarks.photos import sample
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the memory of a process")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the memory of a process in /proc")
 
 MOST_MEGABYTES = 300
+
+# Answers the events in a file in turn, and writes the resident and peak bytes after each number of requests.
+SERVER = """
+import itertools, json, os, re, sys
+from pathlib import Path
+from benchmarks.events import Context
+
+os.environ.update(LITELENS_BUNDLE=sys.argv[1], POWERTOOLS_LOG_LEVEL="CRITICAL")
+from litelens.api.handler import handler
+
+events, steps, found = json.loads(Path(sys.argv[2]).read_text()), json.loads(sys.argv[3]), []
+for number, (event, status) in enumerate(itertools.islice(itertools.cycle(events), max(steps)), start=1):
+    answer = handler(event, Context())
+    assert answer["statusCode"] == status, answer["body"]
+    if number in steps:
+        lines = Path("/proc/self/status").read_text()
+        found.append([int(re.search(rf"{name}:\\s+(\\d+) kB", lines)[1]) * 1024 for name in ("VmRSS", "VmHWM")])
+Path(sys.argv[2]).write_text(json.dumps(found))
+"""
 
 # Prints by how many bytes decoding raises the peak of the process's memory.
 DECODER = """
 import re, sys
 from pathlib import Path
-from litelens.images import Limits, decode
+from litelens.core.images import Limits, decode
 
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
@@ -29,31 +53,64 @@ decode(data, Limits())
 print(peak() - before)
 """
 
-# Freed blocks of memory are not given back at once, so that what is resident moves up and down by a few MB.
-MOVES_BY_MEGABYTES = 4
+# The allocator does not return freed blocks at once, so resident memory varies by a few MB.
+TOLERANCE_MEGABYTES = 4
 
 
-def test_a_photo_of_12_megapixels_takes_less_than_300_mb() -> None:
-    photo = memory.Photo("image/jpeg", decoding.photo(*memory.LARGE))
-    found = memory.serve([photo], [3])
-    assert 0 < found[3].resident <= found[3].peak < MOST_MEGABYTES
+@dataclass(frozen=True)
+class Memory:
+    """The resident memory of a process and its peak, in megabytes."""
+
+    resident: float
+    peak: float
 
 
-def test_memory_stays_as_it_is_over_many_requests() -> None:
-    found = memory.serve(memory.photos(), [100, 500])
-    assert found[500].resident < found[100].resident + MOVES_BY_MEGABYTES
-    assert found[500].peak < found[100].peak + MOVES_BY_MEGABYTES
-    assert found[500].peak < MOST_MEGABYTES
+def serve(events: Sequence[tuple[dict[str, Any], int]], steps: Sequence[int], folder: Path) -> list[Memory]:
+    """Answer the events in turn in a new process; return its memory after these numbers of requests."""
+    path = folder / "events.json"
+    path.write_text(json.dumps(events))
+    command = [sys.executable, "-c", SERVER, DEFAULT_BUNDLE, path, json.dumps(steps)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+    return [Memory(resident / 1e6, peak / 1e6) for resident, peak in json.loads(path.read_text())]
 
 
-def test_a_process_that_ends_before_its_time_is_told() -> None:
-    wrong = memory.Photo("image/jpeg", b"no image", status=200)
-    with pytest.raises(RuntimeError, match="ended before its time"):
-        memory.serve([wrong], [1])
+def requests_of_all_kinds() -> list[tuple[dict[str, Any], int]]:
+    """Return requests with photos of several sizes and all formats, one damaged, and the statuses to expect."""
+    with Image.open(ROCKET) as photo:
+        rgb = photo.resize((500, 334))
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    transparent = rgb.copy()
+    transparent.putalpha(128)
+    jpeg = encoded(rgb, "JPEG", quality=90)
+    photos = [
+        ("image/jpeg", jpeg, 200),
+        ("image/jpeg", encoded(rgb.resize((1224, 816)), "JPEG", quality=90, exif=turned), 200),
+        ("image/jpeg", encoded(rgb.resize((640, 427)), "JPEG", quality=90, progressive=True), 200),
+        ("image/jpeg", encoded(rgb.convert("L"), "JPEG"), 200),
+        ("image/png", encoded(transparent, "PNG"), 200),
+        ("image/webp", encoded(rgb.resize((300, 200)), "WEBP"), 200),
+        ("image/gif", encoded(rgb.resize((100, 200)), "GIF"), 200),
+        ("image/bmp", encoded(rgb.resize((32, 32)), "BMP"), 200),
+        ("image/jpeg", jpeg[: len(jpeg) // 2], 422),
+    ]
+    return [(binary_request(photo, content_type), status) for content_type, photo, status in photos]
+
+
+def test_a_photo_of_12_megapixels_takes_less_than_300_mb(tmp_path: Path) -> None:
+    (memory,) = serve([(binary_request(sample(4000, 3000)), 200)], [3], tmp_path)
+    assert 0 < memory.resident <= memory.peak < MOST_MEGABYTES
+
+
+def test_memory_does_not_grow_over_many_requests(tmp_path: Path) -> None:
+    earlier, later = serve(requests_of_all_kinds(), [100, 500], tmp_path)
+    assert later.resident < earlier.resident + TOLERANCE_MEGABYTES
+    assert later.peak < earlier.peak + TOLERANCE_MEGABYTES
+    assert later.peak < MOST_MEGABYTES
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "WEBP"])
-def test_decoding_and_turning_take_no_more_than_two_copies_beside_the_decoders(
+def test_decoding_and_turning_need_at_most_two_copies_besides_the_decoders_memory(
     image_format: str, tmp_path: Path
 ) -> None:
     turned = Image.Exif()
@@ -62,5 +119,5 @@ def test_decoding_and_turning_take_no_more_than_two_copies_beside_the_decoders(
     path.write_bytes(encoded(Image.new("RGBA", (4000, 3000)), image_format, exif=turned, lossless=True))
     command = [sys.executable, "-c", DECODER, path]
     printed = subprocess.run(command, cwd=ROOT / "lambda", check=True, capture_output=True, text=True).stdout
-    told = 4000 * 3000 * {"PNG": 8, "WEBP": 17}[image_format]
-    assert int(printed) < told + 10_000_000
+    expected = 4000 * 3000 * {"PNG": 8, "WEBP": 17}[image_format]
+    assert int(printed) < expected + 10_000_000

@@ -1,4 +1,4 @@
-"""Log lines of libraries are hidden on standard error, and other lines are not."""
+"""Log lines of libraries on standard error are hidden, and other lines are printed."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ import time
 import pytest
 from support import DEFAULT_BUNDLE, ROOT
 
-from litelens.native_logs import hide_native_logs
+from litelens.core.native_logs import hide_native_logs
 
 LOG_LINES = (
     b"INFO: Created TensorFlow Lite XNNPACK delegate for CPU.\n",
@@ -39,7 +39,7 @@ def test_log_lines_are_hidden_and_all_others_are_printed(capfd: pytest.CaptureFi
     assert printed(capfd) == b"".join(OTHER_LINES).decode() + " and later"
 
 
-def test_all_is_printed_when_the_call_raises(capfd: pytest.CaptureFixture[str]) -> None:
+def test_log_lines_are_printed_if_the_call_raises(capfd: pytest.CaptureFixture[str]) -> None:
     def fail() -> None:
         with hide_native_logs():
             os.write(2, LOG_LINES[0])
@@ -50,7 +50,7 @@ def test_all_is_printed_when_the_call_raises(capfd: pytest.CaptureFixture[str]) 
     assert printed(capfd) == LOG_LINES[0].decode()
 
 
-def test_what_python_printed_before_and_after_stays_in_its_place(capfd: pytest.CaptureFixture[str]) -> None:
+def test_lines_keep_their_order(capfd: pytest.CaptureFixture[str]) -> None:
     print("before", file=sys.stderr, end=" ")
     with hide_native_logs():
         print("within", file=sys.stderr, end=" ")
@@ -60,7 +60,7 @@ def test_what_python_printed_before_and_after_stays_in_its_place(capfd: pytest.C
     assert printed(capfd) == "before within after\n"
 
 
-def test_threads_that_load_models_at_once_leave_standard_error_as_it_was(capfd: pytest.CaptureFixture[str]) -> None:
+def test_concurrent_threads_restore_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
     def load() -> None:
         for _ in range(50):
             with hide_native_logs():
@@ -78,7 +78,7 @@ def test_threads_that_load_models_at_once_leave_standard_error_as_it_was(capfd: 
     assert len(os.listdir("/dev/fd")) <= descriptors
 
 
-def test_it_takes_less_than_half_a_millisecond() -> None:
+def test_hiding_takes_less_than_half_a_millisecond() -> None:
     def milliseconds() -> float:
         started = time.perf_counter()
         with hide_native_logs():
@@ -88,17 +88,19 @@ def test_it_takes_less_than_half_a_millisecond() -> None:
     assert min(milliseconds() for _ in range(20)) < 0.5
 
 
-def test_a_model_loads_where_standard_error_is_closed() -> None:
+def test_a_model_loads_if_standard_error_is_closed() -> None:
     script = (
         "import os; os.close(2)\n"
-        "from pathlib import Path; from litelens.bundle import load_bundle; from litelens.engines import load_engine\n"
+        "from pathlib import Path\n"
+        "from litelens.core.bundle import load_bundle\n"
+        "from litelens.core.engines import load_engine\n"
         f"load_engine('litert', load_bundle(Path({str(DEFAULT_BUNDLE)!r})), 1); print('loaded')"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT / "lambda", capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "loaded\n")
 
 
-def test_a_stream_that_cannot_be_flushed_costs_no_standard_error(
+def test_a_stream_that_cannot_be_flushed_loses_no_lines(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken:
@@ -113,13 +115,13 @@ def test_a_stream_that_cannot_be_flushed_costs_no_standard_error(
     assert printed(capfd) == "inside\noutside\n"
 
 
-def test_without_room_for_a_file_lines_are_shown_as_they_come(
+def test_lines_are_printed_as_they_come_if_no_file_can_be_opened(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full() -> None:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr("litelens.native_logs._scratch_file", full)
+    monkeypatch.setattr("litelens.core.native_logs._scratch_file", full)
     with hide_native_logs():
         os.write(2, LOG_LINES[0])
     assert printed(capfd) == LOG_LINES[0].decode()

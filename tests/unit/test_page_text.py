@@ -1,4 +1,4 @@
-"""What the page says is in web/text.js alone, and what it took from others is as they made it."""
+"""All text of the page is in web/text.js, and its vendored files are unchanged."""
 
 import hashlib
 import html
@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from support import ROOT
+from support import ROOT, reported_errors
 from template import gateway_codes
-
-from handlers import problems
 
 WEB = ROOT / "web"
 TEXT = (WEB / "text.js").read_text()
@@ -19,17 +17,17 @@ VIEWS = [WEB / "main.js", *sorted((WEB / "views").glob("*.js"))]
 TOKEN = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[`{}]", re.DOTALL)
 TEMPLATE_TOKEN = re.compile(r"\\.|\$\{|`", re.DOTALL)
 EXPRESSION = "\N{BULLET}"
-READ_OUT = re.compile(
+READ_BY_SCREEN_READERS = re.compile(
     r"\b(?:aria-label|aria-description|aria-roledescription|title|placeholder|alt|label|value)="
     r"(?:\"([^\"]*)\"|'([^']*)'|([^\s>\"']+))"
 )
 
-# These are no prose.
+# These strings are not prose.
 MEDIA_QUERIES = {"(min-width: 700px)", "(pointer: coarse)"}
 JAVASCRIPT_NAMES = {"Files", "Enter"}
 
-# For these the page shows the API's own detail: what it sends is never so, or nobody who uses it can do more about it.
-TOLD_IN_THE_APIS_WORDS = {
+# For these codes the page shows the API's own detail. The page never causes them, or its user cannot do anything.
+CODES_WITHOUT_SENTENCE = {
     "invalid_json",
     "invalid_multipart",
     "invalid_request",
@@ -63,7 +61,7 @@ LIT_FILES = {
 
 @dataclass
 class Script:
-    """What of a script may end on the screen. Regular expressions with quotes or brackets are not understood."""
+    """The parts of a script that can reach the screen. It may not have regular expressions with quotes or brackets."""
 
     templates: list[str] = field(default_factory=list)
     strings: list[str] = field(default_factory=list)
@@ -76,7 +74,7 @@ def read_script(source: str) -> Script:
 
 
 def read_code(source: str, at: int, script: Script) -> int:
-    """Read code until the bracket is closed that was opened before `at`, or until it ends; tell where that is."""
+    """Read code up to the bracket that closes the one before `at`, or to the end; returns the position after it."""
     while token := TOKEN.search(source, at):
         at = token.end()
         match token[0][0]:
@@ -94,7 +92,7 @@ def read_code(source: str, at: int, script: Script) -> int:
 
 
 def read_template(source: str, at: int, script: Script) -> tuple[str, int]:
-    """A template's own text, and where it ends; those within its expressions are read, too."""
+    """Return a template's own text and the position after it; reads the templates in its expressions too."""
     text = ""
     while token := TEMPLATE_TOKEN.search(source, at):
         text, at = text + source[at : token.start()], token.end()
@@ -102,20 +100,20 @@ def read_template(source: str, at: int, script: Script) -> tuple[str, int]:
             return text, at
         if token[0] == "${":
             text, at = text + EXPRESSION, read_code(source, at, script)
-    raise AssertionError("a template does not end")
+    raise AssertionError("unterminated template")
 
 
 def prose_in_markup(source: str) -> list[str]:
-    """What the templates themselves say in letters, but for the name of the page."""
-    said: list[str] = []
+    """Return the text in templates that contains letters, except the page's name."""
+    texts: list[str] = []
     for template in read_script(source).templates:
-        said += ["".join(value) for value in READ_OUT.findall(template)]
-        said += re.sub(r"<[^>]*>", "\n", template).split("\n")
-    return [text.strip() for text in said if has_letters(html.unescape(text).replace("litelens", ""))]
+        texts += ["".join(value) for value in READ_BY_SCREEN_READERS.findall(template)]
+        texts += re.sub(r"<[^>]*>", "\n", template).split("\n")
+    return [text.strip() for text in texts if has_letters(html.unescape(text).replace("litelens", ""))]
 
 
 def prose_in_code(source: str) -> list[str]:
-    """Strings that read as if they were for people: several words, or a capital letter."""
+    """Return the strings that look like prose: several words, or a capital letter."""
     strings = set(read_script(source).strings) - MEDIA_QUERIES - JAVASCRIPT_NAMES
     return [text for text in strings if re.search(r"[a-z]{2,}[,.:;]? +[A-Za-z]{2,}|^[A-Z][a-z]|[a-z][!?…]", text)]
 
@@ -124,8 +122,8 @@ def has_letters(text: str) -> bool:
     return any(letter.isalpha() for letter in text)
 
 
-def sentences() -> set[str]:
-    """The codes that text.js has a sentence for."""
+def codes_with_sentence() -> set[str]:
+    """Return the codes for which text.js has a sentence."""
     (block,) = re.findall(r"^const problems = \{$(.+?)^\};$", TEXT, re.MULTILINE | re.DOTALL)
     codes = re.findall(r'^  (\w+):\s+"[A-Z].+\.",$', block, re.MULTILINE)
     assert len(codes) == len(re.findall(r"^  \w+:", block, re.MULTILINE))
@@ -133,18 +131,17 @@ def sentences() -> set[str]:
 
 
 def codes_of_the_api() -> set[str]:
-    kinds = [*problems.KINDS.values(), problems.INTERNAL]
-    return {kind.code for kind in kinds} | set(gateway_codes())
+    return {error.code for error in reported_errors()} | set(gateway_codes())
 
 
 def codes_of_the_page() -> set[str]:
-    """Those of problems that the page finds by itself."""
+    """Return the codes of problems that the page itself detects."""
     lines = [line for file in WEB.glob("*.js") for line in file.read_text().splitlines() if "failure(" in line]
     return {code for line in lines for code in re.findall(r'"([a-z_]+)"', line)}
 
 
 @pytest.mark.parametrize("file", VIEWS, ids=lambda file: file.name)
-def test_no_view_says_anything_by_itself(file: Path) -> None:
+def test_no_view_contains_text(file: Path) -> None:
     assert prose_in_markup(file.read_text()) == []
     assert prose_in_code(file.read_text()) == []
 
@@ -165,18 +162,18 @@ def test_no_view_says_anything_by_itself(file: Path) -> None:
         ('html`<p>${isSure ? "" : html`<i class="small">not sure</i>`}</p>`', "not sure"),
     ],
 )
-def test_words_in_markup_would_be_found(source: str, prose: str) -> None:
+def test_text_in_markup_is_found(source: str, prose: str) -> None:
     assert prose_in_markup(f"import x;\n// it's `\nfunction view() {{\n  return {source};\n}}\n") == [prose]
 
 
 @pytest.mark.parametrize(
     "string", ['"Try again"', "'no photo yet'", "`${count} photos left`", '"Loading"', '"done!"', '"photos, all"']
 )
-def test_words_in_code_would_be_found(string: str) -> None:
+def test_text_in_code_is_found(string: str) -> None:
     assert len(prose_in_code(f'const name = "a-name"; const classes = "bad"; show({string});')) == 1
 
 
-def test_what_is_no_prose_is_not_taken_for_it() -> None:
+def test_names_and_numbers_are_not_taken_for_text() -> None:
     source = """
         /* `Not` "this" {, */
         html`<p class="small row" title=${text.hello}>${text.hello} · 1 % ${number}<br /></p>`; // nor "Other Words"
@@ -186,26 +183,20 @@ def test_what_is_no_prose_is_not_taken_for_it() -> None:
     assert prose_in_code(source) == []
 
 
-def test_the_page_without_scripts_says_only_what_no_script_can_say() -> None:
-    index = (WEB / "index.html").read_text()
-    said = [line.strip() for line in re.sub(r"<[^>]*>", "\n", index).split("\n") if line.strip()]
-    assert said == ["litelens", "litelens needs JavaScript, which is turned off in this browser."]
+def test_every_code_of_the_api_has_a_sentence_or_is_listed_as_an_exception() -> None:
+    assert codes_of_the_api() - codes_with_sentence() == CODES_WITHOUT_SENTENCE
 
 
-def test_every_problem_of_the_api_has_a_sentence_or_is_told_in_the_apis_words() -> None:
-    assert codes_of_the_api() - sentences() == TOLD_IN_THE_APIS_WORDS
+def test_every_code_of_the_page_has_a_sentence() -> None:
+    # A user who cancels something needs no message.
+    assert codes_of_the_page() - codes_with_sentence() == {"cancelled"}
 
 
-def test_every_problem_that_the_page_finds_itself_has_a_sentence() -> None:
-    # Who cancels something knows it.
-    assert codes_of_the_page() - sentences() == {"cancelled"}
+def test_every_sentence_is_for_an_existing_code() -> None:
+    assert codes_with_sentence() <= codes_of_the_api() | codes_of_the_page()
 
 
-def test_no_sentence_is_for_a_problem_that_there_is_not() -> None:
-    assert sentences() <= codes_of_the_api() | codes_of_the_page()
-
-
-def test_lit_html_is_as_it_was_published() -> None:
+def test_lit_html_is_unchanged() -> None:
     folder = WEB / "vendor" / "lit-html"
     files = {
         file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()

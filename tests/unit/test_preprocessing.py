@@ -1,17 +1,16 @@
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from PIL import Image
 
-from litelens.preprocessing import Preprocessing
+from litelens.core.preprocessing import Preprocessing
 
 SPEC = Preprocessing(32, 32, crop=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def test_an_image_of_the_inputs_size_is_left_as_it_is(noise: np.random.Generator) -> None:
+def test_an_image_of_the_size_of_the_input_is_not_resized(noise: np.random.Generator) -> None:
     pixels = noise.integers(0, 256, (32, 32, 3), dtype=np.uint8)
     assert np.array_equal(SPEC.pixels(Image.fromarray(pixels)), pixels)
 
@@ -23,16 +22,16 @@ def test_the_centre_is_kept_and_the_sides_are_cut() -> None:
     assert (SPEC.pixels(image.rotate(90, expand=True)) == (0, 0, 255)).all()
 
 
-def test_crop_keeps_that_fraction_of_the_centre() -> None:
+def test_crop_keeps_that_fraction_of_each_side() -> None:
     image = Image.new("RGB", (64, 64), "red")
     image.paste("blue", (16, 16, 48, 48))
-    half = dataclasses.replace(SPEC, crop=0.5)
+    half = replace(SPEC, crop=0.5)
     assert (half.pixels(image) == (0, 0, 255)).all()
     assert (SPEC.pixels(image)[0, 0] == (255, 0, 0)).all()
 
 
-def test_an_input_that_is_not_square_is_filled_without_distortion() -> None:
-    wide = dataclasses.replace(SPEC, height=16, width=48)
+def test_a_photo_fills_an_input_that_is_not_square_without_distortion() -> None:
+    wide = replace(SPEC, height=16, width=48)
     image = Image.new("RGB", (300, 300), "red")
     image.paste("blue", (0, 100, 300, 200))
     assert (wide.pixels(image)[2:-2] == (0, 0, 255)).all()
@@ -41,7 +40,7 @@ def test_an_input_that_is_not_square_is_filled_without_distortion() -> None:
 @pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
 def test_a_photo_is_resized_from_its_exact_centre(interpolation: str, noise: np.random.Generator) -> None:
     photo = Image.fromarray(noise.integers(0, 256, (75, 101, 3), dtype=np.uint8))
-    spec = dataclasses.replace(SPEC, crop=0.9, interpolation=interpolation)
+    spec = replace(SPEC, crop=0.9, interpolation=interpolation)
     side = 0.9 * 75
     box = ((101 - side) / 2, (75 - side) / 2, (101 + side) / 2, (75 + side) / 2)
     expected = photo.resize((32, 32), Image.Resampling[interpolation.upper()], box)
@@ -49,11 +48,11 @@ def test_a_photo_is_resized_from_its_exact_centre(interpolation: str, noise: np.
 
 
 def test_values_are_normalized_per_channel() -> None:
-    spec = dataclasses.replace(SPEC, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
-    values = spec.values()
-    assert values.dtype == np.float32
-    assert values[0].tolist() == [0.0, -1.0, -4.0]
-    assert values[255].tolist() == [1.0, 1.0, 0.0]
+    spec = replace(SPEC, mean=(0.0, 0.5, 1.0), std=(1.0, 0.5, 0.25))
+    table = spec.normalization_table()
+    assert table.dtype == np.float32
+    assert table[0].tolist() == [0.0, -1.0, -4.0]
+    assert table[255].tolist() == [1.0, 1.0, 0.0]
 
 
 @settings(deadline=None)
@@ -63,10 +62,10 @@ def test_values_are_normalized_per_channel() -> None:
     st.floats(0.01, 1.0),
     st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos"]),
 )
-def test_every_image_becomes_the_inputs_size(
+def test_an_image_of_any_size_is_resized_to_the_input(
     size: tuple[int, int], shape: tuple[int, int], crop: float, interpolation: str
 ) -> None:
-    spec = dataclasses.replace(SPEC, height=shape[0], width=shape[1], crop=crop, interpolation=interpolation)
+    spec = replace(SPEC, height=shape[0], width=shape[1], crop=crop, interpolation=interpolation)
     pixels = spec.pixels(Image.new("RGB", size, (10, 20, 30)))
     assert pixels.shape == (*shape, 3)
     assert pixels.dtype == np.uint8
@@ -74,13 +73,13 @@ def test_every_image_becomes_the_inputs_size(
 
 
 @pytest.mark.parametrize("size", [(1, 5000), (5000, 1)])
-def test_extreme_shapes_are_no_problem(size: tuple[int, int]) -> None:
+def test_extreme_aspect_ratios_are_resized_too(size: tuple[int, int]) -> None:
     assert SPEC.pixels(Image.new("RGB", size)).shape == (32, 32, 3)
 
 
 @pytest.mark.parametrize("side", range(1, 300))
-def test_the_part_that_is_used_never_reaches_beyond_the_photo(side: int) -> None:
-    left, top, right, bottom = dataclasses.replace(SPEC, height=224, width=224, crop=1.0).box(side, side)
+def test_the_crop_never_reaches_beyond_the_photo(side: int) -> None:
+    left, top, right, bottom = replace(SPEC, height=224, width=224, crop=1.0).crop_box(side, side)
     assert min(left, top) >= 0
     assert max(right, bottom) <= side
     assert right - left == pytest.approx(side)

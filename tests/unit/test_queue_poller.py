@@ -1,4 +1,4 @@
-"""The queue's poller on moto's SQS, with functions of our own."""
+"""QueuePoller on moto's SQS, with functions of the tests."""
 
 import json
 import threading
@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from stacks import arn_of, bodies_in, messages_in, new_queue, until
+from local_stack import count_messages, create_queue, queue_arn, receive_bodies, wait_until
 
-from local.aws import client_at, serving_aws
+from local.aws import client_at, serve_aws
 from local.emulator import InvocationFailed
 from local.queue_poller import Invoke, QueuePoller, failed_messages
 from local.storage import EventSource
@@ -19,14 +19,14 @@ from local.storage import EventSource
 
 @pytest.fixture(scope="module")
 def sqs() -> Iterator[Any]:
-    with serving_aws() as url:
+    with serve_aws() as url:
         yield client_at(url, "sqs")
 
 
 @pytest.fixture
 def source(sqs: Any) -> EventSource:
-    queue = new_queue(sqs)
-    return EventSource(queue, arn_of(sqs, queue), batch_size=10, window=0, reports_failures=True)
+    queue = create_queue(sqs)
+    return EventSource(queue, queue_arn(sqs, queue), batch_size=10, window=0, reports_failures=True)
 
 
 def send(sqs: Any, source: EventSource, *bodies: str) -> None:
@@ -46,8 +46,8 @@ def polling(sqs: Any, source: EventSource, *functions: Invoke) -> Iterator[None]
             running.result()
 
 
-class Function:
-    """Keeps the batches that it gets, as their messages' bodies, and answers as it is told."""
+class Recorder:
+    """A function that records its events and returns `answer`, or calls it with the event."""
 
     def __init__(self, answer: Any = None) -> None:
         self.events: list[Any] = []
@@ -66,8 +66,8 @@ class Function:
         return [body for batch in self.batches for body in batch]
 
 
-def reporting(*bodies: str) -> Any:
-    """An answer that tells that the messages with these bodies failed."""
+def report_failures(*bodies: str) -> Any:
+    """Return a function whose answers report the messages with these bodies as failed."""
 
     def answer(event: Any) -> Any:
         failed = [record["messageId"] for record in event["Records"] if record["body"] in bodies]
@@ -77,14 +77,14 @@ def reporting(*bodies: str) -> Any:
 
 
 def fail(_: Any) -> Any:
-    raise InvocationFailed("it was told to")
+    raise InvocationFailed("as the test requires")
 
 
-def test_messages_arrive_as_lambda_hands_them_over(sqs: Any, source: EventSource) -> None:
-    function = Function()
+def test_messages_have_the_form_that_lambda_passes(sqs: Any, source: EventSource) -> None:
+    function = Recorder()
     send(sqs, source, "hello")
     with polling(sqs, source, function):
-        until(lambda: function.events)
+        wait_until(lambda: function.events)
     ((record,),) = (event["Records"] for event in function.events)
     assert record["body"] == "hello"
     assert record["attributes"]["ApproximateReceiveCount"] == "1"
@@ -94,114 +94,114 @@ def test_messages_arrive_as_lambda_hands_them_over(sqs: Any, source: EventSource
     json.dumps(record)
 
 
-def test_what_was_done_is_deleted_and_what_was_not_stays(sqs: Any, source: EventSource) -> None:
-    function = Function(reporting("b"))
+def test_processed_messages_are_deleted_and_failed_ones_stay(sqs: Any, source: EventSource) -> None:
+    function = Recorder(report_failures("b"))
     send(sqs, source, "a", "b", "c")
     with polling(sqs, source, function):
-        until(lambda: len(function.bodies) == 3)
-        until(lambda: messages_in(sqs, source.queue_url) == 1)
+        wait_until(lambda: len(function.bodies) == 3)
+        wait_until(lambda: count_messages(sqs, source.queue_url) == 1)
     receipts = {record["body"]: record["receiptHandle"] for event in function.events for record in event["Records"]}
     sqs.change_message_visibility(QueueUrl=source.queue_url, ReceiptHandle=receipts["b"], VisibilityTimeout=0)
-    assert bodies_in(sqs, source.queue_url) == ["b"]
+    assert receive_bodies(sqs, source.queue_url) == ["b"]
 
 
-def test_a_message_comes_again_until_it_is_done(sqs: Any) -> None:
-    queue = new_queue(sqs, VisibilityTimeout="0")
-    source = EventSource(queue, arn_of(sqs, queue), batch_size=10, window=0, reports_failures=True)
-    function = Function(lambda event: reporting("a")(event) if len(function.events) < 3 else None)
+def test_a_message_is_delivered_until_it_succeeds(sqs: Any) -> None:
+    queue = create_queue(sqs, VisibilityTimeout="0")
+    source = EventSource(queue, queue_arn(sqs, queue), batch_size=10, window=0, reports_failures=True)
+    function = Recorder(lambda event: report_failures("a")(event) if len(function.events) < 3 else None)
     send(sqs, source, "a")
     with polling(sqs, source, function):
-        until(lambda: messages_in(sqs, queue) == 0)
+        wait_until(lambda: count_messages(sqs, queue) == 0)
     assert function.batches == [["a"]] * 3
     counts = [event["Records"][0]["attributes"]["ApproximateReceiveCount"] for event in function.events]
     assert counts == ["1", "2", "3"]
 
 
-def test_a_function_that_fails_leaves_the_whole_batch(sqs: Any, source: EventSource) -> None:
-    function = Function(fail)
+def test_a_failing_function_leaves_the_whole_batch_in_the_queue(sqs: Any, source: EventSource) -> None:
+    function = Recorder(fail)
     send(sqs, source, "a", "b")
     with polling(sqs, source, function):
-        until(lambda: len(function.bodies) == 2)
-    assert messages_in(sqs, source.queue_url) == 2
+        wait_until(lambda: len(function.bodies) == 2)
+    assert count_messages(sqs, source.queue_url) == 2
 
 
-def test_without_reports_an_answer_means_that_all_is_done(sqs: Any, source: EventSource) -> None:
-    function = Function(reporting("a"))
+def test_without_failure_reports_any_answer_is_a_success(sqs: Any, source: EventSource) -> None:
+    function = Recorder(report_failures("a"))
     send(sqs, source, "a")
     with polling(sqs, replace(source, reports_failures=False), function):
-        until(lambda: messages_in(sqs, source.queue_url) == 0)
+        wait_until(lambda: count_messages(sqs, source.queue_url) == 0)
     assert function.bodies == ["a"]
 
 
-def test_what_fails_too_often_ends_in_the_dead_letters(sqs: Any) -> None:
-    dead_letters = new_queue(sqs)
-    policy = json.dumps({"deadLetterTargetArn": arn_of(sqs, dead_letters), "maxReceiveCount": 3})
-    queue = new_queue(sqs, VisibilityTimeout="0", RedrivePolicy=policy)
-    source = EventSource(queue, arn_of(sqs, queue), batch_size=10, window=0, reports_failures=True)
-    function = Function(reporting("poison"))
+def test_a_message_that_fails_too_often_goes_to_the_dead_letter_queue(sqs: Any) -> None:
+    dead_letters = create_queue(sqs)
+    policy = json.dumps({"deadLetterTargetArn": queue_arn(sqs, dead_letters), "maxReceiveCount": 3})
+    queue = create_queue(sqs, VisibilityTimeout="0", RedrivePolicy=policy)
+    source = EventSource(queue, queue_arn(sqs, queue), batch_size=10, window=0, reports_failures=True)
+    function = Recorder(report_failures("poison"))
     send(sqs, source, "a", "poison", "b")
     with polling(sqs, source, function):
-        until(lambda: messages_in(sqs, dead_letters) == 1)
-    assert messages_in(sqs, queue) == 0
-    assert bodies_in(sqs, dead_letters) == ["poison"]
+        wait_until(lambda: count_messages(sqs, dead_letters) == 1)
+    assert count_messages(sqs, queue) == 0
+    assert receive_bodies(sqs, dead_letters) == ["poison"]
     assert sorted(function.bodies) == ["a", "b", "poison", "poison", "poison"]
 
 
-def test_a_batch_has_no_more_messages_than_it_may(sqs: Any, source: EventSource) -> None:
-    function = Function()
+def test_a_batch_has_at_most_the_batch_size(sqs: Any, source: EventSource) -> None:
+    function = Recorder()
     send(sqs, source, *"abcdefg")
     with polling(sqs, replace(source, batch_size=3), function):
-        until(lambda: messages_in(sqs, source.queue_url) == 0)
+        wait_until(lambda: count_messages(sqs, source.queue_url) == 0)
     assert [len(batch) for batch in function.batches] == [3, 3, 1]
     assert sorted(function.bodies) == list("abcdefg")
 
 
-def test_within_the_window_a_batch_takes_more_than_one_request_gives(sqs: Any, source: EventSource) -> None:
-    function = Function()
+def test_a_batching_window_combines_the_messages_of_several_requests(sqs: Any, source: EventSource) -> None:
+    function = Recorder()
     bodies = [str(number) for number in range(25)]
     send(sqs, source, *bodies)
     with polling(sqs, replace(source, batch_size=25, window=60), function):
-        until(lambda: function.events)
+        wait_until(lambda: function.events)
     assert [len(batch) for batch in function.batches] == [25]
     assert sorted(function.bodies, key=int) == bodies
 
 
-def test_the_window_ends_though_the_batch_is_not_full(sqs: Any, source: EventSource) -> None:
-    function = Function()
+def test_a_partial_batch_is_delivered_when_the_window_ends(sqs: Any, source: EventSource) -> None:
+    function = Recorder()
     send(sqs, source, "a")
     with polling(sqs, replace(source, batch_size=25, window=1), function):
-        until(lambda: function.events)
+        wait_until(lambda: function.events)
     assert function.batches == [["a"]]
 
 
-def test_several_functions_work_at_the_same_time(sqs: Any, source: EventSource) -> None:
+def test_several_functions_run_at_the_same_time(sqs: Any, source: EventSource) -> None:
     both = threading.Barrier(2, timeout=60)
 
     def wait_for_the_other(_: Any) -> None:
         both.wait()
 
-    functions = Function(wait_for_the_other), Function(wait_for_the_other)
+    functions = Recorder(wait_for_the_other), Recorder(wait_for_the_other)
     send(sqs, source, "a", "b")
     with polling(sqs, replace(source, batch_size=1), *functions):
-        until(lambda: messages_in(sqs, source.queue_url) == 0)
+        wait_until(lambda: count_messages(sqs, source.queue_url) == 0)
     assert sorted(functions[0].bodies + functions[1].bodies) == ["a", "b"]
     assert [len(function.bodies) for function in functions] == [1, 1]
 
 
-def test_what_is_wrong_with_the_poller_itself_ends_it(sqs: Any, source: EventSource) -> None:
+def test_an_unexpected_error_stops_the_poller(sqs: Any, source: EventSource) -> None:
     def broken(_: Any) -> Any:
         raise ZeroDivisionError
 
     send(sqs, source, "a")
     with pytest.raises(ZeroDivisionError):
-        QueuePoller(sqs, source, [broken, Function()]).run(threading.Event())
+        QueuePoller(sqs, source, [broken, Recorder()]).run(threading.Event())
 
 
 NONE_FAILED: list[Any] = [None, {}, {"batchItemFailures": None}, {"batchItemFailures": []}, {"other": 1}]
 
 
 @pytest.mark.parametrize("answer", NONE_FAILED)
-def test_an_answer_without_failures_means_that_all_is_done(answer: Any) -> None:
+def test_an_answer_without_failures_is_a_success(answer: Any) -> None:
     assert failed_messages(answer, ["a", "b"]) == frozenset()
 
 
@@ -220,5 +220,5 @@ ALL_FAILED: list[Any] = [
 
 
 @pytest.mark.parametrize("answer", ALL_FAILED)
-def test_an_answer_that_tells_of_failures_wrongly_means_that_all_failed(answer: Any) -> None:
+def test_a_malformed_failure_report_fails_the_whole_batch(answer: Any) -> None:
     assert failed_messages(answer, ["a", "b"]) == {"a", "b"}

@@ -1,7 +1,6 @@
-"""JPEGs decoded at a half, a quarter or an eighth of their size, held to what decoding all their pixels gives."""
+"""JPEGs decoded at a half, a quarter or an eighth of their size, compared with the result of all their pixels."""
 
 import contextlib
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -11,23 +10,24 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from skimage import data
 from support import CIFAR_BUNDLE, DATA, DEFAULT_BUNDLE, ROCKET, encoded, require
 
-from benchmarks import decoding
-from litelens.bundle import load_bundle
-from litelens.classifier import Classifier, Options, Prediction
-from litelens.errors import CorruptImage, ImageTooLarge, InputError
-from litelens.images import DecodedImage, Limits, decode
-from litelens.preprocessing import Preprocessing
+from litelens.core.bundle import load_bundle
+from litelens.core.classifier import Classifier, Options, Prediction
+from litelens.core.errors import CorruptImage, ImageTooLarge, InputError
+from litelens.core.images import DecodedImage, Limits, decode
+from litelens.core.preprocessing import Preprocessing
 from training.photos import read_photos
 
-# What decode() states, in levels of 255: in any channel of any pixel, and the mean of a photo's and of many photos'.
-LARGEST, MEAN, USUAL_MEAN = 20, 2, 0.5
+# The differences that decode() documents, in levels of 255: the largest of any pixel, the largest mean of a photo, and
+# the mean over many photos.
+LARGEST, MEAN, MEAN_OF_ALL = 20, 2, 0.5
 
-# For waves several pixels long, which nothing but a shift changes by more.
+# The largest difference of waves that are several pixels long. Only a shift changes them by more.
 LARGEST_OF_WAVES = 10
 
 SPEC = Preprocessing(24, 24, crop=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
@@ -47,7 +47,7 @@ ENCODINGS: dict[str, dict[str, Any]] = {
 
 
 def spec(width: int = 24, height: int = 24, crop: float = 1.0, interpolation: str = "bicubic") -> Preprocessing:
-    return dataclasses.replace(SPEC, width=width, height=height, crop=crop, interpolation=interpolation)
+    return replace(SPEC, width=width, height=height, crop=crop, interpolation=interpolation)
 
 
 def jpeg(width: int, height: int, mode: str = "RGB", **options: Any) -> bytes:
@@ -65,13 +65,13 @@ def reduced(file: bytes, spec: Preprocessing = SPEC, **limits: int) -> DecodedIm
 
 
 def difference(file: bytes, spec: Preprocessing) -> NDArray[np.int16]:
-    """How far the input is from that of all pixels, int16 `(height, width, 3)`."""
+    """Return the absolute difference from the input of all pixels, int16 `(height, width, 3)`."""
     all_pixels = decode(file, Limits()).pixels(spec)
     return np.abs(reduced(file, spec).pixels(spec).astype(np.int16) - all_pixels)
 
 
 def all_pixels_of(file: bytes) -> bytes:
-    """The JPEG's pixels in a file that cannot be decoded at a reduced size."""
+    """Return the JPEG's pixels in a format that cannot be decoded at a reduced size."""
     return encoded(decode(file, Limits()).rgb, "BMP")
 
 
@@ -93,7 +93,7 @@ def classifier() -> Classifier:
         ((4096, 3000), 1.0, (512, 375)),
     ],
 )
-def test_a_jpeg_is_decoded_at_the_least_size_whose_used_part_has_enough_for_the_input(
+def test_a_jpeg_is_decoded_at_the_smallest_size_whose_crop_has_enough_pixels_for_the_input(
     size: tuple[int, int], crop: float, decoded_size: tuple[int, int]
 ) -> None:
     image = reduced(jpeg(*size), spec(crop=crop))
@@ -102,7 +102,7 @@ def test_a_jpeg_is_decoded_at_the_least_size_whose_used_part_has_enough_for_the_
     assert image.pixels(spec(crop=crop)).shape == (24, 24, 3)
 
 
-def test_a_sideways_photo_is_reduced_as_it_stands_upright() -> None:
+def test_the_size_of_a_sideways_photo_depends_on_its_upright_crop() -> None:
     upright = spec(width=16, height=64)
     image = reduced(jpeg(400, 200, exif=orientation(6)), upright)
     assert (image.width, image.height) == (200, 400)
@@ -110,7 +110,7 @@ def test_a_sideways_photo_is_reduced_as_it_stands_upright() -> None:
     assert reduced(jpeg(400, 200), upright).rgb.size == (400, 200)
 
 
-def test_a_jpeg_has_all_its_pixels_unless_an_input_is_given(classifier: Classifier) -> None:
+def test_without_a_specification_a_jpeg_has_all_its_pixels(classifier: Classifier) -> None:
     assert decode(jpeg(4000, 3000), Limits()).rgb.size == (4000, 3000)
     assert classifier.decode(jpeg(4000, 3000)).rgb.size == (4000, 3000)
 
@@ -118,7 +118,7 @@ def test_a_jpeg_has_all_its_pixels_unless_an_input_is_given(classifier: Classifi
 @pytest.mark.parametrize(
     ("file", "interpolation"),
     [
-        pytest.param(jpeg(600, 600), "nearest", id="nearest takes single pixels"),
+        pytest.param(jpeg(600, 600), "nearest", id="nearest selects single pixels"),
         pytest.param(jpeg(600, 600, "CMYK"), "bicubic", id="mixed inks are other colours"),
         *(
             pytest.param(encoded(Image.new("RGB", (600, 600)), image_format), "bicubic", id=image_format)
@@ -126,12 +126,12 @@ def test_a_jpeg_has_all_its_pixels_unless_an_input_is_given(classifier: Classifi
         ),
     ],
 )
-def test_what_cannot_be_reduced_without_a_change_has_all_its_pixels(file: bytes, interpolation: str) -> None:
+def test_images_that_a_reduction_would_change_have_all_their_pixels(file: bytes, interpolation: str) -> None:
     assert reduced(file, spec(interpolation=interpolation)).rgb.size == (600, 600)
 
 
 @pytest.mark.parametrize("side", [1, 7, 32, 100])
-def test_small_photos_are_the_same_pixel_by_pixel(side: int, noise: np.random.Generator) -> None:
+def test_small_photos_are_not_reduced(side: int, noise: np.random.Generator) -> None:
     photo = encoded(Image.fromarray(noise.integers(0, 256, (side, side, 3), dtype=np.uint8)), "JPEG")
     assert difference(photo, SPEC).max() == 0
 
@@ -155,9 +155,9 @@ def test_a_real_photo_differs_by_no_more_than_the_tolerance(path: Path) -> None:
 
 
 def test_real_photos_differ_by_less_than_a_level_on_average() -> None:
-    require(PATHS, f"there are no photos at {DATA}")
+    require(PATHS, f"there are no photos in {DATA}")
     means = [difference(path.read_bytes(), asked).mean() for path in PATHS for asked in (SPEC, spec(crop=0.875))]
-    assert np.mean(means) <= USUAL_MEAN
+    assert np.mean(means) <= MEAN_OF_ALL
 
 
 @settings(deadline=None, max_examples=60)
@@ -195,7 +195,7 @@ def test_a_photo_of_any_size_for_any_input_differs_by_no_more_than_the_tolerance
     st.floats(0, math.tau),
     st.floats(0, math.tau),
 )
-def test_nothing_is_shifted_however_sizes_are_rounded_and_photos_turned(
+def test_a_reduction_shifts_no_photo_of_any_size_and_orientation(
     size: tuple[int, int],
     asked_size: tuple[int, int],
     crop: float,
@@ -206,7 +206,7 @@ def test_nothing_is_shifted_however_sizes_are_rounded_and_photos_turned(
 ) -> None:
     asked = spec(*asked_size, crop)
     upright = size[::-1] if turn > 4 else size
-    left, _, right, _ = asked.box(*upright)
+    left, _, right, _ = asked.crop_box(*upright)
     pixels_to_one = (right - left) / asked.width
     assume(pixels_to_one >= 5.1)
     waves = _waves(size, length * pixels_to_one, direction, phase)
@@ -216,23 +216,23 @@ def test_nothing_is_shifted_however_sizes_are_rounded_and_photos_turned(
 
 
 def _waves(size: tuple[int, int], length: float, direction: float, phase: float) -> Image.Image:
-    """Waves of so many pixels, across the image in a direction (radians)."""
+    """Draw waves of this length (pixels) across the image in a direction (radians)."""
     y, x = np.mgrid[0 : size[1], 0 : size[0]]
     along = (x * math.cos(direction) + y * math.sin(direction)) / length
     return Image.fromarray((128 + 100 * np.sin(math.tau * along + phase)).astype(np.uint8)).convert("RGB")
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
-def test_the_part_that_a_photo_takes_is_at_the_edges_it_was_turned_from(turn: int) -> None:
+def test_the_photo_box_touches_the_edges_where_libjpeg_does_not_round(turn: int) -> None:
     image = reduced(jpeg(513, 521, exif=orientation(turn)), SPEC)
     assert sorted(image.rgb.size) == [65, 66]
-    left, top, right, bottom = image.part
+    left, top, right, bottom = image.photo_box
     assert (right - left, bottom - top) == (image.width / 8, image.height / 8)
     assert (left, right)[turn in (2, 3, 6, 7)] == (0, image.rgb.width)[turn in (2, 3, 6, 7)]
     assert (top, bottom)[turn in (3, 4, 7, 8)] == (0, image.rgb.height)[turn in (3, 4, 7, 8)]
 
 
-# The bytes for each pixel of the reduced image, and those of the coefficients of a progressive one, which stay.
+# The bytes per pixel of the reduced image, and the bytes of the coefficients of a progressive one, which stay the same.
 @pytest.mark.parametrize(
     ("mode", "options", "bytes_per_pixel", "coefficients"),
     [
@@ -243,7 +243,7 @@ def test_the_part_that_a_photo_takes_is_at_the_edges_it_was_turned_from(turn: in
         ("RGB", {"progressive": True, "subsampling": 2}, 4, 600 * 520 * 3),
     ],
 )
-def test_a_reduced_jpeg_is_refused_by_the_memory_that_it_takes(
+def test_a_reduced_jpeg_that_would_take_too_much_memory_is_refused(
     mode: str, options: dict[str, Any], bytes_per_pixel: int, coefficients: int
 ) -> None:
     file = jpeg(600, 520, mode, **options)
@@ -253,7 +253,7 @@ def test_a_reduced_jpeg_is_refused_by_the_memory_that_it_takes(
         reduced(file, memory=needed - 1)
 
 
-def test_an_input_that_needs_all_pixels_gets_half_of_them_where_memory_requires_it() -> None:
+def test_a_jpeg_is_halved_if_memory_requires_it_even_if_the_input_needs_all_pixels() -> None:
     file = jpeg(64, 48)
     assert reduced(file, memory=64 * 48 * 4).rgb.size == (64, 48)
     halved = reduced(file, memory=64 * 48 * 4 - 1)
@@ -261,22 +261,22 @@ def test_an_input_that_needs_all_pixels_gets_half_of_them_where_memory_requires_
     assert halved.pixels(SPEC).shape == (24, 24, 3)
 
 
-def test_a_jpeg_of_one_row_cannot_be_halved_where_memory_requires_it() -> None:
+def test_a_jpeg_of_one_row_is_refused_because_it_cannot_be_halved() -> None:
     assert reduced(jpeg(64, 1), memory=64 * 4).rgb.size == (64, 1)
     with pytest.raises(ImageTooLarge, match="bytes of memory"):
         reduced(jpeg(64, 1), memory=64 * 4 - 1)
 
 
-# In floating point, 224 times a 224th of these is more than they are.
+# In floating point, 224 times a 224th of these numbers is greater than the numbers.
 @pytest.mark.parametrize("side", [29, 58, 116, 928])
-def test_an_input_is_made_of_a_photo_whose_edge_is_missed_by_rounding(side: int) -> None:
+def test_rounding_errors_at_the_edge_of_a_photo_do_no_harm(side: int) -> None:
     asked = spec(224, 224)
     assert reduced(jpeg(side, side), asked).pixels(asked).shape == (224, 224, 3)
     assert reduced(jpeg(side, side + 1), asked).pixels(asked).shape == (224, 224, 3)
     assert reduced(jpeg(side + 1, side), asked).pixels(asked).shape == (224, 224, 3)
 
 
-def test_pixels_are_limited_by_those_that_the_header_tells() -> None:
+def test_the_limit_of_pixels_applies_to_the_full_size() -> None:
     assert reduced(jpeg(600, 500), pixels=300_000)
     with pytest.raises(ImageTooLarge, match="more than 299,999 pixels"):
         reduced(jpeg(600, 500), pixels=299_999)
@@ -296,7 +296,7 @@ SMALL = hostile.small("JPEG")
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(st.integers(0, 5000), st.binary(max_size=8)), max_size=6))
-def test_a_damaged_jpeg_gives_an_input_or_an_input_error(patches: list[tuple[int, bytes]]) -> None:
+def test_a_damaged_jpeg_is_decoded_or_refused(patches: list[tuple[int, bytes]]) -> None:
     damaged = bytearray(SMALL)
     for position, patch in patches:
         position %= len(damaged)
@@ -306,7 +306,7 @@ def test_a_damaged_jpeg_gives_an_input_or_an_input_error(patches: list[tuple[int
         assert reduced(bytes(damaged), tiny, pixels=1_000_000).pixels(tiny).shape == (2, 2, 3)
 
 
-def test_training_reads_a_photo_as_serving_does(classifier: Classifier, tmp_path: Path) -> None:
+def test_training_and_serving_read_the_same_pixels_of_a_photo(classifier: Classifier, tmp_path: Path) -> None:
     file = encoded(SAMPLES["coffee"].resize((2403, 1601)), "JPEG", exif=orientation(6))
     (tmp_path / "coffee.jpg").write_bytes(file)
     photos, _ = read_photos(tmp_path, classifier.bundle.preprocessing)
@@ -317,7 +317,7 @@ def test_training_reads_a_photo_as_serving_does(classifier: Classifier, tmp_path
     assert classifier.classify(file).candidates[0].index == logits.argmax()
 
 
-def test_a_prediction_tells_the_size_and_the_box_of_the_photo_itself(classifier: Classifier) -> None:
+def test_a_prediction_has_the_size_and_the_box_in_the_full_photo(classifier: Classifier) -> None:
     file = encoded(SAMPLES["coffee"].resize((2403, 1601)), "JPEG", exif=orientation(6))
     prediction = classifier.classify(file, Options(heat_map=True))
     assert (prediction.width, prediction.height) == (1601, 2403)
@@ -325,8 +325,8 @@ def test_a_prediction_tells_the_size_and_the_box_of_the_photo_itself(classifier:
     assert prediction.heat_map.box == pytest.approx((88.055, 489.055, 1512.945, 1913.945))
 
 
-def test_real_photos_are_answered_as_by_all_their_pixels(classifier: Classifier) -> None:
-    require(PATHS, f"there are no photos at {DATA}")
+def test_real_photos_are_classified_as_by_all_their_pixels(classifier: Classifier) -> None:
+    require(PATHS, f"there are no photos in {DATA}")
     files = [path.read_bytes() for path in PATHS]
     by_some = [classifier.classify(file) for file in files]
     by_all = [classifier.classify(all_pixels_of(file)) for file in files]
@@ -351,19 +351,9 @@ def test_large_jpegs_of_test_images_are_classified_as_well_as_by_all_their_pixel
     assert _same_best(by_some, by_all).mean() >= 0.93
     right_by_some, right_by_all = (_best(answers) == classes for answers in (by_some, by_all))
     only_by_some, only_by_all = (right_by_some & ~right_by_all).sum(), (right_by_all & ~right_by_some).sum()
-    # McNemar's test: as many of each are expected, and three standard deviations are the root of their sum, thrice.
+    # McNemar's test: both numbers should be equal. The limit is three standard deviations, each the root of their sum.
     assert abs(only_by_some - only_by_all) <= 3 * math.sqrt(only_by_some + only_by_all)
     assert right_by_all.mean() > 0.5
-
-
-def test_the_benchmark_compares_two_ways_to_the_same_input() -> None:
-    (found,) = decoding.measure([(2000, 1500)], repetitions=1)
-    assert (found.width, found.height) == (2000, 1500)
-    assert found.ratio == found.litelens.median / found.plain.median
-    assert 0 < found.largest_difference <= LARGEST
-    file = decoding.photo(2000, 1500)
-    assert len(file) == found.file_bytes
-    assert np.abs(decoding.litelens_way(file).astype(np.int16) - decoding.plain_way(file)).mean() <= MEAN
 
 
 def _best(answers: list[Prediction]) -> NDArray[np.int64]:

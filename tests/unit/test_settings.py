@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from litelens.images import Limits
-from settings import SettingsError, read_settings
+from litelens.core.images import Limits
+from litelens.settings import SettingsError, read_settings
 
 
 def test_only_the_bundle_is_required() -> None:
@@ -21,7 +21,7 @@ def test_limits_and_threads_can_be_set() -> None:
 
 
 @pytest.mark.parametrize(("megabytes", "threads"), [("512", 1), ("1769", 1), ("3537", 1), ("3538", 2), ("10240", 5)])
-def test_a_function_has_the_threads_that_go_with_its_memory(megabytes: str, threads: int) -> None:
+def test_the_number_of_threads_follows_the_functions_memory(megabytes: str, threads: int) -> None:
     settings = read_settings({"LITELENS_BUNDLE": "b", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": megabytes})
     assert settings.threads == threads
 
@@ -31,12 +31,12 @@ def test_the_engine_can_be_set() -> None:
     assert read_settings({"LITELENS_BUNDLE": "b", "LITELENS_ENGINE": "openvino"}).engine == "openvino"
 
 
-def test_an_engine_that_there_is_not_is_named() -> None:
-    with pytest.raises(SettingsError, match="LITELENS_ENGINE must be one of litert, openvino, not 'onnx'"):
+def test_an_unknown_engine_is_refused() -> None:
+    with pytest.raises(SettingsError, match="LITELENS_ENGINE"):
         read_settings({"LITELENS_BUNDLE": "b", "LITELENS_ENGINE": "onnx"})
 
 
-def test_what_needs_aws_is_off_by_default() -> None:
+def test_features_that_need_aws_are_off_by_default() -> None:
     settings = read_settings({"LITELENS_BUNDLE": "b"})
     assert settings.buckets == frozenset()
     assert settings.upload_bucket is None
@@ -45,7 +45,7 @@ def test_what_needs_aws_is_off_by_default() -> None:
     assert settings.max_upload_bytes == 25_000_000
 
 
-def test_what_needs_aws_can_be_set() -> None:
+def test_features_that_need_aws_can_be_configured() -> None:
     settings = read_settings(
         {
             "LITELENS_BUNDLE": "b",
@@ -63,7 +63,7 @@ def test_what_needs_aws_can_be_set() -> None:
     assert settings.cors_origin == "https://example.com"
 
 
-def test_what_is_verified_can_be_set() -> None:
+def test_the_release_hook_can_be_configured() -> None:
     assert read_settings({"LITELENS_BUNDLE": "b"}).verified_function is None
     assert read_settings({"LITELENS_BUNDLE": "b"}).verified_milliseconds == 1000
     variables = {"LITELENS_VERIFIED_FUNCTION": "arn:api:7", "LITELENS_VERIFIED_MILLISECONDS": "250"}
@@ -71,7 +71,7 @@ def test_what_is_verified_can_be_set() -> None:
     assert (settings.verified_function, settings.verified_milliseconds) == ("arn:api:7", 250)
 
 
-def test_an_empty_variable_is_as_good_as_none() -> None:
+def test_an_empty_variable_counts_as_unset() -> None:
     names = (
         "MAX_BYTES",
         "MAX_UPLOAD_BYTES",
@@ -86,7 +86,7 @@ def test_an_empty_variable_is_as_good_as_none() -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "https://photos.example.com", "http://127.0.0.1"])
-def test_an_origin_is_taken_as_it_is(origin: str) -> None:
+def test_a_valid_origin_is_accepted(origin: str) -> None:
     assert read_settings({"LITELENS_BUNDLE": "b", "LITELENS_CORS_ORIGIN": origin}).cors_origin == origin
 
 
@@ -94,14 +94,14 @@ def test_an_origin_is_taken_as_it_is(origin: str) -> None:
     "origin",
     ["*", "null", "example.com", "https://example.com/", "https://a.com,https://b.com", "https://a.com\n", "ftp://a"],
 )
-def test_what_is_no_origin_is_named(origin: str) -> None:
-    with pytest.raises(SettingsError, match="LITELENS_CORS_ORIGIN must be an origin such as"):
+def test_an_invalid_origin_is_refused(origin: str) -> None:
+    with pytest.raises(SettingsError, match="LITELENS_CORS_ORIGIN"):
         read_settings({"LITELENS_BUNDLE": "b", "LITELENS_CORS_ORIGIN": origin})
 
 
 @pytest.mark.parametrize("environment", [{}, {"LITELENS_BUNDLE": ""}])
-def test_a_missing_bundle_is_named(environment: dict[str, str]) -> None:
-    with pytest.raises(SettingsError, match="LITELENS_BUNDLE is not set"):
+def test_a_missing_bundle_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(SettingsError, match="LITELENS_BUNDLE"):
         read_settings(environment)
 
 
@@ -116,6 +116,6 @@ def test_a_missing_bundle_is_named(environment: dict[str, str]) -> None:
     ],
 )
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "many", " 7", "²", "9" * 16])
-def test_a_value_that_cannot_be_is_named(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name} must be a whole number above 0, not '{value}'"):
+def test_an_invalid_number_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
         read_settings({"LITELENS_BUNDLE": "b", name: value})

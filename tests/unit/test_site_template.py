@@ -1,4 +1,4 @@
-"""infra/site.yaml: the page, who may read its files and what it may do, and the API behind the same name."""
+"""infra/site.yaml: access to the page's files, its policy, and the API under the same host name."""
 
 import json
 import re
@@ -10,12 +10,12 @@ import pytest
 import template
 from aws import ENVIRONMENT
 from playwright._impl._driver import compute_driver_executable
+from support import reported_errors
 from template import gateway_codes, page_headers, parameters, synthesize, synthesize_nested
 
-from adapters.calls import aws_client
-from adapters.uploads import Uploads
-from handlers.operations import REPORT_PATH
-from handlers.problems import INTERNAL, KINDS
+from litelens.api.handler import REPORT_PATH
+from litelens.aws.clients import aws_client
+from litelens.aws.s3 import UploadBucket
 
 API = "Api.execute-api.eu-central-1.amazonaws.com"
 BUCKET = "https://Storage.Outputs.UploadBucketName.s3"
@@ -28,7 +28,7 @@ CACHING_OPTIMIZED = "658327ea-f89d-4fab-a63d-7e88639e58f6"
 CACHING_DISABLED = "4135ea2d-6df8-44a3-9df3-4b5a84be39ad"
 ALL_VIEWER_EXCEPT_HOST_HEADER = "b689b0a8-53d0-40ab-baf2-68738e2966ac"
 
-# What CloudFront caches however the origin forbids it, or where the origin says nothing:
+# Errors that CloudFront caches even though the origin forbids it, or if the origin does not say:
 # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/HTTPStatusCodes.html
 CACHED_ERRORS = {404, 410, 414, 500, 501, 502, 503, 504}
 
@@ -50,22 +50,22 @@ def origin(name: str) -> dict[str, Any]:
 
 
 def behaviour(path: str) -> dict[str, Any]:
-    """How CloudFront answers at this path: as the first pattern says that fits it."""
-    fitting = [made for made in distribution()["CacheBehaviors"] if _fits(made["PathPattern"], path)]
-    return dict([*fitting, distribution()["DefaultCacheBehavior"]][0])
+    """Return the cache behavior of a path: that of the first pattern that matches it."""
+    matching = [made for made in distribution()["CacheBehaviors"] if _matches(made["PathPattern"], path)]
+    return dict([*matching, distribution()["DefaultCacheBehavior"]][0])
 
 
-def _fits(pattern: str, path: str) -> bool:
+def _matches(pattern: str, path: str) -> bool:
     return re.fullmatch(re.escape(pattern).replace(r"\*", ".*"), path) is not None
 
 
 def directives(**parameters: str) -> dict[str, list[str]]:
-    """The page's Content-Security-Policy, each directive with its values."""
+    """Return the directives of the page's Content-Security-Policy."""
     policy = page_headers(**parameters)["content-security-policy"].split("; ")
     return {name: values for name, *values in map(str.split, policy)}
 
 
-def test_the_page_comes_with_these_headers() -> None:
+def test_the_page_has_security_headers() -> None:
     assert page_headers() == {
         "content-security-policy": (
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -83,7 +83,7 @@ def test_the_page_comes_with_these_headers() -> None:
     assert behaviour("/")["ResponseHeadersPolicyId"] == behaviour("/app.js")["ResponseHeadersPolicyId"] == "PageHeaders"
 
 
-def test_the_page_cannot_be_framed_and_runs_no_script_but_its_own() -> None:
+def test_the_page_cannot_be_framed_and_runs_only_its_own_scripts() -> None:
     made = directives()
     assert made["frame-ancestors"] == ["'none'"]
     assert made["script-src"] == ["'self'"]
@@ -92,7 +92,7 @@ def test_the_page_cannot_be_framed_and_runs_no_script_but_its_own() -> None:
     assert page_headers()["x-frame-options"] == "DENY"
 
 
-def test_the_page_may_call_its_own_origin_and_the_upload_bucket_and_nothing_else() -> None:
+def test_the_page_may_only_call_its_own_origin_and_the_upload_bucket() -> None:
     assert directives()["connect-src"] == [
         "'self'",
         f"{BUCKET}.eu-central-1.amazonaws.com",
@@ -101,7 +101,7 @@ def test_the_page_may_call_its_own_origin_and_the_upload_bucket_and_nothing_else
     assert directives()["default-src"] == directives()["form-action"] == ["'none'"]
 
 
-def test_the_page_may_call_what_is_named_for_it() -> None:
+def test_the_page_may_call_the_configured_endpoints() -> None:
     named = "https://one.example.com https://two.example.com:8443"
     assert directives(PageEndpoints=named)["connect-src"] == [*directives()["connect-src"], *named.split()]
     others = directives(PageEndpoints=named) | {"connect-src": []}
@@ -115,21 +115,23 @@ def test_the_longest_policy_is_short_enough_for_cloudfront() -> None:
 
 
 @pytest.mark.parametrize("region", ["us-east-1", "eu-central-1"])
-def test_the_form_for_an_upload_goes_where_the_page_may_send_it(region: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_may_send_upload_forms_to_the_bucket_of_its_region(
+    region: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in {**ENVIRONMENT, "AWS_DEFAULT_REGION": region}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     monkeypatch.setitem(template.PSEUDO_PARAMETERS, "AWS::Region", region)
     aws_client.cache_clear()
     try:
-        sent_to = urlsplit(Uploads("uploads", 1).create("image/jpeg").url)
+        sent_to = urlsplit(UploadBucket("uploads", 1).create_form("image/jpeg").url)
     finally:
         aws_client.cache_clear()
     allowed = [source.replace("Storage.Outputs.UploadBucketName", "uploads") for source in directives()["connect-src"]]
     assert f"{sent_to.scheme}://{sent_to.netloc}" in allowed
 
 
-def test_only_this_distribution_reads_the_bucket_and_it_reads_only() -> None:
+def test_only_this_distribution_may_read_the_bucket() -> None:
     statements = resources()["BucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     assert [made for made in statements if made["Effect"] == "Allow"] == [
         {
@@ -145,7 +147,7 @@ def test_only_this_distribution_reads_the_bucket_and_it_reads_only() -> None:
     ]
 
 
-def test_the_distribution_signs_what_it_asks_of_the_bucket() -> None:
+def test_the_distribution_signs_its_requests_to_the_bucket() -> None:
     access = resources()["OriginAccess"]["Properties"]["OriginAccessControlConfig"]
     assert (access["SigningBehavior"], access["SigningProtocol"]) == ("always", "sigv4")
     assert access["OriginAccessControlOriginType"] == "s3"
@@ -157,16 +159,16 @@ def test_the_distribution_signs_what_it_asks_of_the_bucket() -> None:
     }
 
 
-def test_what_cloudfront_makes_of_the_page_is_named_as_nothing_else_in_the_account() -> None:
+def test_cloudfront_resources_have_unique_names() -> None:
     made = resources()
     assert made["OriginAccess"]["Properties"]["OriginAccessControlConfig"]["Name"] == "Bucket"
     assert made["PageHeaders"]["Properties"]["ResponseHeadersPolicyConfig"]["Name"] == "Bucket"
     assert made["DocsRedirect"]["Properties"]["Name"] == "Bucket"
-    assert "BucketName" not in made["Bucket"].get("Properties", {}), "S3 gives a name that nothing else has"
+    assert "BucketName" not in made["Bucket"].get("Properties", {}), "S3 chooses a unique name"
 
 
 @pytest.mark.parametrize("path", ["/", "/index.html", "/app.js", "/views/classify.js", "/samples/rocket.jpg"])
-def test_the_page_is_cached_compressed_and_read_by_tls(path: str) -> None:
+def test_the_page_is_cached_compressed_and_served_over_tls(path: str) -> None:
     assert behaviour(path) == {
         "TargetOriginId": "Page",
         "ViewerProtocolPolicy": "redirect-to-https",
@@ -179,22 +181,22 @@ def test_the_page_is_cached_compressed_and_read_by_tls(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/classify", "/v1/health", "/v1/results/0199", REPORT_PATH])
-def test_the_api_is_called_through_the_same_origin_uncached_with_the_key_and_without_the_host(path: str) -> None:
+def test_requests_to_the_api_are_not_cached_and_keep_the_key_but_not_the_host(path: str) -> None:
     called = behaviour(path)
     assert called["TargetOriginId"] == "Api"
     assert called["CachePolicyId"] == CACHING_DISABLED
-    # All that the client sends, the key in x-api-key included; API Gateway knows only the host of its own.
+    # Forwards all headers, including x-api-key, except Host: API Gateway accepts only its own host name.
     assert called["OriginRequestPolicyId"] == ALL_VIEWER_EXCEPT_HOST_HEADER
     assert set(called["AllowedMethods"]) == METHODS
 
 
-def test_a_key_never_travels_without_tls() -> None:
+def test_a_key_is_never_sent_without_tls() -> None:
     assert behaviour("/v1/classify")["ViewerProtocolPolicy"] == "https-only"
     assert origin("Api")["CustomOriginConfig"]["OriginProtocolPolicy"] == "https-only"
     assert origin("Api")["CustomOriginConfig"]["OriginSSLProtocols"] == ["TLSv1.2"]
 
 
-def test_the_api_is_asked_at_its_stage() -> None:
+def test_requests_go_to_the_apis_stage() -> None:
     made = origin("Api")
     assert made["DomainName"] == API
     assert made["OriginPath"] == "/ApiliveStage"
@@ -203,23 +205,23 @@ def test_the_api_is_asked_at_its_stage() -> None:
     assert synthesize()["Outputs"]["ApiUrl"]["Value"] == f"https://{API}/{stage['Properties']['StageName']}"
 
 
-def test_the_api_is_waited_for_as_long_as_api_gateway_waits_for_the_function() -> None:
+def test_cloudfront_waits_longer_than_api_gateway() -> None:
     assert origin("Api")["CustomOriginConfig"]["OriginReadTimeout"] > parameters()["Timeout"]["MaxValue"]
 
 
-def test_no_error_of_the_api_is_kept_for_the_next_client_or_replaced() -> None:
-    statuses = {kind.status.value for kind in (*KINDS.values(), INTERNAL)} | set(gateway_codes().values())
+def test_errors_of_the_api_are_neither_cached_nor_replaced() -> None:
+    statuses = {error.status.value for error in reported_errors()} | set(gateway_codes().values())
     made = distribution()["CustomErrorResponses"]
     assert made == [{"ErrorCode": status, "ErrorCachingMinTTL": 0} for status in sorted(statuses & CACHED_ERRORS)]
     assert {404, 500, 503} <= statuses
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/", "/docs/start.js"])
-def test_the_documentation_is_read_at_the_apis_own_address(path: str) -> None:
+def test_the_documentation_redirects_to_the_apis_own_address(path: str) -> None:
     assert behaviour(path)["FunctionAssociations"] == [
         {"EventType": "viewer-request", "FunctionARN": "DocsRedirect.FunctionARN"}
     ]
-    # Playwright brings its own.
+    # Playwright contains Node.js.
     node, _ = compute_driver_executable()
     code = resources()["DocsRedirect"]["Properties"]["FunctionCode"]
     event = json.dumps({"request": {"method": "GET", "uri": path}})
@@ -231,25 +233,25 @@ def test_the_documentation_is_read_at_the_apis_own_address(path: str) -> None:
     }
 
 
-def test_the_functions_code_is_published_as_it_is_deployed() -> None:
+def test_the_redirects_code_is_published_with_the_deployment() -> None:
     made = resources()["DocsRedirect"]["Properties"]
     assert (made["AutoPublish"], made["FunctionConfig"]["Runtime"]) == (True, "cloudfront-js-2.0")
 
 
-def test_the_page_comes_with_the_stack_which_tells_where_it_is() -> None:
-    told = {name: made["Value"] for name, made in synthesize()["Outputs"].items() if name in OUTPUTS}
-    assert told == {name: f"Site.Outputs.{name}" for name in OUTPUTS}
-    inside = {name: made["Value"] for name, made in synthesize_nested("Site")["Outputs"].items()}
-    assert inside == {
+def test_the_stack_has_the_outputs_of_the_page() -> None:
+    passed_on = {name: made["Value"] for name, made in synthesize()["Outputs"].items() if name in OUTPUTS}
+    assert passed_on == {name: f"Site.Outputs.{name}" for name in OUTPUTS}
+    nested = {name: made["Value"] for name, made in synthesize_nested("Site")["Outputs"].items()}
+    assert nested == {
         "PageUrl": "https://Distribution.DomainName",
         "SiteBucketName": "Bucket",
         "SiteDistributionId": "Distribution",
     }
 
 
-def test_without_a_page_nothing_of_it_is_made_and_all_else_is() -> None:
+def test_without_a_page_only_the_page_is_left_out() -> None:
     def kept(resources: dict[str, Any]) -> set[str]:
-        # SAM calls a deployment differently each time.
+        # SAM gives a deployment another name each time.
         return {name for name, made in resources.items() if made["Type"] != "AWS::ApiGateway::Deployment"}
 
     with_page, without = synthesize(Page="true"), synthesize(Page="false")

@@ -2,15 +2,15 @@ import pytest
 from support import require
 
 
-def test_what_is_missing_skips_a_test_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_requirement_skips_a_test_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CI", raising=False)
-    require(True, "never said")
+    require(True, "unused")
     with pytest.raises(pytest.skip.Exception, match="no engine"):
         require(False, "no engine")
 
 
-def test_what_is_missing_fails_a_test_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_requirement_fails_a_test_in_ci(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CI", "true")
-    require(True, "never said")
+    require(True, "unused")
     with pytest.raises(pytest.fail.Exception, match="no engine"):
         require(False, "no engine")

@@ -1,4 +1,4 @@
-"""The stack that template.yaml makes: what it opens, allows and answers, with and without each optional part."""
+"""template.yaml: access, rights and API Gateway's responses, with and without the optional parts."""
 
 import json
 import re
@@ -9,15 +9,14 @@ import msgspec
 import pytest
 from jsonschema import Draft4Validator
 from samcli.yamlhelper import yaml_parse
-from support import ROOT, recorded_event
+from support import ROOT, recorded_event, reported_errors
 from template import GatewayResponse, gateway_codes, gateway_responses, parameters, synthesize
 
-from adapters.calls import CONNECT_SECONDS, READ_SECONDS
-from handlers.answers import Problem
-from handlers.api import RESERVED_SECONDS
-from handlers.bodies import ClassifyBody, DescribeBody
-from handlers.problems import INTERNAL, KINDS
-from settings import read_settings
+from litelens.api.handler import RESERVED_SECONDS
+from litelens.api.requests import ClassifyBody, DescribeBody
+from litelens.api.response_schemas import Problem
+from litelens.aws.clients import CONNECT_SECONDS, READ_SECONDS
+from litelens.settings import read_settings
 
 ORIGIN = "https://example.com"
 EVERYTHING = {
@@ -56,23 +55,23 @@ UPLOAD_STATEMENTS = [
 
 
 def properties(name: str, **parameters: str) -> dict[str, Any]:
-    """A resource's properties."""
+    """Return a resource's properties."""
     return dict(synthesize(**parameters)["Resources"][name]["Properties"])
 
 
 def definition(**parameters: str) -> dict[str, Any]:
-    """The API's OpenAPI definition."""
+    """Return the API's OpenAPI definition."""
     return dict(properties("Api", **parameters)["Body"])
 
 
 def statements(**parameters: str) -> list[dict[str, Any]]:
-    """What the function's role allows beyond writing logs."""
+    """Return the statements of the function's role, except the rights to write logs."""
     (policy,) = properties("ApiFunctionRole", **parameters)["Policies"]
     return list(policy["PolicyDocument"]["Statement"])
 
 
 def model(path: str) -> Draft4Validator:
-    """What API Gateway holds the JSON of a POST to."""
+    """Return API Gateway's validator for the JSON of a POST."""
     document = definition()
     operation = document["paths"][path]["post"]
     validator = document["x-amazon-apigateway-request-validators"][operation["x-amazon-apigateway-request-validator"]]
@@ -82,20 +81,20 @@ def model(path: str) -> Draft4Validator:
     return Draft4Validator(document["components"]["schemas"][content["schema"]["$ref"].rpartition("/")[2]])
 
 
-def bounds(schema: Any, definitions: dict[str, Any]) -> Iterator[tuple[str, int]]:
-    """The largest lengths in a JSON schema, each with the path of its field."""
+def max_lengths(schema: Any, definitions: dict[str, Any]) -> Iterator[tuple[str, int]]:
+    """Yield the maximum lengths in a JSON schema, each with the path of its field."""
     if "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     for keyword in ("maxLength", "maxItems"):
         if keyword in schema:
             yield keyword, schema[keyword]
     for name, field in schema.get("properties", {}).items():
-        yield from ((f"{name}.{path}", bound) for path, bound in bounds(field, definitions))
+        yield from ((f"{name}.{path}", bound) for path, bound in max_lengths(field, definitions))
     if "items" in schema:
-        yield from ((f"*.{path}", bound) for path, bound in bounds(schema["items"], definitions))
+        yield from ((f"*.{path}", bound) for path, bound in max_lengths(schema["items"], definitions))
 
 
-def test_everything_but_health_docs_and_preflights_needs_the_key() -> None:
+def test_everything_except_health_docs_and_preflights_needs_the_key() -> None:
     document = definition()
     security = {
         (path, method): operation["security"]
@@ -111,7 +110,7 @@ def test_everything_but_health_docs_and_preflights_needs_the_key() -> None:
     }
 
 
-def test_there_is_one_stage_which_is_throttled() -> None:
+def test_the_only_stage_is_throttled() -> None:
     resources = synthesize(RateLimit="3", BurstLimit="5")["Resources"]
     (stage,) = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::ApiGateway::Stage"]
     (deployment,) = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::ApiGateway::Deployment"]
@@ -122,7 +121,7 @@ def test_there_is_one_stage_which_is_throttled() -> None:
     ]
 
 
-def test_the_key_is_held_to_its_rate_and_quota() -> None:
+def test_the_usage_plan_limits_the_key() -> None:
     plan = properties("ApiUsagePlan", RateLimit="3", BurstLimit="5", DailyQuota="70")
     assert plan["Throttle"] == {"RateLimit": "3", "BurstLimit": "5"}
     assert plan["Quota"] == {"Limit": "70", "Period": "DAY"}
@@ -130,12 +129,12 @@ def test_the_key_is_held_to_its_rate_and_quota() -> None:
     assert properties("ApiUsagePlanKey")["KeyId"] == synthesize()["Outputs"]["ApiKeyId"]["Value"] == "ApiApiKey"
 
 
-def test_the_gateway_compresses() -> None:
+def test_api_gateway_compresses_responses() -> None:
     assert properties("Api")["MinimumCompressionSize"] == 1024
 
 
 @pytest.mark.parametrize(("name", "response"), gateway_responses().items())
-def test_the_gateways_own_errors_are_problems(name: str, response: GatewayResponse) -> None:
+def test_api_gateways_own_errors_are_problem_documents(name: str, response: GatewayResponse) -> None:
     problem = msgspec.convert(response.body, Problem)
     assert set(response.body) == set(Problem.__struct_fields__)
     assert problem.type == f"urn:litelens:problem:{problem.code}"
@@ -146,11 +145,11 @@ def test_the_gateways_own_errors_are_problems(name: str, response: GatewayRespon
 
 
 @pytest.mark.parametrize("response", gateway_responses().values(), ids=list(gateway_responses()))
-def test_the_gateways_own_errors_repeat_nothing_that_was_sent(response: GatewayResponse) -> None:
+def test_api_gateways_own_errors_contain_nothing_of_the_request(response: GatewayResponse) -> None:
     assert response.variables == {"$context.requestId"}
 
 
-def test_what_a_client_can_meet_at_the_gateway_has_its_code() -> None:
+def test_each_of_api_gateways_own_errors_has_a_code() -> None:
     codes = {name: response.body["code"] for name, response in gateway_responses().items()}
     assert codes == {
         "INVALID_API_KEY": "forbidden",
@@ -168,37 +167,37 @@ def test_what_a_client_can_meet_at_the_gateway_has_its_code() -> None:
     }
 
 
-def test_a_code_means_the_same_at_the_gateway_and_in_the_function() -> None:
-    in_function = {kind.code: (kind.status.value, kind.title) for kind in (*KINDS.values(), INTERNAL)}
+def test_api_gateway_and_the_function_agree_on_codes() -> None:
+    in_function = {error.code: (error.status.value, error.title) for error in reported_errors()}
     at_gateway = {(made.body["code"], made.status, made.body["title"]) for made in gateway_responses().values()}
     assert len(at_gateway) == len(gateway_codes())
     shared = {code: (status, title) for code, status, title in at_gateway if code in in_function}
     assert shared == {code: in_function[code] for code in shared}
-    assert set(gateway_codes()) - set(shared) == {"forbidden", "too_many_requests", "quota_exceeded", "busy"}
+    assert "internal_error" in shared
 
 
-def test_who_is_throttled_is_told_when_to_come_back() -> None:
+def test_a_throttled_client_learns_when_to_retry() -> None:
     assert gateway_responses()["THROTTLED"].headers["Retry-After"] == "'1'"
 
 
-def test_no_origin_is_allowed_unless_one_is_configured() -> None:
+def test_by_default_no_origin_is_allowed() -> None:
     resources = synthesize()["Resources"]
     assert "access-control" not in json.dumps(resources).lower()
     assert resources["ApiFunction"]["Properties"]["Environment"]["Variables"]["LITELENS_CORS_ORIGIN"] == ""
 
 
-def test_the_configured_origin_is_the_only_one_allowed() -> None:
+def test_only_the_configured_origin_is_allowed() -> None:
     allowed = {made.headers["Access-Control-Allow-Origin"] for made in gateway_responses(CorsOrigin=ORIGIN).values()}
     assert allowed == {f"'{ORIGIN}'"}
 
 
-def test_the_api_is_deployed_anew_for_another_origin() -> None:
-    # Otherwise SAM makes a new deployment for other routes only, and a parameter would not reach the stage.
+def test_the_api_is_deployed_again_for_another_origin() -> None:
+    # Otherwise SAM makes a new deployment only for changed routes, and a parameter would not reach the stage.
     template = yaml_parse((ROOT / "template.yaml").read_text())
     assert template["Resources"]["Api"]["Properties"]["AlwaysDeploy"] is True
 
 
-def test_without_optional_parts_the_function_may_sign_uploads_and_find_results_only() -> None:
+def test_without_optional_parts_the_function_may_only_sign_uploads_and_find_results() -> None:
     assert statements() == UPLOAD_STATEMENTS
     role = properties("ApiFunctionRole")
     assert role["ManagedPolicyArns"] == [
@@ -207,7 +206,7 @@ def test_without_optional_parts_the_function_may_sign_uploads_and_find_results_o
     ]
 
 
-def test_the_function_may_read_the_image_buckets_and_nothing_else_of_them() -> None:
+def test_the_function_may_only_read_the_image_buckets() -> None:
     assert statements(ImageBuckets="photos,scans") == [
         *UPLOAD_STATEMENTS,
         {
@@ -225,7 +224,7 @@ def test_the_function_may_read_the_image_buckets_and_nothing_else_of_them() -> N
     ]
 
 
-def test_the_function_may_invoke_the_one_model() -> None:
+def test_the_function_may_only_invoke_the_configured_model() -> None:
     model = "amazon.nova-lite-v1:0"
     assert statements(DescribeModel=model) == [
         *UPLOAD_STATEMENTS,
@@ -241,7 +240,7 @@ def test_the_function_may_invoke_the_one_model() -> None:
     ]
 
 
-def test_the_function_may_invoke_a_profiles_model_through_the_profile_only() -> None:
+def test_the_function_may_invoke_a_profiles_model_only_through_the_profile() -> None:
     *_, direct, through = statements(DescribeModel="us.amazon.nova-lite-v1:0")
     profile = f"{BEDROCK}:123456789012:inference-profile/us.amazon.nova-lite-v1:0"
     assert profile in direct["Resource"]
@@ -254,7 +253,7 @@ def test_the_function_may_invoke_a_profiles_model_through_the_profile_only() -> 
     }
 
 
-def test_nobody_but_the_gateway_may_invoke_the_function() -> None:
+def test_only_api_gateway_may_invoke_the_function() -> None:
     resources = synthesize(**EVERYTHING)["Resources"]
     permissions = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::Lambda::Permission"]
     assert {(made["Principal"], made["Action"]) for made in permissions} == {
@@ -262,7 +261,7 @@ def test_nobody_but_the_gateway_may_invoke_the_function() -> None:
     }
 
 
-def test_the_function_reads_the_parameters_as_its_settings() -> None:
+def test_parameters_become_the_functions_settings() -> None:
     variables = properties("ApiFunction", **EVERYTHING, MaxUploadBytes="7")["Environment"]["Variables"]
     settings = read_settings({"LITELENS_BUNDLE": "model", **{name: str(text) for name, text in variables.items()}})
     assert settings.buckets == {"photos", "scans"}
@@ -274,17 +273,17 @@ def test_the_function_reads_the_parameters_as_its_settings() -> None:
     assert (settings.limits.bytes, settings.limits.pixels) == (6_000_000, 50_000_000)
 
 
-def test_without_optional_parts_the_settings_leave_them_out() -> None:
+def test_optional_settings_are_off_by_default() -> None:
     variables = properties("ApiFunction")["Environment"]["Variables"]
     settings = read_settings({"LITELENS_BUNDLE": "model", **{name: str(text) for name, text in variables.items()}})
     assert (settings.buckets, settings.describe_model, settings.cors_origin) == (frozenset(), None, None)
 
 
 @pytest.mark.parametrize(("path", "form"), [("/v1/classify", ClassifyBody), ("/v1/describe", DescribeBody)])
-def test_the_gateways_bounds_are_the_functions_and_lambdas(path: str, form: type[msgspec.Struct]) -> None:
+def test_api_gateway_and_the_function_agree_on_maximum_lengths(path: str, form: type[msgspec.Struct]) -> None:
     schema = msgspec.json.schema(form)
-    in_function = dict(bounds(schema, schema["$defs"]))
-    at_gateway = dict(bounds(model(path).schema, {}))
+    in_function = dict(max_lengths(schema, schema["$defs"]))
+    at_gateway = dict(max_lengths(model(path).schema, {}))
     images = {field: bound for field, bound in at_gateway.items() if field.endswith("image.maxLength")}
     assert "image.maxLength" in images
     assert set(images.values()) == {6 * 1024 * 1024}
@@ -292,7 +291,7 @@ def test_the_gateways_bounds_are_the_functions_and_lambdas(path: str, form: type
     assert {field: at_gateway[field] for field in others} == {field: in_function.get(field) for field in others}
 
 
-def test_the_gateway_passes_what_the_function_takes() -> None:
+def test_api_gateway_accepts_valid_requests() -> None:
     body = json.loads(recorded_event("classify_json")["body"])
     assert model("/v1/classify").is_valid(body)
     assert model("/v1/classify").is_valid({"images": [body, {"s3_uri": "s3://photos/cat.jpg"}], "heatmap": True})
@@ -309,16 +308,16 @@ def test_the_gateway_passes_what_the_function_takes() -> None:
     ],
     ids=["image", "question", "answer"],
 )
-def test_the_gateway_refuses_what_is_too_large(path: str, body: dict[str, Any]) -> None:
+def test_api_gateway_refuses_bodies_that_are_too_large(path: str, body: dict[str, Any]) -> None:
     assert not model(path).is_valid(body)
 
 
-def test_the_shortest_timeout_leaves_time_for_two_tries_at_s3() -> None:
+def test_the_shortest_timeout_allows_two_attempts_at_s3() -> None:
     least = parameters()["Timeout"]["MinValue"]
     assert least >= RESERVED_SECONDS + 2 * (CONNECT_SECONDS + READ_SECONDS)
 
 
-def test_every_parameter_says_what_it_is_and_has_a_default() -> None:
+def test_every_parameter_has_a_description_and_a_default() -> None:
     assert parameters()
     for name, parameter in parameters().items():
         assert parameter["Description"], name
@@ -356,5 +355,5 @@ def test_every_parameter_says_what_it_is_and_has_a_default() -> None:
         ("DescribeModel", "global.provider.model-4.7", False),
     ],
 )
-def test_a_parameter_takes_what_it_names_and_no_pattern(name: str, text: str, accepted: bool) -> None:
+def test_a_parameter_accepts_names_and_no_patterns(name: str, text: str, accepted: bool) -> None:
     assert bool(re.fullmatch(parameters()[name]["AllowedPattern"], text)) is accepted

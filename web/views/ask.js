@@ -1,4 +1,4 @@
-/** Questions about one of the photos, answered by a language model. */
+/** The view for asking a language model about a photo. */
 
 import { ask, keepDraft, stopAsking } from "../asking.js";
 import { update } from "../state.js";
@@ -50,11 +50,11 @@ function conversation({ conversation }) {
   const { turns, question, problem, model: answeredBy } = conversation;
   return html`
     <div class="turns" role="log" aria-label=${text.conversation}>
-      ${turns.map((turn) => html`${said(text.you, turn.question, "mine")} ${said("", turn.answer, "theirs")}`)}
+      ${turns.map((turn) => html`${message(text.you, turn.question, "mine")} ${message("", turn.answer, "theirs")}`)}
       ${
         question === null
           ? nothing
-          : html`${said(text.you, question, "mine")}
+          : html`${message(text.you, question, "mine")}
               <p class="theirs thinking">${text.thinking}</p>`
       }
       ${problem && problem.code !== "cancelled" ? html`<p class="verdict bad">${text.sentence(problem)}</p>` : nothing}
@@ -63,9 +63,9 @@ function conversation({ conversation }) {
   `;
 }
 
-/** @param {string} who @param {string} what @param {string} side */
-function said(who, what, side) {
-  return html`<p class=${side}>${who ? html`<span class="unseen">${who}: </span>` : nothing}${what}</p>`;
+/** @param {string} author @param {string} text @param {string} side */
+function message(author, text, side) {
+  return html`<p class=${side}>${author ? html`<span class="unseen">${author}: </span>` : nothing}${text}</p>`;
 }
 
 /** @param {Photo} photo */

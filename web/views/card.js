@@ -1,4 +1,4 @@
-/** One photo: its picture, how far it has come, and what the model says of it. */
+/** The card of a photo: its picture, progress and labels. */
 
 import { problemOf } from "../api.js";
 import { cancel, fetchHeatMap, remove, retry, showHeatMap } from "../classifying.js";
@@ -165,7 +165,7 @@ function compare({ id, isCompared }) {
   if (!isCompared && label !== null) void fetchHeatMap(id, label);
 }
 
-/** With the heat map of the best label where none is shown. @param {Photo} photo @param {Answer} answer */
+/** Save the photo with the shown heat map, or the best label's. @param {Photo} photo @param {Answer} answer */
 async function savePng({ id, name, url, shownLabel }, answer) {
   const label = shownLabel ?? answer.predictions[0].label;
   updatePhoto(id, { saveProblem: null });

@@ -1,16 +1,16 @@
-/** Charts as SVG: axes from 0 to 1 (or to the number of epochs), lines, points, and what a screen reader is told. */
+/** Charts as SVG: axes from 0 to 1 or to the number of epochs, lines, points, and texts for screen readers. */
 
 import { html, nothing, svg } from "../vendor/lit-html/lit-html.js";
 import { text } from "../text.js";
 
-/** The plot's size and the room for the axes, in the drawing's own units. */
+/** The plot's size and the space for the axes, in units of the drawing. */
 const WIDTH = 360;
 const HEIGHT = 240;
 const LEFT = 54;
 const BOTTOM = 36;
 const GAP = 18;
 
-/** About as many steps on an axis. */
+/** The approximate number of steps on an axis. */
 const STEPS = 5;
 
 /**
@@ -24,7 +24,7 @@ const STEPS = 5;
  * @param {Axis} across
  * @param {Axis} up
  * @param {Series[]} series drawn in the order of the palette
- * @param {{diagonal?: boolean, marker?: number}} [marks] a line from corner to corner, and one upwards
+ * @param {{diagonal?: boolean, marker?: number}} [marks] a diagonal line, and a vertical one at this value
  */
 export function chart(title, across, up, series, { diagonal = false, marker } = {}) {
   const place = (/** @type {Point} */ { x, y }) => ({
@@ -96,12 +96,12 @@ function legend(series) {
   `;
 }
 
-/** An axis of shares. @param {string} label @returns {Axis} */
+/** Return an axis of shares. @param {string} label @returns {Axis} */
 export function shares(label) {
   return { label, most: 1, step: 1 / STEPS, format: text.wholePercent };
 }
 
-/** An axis of whole numbers. @param {string} label @param {number} most @returns {Axis} */
+/** Return an axis of whole numbers. @param {string} label @param {number} most @returns {Axis} */
 export function counts(label, most) {
   return { label, most, step: Math.ceil(most / STEPS), format: text.number };
 }

@@ -1,4 +1,4 @@
-/** Every class of the model, with what was measured of it. */
+/** The table of classes with their metrics. */
 
 import { current, update } from "../state.js";
 import { text } from "../text.js";

@@ -1,4 +1,4 @@
-/** Photos in, labels out. */
+/** The view for classifying photos. */
 
 import { add } from "../classifying.js";
 import { answerOf, shown } from "../results.js";
@@ -11,7 +11,7 @@ import { controls, resetFilter } from "./controls.js";
 
 /** @import {State} from "../state.js" */
 
-/** In web/samples; all are in the public domain (CC0), by way of scikit-image. */
+/** Photos in web/samples; all come from scikit-image and are in the public domain (CC0). */
 const SAMPLES = /** @type {const} */ (["cat", "coffee", "photographer"]);
 
 /** @param {State} state */
@@ -33,7 +33,7 @@ export function classifyView(state) {
   `;
 }
 
-/** A notice above the answers of a model whose manifest has warnings. */
+/** The notice above the answers of a model with warnings in its manifest. */
 function warning() {
   if (!model()?.manifest.warnings?.length) return nothing;
   return html`
@@ -60,7 +60,7 @@ function chooser(isLarge) {
   `;
 }
 
-/** Phones open their camera for it. */
+/** The button that opens a phone's camera. */
 function camera() {
   return html`
     <button class="button" @click=${openPicker}>${text.camera}</button>
@@ -100,7 +100,7 @@ function noneLeft() {
   `;
 }
 
-/** The input comes right after its button. @param {Event} event */
+/** Open the file input, which is the button's next sibling. @param {Event} event */
 function openPicker({ currentTarget }) {
   const input = /** @type {HTMLElement} */ (currentTarget).nextElementSibling;
   /** @type {HTMLInputElement} */ (input).click();
@@ -110,13 +110,13 @@ function openPicker({ currentTarget }) {
 function takeChosen({ target }) {
   const input = /** @type {HTMLInputElement} */ (target);
   add([...(input.files ?? [])]);
-  // The same photo may be chosen again.
+  // Cleared, so that the same photo can be chosen again.
   input.value = "";
 }
 
 /** @param {string} name */
 async function addSample(name) {
-  // It is on the page already, and so at hand without a network.
+  // The page already shows it, so it is in the cache, even offline.
   const response = await fetch(`samples/${name}.jpg`, { cache: "force-cache" }).catch(() => null);
   add([new File(response?.ok ? [await response.blob()] : [], `${name}.jpg`)]);
 }

@@ -1,4 +1,4 @@
-/** Several photos side by side: their confidences for the same labels, and the same label's heat maps. */
+/** The view for comparing photos: their confidences for the same labels, and heat maps of one label. */
 
 import { fetchHeatMap } from "../classifying.js";
 import { answerOf } from "../results.js";
@@ -57,7 +57,7 @@ export function compareView(state) {
   `;
 }
 
-/** All labels that any of them has, those with the highest confidence first. @param {Photo[]} photos */
+/** Return the labels of all photos, by highest confidence. @param {Photo[]} photos */
 function labelsOf(photos) {
   /** @type {Map<string, number>} */
   const best = new Map();

@@ -1,18 +1,18 @@
-/** What is taken for what, as a matrix, by class, and the worst of it. */
+/** The confusion matrix, the answers for one class, and the most frequent mistakes. */
 
 import { update } from "../state.js";
 import { text } from "../text.js";
 import { html, svg } from "../vendor/lit-html/lit-html.js";
 import { select } from "./fields.js";
 
-/** Shades of the matrix, and how many rows of the worst are shown. */
+/** The number of shades in the matrix, and of rows in the lists. */
 const SHADES = 5;
 const WORST = 12;
 
 /**
  * @param {string[]} labels
- * @param {number[][]} counts a row for each class that is there, a column for each that is said
- * @param {number} chosen the class whose row is told
+ * @param {number[][]} counts a row for each true class, a column for each answer
+ * @param {number} chosen the class whose answers are listed
  */
 export function confusion(labels, counts, chosen) {
   const choices = labels.map((label, index) => /** @type {[string, string]} */ ([`${index}`, text.label(label)]));
@@ -56,13 +56,13 @@ function matrix(counts, chosen) {
 
 /**
  * @typedef {{there: number, said: number, count: number, share: number}} Cell
- * @typedef {{paths: string[], worst: Cell[]}} Drawing the squares of each shade, from the faintest, and the mistakes
+ * @typedef {{paths: string[], worst: Cell[]}} Drawing the squares of each shade, from the faintest, and the most frequent mistakes
  */
 
 /** @type {WeakMap<number[][], Drawing>} */
 const drawings = new WeakMap();
 
-/** Made once: there may be a thousand classes. @param {number[][]} counts @returns {Drawing} */
+/** Return a matrix's drawing. Cached: there may be a thousand classes. @param {number[][]} counts @returns {Drawing} */
 function drawingOf(counts) {
   const known = drawings.get(counts);
   if (known) return known;
@@ -75,13 +75,13 @@ function drawingOf(counts) {
   return drawing;
 }
 
-/** Those that are not empty. @param {number[]} row @param {number} there @returns {Cell[]} */
+/** Return the cells of a row that are not empty. @param {number[]} row @param {number} there @returns {Cell[]} */
 function cellsOf(row, there) {
   const all = sum(row);
   return row.map((count, said) => ({ there, said, count, share: count / all })).filter(({ count }) => count > 0);
 }
 
-/** By the root of the share: single mistakes would be invisible else. @param {number} share */
+/** Return the shade by the square root of the share, so that single mistakes are visible. @param {number} share */
 function shadeOf(share) {
   return Math.min(SHADES - 1, Math.floor(Math.sqrt(share) * SHADES));
 }

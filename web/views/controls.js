@@ -1,4 +1,4 @@
-/** What concerns all photos: thresholds, filters, and what is saved of them. */
+/** The controls for all photos: threshold, filters and export. */
 
 import { remove, retry } from "../classifying.js";
 import { answerOf, isUncertain, isUnderWay, toCsv, toJson } from "../results.js";
@@ -14,7 +14,7 @@ export function resetFilter() {
   update({ filter: { ...EVERYTHING, order: current().filter.order } });
 }
 
-/** @param {State} state @param {Photo[]} shown the photos that the filter leaves, in its order */
+/** @param {State} state @param {Photo[]} shown the photos that match the filter, sorted */
 export function controls(state, shown) {
   return html`
     <section class="panel controls" tabindex="-1" aria-label=${text.controls}>
@@ -49,7 +49,7 @@ function sliders(state) {
 /** @param {State} state */
 function filters({ photos, filter }) {
   const found = photos.flatMap((photo) => answerOf(photo)?.predictions.map(({ label }) => label) ?? []);
-  // The chosen one stays to be seen when its photos are gone.
+  // Keep the chosen label in the list even if no photo has it any more.
   const labels = [...new Set(filter.label ? [filter.label, ...found] : found)].sort((a, b) =>
     a.localeCompare(b, text.language),
   );

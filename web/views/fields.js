@@ -1,4 +1,4 @@
-/** Fields that several views have. */
+/** Form fields of several views. */
 
 import { text } from "../text.js";
 import { html } from "../vendor/lit-html/lit-html.js";
@@ -43,13 +43,13 @@ export function select(label, options, chosen, onChoose) {
   `;
 }
 
-/** The options of a select for these names by their values. */
+/** Return the options of a select from names by value. */
 /** @template {string} T @param {Record<T, string>} names @returns {[T, string][]} */
 export function entries(names) {
   return /** @type {[T, string][]} */ (Object.entries(names));
 }
 
-/** The options of a select for these labels. @param {string[]} labels @returns {[string, string][]} */
+/** Return the options of a select from labels. @param {string[]} labels @returns {[string, string][]} */
 export function named(labels) {
   return labels.map((label) => [label, text.label(label)]);
 }

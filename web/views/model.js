@@ -1,4 +1,4 @@
-/** The model: what it is, how good it is, and where it errs. */
+/** The view of the model: its description, metrics and mistakes. */
 
 import { fetchText, problemOf } from "../api.js";
 import { save } from "../saving.js";
@@ -46,7 +46,7 @@ function about({ manifest, links }, problem) {
   `;
 }
 
-/** The warnings of the model's manifest. @param {Model["manifest"]} manifest */
+/** The warnings in the model's manifest. @param {Model["manifest"]} manifest */
 function warnings({ warnings = [] }) {
   return warnings.map(
     (/** @type {string} */ warning) =>
@@ -56,7 +56,7 @@ function warnings({ warnings = [] }) {
   );
 }
 
-/** A plain link where no key is asked for; a link carries no key, so that the report is saved as a file else. */
+/** A plain link if there is no key. A link cannot send a key, so with a key the report is saved as a file. */
 /** @param {string} path @param {Problem | null} problem */
 function reportLink(path, problem) {
   const { endpoint, key } = settings();
@@ -84,7 +84,7 @@ function charts(metrics) {
   return all.every((one) => one === nothing) ? nothing : html`<div class="panels">${all}</div>`;
 }
 
-/** The top-1 accuracy; undefined if it was not measured. @param {Record<string, any>} manifest */
+/** Return the top-1 accuracy, or undefined if it was not measured. @param {Record<string, any>} manifest */
 function topOf({ metrics = {} }) {
   return shareOf(metrics.int8_top1 ?? metrics.fp32_top1);
 }
@@ -118,7 +118,7 @@ function figures({ manifest }) {
   `;
 }
 
-/** A share as a percentage; `null` means that it was not measured. @param {number | null | undefined} share */
+/** Return a share as a percentage, or undefined if it was not measured. @param {number | null | undefined} share */
 function shareOf(share) {
   return share === undefined || share === null ? undefined : text.percent(share);
 }
@@ -146,7 +146,7 @@ function dots(bins) {
   return bins.map(({ images, confidence, accuracy }) => ({
     x: confidence,
     y: accuracy,
-    // An area in proportion to the images.
+    // The dot's area is proportional to the number of images.
     size: 2 + 6 * Math.sqrt(images / most),
     title: text.calibrationPoint(confidence, accuracy, images),
   }));

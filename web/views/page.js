@@ -22,7 +22,7 @@ const VIEWS = {
 
 /** @typedef {keyof typeof VIEWS} View */
 
-/** The view that a location's hash stands for. @param {string} hash @returns {View} */
+/** Return the view of a location's hash. @param {string} hash @returns {View} */
 export function viewOf(hash) {
   const name = hash.slice(1);
   return Object.hasOwn(VIEWS, name) ? /** @type {View} */ (name) : "classify";
@@ -45,7 +45,7 @@ export function page(state) {
     </header>
     <main id="main" tabindex="-1">
       <h1 tabindex="-1" class=${view === "classify" ? "unseen" : ""}>${text.titles[view]}</h1>
-      ${view === "settings" ? nothing : trouble(state)} ${VIEWS[view](state)}
+      ${view === "settings" ? nothing : connectionProblem(state)} ${VIEWS[view](state)}
     </main>
     <div class="unseen" role="status">${state.announcement}</div>
     ${state.isDraggedOver ? html`<div class="curtain"><p>${text.dropNow}</p></div>` : nothing}
@@ -58,8 +58,8 @@ function link(name, views, shown) {
   return html`<a href="#${name}" aria-current=${isHere ? "page" : nothing}>${text.nav[name]}</a>`;
 }
 
-/** Why the service does not answer, if it does not. @param {State} state */
-function trouble({ service }) {
+/** The notice that the service does not answer. @param {State} state */
+function connectionProblem({ service }) {
   if (service.stage !== "failed") return nothing;
   return html`
     <div class="notice bad" role="alert">
@@ -72,7 +72,7 @@ function trouble({ service }) {
   `;
 }
 
-/** The hash is the view's, so that a plain link would leave it. @param {Event} event */
+/** Focus the content. A plain link would change the hash, which names the view. @param {Event} event */
 function skip(event) {
   event.preventDefault();
   document.getElementById("main")?.focus();

@@ -38,7 +38,7 @@ export function shownHeatMap({ heatMaps }, label) {
   return state?.stage === "done" ? state.map : null;
 }
 
-/** The region as shares of the photo, which may be shown in any size. */
+/** Return the heat map's position as shares of the photo, which may be shown in any size. */
 /** @param {Photo} photo @param {HeatMap} heatMap @param {number} opacity */
 function placed(photo, { region }, opacity) {
   const image = answerOf(photo)?.image;
@@ -53,7 +53,7 @@ function placed(photo, { region }, opacity) {
   ].join("; ");
 }
 
-/** A file that is no picture is not shown as one. @param {Event} event */
+/** Hide the broken image of a file that is not a picture. @param {Event} event */
 function markBroken({ target, type }) {
   /** @type {HTMLElement} */ (target).closest(".picture")?.classList.toggle("broken", type === "error");
 }

@@ -1,4 +1,4 @@
-/** Where the service is, its key, and how the page looks. */
+/** The view of the settings. */
 
 import { startOver } from "../classifying.js";
 import { connect } from "../service.js";
@@ -10,7 +10,7 @@ import { entries, select } from "./fields.js";
 
 /** @import {State, Service} from "../state.js" */
 
-/** Headers carry no other characters. */
+/** The characters that a header can contain. */
 const KEY = /^[!-~]*$/;
 
 /** @param {State} state */
@@ -50,7 +50,7 @@ function input(name, type, value, label, hint) {
         autocomplete="off"
         spellcheck="false"
         aria-describedby="${name}-hint"
-        @input=${clearComplaint}
+        @input=${clearValidity}
       />
     </label>
     <p class="small" id="${name}-hint">${hint}</p>
@@ -75,7 +75,7 @@ function submit(event) {
   field("key").setCustomValidity(KEY.test(key) ? "" : text.keyWrong);
   if (!form.reportValidity() || endpoint === null) return;
   const before = settings();
-  // A key is told to nobody else, be it by a slip of the pen.
+  // Do not send a key to another server: if only the endpoint changes, forget the key.
   const isForAnother = originOf(endpoint) !== originOf(before.endpoint) && key === before.key;
   field("key").value = isForAnother ? "" : key;
   saveSettings({ endpoint, key: isForAnother ? "" : key });
@@ -84,6 +84,6 @@ function submit(event) {
 }
 
 /** @param {Event} event */
-function clearComplaint({ target }) {
+function clearValidity({ target }) {
   /** @type {HTMLInputElement} */ (target).setCustomValidity("");
 }

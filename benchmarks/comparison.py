@@ -1,0 +1,273 @@
+"""Compare litelens with the alternatives on one network, and litelens' engines on the published bundle.
+
+Each peer is a Lambda handler in its own process. All take turns in one run, so that noise affects them alike. The
+results are the accuracy, the time of the model alone (invoke), the time from API Gateway's event to the answer, the
+start and the peak memory.
+"""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import models, photos
+from benchmarks.events import json_request
+from benchmarks.models import Models
+from benchmarks.peers.process import (
+    KERAS,
+    LITELENS_LITERT,
+    ONNX_INT8,
+    ONNX_INT8_REDUCED,
+    PEERS,
+    Peer,
+    PeerProcess,
+    available_peers,
+    running,
+)
+from benchmarks.photos import BUNDLE, Images
+from benchmarks.report import Options, in_brackets, percent, ratio, short, spread, table
+from litelens.core.bundle import load_bundle
+
+# The number of images that accuracy is measured on.
+_IMAGES = 200
+
+# A turn is long enough to fill the caches, and short enough for noise to affect all peers.
+_CALLS, _BUNDLE_CALLS = 3, 10
+
+# Some engines' threads spin for a while after their work.
+_PAUSE_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """The share of images with the right label (None if the classes are unknown) and with the reference's label.
+
+    `peak_megabytes` is the peak memory of the process, None on systems without /proc.
+    """
+
+    peer: str
+    top1: float | None
+    agreement: float
+    peak_megabytes: float | None
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds. `ratio` is the time of invoke relative to the reference's in the same round."""
+
+    peer: str
+    import_ms: float
+    load_ms: float
+    first_ms: float
+    invoke: Mapping[str, float]
+    answer: Mapping[str, float]
+    ratio: float
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Measure all peers with one thread."""
+    peers, left_out = available_peers()
+    network, dataset = models.resnet50(options.data, _IMAGES, options.cache)
+    accuracies = measure_accuracy(peers, network, dataset.test, reference=KERAS)
+    timings = measure_time(peers, network, options.rounds, _CALLS, reference=better_int8(accuracies))
+    return {
+        "network": {
+            "side": models.SIDE,
+            "images": dataset.name,
+            "count": len(dataset.test),
+            "calibration": len(dataset.calibration),
+            "training": len(dataset.training or ()),
+        },
+        "rounds": options.rounds,
+        "left_out": left_out,
+        "rows": _rows(accuracies, timings),
+    }
+
+
+def measure_bundle(options: Options, bundle: Path = BUNDLE) -> dict[str, Any]:
+    """Measure a published bundle with each engine of litelens and one thread."""
+    peers = [peer for peer in PEERS if peer.model == "bundle"]
+    network = models.published(bundle, options.cache)
+    dataset = photos.cats_and_dogs(options.data, _IMAGES)
+    # The classes of these photos are not the bundle's.
+    unlabelled = Images(dataset.test.files, None)
+    accuracies = measure_accuracy(peers, network, unlabelled, reference=LITELENS_LITERT)
+    timings = measure_time(peers, network, options.rounds, _BUNDLE_CALLS, reference=LITELENS_LITERT)
+    return {
+        "name": bundle.name,
+        "side": load_bundle(bundle).preprocessing.width,
+        "images": dataset.name,
+        "count": len(unlabelled),
+        "rounds": options.rounds,
+        "rows": _rows(accuracies, timings),
+    }
+
+
+def measure_accuracy(peers: Sequence[Peer], network: Models, images: Images, *, reference: str) -> list[Accuracy]:
+    """Classify the images with each peer, from the event to the answer."""
+    print(f"Classifying {len(images)} images with each of {len(peers)} peers ...", file=sys.stderr)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = list(pool.map(lambda peer: _classify(peer, network, images), peers))
+    labels = {peer.name: given for peer, (given, _) in zip(peers, found, strict=True)}
+    right = None if images.classes is None else [network.labels[index] for index in images.classes]
+    return [
+        Accuracy(
+            peer.name,
+            top1=None if right is None else _share(given, right),
+            agreement=_share(given, labels[reference]),
+            peak_megabytes=megabytes,
+        )
+        for peer, (given, megabytes) in zip(peers, found, strict=True)
+    ]
+
+
+def measure_time(peers: Sequence[Peer], network: Models, rounds: int, calls: int, *, reference: str) -> list[Timing]:
+    """Time all peers in turn with one thread each; every round begins with another peer."""
+    photo = photos.sample(500, 375)
+    invoke: dict[str, list[list[float]]] = {peer.name: [] for peer in peers}
+    answer: dict[str, list[list[float]]] = {peer.name: [] for peer in peers}
+    names = list(invoke)
+    with ExitStack() as stack:
+        processes = {peer.name: stack.enter_context(running(peer, network, 1, pinned=True)) for peer in peers}
+        first = {name: _first_answer(process, photo) for name, process in processes.items()}
+        for number in range(rounds):
+            print(f"Timing round {number + 1} of {rounds} ...", file=sys.stderr)
+            start = number % len(names)
+            for name in names[start:] + names[:start]:
+                time.sleep(_PAUSE_SECONDS)
+                invoke[name].append(processes[name].invoke(photo, calls))
+                answer[name].append(processes[name].handle(json_request(photo), calls)[0])
+    return [
+        Timing(
+            peer=name,
+            import_ms=process.started["import"],
+            load_ms=process.started["load"],
+            first_ms=first[name],
+            invoke=spread(invoke[name]),
+            answer=spread(answer[name]),
+            ratio=ratio(invoke[name], invoke[reference]),
+        )
+        for name, process in processes.items()
+    ]
+
+
+def better_int8(accuracies: Sequence[Accuracy]) -> str:
+    """Return the name of ONNX Runtime's int8 model that agrees with fp32 more often, the reference for time."""
+    candidates = [each for each in accuracies if each.peer in (ONNX_INT8, ONNX_INT8_REDUCED)]
+    return max(candidates, key=lambda each: each.agreement).peer
+
+
+def _rows(accuracies: Sequence[Accuracy], timings: Sequence[Timing]) -> list[dict[str, Any]]:
+    return [asdict(accuracy) | asdict(timing) for accuracy, timing in zip(accuracies, timings, strict=True)]
+
+
+def _classify(peer: Peer, network: Models, images: Images) -> tuple[list[str], float | None]:
+    with running(peer, network, 1, pinned=False) as process:
+        labels = [process.handle(json_request(file), times=1)[1] for file in images.files]
+        return labels, process.peak_megabytes()
+
+
+def _share(labels: Sequence[str], expected: Sequence[str]) -> float:
+    return statistics.fmean(label == other for label, other in zip(labels, expected, strict=True))
+
+
+def _first_answer(process: PeerProcess, photo: bytes) -> float:
+    """Return the milliseconds of the first answer, and run the model once, so that both are warm."""
+    (first,), _ = process.handle(json_request(photo), times=1)
+    process.invoke(photo, times=1)
+    return first
+
+
+_METHOD = (
+    "Each peer is a Lambda handler in its own process with one core and one thread; all take turns. The peers are in "
+    "`benchmarks/peers`; litelens is the handler that is deployed, with a model of 7-bit weights. `invoke` is the "
+    "model alone, from its input to the scores. `answer` is from API Gateway's event, with a JPEG of 500x375 pixels in "
+    "base64, to the response. `ratio` is invoke relative to the better int8 model of ONNX Runtime: the median of the "
+    "ratios of all rounds."
+)
+
+_FP32 = (
+    "The bundle has no float weights: fp32 has its int8 weights times their scales. Quantizing these again rounds them "
+    "less than the weights of the trained network, so that the int8 models agree with fp32 more than they would with "
+    "the trained network."
+)
+
+_STARTS = (
+    "One start each, with the files in the system's cache. litelens imports its engine while it loads, and runs the "
+    "model once. The memory is the peak of a process that has answered all images above, one after the other."
+)
+
+
+def render(results: Mapping[str, Any]) -> str:
+    """Render accuracy, speed, start and memory of all peers as Markdown."""
+    peers = results["peers"]
+    network, has_classes = peers["network"], peers["rows"][0]["top1"] is not None
+    head = f" and a new head fitted to {network['training']} photos" if network["training"] else ""
+    return "\n\n".join(
+        [
+            "## Against the alternatives",
+            _METHOD,
+            _FP32,
+            *peers["left_out"],
+            f"The network is that of the bundle cifar100-resnet50 at {network['side']} pixels, with pooling after the "
+            f"stem as in ResNet-50{head}. It is quantized with {network['calibration']} images and tested on "
+            f"{network['count']} {network['images']}{'' if has_classes else ', whose classes are unknown'}. "
+            f"{peers['rounds']} rounds:",
+            _speed_table(peers["rows"], "fp32", has_classes=True),
+            "### Start and memory",
+            _STARTS,
+            _start_table(peers["rows"]),
+        ]
+    )
+
+
+def render_bundle(results: Mapping[str, Any]) -> str:
+    """Render the bundle with each engine as Markdown."""
+    bundle = results["bundle"]
+    return "\n\n".join(
+        [
+            "## The bundled model",
+            f"The bundle {bundle['name']} at {bundle['side']} pixels with each engine of litelens, measured as above: "
+            f"{bundle['rounds']} rounds, agreement on {bundle['count']} {bundle['images']}.",
+            _speed_table(bundle["rows"], "LiteRT", has_classes=False),
+            _start_table(bundle["rows"]),
+        ]
+    )
+
+
+def _speed_table(rows: Sequence[Mapping[str, Any]], reference: str, *, has_classes: bool) -> str:
+    return table(
+        ["", *(["top-1"] if has_classes else []), f"agrees with {reference}", "invoke, ms", "answer, ms", "ratio"],
+        [
+            [
+                row["peer"],
+                *([percent(row["top1"])] if has_classes else []),
+                percent(row["agreement"]),
+                in_brackets(row["invoke"]),
+                in_brackets(row["answer"]),
+                f"{row['ratio']:.2f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _start_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    return table(
+        ["", "import, ms", "load, ms", "first answer, ms", "total, ms", "peak memory, MB"],
+        [
+            [
+                row["peer"],
+                *(short(row[name]) for name in ("import_ms", "load_ms", "first_ms")),
+                short(row["import_ms"] + row["load_ms"] + row["first_ms"]),
+                "not measured" if row["peak_megabytes"] is None else f"{row['peak_megabytes']:.0f}",
+            ]
+            for row in rows
+        ],
+    )

@@ -1,0 +1,367 @@
+"""The command `litelens`: its arguments. Each subcommand has a module of the same name with a function `run`.
+
+Exit codes: 0 on success, 1 if something failed or the output could not be written, 2 for wrong arguments, and 130
+after Ctrl-C.
+"""
+
+import importlib
+import io
+import os
+import re
+import sys
+from argparse import ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Callable, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
+
+from litelens_client import __version__
+
+DEFAULT_PARALLEL = 8
+DEFAULT_PORT = 8080
+DEFAULT_SINCE = "24h"
+
+# `litelens results` queries each day separately, and results are not kept for longer.
+MAX_DAYS = 400
+
+STATE_MACHINE_ARN = re.compile(r"arn:[a-z-]+:states:[a-z0-9-]+:[0-9]{12}:stateMachine:[^:/\s]+(:[^:/\s]+)?")
+EXECUTION_ARN = re.compile(r"arn:[a-z-]+:states:[a-z0-9-]+:[0-9]{12}:execution:[^:/\s]+:[^:/\s]+")
+
+_AGE_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
+_AGE = re.compile(rf"(\d+)([{''.join(_AGE_UNITS)}])", re.ASCII)
+
+_S3_SCHEME = "s3://"
+
+# Adds a subcommand's options to its parser.
+AddOptions = Callable[[ArgumentParser], None]
+# Raises ArgumentError if options do not go together.
+Check = Callable[[Namespace], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, by default those of the process, and return the exit code.
+
+    Raises SystemExit for wrong arguments and if the command cannot start.
+    """
+    parsed = create_parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names are bytes, and not all of them are valid text.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    parser: ArgumentParser = parsed.parser
+    try:
+        if parsed.check:
+            parsed.check(parsed)
+        # Imported only now, so that the help and wrong arguments are answered at once.
+        run: Callable[[Namespace], int] = importlib.import_module(f"litelens_client.{parsed.command}").run
+        return run(parsed)
+    except ArgumentError as error:
+        parser.error(str(error))
+    except KeyboardInterrupt:
+        return 130
+
+
+def create_parser() -> ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = ArgumentParser(prog="litelens", description="Classify photos.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, add_options: AddOptions, check: Check | None = None, *, summary: str, description: str) -> None:
+        command = commands.add_parser(name, help=summary, description=description)
+        add_options(command)
+        command.set_defaults(parser=command, check=check)
+
+    add(
+        "classify",
+        _add_classify_options,
+        _check_classify,
+        summary="print the labels of photos",
+        description="Print the labels of photos.",
+    )
+    add(
+        "serve",
+        _add_serve_options,
+        summary="serve the API and its page on this machine",
+        description="Serve the API and its page on this machine, without Docker or an AWS account.",
+    )
+    add(
+        "upload",
+        _add_upload_options,
+        _check_upload,
+        summary="upload photos to the bucket",
+        description="Upload photos to the bucket, where they are classified. Photos that are already there and have "
+        "not changed are skipped, so you can repeat the command after an interruption.",
+    )
+    add(
+        "results",
+        _add_results_options,
+        _check_results,
+        summary="list the results of uploaded photos",
+        description="List the results of uploaded photos, newest day first and by key within a day. Days and times "
+        "are in UTC.",
+    )
+    add(
+        "backfill",
+        _add_backfill_options,
+        _check_backfill,
+        summary="classify every image in a bucket",
+        description="Classify every image in a bucket.",
+    )
+    return parser
+
+
+def positive_integer(text: str) -> int:
+    """Return a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise ArgumentTypeError("must be a whole number above 0")
+    return int(text)
+
+
+def port(text: str) -> int:
+    """Return the number of a TCP port; 0 stands for any free port."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise ArgumentTypeError("must be a port from 0 to 65535")
+    return int(text)
+
+
+def fraction(text: str) -> float:
+    """Return a number from 0 to 1."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 1:
+        raise ArgumentTypeError("must be a number from 0 to 1")
+    return number
+
+
+def percentage(text: str) -> int:
+    """Return a whole number from 0 to 100, with or without a percent sign."""
+    number = text.removesuffix("%")
+    if not number.isdecimal() or int(number) > 100:
+        raise ArgumentTypeError("must be a whole number from 0 to 100, such as 1%")
+    return int(number)
+
+
+def moment(text: str, time_of_day: time) -> datetime:
+    """Return the time that an age such as `2h`, a date or a date and time means; a date alone gets `time_of_day`."""
+    try:
+        if age := _AGE.fullmatch(text):
+            return datetime.now(UTC) - int(age[1]) * _AGE_UNITS[age[2]]
+        if len(text) == len("2026-11-20"):
+            return datetime.combine(date.fromisoformat(text), time_of_day, UTC)
+        parsed = datetime.fromisoformat(text)
+        return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise ArgumentTypeError("must be like 90m, 2h, 3d, 2026-11-20 or 2026-11-20T14:30") from None
+
+
+def s3_prefix(text: str) -> tuple[str, str]:
+    """Return the bucket and the prefix, which may be empty, in an S3 URI."""
+    bucket, _, key = text.removeprefix(_S3_SCHEME).partition("/")
+    if not text.startswith(_S3_SCHEME) or not bucket:
+        raise ArgumentTypeError("must be like s3://bucket or s3://bucket/prefix")
+    return bucket, key
+
+
+def s3_object(text: str) -> tuple[str, str]:
+    """Return the bucket and the key in an S3 URI."""
+    bucket, key = s3_prefix(text)
+    if not key or key.endswith("/"):
+        raise ArgumentTypeError("must be like s3://bucket/path/manifest.json")
+    return bucket, key
+
+
+def _add_classify_options(command: ArgumentParser) -> None:
+    command.add_argument(
+        "images",
+        nargs="+",
+        metavar="PATH_OR_S3",
+        help="a file, a folder, s3://bucket/key, s3://bucket/prefix/ or - for standard input",
+    )
+    command.add_argument(
+        "--url",
+        default=os.environ.get("LITELENS_URL"),
+        help="the API to use (default: LITELENS_URL); without one, or with '', this machine classifies",
+    )
+    command.add_argument(
+        "--api-key",
+        default=os.environ.get("LITELENS_API_KEY"),
+        help="the key of the API (default: LITELENS_API_KEY, which other users of this machine cannot see)",
+    )
+    _add_bundle_option(command)
+    command.add_argument(
+        "--top-k",
+        type=positive_integer,
+        metavar="N",
+        help="number of labels for each image (default: 5; with --url an image above 4.4 MB never gets more than 5)",
+    )
+    command.add_argument(
+        "--threshold", type=fraction, metavar="0..1", help="confidence below which an answer is uncertain"
+    )
+    command.add_argument(
+        "--parallel",
+        type=positive_integer,
+        metavar="N",
+        help=f"requests at the same time, with --url (default: {DEFAULT_PARALLEL})",
+    )
+    formats = command.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="print a line with a JSON object for each image")
+    formats.add_argument("--csv", action="store_true", help="print CSV with a row for each image")
+
+
+def _check_classify(parsed: Namespace) -> None:
+    if parsed.parallel and not parsed.url:
+        raise ArgumentError(None, "--parallel needs --url; this machine classifies one image at a time")
+    if parsed.bundle and parsed.url:
+        raise ArgumentError(None, "--bundle is for classification on this machine; the API at --url has its own")
+    parsed.parallel = parsed.parallel or DEFAULT_PARALLEL
+
+
+def _add_serve_options(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--port", type=port, default=DEFAULT_PORT, help=f"port on 127.0.0.1 (default: {DEFAULT_PORT}; 0 for a free one)"
+    )
+    command.add_argument(
+        "--api-key",
+        default=os.environ.get("API_KEY") or None,
+        help="require this key, as a deployed API does (default: API_KEY, which other users of this machine cannot "
+        "see; without either, no key is required)",
+    )
+    _add_bundle_option(command)
+
+
+def _add_bundle_option(command: ArgumentParser) -> None:
+    command.add_argument(
+        "--bundle",
+        metavar="FOLDER",
+        help="the bundle to load (default: LITELENS_BUNDLE, or the bundle that comes with litelens)",
+    )
+
+
+def _add_upload_options(command: ArgumentParser) -> None:
+    command.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder with all images in it")
+    _add_bucket_option(command, "the stack's output UploadBucketName (default: LITELENS_UPLOAD_BUCKET)")
+    command.add_argument("--prefix", default="", help="folder below uploads/ for the photos (default: uploads/ itself)")
+    command.add_argument("--wait", action="store_true", help="wait for the results and print them")
+    _add_table_option(command, "with --wait: the stack's output ResultsTableName (default: LITELENS_RESULTS_TABLE)")
+    command.add_argument(
+        "--parallel",
+        type=positive_integer,
+        default=DEFAULT_PARALLEL,
+        metavar="N",
+        help=f"uploads at the same time (default: {DEFAULT_PARALLEL})",
+    )
+    command.add_argument("--json", action="store_true", help="print a line with a JSON object for each photo")
+
+
+def _check_upload(parsed: Namespace) -> None:
+    if not parsed.bucket:
+        raise ArgumentError(
+            None, "set --bucket or LITELENS_UPLOAD_BUCKET to the bucket, the stack's output UploadBucketName"
+        )
+    if parsed.wait and not parsed.table:
+        raise ArgumentError(
+            None,
+            "--wait needs the results table; set --table or LITELENS_RESULTS_TABLE to the stack's output "
+            "ResultsTableName",
+        )
+
+
+def _add_results_options(command: ArgumentParser) -> None:
+    _add_bucket_option(command, "only photos in this bucket (default: LITELENS_UPLOAD_BUCKET, or all buckets)")
+    _add_table_option(command, "the stack's output ResultsTableName (default: LITELENS_RESULTS_TABLE)")
+    command.add_argument(
+        "--prefix", default="", help="only keys that start with this; uploads/ is prepended if it is missing"
+    )
+    command.add_argument(
+        "--since",
+        type=partial(moment, time_of_day=time.min),
+        default=DEFAULT_SINCE,
+        metavar="TIME",
+        help=f"an age such as 90m, 2h or 3d, 2026-11-20 or 2026-11-20T14:30 (default: {DEFAULT_SINCE})",
+    )
+    command.add_argument(
+        "--until", type=partial(moment, time_of_day=time.max), metavar="TIME", help="likewise (default: now)"
+    )
+    command.add_argument("--label", help="only results with this best label")
+    command.add_argument("--uncertain", action="store_true", help="only uncertain results")
+    command.add_argument("--failed", action="store_true", help="only photos that could not be classified")
+    formats = command.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="print the stored JSON documents, one per line")
+    formats.add_argument("--csv", action="store_true", help="print CSV with a row for each result")
+
+
+def _check_results(parsed: Namespace) -> None:
+    if not parsed.table:
+        raise ArgumentError(
+            None, "set --table or LITELENS_RESULTS_TABLE to the results table, the stack's output ResultsTableName"
+        )
+    if datetime.now(UTC) - parsed.since > timedelta(days=MAX_DAYS):
+        raise ArgumentError(None, f"--since may be at most {MAX_DAYS} days ago")
+    if parsed.until and parsed.until < parsed.since:
+        raise ArgumentError(None, "--until must not be before --since")
+    if parsed.failed and (parsed.label or parsed.uncertain):
+        raise ArgumentError(None, "--failed excludes --label and --uncertain: a failed photo has no label")
+
+
+def _add_bucket_option(command: ArgumentParser, description: str) -> None:
+    command.add_argument("--bucket", default=os.environ.get("LITELENS_UPLOAD_BUCKET"), help=description)
+
+
+def _add_table_option(command: ArgumentParser, description: str) -> None:
+    command.add_argument("--table", default=os.environ.get("LITELENS_RESULTS_TABLE"), help=description)
+
+
+def _add_backfill_options(command: ArgumentParser) -> None:
+    target = command.add_mutually_exclusive_group(required=True)
+    target.add_argument("images", nargs="?", type=s3_prefix, metavar="S3", help="s3://bucket or s3://bucket/prefix")
+    target.add_argument("--follow", metavar="ARN", help="follow a running backfill, by the ARN of its execution")
+    command.add_argument(
+        "--inventory",
+        type=s3_object,
+        metavar="S3",
+        help="the manifest.json of an S3 inventory of the whole bucket, to use instead of listing the bucket",
+    )
+    command.add_argument(
+        "--state-machine",
+        default=os.environ.get("LITELENS_BACKFILL"),
+        metavar="ARN",
+        help="the stack's output BackfillArn (default: LITELENS_BACKFILL)",
+    )
+    command.add_argument(
+        "--tolerate",
+        type=percentage,
+        metavar="PERCENT",
+        help="percentage of images that may get no answer before the backfill fails (default: the stack's setting)",
+    )
+    command.add_argument("--yes", action="store_true", help="start without a confirmation")
+    command.add_argument("--json", action="store_true", help="print the summary as a JSON object")
+
+
+def _check_backfill(parsed: Namespace) -> None:
+    if parsed.follow:
+        _check_follow(parsed)
+        return
+    if not parsed.state_machine:
+        raise ArgumentError(None, "set --state-machine or LITELENS_BACKFILL to the stack's output BackfillArn")
+    if not STATE_MACHINE_ARN.fullmatch(parsed.state_machine):
+        raise ArgumentError(
+            None, "--state-machine takes an ARN such as arn:aws:states:REGION:ACCOUNT:stateMachine:NAME"
+        )
+    if parsed.inventory and parsed.images[1]:
+        raise ArgumentError(None, "an inventory lists a whole bucket; name the bucket without a prefix")
+    if not parsed.yes and not sys.stdin.isatty():
+        raise ArgumentError(None, "there is no terminal to confirm the start on; add --yes to start without asking")
+
+
+def _check_follow(parsed: Namespace) -> None:
+    if parsed.inventory or parsed.tolerate is not None:
+        raise ArgumentError(None, "--inventory and --tolerate are for starting a backfill")
+    if not EXECUTION_ARN.fullmatch(parsed.follow):
+        raise ArgumentError(
+            None, "--follow takes the ARN of an execution, such as arn:aws:states:REGION:ACCOUNT:execution:NAME:NAME"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""The outcome for one image, an answer or an error; the same by the API and on this machine."""
+
+from dataclasses import dataclass
+
+from msgspec import UNSET, UnsetType
+
+from litelens.api.response_schemas import ImageResult, Model
+
+
+class Answer(ImageResult, frozen=True, omit_defaults=True, kw_only=True):
+    """The predictions for one image and the model that made them; without request id if made on this machine."""
+
+    model: Model
+    request_id: str | UnsetType = UNSET
+
+
+class ClassifyError(Exception):
+    """An image could not be classified: `code` is for programs, `detail` a sentence for people.
+
+    `request_id` identifies the request in the API's logs, if the API received it. `concerns_all` is set if every other
+    image would fail for the same reason, so that no other needs to be tried.
+    """
+
+    def __init__(self, code: str, detail: str, request_id: str | None = None, *, concerns_all: bool = False) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.request_id = request_id
+        self.concerns_all = concerns_all
+
+
+@dataclass(frozen=True)
+class Classified:
+    """An image, named by its path or S3 URI, and its answer."""
+
+    name: str
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An image, folder or prefix, named by its path or S3 URI, and why it could not be classified.
+
+    `code` is one of the API or of `litelens_client.api`, `unreadable` for a file or folder that cannot be read, or
+    `no_images` for a folder or prefix without images.
+    """
+
+    name: str
+    code: str
+    detail: str
+    request_id: str | None = None
+
+
+Result = Classified | Failed

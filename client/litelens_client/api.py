@@ -1,0 +1,285 @@
+"""A client of the litelens API.
+
+    client = Client("https://abc.execute-api.eu-west-1.amazonaws.com/live", api_key)
+    answer = client.classify(Path("photo.jpg"))
+    print(answer.predictions[0].label)
+
+Threads can share a client.
+"""
+
+import json
+import re
+import time
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode
+
+import msgspec
+import urllib3
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    MaxRetryError,
+    NameResolutionError,
+    NewConnectionError,
+    ReadTimeoutError,
+    SSLError,
+)
+from urllib3.util import parse_url
+
+from litelens.api.response_schemas import Failure, Pending, Problem, ResultAnswer, UploadAnswer
+from litelens.core.formats import media_type_of
+from litelens.settings import MAX_REQUEST_IMAGE_BYTES
+from litelens_client.answers import Answer, ClassifyError
+
+# API Gateway's limit: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
+MAX_PAYLOAD_BYTES = 10_000_000
+
+# API Gateway gives up after 29 seconds, so no answer comes later.
+TIMEOUT_SECONDS = 35.0
+RESULT_TIMEOUT_SECONDS = 120.0
+_POLL_SECONDS = 0.5
+
+# Every method is retried, since classifying an image twice does no harm.
+_RETRIES = urllib3.Retry(
+    total=5,
+    connect=3,
+    read=2,
+    allowed_methods=None,
+    status_forcelist=(HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE),
+    raise_on_status=False,
+    backoff_factor=0.25,
+    backoff_jitter=0.25,
+    retry_after_max=30,
+)
+
+# Errors that mean that no server listens at the URL.
+_CONNECTION_FAILURES = (ConnectTimeoutError, NameResolutionError, NewConnectionError, SSLError)
+
+# Bytes that are enough to recognize every image format.
+_SIGNATURE_BYTES = 16
+
+Decoded = TypeVar("Decoded")
+
+
+class ApiProblem(ClassifyError):
+    """The API answered with an error and this HTTP status.
+
+    `code` is the API's own, or `forbidden` for a wrong or missing key, `upload_refused`, `result_late`,
+    `unexpected_answer` for an answer that is not litelens', or `http_502` and the like for errors of a proxy.
+    """
+
+    def __init__(self, code: str, detail: str, status: int, request_id: str | None = None) -> None:
+        super().__init__(code, detail, request_id, concerns_all=code == "forbidden")
+        self.status = status
+
+
+class ApiUnreachable(ClassifyError):
+    """The API did not answer in any attempt; the detail says why.
+
+    The error concerns all images if the API has never answered and no connection can be made.
+    """
+
+    def __init__(self, detail: str, *, concerns_all: bool = False) -> None:
+        super().__init__("unreachable", detail, concerns_all=concerns_all)
+
+
+class Client:
+    """The API at a URL, such as the stack's output ApiUrl or http://127.0.0.1:8080."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str | None = None,
+        *,
+        connections: int = 8,
+        timeout: float = TIMEOUT_SECONDS,
+        result_timeout: float = RESULT_TIMEOUT_SECONDS,
+    ) -> None:
+        """Create a client that `connections` threads can use at the same time.
+
+        `timeout` is the limit for one answer, `result_timeout` that for the classification of an upload, in seconds.
+        Raises ValueError for a URL or a key that cannot be one.
+        """
+        self._url, self._host = _parse_api_url(url)
+        self._headers = {"User-Agent": "litelens", **_key_header(api_key)}
+        self._result_timeout = result_timeout
+        self._has_answered = False
+        self._http = urllib3.PoolManager(maxsize=connections, retries=_RETRIES, timeout=timeout)
+
+    def classify(
+        self, image: bytes | Path | str, *, top_k: int | None = None, threshold: float | None = None
+    ) -> Answer:
+        """Classify an image, given as bytes, path, or S3 URI of an object that the API may read.
+
+        `top_k` is the number of labels, `threshold` (0 to 1) the confidence below which the answer is uncertain; by
+        default the API and its model decide. An image that is too large for a request is uploaded, and gets at most as
+        many labels as the API returns by default. Raises ApiProblem and ApiUnreachable, and OSError if a file cannot
+        be read. A file above the API's limits is not read.
+        """
+        if isinstance(image, str):
+            body = json.dumps({"s3_uri": image}).encode()
+            return self._classify(body, "application/json", top_k, threshold)
+        size = len(image) if isinstance(image, bytes) else image.stat().st_size
+        if size > MAX_REQUEST_IMAGE_BYTES:
+            upload = self._create_upload(size, media_type_of(_signature(image)))
+            if upload:
+                self._send(upload, _read(image))
+                return _apply_options(self._wait_for_result(upload.id), top_k, threshold)
+        data = _read(image)
+        return self._classify(data, media_type_of(data), top_k, threshold)
+
+    def _classify(self, body: bytes, media_type: str, top_k: int | None, threshold: float | None) -> Answer:
+        path = "/v1/classify" + _query(top_k, threshold)
+        return self._call(Answer, "POST", path, body=body, headers={"Content-Type": media_type})
+
+    def _create_upload(self, size: int, media_type: str) -> UploadAnswer | None:
+        """Return the form for an upload, or None if the API has no uploads; it may accept larger requests then."""
+        try:
+            upload = self._call(UploadAnswer, "POST", "/v1/uploads", json={"content_type": media_type})
+        except ApiProblem as problem:
+            if problem.code == "not_configured":
+                _check_size(size, MAX_PAYLOAD_BYTES, problem.request_id)
+                return None
+            raise
+        _check_size(size, upload.max_bytes, upload.request_id)
+        return upload
+
+    def _send(self, upload: UploadAnswer, image: bytes) -> None:
+        # The form goes to S3, which must not get the API key, and which ignores fields after the file.
+        form = {**upload.fields, "file": ("image", image, media_type_of(image))}
+        response = self._request("POST", upload.url, "The storage for uploads", fields=form)
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+            detail = f"The storage rejected the upload with {_status_line(response.status)}."
+            raise ApiProblem("upload_refused", detail, response.status, upload.request_id)
+
+    def _wait_for_result(self, upload_id: str) -> Answer:
+        deadline = time.monotonic() + self._result_timeout
+        while True:
+            answer = self._call(ResultAnswer, "GET", f"/v1/results/{quote(upload_id, safe='')}")
+            if isinstance(answer.result, Failure):
+                raise _from_document(answer.result.problem)
+            if not isinstance(answer.result, Pending):
+                fields = msgspec.structs.asdict(answer.result)
+                return Answer(model=answer.model, request_id=answer.request_id, **fields)
+            if time.monotonic() >= deadline:
+                detail = f"The image was uploaded, but not classified within {self._result_timeout:g} seconds."
+                raise ApiProblem("result_late", detail, HTTPStatus.OK, answer.request_id)
+            time.sleep(_POLL_SECONDS)
+
+    def _call(
+        self, answer_type: type[Decoded], method: str, path: str, headers: dict[str, str] | None = None, **body: Any
+    ) -> Decoded:
+        headers = {**self._headers, "Accept": "application/json", **(headers or {})}
+        response = self._request(method, self._url + path, self._host, headers=headers, **body)
+        if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+            raise _problem(response)
+        try:
+            return msgspec.json.decode(response.data, type=answer_type)
+        except (ValueError, RecursionError) as error:
+            detail = f"The answer of {self._host} is not litelens'; is the URL right?"
+            raise ApiProblem("unexpected_answer", detail, response.status) from error
+
+    def _request(self, method: str, url: str, server: str, **request: Any) -> urllib3.BaseHTTPResponse:
+        try:
+            # Following a redirect would send the image and the key to another server.
+            response = self._http.request(method, url, redirect=False, **request)
+        except HTTPError as error:
+            cause = error.reason if isinstance(error, MaxRetryError) and error.reason else error
+            concerns_all = isinstance(cause, _CONNECTION_FAILURES) and not self._has_answered
+            raise ApiUnreachable(f"{server} cannot be reached: {_reason(cause)}.", concerns_all=concerns_all) from error
+        self._has_answered = True
+        return response
+
+
+def _parse_api_url(url: str) -> tuple[str, str]:
+    """Return the URL without a slash at its end, and its host and port; raises ValueError."""
+    if not url.lower().startswith(("http://", "https://")):
+        raise ValueError("The URL of the API must begin with http:// or https://, as in https://example.com/stage.")
+    try:
+        parsed = parse_url(url)
+    except LocationParseError:
+        parsed = parse_url("")
+    if not parsed.netloc or parsed.auth or parsed.query or parsed.fragment:
+        raise ValueError("The URL of the API must be like https://example.com/stage, with nothing before or after.")
+    return parsed.url.rstrip("/"), parsed.netloc
+
+
+def _key_header(api_key: str | None) -> dict[str, str]:
+    if not api_key:
+        return {}
+    # http.client's own error message would contain the key.
+    if not re.fullmatch(r"[!-~]+", api_key):
+        raise ValueError("The API key contains spaces or characters that no API key has.")
+    return {"x-api-key": api_key}
+
+
+def _query(top_k: int | None, threshold: float | None) -> str:
+    options = {name: value for name, value in (("top_k", top_k), ("threshold", threshold)) if value is not None}
+    return f"?{urlencode(options)}" if options else ""
+
+
+def _apply_options(answer: Answer, top_k: int | None, threshold: float | None) -> Answer:
+    """Return the answer as it would be with these options, which uploads do not have."""
+    best = answer.predictions[0].confidence
+    return msgspec.structs.replace(
+        answer,
+        predictions=answer.predictions[:top_k],
+        uncertain=answer.uncertain if threshold is None else best < threshold,
+    )
+
+
+def _signature(image: bytes | Path) -> bytes:
+    if isinstance(image, bytes):
+        return image[:_SIGNATURE_BYTES]
+    with image.open("rb") as file:
+        return file.read(_SIGNATURE_BYTES)
+
+
+def _read(image: bytes | Path) -> bytes:
+    return image if isinstance(image, bytes) else image.read_bytes()
+
+
+def _check_size(size: int, max_bytes: int, request_id: str | None) -> None:
+    if size > max_bytes:
+        detail = f"The image has {size:,} bytes; at most {max_bytes:,} are accepted."
+        raise ApiProblem("image_too_large", detail, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, request_id)
+
+
+def _problem(response: urllib3.BaseHTTPResponse) -> ApiProblem:
+    """Return the API's own problem, or one made from the status if a server in front of the API answered."""
+    try:
+        return _from_document(msgspec.json.decode(response.data, type=Problem))
+    except (ValueError, RecursionError):
+        pass
+    answered = f"The API's server answered {_status_line(response.status)}"
+    if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        # API Gateway also answers 403 for unknown paths.
+        return ApiProblem("forbidden", f"{answered}: the API key or the URL is wrong.", response.status)
+    return ApiProblem(f"http_{response.status}", f"{answered}.", response.status)
+
+
+def _from_document(problem: Problem) -> ApiProblem:
+    return ApiProblem(problem.code, problem.detail, problem.status, problem.request_id)
+
+
+def _status_line(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _reason(cause: Exception) -> str:
+    """Return why there was no answer, for people who do not know urllib3."""
+    if isinstance(cause, NameResolutionError):
+        return "the host does not exist"
+    if isinstance(cause, NewConnectionError):
+        return "nothing accepts the connection"
+    if isinstance(cause, ConnectTimeoutError | ReadTimeoutError):
+        return "it took too long"
+    if isinstance(cause, SSLError):
+        return "its certificate is not valid, or it does not use TLS"
+    return "the connection broke"

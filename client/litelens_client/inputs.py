@@ -1,0 +1,188 @@
+"""Find the images that the arguments name: files, folders, S3 objects and prefixes, standard input."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from litelens.core.errors import ImageTooLarge
+from litelens.core.formats import SUFFIXES
+from litelens_client.answers import Failed
+from litelens_client.aws import AwsError, aws_errors, create_client
+from litelens_client.output import spinner
+
+# How many different suffixes of skipped files are named.
+_NAMED_SUFFIXES = 5
+
+STANDARD_INPUT = "-"
+_S3 = "s3://"
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A file on this machine, named by its path."""
+
+    name: str
+
+    @property
+    def image(self) -> Path:
+        return Path(self.name)
+
+
+@dataclass(frozen=True)
+class ImageObject:
+    """An object in S3, named by its URI."""
+
+    name: str
+
+    @property
+    def image(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class ImageBytes:
+    """The bytes of an image that was read from standard input."""
+
+    name: str
+    image: bytes
+
+
+Source = ImageFile | ImageObject | ImageBytes
+
+
+@dataclass
+class Inputs:
+    """The images that were found, with failures between them, and the suffixes of other files, such as `.txt`."""
+
+    images: list[Source | Failed] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def find_images(arguments: Sequence[str]) -> Inputs:
+    """Return the images that these arguments name, in their order.
+
+    An argument is a file, a folder, s3://bucket/key, s3://bucket/prefix/ or - for standard input. A folder or prefix
+    stands for all images below it, sorted, except hidden ones; links to folders are not followed. An argument that
+    does not exist, cannot be listed or has no images becomes a failure. Files are not opened.
+    """
+    inputs = Inputs()
+    for argument in arguments:
+        if argument == STANDARD_INPUT:
+            inputs.images.append(_read_standard_input())
+        elif argument.startswith(_S3):
+            _add_uri(argument, inputs)
+        else:
+            add_path(argument, inputs)
+    return inputs
+
+
+def add_path(path: str, inputs: Inputs) -> None:
+    """Add the image at this path, or all images in the folder there."""
+    if os.path.isdir(path):
+        _add_folder(path, inputs)
+        return
+    try:
+        os.stat(path)
+    except OSError as error:
+        inputs.images.append(unreadable(path, error))
+    else:
+        inputs.images.append(ImageFile(path))
+
+
+def names_one_image(argument: str) -> bool:
+    """Return whether an argument names a single image rather than a folder or prefix."""
+    if argument.startswith(_S3):
+        return _is_image_key(argument.removeprefix(_S3).partition("/")[2])
+    return argument == STANDARD_INPUT or not os.path.isdir(argument)
+
+
+def skipped_sentence(suffixes: Sequence[str]) -> str:
+    """Return a sentence about files that were skipped, given the suffix of each."""
+    files = "1 other file was" if len(suffixes) == 1 else f"{len(suffixes):,} other files were"
+    kinds = sorted({suffix.lower() or "no extension" for suffix in suffixes})
+    more = ["..."] if len(kinds) > _NAMED_SUFFIXES else []
+    return f"{files} skipped ({', '.join(kinds[:_NAMED_SUFFIXES] + more)})."
+
+
+def read_file(path: Path, max_bytes: int) -> bytes:
+    """Return the bytes of a file; raises OSError, and ImageTooLarge before anything is read."""
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise ImageTooLarge(f"The image has {size:,} bytes; at most {max_bytes:,} are accepted.")
+    return path.read_bytes()
+
+
+def unreadable(name: str, error: OSError) -> Failed:
+    """Return the failure for a file or folder that cannot be read."""
+    return Failed(name, "unreadable", f"{name} cannot be read: {error.strerror or type(error).__name__}.")
+
+
+def _read_standard_input() -> Source | Failed:
+    # Read here, in the main thread: Ctrl-C could not end another thread that waits for input.
+    try:
+        with open(0, "rb", closefd=False) as file:
+            return ImageBytes("standard input", file.read())
+    except OSError as error:
+        return unreadable("standard input", error)
+
+
+def _add_folder(folder: str, inputs: Inputs) -> None:
+    unlistable: list[OSError] = []
+    files = sorted(_walk(folder, unlistable))
+    images: list[Source | Failed] = [ImageFile(path) for path in files if _has_image_suffix(path)]
+    inputs.skipped += [os.path.splitext(path)[1] for path in files if not _has_image_suffix(path)]
+    failures = [unreadable(str(error.filename), error) for error in unlistable]
+    inputs.images += [*images, *failures] or [_no_images(folder)]
+
+
+def _walk(folder: str, unlistable: list[OSError]) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder, onerror=unlistable.append):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            path = os.path.join(parent, name)
+            # Reading a pipe would block for ever; a broken link is reported when it is read.
+            if not name.startswith(".") and (os.path.isfile(path) or os.path.islink(path)):
+                yield path
+
+
+def _has_image_suffix(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _add_uri(uri: str, inputs: Inputs) -> None:
+    bucket, _, key = uri.removeprefix(_S3).partition("/")
+    if not bucket:
+        inputs.images.append(Failed(uri, "unreadable", f"{uri} names no bucket; write it as s3://bucket/photo.jpg."))
+    elif _is_image_key(key):
+        inputs.images.append(ImageObject(uri))
+    else:
+        _add_prefix(bucket, key, inputs)
+
+
+def _is_image_key(key: str) -> bool:
+    return bool(key) and not key.endswith("/")
+
+
+def _add_prefix(bucket: str, prefix: str, inputs: Inputs) -> None:
+    uri = f"{_S3}{bucket}/{prefix}"
+    reasons = {"NoSuchBucket": f"{uri} cannot be listed: the bucket does not exist."}
+    try:
+        with spinner(f"Listing {uri}"), aws_errors(f"{uri} cannot be listed", "s3:ListBucket", reasons):
+            pages = create_client("s3").get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+            keys = sorted(entry["Key"] for page in pages for entry in page.get("Contents", ()))
+    except AwsError as error:
+        inputs.images.append(Failed(uri, "unreadable", str(error)))
+        return
+    shown = [key for key in keys if _is_image_key(key) and not _is_hidden(key.removeprefix(prefix))]
+    images = [ImageObject(f"{_S3}{bucket}/{key}") for key in shown if _has_image_suffix(key)]
+    inputs.images += images or [_no_images(uri)]
+    inputs.skipped += [os.path.splitext(key)[1] for key in shown if not _has_image_suffix(key)]
+
+
+def _is_hidden(key: str) -> bool:
+    return any(part.startswith(".") for part in key.split("/"))
+
+
+def _no_images(name: str) -> Failed:
+    return Failed(name, "no_images", f"{name} has no images in it, which are files that end in {', '.join(SUFFIXES)}.")

@@ -1,0 +1,197 @@
+"""Output on the terminal: results as labels, a table, JSON lines or CSV; messages and progress on standard error.
+
+Formats are streams of text pieces. JSON and CSV yield a line for each result as it arrives; the table needs all first.
+"""
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
+
+import msgspec
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+from rich.table import Table
+from rich.text import Text
+
+from litelens_client.answers import Classified, Failed, Result
+
+COLUMNS = ("image", "label", "confidence", "uncertain", "group", "error_code", "error")
+
+# Spreadsheets take cells that begin with these for formulas.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+# Wide enough that no line is folded where the output is not a terminal.
+UNLIMITED_WIDTH = 100_000
+
+T = TypeVar("T")
+Format = Callable[[Iterable[Result]], Iterator[str]]
+
+
+def write_output(pieces: Iterable[str]) -> bool:
+    """Print the pieces as they arrive; return False if standard output cannot be written."""
+    try:
+        for piece in pieces:
+            print(piece, end="", flush=True)
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            print(f"The output cannot be written: {error.strerror}.", file=sys.stderr)
+        # Python flushes standard output when it exits, and would report the error a second time.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
+
+
+def print_message(sentence: str) -> None:
+    """Print a sentence on standard error."""
+    print(printable(sentence), file=sys.stderr)
+
+
+def track(results: Iterable[T], total: int, description: str, *, as_lines: bool) -> Iterator[T]:
+    """Yield the results, with a progress bar on standard error if that is a terminal.
+
+    There is no bar for a single result, nor if each result is printed on a terminal `as_lines`, which shows progress
+    by itself.
+    """
+    if total > 1 and sys.stderr.isatty() and not (as_lines and sys.stdout.isatty()):
+        return _track(results, total, description)
+    return iter(results)
+
+
+def _track(results: Iterable[T], total: int, description: str) -> Iterator[T]:
+    with progress_bar() as bar:
+        yield from bar.track(results, total=total, description=description)
+
+
+def progress_bar() -> Progress:
+    """Return a progress bar that is shown on standard error while it is entered, if that is a terminal."""
+    return Progress(
+        *Progress.get_default_columns(),
+        MofNCompleteColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        # rich would otherwise print on standard error what is printed on standard output meanwhile.
+        redirect_stdout=False,
+        disable=not sys.stderr.isatty(),
+    )
+
+
+def spinner(description: str) -> AbstractContextManager[object]:
+    """Show on standard error that something of unknown length is in progress, if that is a terminal."""
+    return Console(stderr=True).status(description) if sys.stderr.isatty() else nullcontext()
+
+
+def label_lines(results: Iterable[Result]) -> Iterator[str]:
+    """Yield the labels of each image with their confidences, best first, and a line if the best is uncertain."""
+    for result in results:
+        if isinstance(result, Classified):
+            yield _labels(result)
+
+
+def table(results: Iterable[Result]) -> Iterator[str]:
+    """Yield a table with a row for each image, and a line for each problem below it; in colour on a terminal only."""
+    rows = Table("image", "label", box=None, pad_edge=False)
+    rows.columns[0].overflow = rows.columns[1].overflow = "fold"
+    rows.add_column("confidence", justify="right")
+    rows.add_column("uncertain")
+    problems = []
+    for result in results:
+        name = Text(printable(result.name))
+        if isinstance(result, Failed):
+            rows.add_row(name, Text("failed", "red"))
+            problems.append(Text(printable(failure_sentence(result)), "red"))
+        else:
+            best = result.answer.predictions[0]
+            uncertain = Text("uncertain" if result.answer.uncertain else "", "yellow")
+            rows.add_row(name, Text(printable(best.label)), Text(f"{best.confidence:.1%}"), uncertain)
+    if not rows.row_count:
+        return
+    console = Console(width=None if sys.stdout.isatty() else UNLIMITED_WIDTH)
+    with console.capture() as captured:
+        console.print(rows)
+        for problem in problems:
+            # The terminal folds these lines itself, so that each can be copied as one.
+            console.print(problem, soft_wrap=True)
+    yield captured.get()
+
+
+def json_lines(results: Iterable[Result]) -> Iterator[str]:
+    """Yield a JSON object per image: `source`, `status`, and the answer if `done` or the `problem` if `failed`."""
+    for result in results:
+        yield json.dumps(_document(result)) + "\n"
+
+
+def csv_lines(results: Iterable[Result]) -> Iterator[str]:
+    """Yield COLUMNS and a row for each image, as in RFC 4180.
+
+    A cell that a spreadsheet would take for a formula starts with an apostrophe; JSON has names unchanged.
+    """
+    yield csv_line(COLUMNS)
+    for result in results:
+        yield csv_line(_cells(result))
+
+
+def csv_line(cells: Iterable[str]) -> str:
+    """Return a row of CSV in which no cell is a formula."""
+    line = io.StringIO(newline="")
+    csv.writer(line).writerow(f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell for cell in cells)
+    return line.getvalue()
+
+
+def failure_sentence(failed: Failed) -> str:
+    """Return a sentence that names the image and says why it failed."""
+    # Details written by the client itself begin with the name.
+    detail = failed.detail if failed.detail.startswith(failed.name) else f"{failed.name}: {failed.detail}"
+    return with_request_id(detail, failed.request_id)
+
+
+def with_request_id(detail: str, request_id: str | None) -> str:
+    """Append the id that identifies the request in the API's logs, if there is one."""
+    return f"{detail} (request {request_id})" if request_id else detail
+
+
+def printable(text: str) -> str:
+    """Escape what is not printable, such as control characters and invalid UTF-8, so that no text moves the cursor."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 image, 2 images."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _labels(result: Classified) -> str:
+    predictions = [(printable(p.label), p.confidence) for p in result.answer.predictions]
+    width = max(len(label) for label, _ in predictions)
+    lines = [f"{label:{width}}  {confidence:6.1%}\n" for label, confidence in predictions]
+    if result.answer.uncertain:
+        lines.append("The best is below the threshold: uncertain.\n")
+    return "".join(lines)
+
+
+def _document(result: Result) -> dict[str, object]:
+    if isinstance(result, Classified):
+        return {"source": result.name, "status": "done", **msgspec.to_builtins(result.answer)}
+    problem = {"code": result.code, "detail": result.detail}
+    if result.request_id is not None:
+        problem["request_id"] = result.request_id
+    return {"source": result.name, "status": "failed", "problem": problem}
+
+
+def _cells(result: Result) -> tuple[str, ...]:
+    if isinstance(result, Failed):
+        return (result.name, "", "", "", "", result.code, result.detail)
+    best, group = result.answer.predictions[0], result.answer.group
+    return (
+        result.name,
+        best.label,
+        str(best.confidence),
+        "true" if result.answer.uncertain else "false",
+        group.label if group else "",
+        "",
+        "",
+    )

@@ -1,0 +1,279 @@
+"""`litelens serve`: API Gateway, Lambda and the page on this machine.
+
+HTTP requests become REST proxy events for the handler that is deployed to Lambda, one event at a time, as in one Lambda
+execution environment. Not imitated are Lambda's timeout and its 6 MB limit on events, throttling, and API Gateway's
+validation of JSON. A key is required if one is set. The page in web/ is at the root.
+"""
+
+import asyncio
+import base64
+import contextlib
+import importlib
+import logging
+import mimetypes
+import os
+import re
+import shlex
+import socket
+import sys
+import time
+import uuid
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from litelens.api.problems import Forbidden, RequestTooLarge, problem_response
+from litelens.api.requests import BINARY_TYPES
+from litelens.core.errors import InternalError, LitelensError, ReportedError
+from litelens.settings import SettingsError, read_settings
+from litelens_client.api import MAX_PAYLOAD_BYTES
+from litelens_client.settings import bundle_folder, page_folder
+
+Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
+
+# The methods that API Gateway's ANY includes.
+METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+
+# The paths that template.yaml serves without a key.
+OPEN_PATHS = re.compile(r"/v1/health|/openapi\.json|/docs(/[^/]+)?")
+
+# MinimumCompressionSize in template.yaml; CloudFront's limit is similar, 1,000 bytes.
+MIN_COMPRESSED_BYTES = 1024
+
+TIMEOUT_MS = 29_000
+
+# The security headers of infra/site.yaml. A page on this machine may use any API that its settings name, and uploads
+# to a fake AWS on another port.
+PAGE_HEADERS: Mapping[str, str] = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        "connect-src 'self' https: http://127.0.0.1:* http://localhost:*; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types lit-html"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
+
+# Python 3.11 and the tables of some systems have another type, which browsers do not run as a module.
+mimetypes.add_type("text/javascript", ".js")
+
+
+@dataclass(frozen=True)
+class LocalContext:
+    """The part of Lambda's context object that handlers use."""
+
+    aws_request_id: str
+    function_name: str = "litelens-local"
+    function_version: str = "$LATEST"
+    memory_limit_in_mb: int = 1769
+    invoked_function_arn: str = "arn:aws:lambda:local:000000000000:function:litelens-local"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return TIMEOUT_MS
+
+
+class PageFiles(StaticFiles):
+    """The files of the page, with its security headers; browsers ask each time whether a file has changed."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        response = super().file_response(*args, **kwargs)
+        response.headers.update({**PAGE_HEADERS, "cache-control": "no-cache"})
+        return response
+
+
+class Gateway:
+    """An ASGI application that answers with the page's files and, at all other paths, with a Lambda handler.
+
+    Without an `api_key` no key is required. Errors of API Gateway itself can be read by pages of `cors_origin`.
+    """
+
+    def __init__(self, handler: Handler, api_key: str | None, cors_origin: str | None, page: Path) -> None:
+        self._handler = handler
+        self._api_key = api_key
+        self._cors_origin = cors_origin
+        self._page = PageFiles(directory=page, html=True)
+        self._thread = ThreadPoolExecutor(max_workers=1)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        try:
+            response = await self._find_file(request) or await self._call_api(request)
+        except ClientDisconnect:
+            return
+        await response(scope, receive, send)
+
+    async def _find_file(self, request: Request) -> Response | None:
+        if request.method != "GET":
+            return None
+        try:
+            return await self._page.get_response(self._page.get_path(request.scope), request.scope)
+        except HTTPException:
+            return None
+
+    async def _call_api(self, request: Request) -> Response:
+        request_id = str(uuid.uuid4())
+        try:
+            self._authorize(request)
+            event = to_event(request, await _read_body(request), request_id)
+            return _to_response(await self._invoke(event, request_id))
+        except ReportedError as error:
+            return self._problem(error, request_id)
+
+    def _authorize(self, request: Request) -> None:
+        if request.method not in METHODS:
+            raise Forbidden("API Gateway has no such path or method.")
+        if self._api_key is None or _is_open(request):
+            return
+        if self._api_key not in request.headers.getlist("x-api-key"):
+            raise Forbidden("Send a valid API key in the header x-api-key.")
+
+    async def _invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._thread, self._handler, event, LocalContext(request_id))
+        except Exception as error:
+            logging.exception("the handler raised")
+            raise InternalError("The request could not be completed; you can send it again.") from error
+
+    def _problem(self, error: ReportedError, request_id: str) -> Response:
+        """Return an error as template.yaml has API Gateway return it."""
+        answer = problem_response(error, request_id)
+        response = Response(answer.body, answer.status_code, media_type=answer.content_type)
+        response.headers["x-request-id"] = request_id
+        if self._cors_origin:
+            response.headers["access-control-allow-origin"] = self._cors_origin
+        return response
+
+
+def create_app(handler: Handler, api_key: str | None = None, cors_origin: str | None = None) -> ASGIApp:
+    """Return an ASGI application with the page and with the API that this Lambda handler answers."""
+    gateway = Gateway(handler, api_key, cors_origin, page_folder())
+    return GZipMiddleware(gateway, minimum_size=MIN_COMPRESSED_BYTES)
+
+
+def to_event(request: Request, body: bytes, request_id: str) -> dict[str, Any]:
+    """Return the REST proxy event that API Gateway makes of a request; bodies of binary types are in base64."""
+    scope = request.scope
+    headers = _group(request.headers.items())
+    query = _group(request.query_params.multi_items())
+    media_type = headers.get("content-type", [""])[-1].partition(";")[0].strip().lower()
+    is_binary = bool(body) and media_type in BINARY_TYPES
+    return {
+        "resource": "/{proxy+}",
+        "path": scope["path"],
+        "httpMethod": request.method,
+        "headers": {name: values[-1] for name, values in headers.items()},
+        "multiValueHeaders": headers,
+        "queryStringParameters": {name: values[-1] for name, values in query.items()} or None,
+        "multiValueQueryStringParameters": query or None,
+        "pathParameters": {"proxy": scope["path"].lstrip("/")},
+        "stageVariables": None,
+        "requestContext": {
+            "accountId": "000000000000",
+            "apiId": "local",
+            "domainName": "127.0.0.1",
+            "extendedRequestId": request_id,
+            "requestId": request_id,
+            "resourceId": "local",
+            "stage": "local",
+            "path": scope["path"],
+            "resourcePath": "/{proxy+}",
+            "httpMethod": request.method,
+            "protocol": f"HTTP/{scope['http_version']}",
+            "requestTimeEpoch": int(time.time() * 1000),
+            "identity": {"sourceIp": scope["client"][0], "userAgent": headers.get("user-agent", [None])[-1]},
+        },
+        "body": (base64.b64encode(body).decode() if is_binary else body.decode(errors="replace")) or None,
+        "isBase64Encoded": is_binary,
+    }
+
+
+def listen(port: int) -> socket.socket:
+    """Return a socket that listens on this port of 127.0.0.1; ends the process if the port cannot be used."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("127.0.0.1", port))
+        listener.listen()
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or error
+        sys.exit(f"Port {port} cannot be used ({reason}); choose another with --port, or for make with PORT=8081.")
+    return listener
+
+
+def run(arguments: Namespace) -> int:
+    """Run the command until Ctrl-C and return its exit code; ends the process if the bundle cannot be served."""
+    os.environ["LITELENS_BUNDLE"] = str(bundle_folder(arguments.bundle))
+    # The handler would print its metrics, which are for CloudWatch.
+    os.environ.setdefault("POWERTOOLS_METRICS_DISABLED", "true")
+    with listen(arguments.port) as listener:
+        try:
+            # This import loads the bundle that the environment names, so it comes only now.
+            handler = importlib.import_module("litelens.api.handler").handler
+        except (LitelensError, SettingsError) as error:
+            sys.exit(str(error))
+        print(_greeting(f"http://127.0.0.1:{listener.getsockname()[1]}"), flush=True)
+        app = create_app(handler, arguments.api_key, read_settings().cors_origin)
+        config = uvicorn.Config(app, lifespan="off", log_level="warning", server_header=False)
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[listener])
+    return 0
+
+
+def _greeting(url: str) -> str:
+    sample, here = page_folder() / "samples" / "cat.jpg", Path.cwd()
+    path = shlex.quote(str(sample.relative_to(here) if sample.is_relative_to(here) else sample))
+    return f"""\
+litelens is listening on {url} (Ctrl-C ends it). Open the page there and drop a photo on it, or try:
+
+  curl -H 'Content-Type: image/jpeg' --data-binary @{path} {url}/v1/classify
+"""
+
+
+def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    grouped: dict[str, list[str]] = {}
+    for name, value in pairs:
+        grouped.setdefault(name, []).append(value)
+    return grouped
+
+
+async def _read_body(request: Request) -> bytes:
+    """Return the whole body; raises RequestTooLarge as soon as it exceeds API Gateway's limit, and ClientDisconnect."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_PAYLOAD_BYTES:
+            raise RequestTooLarge(
+                f"API Gateway accepts at most {MAX_PAYLOAD_BYTES:,} bytes; send a larger image with POST /v1/uploads."
+            )
+    return bytes(body)
+
+
+def _to_response(result: Mapping[str, Any]) -> Response:
+    """Return the HTTP response for a handler's result."""
+    body = result.get("body") or ""
+    content = base64.b64decode(body) if result.get("isBase64Encoded") else body.encode()
+    joined = {name: ", ".join(values) for name, values in (result.get("multiValueHeaders") or {}).items()}
+    return Response(content, result["statusCode"], {**(result.get("headers") or {}), **joined})
+
+
+def _is_open(request: Request) -> bool:
+    """Return whether template.yaml serves this route without a key."""
+    if request.method == "OPTIONS":
+        return True
+    return request.method == "GET" and OPEN_PATHS.fullmatch(request.scope["path"]) is not None

@@ -1,0 +1,356 @@
+"""`litelens upload`: upload photos to the stack's bucket, where they are classified, and wait for their results."""
+
+import hashlib
+import itertools
+import json
+import os
+import time
+from argparse import ArgumentError, Namespace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from litelens.api.response_schemas import BulkResult, Failure
+from litelens.aws.s3 import is_object_key
+from litelens.core.errors import ImageTooLarge
+from litelens.core.formats import media_type_of
+from litelens_client.answers import Answer, Classified, Failed, Result
+from litelens_client.aws import AwsError, aws_errors, create_client, uploads_prefix
+from litelens_client.inputs import Inputs, add_path, read_file, skipped_sentence, unreadable
+from litelens_client.output import (
+    failure_sentence,
+    json_lines,
+    print_message,
+    printable,
+    table,
+    track,
+    write_output,
+)
+from litelens_client.results import ResultsReader
+from litelens_client.settings import local_settings
+
+# The same command can be repeated, so an upload need not survive a long failure of the network.
+_ATTEMPTS = 5
+
+# One page of a listing costs about as much as requests for ten objects: https://aws.amazon.com/s3/pricing/
+_OBJECTS_PER_PAGE_PRICE = 10
+
+# Concurrent queries of the results table; litelens.aws.clients has as many connections.
+_PARALLEL_QUERIES = 16
+
+# Seconds between two queries for all missing results.
+_POLL_SECONDS = 2.0
+
+# Seconds without any new result. After a failure the queue delivers a message again up to two times, each time after
+# six times BulkTimeout, which is a minute by default.
+_MAX_WAIT_SECONDS = 1800.0
+
+_REPEAT = "the same command continues from there."
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A file to upload, named by its path, and its key in the bucket."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A photo in the bucket and its revision there; `is_new` unless it was already there, unchanged."""
+
+    name: str
+    key: str
+    revision: str
+    is_new: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The photos to upload, failures between them, and the suffixes of skipped files, such as `.txt`."""
+
+    items: list[Photo | Failed] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+    @property
+    def photos(self) -> list[Photo]:
+        return [item for item in self.items if isinstance(item, Photo)]
+
+    @property
+    def failed(self) -> list[Failed]:
+        return [item for item in self.items if isinstance(item, Failed)]
+
+
+@dataclass
+class Tally:
+    """The photos so far: uploaded, failed, and uploaded but not classified."""
+
+    total: int
+    uploaded: list[Uploaded] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    unclassified: list[Failed] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        new = sum(photo.is_new for photo in self.uploaded)
+        unchanged, failed = len(self.uploaded) - new, len(self.failed)
+        summary = f"{new:,} of {self.total:,} sent, {unchanged:,} were there already, {failed:,} failed"
+        return f"{summary}; {len(self.unclassified):,} could not be classified" if self.unclassified else summary
+
+    def count_uploads(self, items: Iterable[Uploaded | Failed]) -> Iterator[Uploaded | Failed]:
+        """Yield the outcomes of uploads and keep them."""
+        for item in items:
+            if isinstance(item, Failed):
+                self.failed.append(item)
+            else:
+                self.uploaded.append(item)
+            yield item
+
+    def count_results(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Yield the results of uploaded photos and keep those that failed."""
+        for result in results:
+            if isinstance(result, Failed):
+                self.unclassified.append(result)
+            yield result
+
+
+@dataclass(frozen=True)
+class _StoredObject:
+    size: int
+    etag: str
+    revision: str
+
+
+def run(arguments: Namespace) -> int:
+    """Run the command and return its exit code; raises ArgumentError for paths that cannot be uploaded together."""
+    try:
+        plan = create_plan(arguments.paths, arguments.prefix)
+    except ValueError as error:
+        raise ArgumentError(None, printable(str(error))) from error
+    if plan.skipped:
+        print_message(skipped_sentence(plan.skipped))
+    tally = Tally(len(plan.items))
+    try:
+        printed = (_upload_and_wait if arguments.wait else _upload)(plan, tally, arguments)
+    except AwsError as error:
+        print_message(f"{error} {tally}; {_REPEAT}" if tally.uploaded else str(error))
+        return 1
+    except KeyboardInterrupt:
+        print_message(f"Interrupted: {tally}; {_REPEAT}")
+        return 130
+    print_message(f"{tally}.")
+    return 0 if printed and not (tally.failed or tally.unclassified) else 1
+
+
+def create_plan(paths: Sequence[str], prefix: str) -> Plan:
+    """Return the photos in these files and folders with their keys: `prefix` and the path within the folder.
+
+    Raises ValueError if two photos would get the same key, or for standard input and S3, which cannot be uploaded.
+    """
+    folder = prefix.strip("/")
+    key_prefix = uploads_prefix(f"{folder}/" if folder else "")
+    plan, by_key = Plan(), dict[str, str]()
+    for path in paths:
+        if path == "-" or path.startswith("s3://"):
+            raise ValueError(f"{path} is neither a file nor a folder; only those can be uploaded")
+        inputs = Inputs()
+        add_path(path, inputs)
+        plan.skipped.extend(inputs.skipped)
+        for image in inputs.images:
+            if isinstance(image, Failed):
+                plan.items.append(image)
+                continue
+            key = key_prefix + _relative(image.name, path)
+            if key not in by_key:
+                by_key[key] = image.name
+                plan.items.append(_photo(image.name, key))
+            elif os.path.realpath(by_key[key]) != os.path.realpath(image.name):
+                both = f"{by_key[key]} and {image.name}"
+                raise ValueError(
+                    f"{both} would both be uploaded as {key}; upload them separately, each with its own --prefix"
+                )
+    return plan
+
+
+def _relative(name: str, path: str) -> str:
+    relative = os.path.relpath(name, path) if os.path.isdir(path) else os.path.basename(name)
+    return relative.replace(os.sep, "/")
+
+
+def _photo(name: str, key: str) -> Photo | Failed:
+    if is_object_key(key):
+        return Photo(name, key)
+    return Failed(name, "invalid_key", f"{name} cannot be a key in S3: it is too long, or not valid UTF-8.")
+
+
+class Uploader:
+    """Uploads photos of up to `max_bytes` to a bucket, in `parallel` threads."""
+
+    def __init__(self, bucket: str, max_bytes: int, parallel: int) -> None:
+        """Create the client for S3; raises AwsError."""
+        self._bucket = bucket
+        self._max_bytes = max_bytes
+        self._parallel = parallel
+        with self._errors():
+            self._s3 = create_client("s3", attempts=_ATTEMPTS, connections=parallel)
+
+    def upload_all(self, photos: Sequence[Photo], *, may_list: bool = True) -> Iterator[Uploaded | Failed]:
+        """Upload the photos that are not in the bucket unchanged; yields outcomes as soon as they are known.
+
+        An object is unchanged if its size and MD5 are. The MD5 is the ETag of an object uploaded in one request,
+        unless the bucket encrypts with customer keys. `may_list` allows listing the bucket where that is cheaper than a
+        request for each object; a listing has no version ids. Raises AwsError; the upload can be repeated then.
+        """
+        with self._errors():
+            listed = self._list([photo.key for photo in photos]) if may_list else None
+            # The threads of a ThreadPool do not keep the process alive.
+            with ThreadPool(self._parallel) as pool:
+                yield from pool.imap_unordered(lambda photo: self._upload(photo, listed), photos)
+
+    def _upload(self, photo: Photo, listed: Mapping[str, _StoredObject] | None) -> Uploaded | Failed:
+        try:
+            data = read_file(Path(photo.name), self._max_bytes)
+        except OSError as error:
+            return unreadable(photo.name, error)
+        except ImageTooLarge as error:
+            return Failed(photo.name, error.code, str(error))
+        stored = self._find(photo.key) if listed is None else listed.get(photo.key)
+        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        if stored and (stored.size, stored.etag) == (len(data), digest):
+            return Uploaded(photo.name, photo.key, stored.revision, is_new=False)
+        response = self._s3.put_object(Bucket=self._bucket, Key=photo.key, Body=data, ContentType=media_type_of(data))
+        return Uploaded(photo.name, photo.key, _revision(response), is_new=True)
+
+    def _list(self, keys: Sequence[str]) -> dict[str, _StoredObject] | None:
+        """Return the objects among which these keys are, or None if there are too many or they cannot be listed."""
+        found: dict[str, _StoredObject] = {}
+        # A prefix in S3 need not end at a slash.
+        prefix = os.path.commonprefix(keys)  # noqa: RUF071
+        pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
+        try:
+            for page in itertools.islice(pages, len(keys) // _OBJECTS_PER_PAGE_PRICE):
+                for entry in page.get("Contents", ()):
+                    etag = entry["ETag"].strip('"')
+                    found[entry["Key"]] = _StoredObject(entry["Size"], etag, etag)
+                if not page["IsTruncated"]:
+                    return found
+        except ClientError as error:
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] != 403:
+                raise
+        return None
+
+    def _find(self, key: str) -> _StoredObject | None:
+        try:
+            head = self._s3.head_object(Bucket=self._bucket, Key=key)
+        except ClientError as error:
+            # Without the permission to list, S3 answers 403 for missing objects. PutObject reports any other error.
+            if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
+                return None
+            raise
+        return _StoredObject(head["ContentLength"], head["ETag"].strip('"'), _revision(head))
+
+    def _errors(self) -> AbstractContextManager[None]:
+        reasons = {"NoSuchBucket": f"The bucket {self._bucket} does not exist."}
+        return aws_errors(f"The bucket {self._bucket} cannot be written to", "s3:PutObject", reasons)
+
+
+def _revision(response: Mapping[str, Any]) -> str:
+    """Return the revision that S3's notification will have for this object: the version id or else the ETag."""
+    return str(response.get("VersionId") or response["ETag"].strip('"'))
+
+
+def _upload(plan: Plan, tally: Tally, arguments: Namespace) -> bool:
+    """Upload the photos and print the outcome of each; return whether the output could be written."""
+    return write_output(_outcome_lines(_uploads(plan, tally, arguments), as_json=arguments.json))
+
+
+def _upload_and_wait(plan: Plan, tally: Tally, arguments: Namespace) -> bool:
+    """Upload the photos, wait for their results and print them; return whether the output could be written."""
+    reader = ResultsReader(arguments.table)
+    # Checked first, so that nothing is uploaded if the name of the table is wrong.
+    reader.check()
+    for _ in _uploads(plan, tally, arguments):
+        pass
+    results = _results(tally, reader, arguments)
+    if arguments.json:
+        return write_output(json_lines(results))
+    positions = {item.name: position for position, item in enumerate(plan.items)}
+    return write_output(table(sorted(results, key=lambda result: positions[result.name])))
+
+
+def _uploads(plan: Plan, tally: Tally, arguments: Namespace) -> Iterator[Uploaded | Failed]:
+    """Upload the photos, count and yield the outcomes."""
+    items = tally.count_uploads(_upload_plan(plan, arguments))
+    return track(items, tally.total, "Uploading", as_lines=arguments.json and not arguments.wait)
+
+
+def _upload_plan(plan: Plan, arguments: Namespace) -> Iterator[Uploaded | Failed]:
+    yield from plan.failed
+    if plan.photos:
+        uploader = Uploader(arguments.bucket, local_settings().max_upload_bytes, arguments.parallel)
+        # Results are found by version id, which a listing does not have.
+        yield from uploader.upload_all(plan.photos, may_list=not arguments.wait)
+
+
+def _outcome_lines(items: Iterable[Uploaded | Failed], *, as_json: bool) -> Iterator[str]:
+    """Yield a line of JSON for each photo, or print a sentence on standard error for each failure only."""
+    for item in items:
+        if isinstance(item, Failed):
+            if as_json:
+                yield from json_lines([item])
+            else:
+                print_message(failure_sentence(item))
+        elif as_json:
+            status = "sent" if item.is_new else "skipped"
+            yield json.dumps({"source": item.name, "status": status, "key": item.key, "revision": item.revision}) + "\n"
+
+
+def _results(tally: Tally, reader: ResultsReader, arguments: Namespace) -> Iterator[Result]:
+    """Yield the photos that could not be uploaded, then the results of the others as they arrive."""
+    yield from tally.failed
+    results = tally.count_results(wait_for_results(reader, arguments.bucket, tally.uploaded))
+    yield from track(results, len(tally.uploaded), "Classifying", as_lines=arguments.json)
+
+
+def wait_for_results(reader: ResultsReader, bucket: str, uploaded: Sequence[Uploaded]) -> Iterator[Result]:
+    """Yield the result of each photo as soon as it is in the table, in any order.
+
+    Raises AwsError, also if no result has arrived for half an hour.
+    """
+    # The threads of a ThreadPool do not keep the process alive.
+    with ThreadPool(_PARALLEL_QUERIES) as pool:
+        missing, last_arrival = list(uploaded), time.monotonic()
+        while missing:
+            found = pool.imap(lambda photo: reader.find(bucket, photo.key, photo.revision), missing)
+            still_missing = []
+            for photo, result in zip(missing, found, strict=True):
+                if result is None:
+                    still_missing.append(photo)
+                else:
+                    last_arrival = time.monotonic()
+                    yield _result(photo.name, result)
+            missing = still_missing
+            if missing:
+                _pause(len(missing), last_arrival)
+
+
+def _pause(missing: int, last_arrival: float) -> None:
+    if time.monotonic() - last_arrival > _MAX_WAIT_SECONDS:
+        raise AwsError(
+            f"No result has arrived for {_MAX_WAIT_SECONDS / 60:.0f} minutes, and {missing:,} are missing. Uploads "
+            "that could not be processed are in the queue that the stack's output ImagesDeadLettersUrl names."
+        )
+    time.sleep(_POLL_SECONDS)
+
+
+def _result(name: str, stored: BulkResult) -> Result:
+    if isinstance(stored.result, Failure):
+        problem = stored.result.problem
+        return Failed(name, problem.code, problem.detail, problem.request_id)
+    return Classified(name, Answer(model=stored.model, **msgspec.structs.asdict(stored.result)))

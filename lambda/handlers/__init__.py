@@ -1,1 +1,0 @@
-"""The ways in, one file each (parse, call one function, answer), and what they share: requests and problems."""

@@ -1,0 +1,1 @@
+"""The HTTP entry point: API Gateway's events in, responses out."""

@@ -1,0 +1,361 @@
+"""The HTTP API behind API Gateway: routes, their operations, and the headers of every response.
+
+Importing this module loads the model: `handler` is the Lambda function's entry point.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Callable
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
+from aws_lambda_powertools.event_handler.api_gateway import CORSConfig
+from aws_lambda_powertools.event_handler.exceptions import NotFoundError
+from aws_lambda_powertools.utilities.typing import LambdaContext
+from msgspec import UNSET
+
+from litelens.api import response_schemas as schemas
+from litelens.api.problems import (
+    MethodNotAllowed,
+    NotConfigured,
+    OutOfTime,
+    RequestTooLarge,
+    UnknownPath,
+    UnknownResult,
+    problem_document,
+    problem_response,
+)
+from litelens.api.requests import Call, Image, parse_classify, parse_describe, parse_upload, source_of
+from litelens.aws.bedrock import DEFAULT_QUESTION, Describer, Turn, to_jpeg
+from litelens.aws.clients import Deadline, Service
+from litelens.aws.results_table import ResultsTable
+from litelens.aws.s3 import ObjectLocation, ObjectReader, UploadBucket, image_key, is_upload_id
+from litelens.aws.snapstart import register_hooks
+from litelens.core.bundle import METRICS, REPORT, load_bundle
+from litelens.core.classifier import Classifier, Options
+from litelens.core.errors import InternalError, ReportedError
+from litelens.settings import Settings, read_settings
+from litelens.telemetry import (
+    record_description,
+    record_failure,
+    record_prediction,
+    record_problem,
+    record_request,
+    recorded,
+)
+
+Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
+
+REPORT_PATH = "/v1/model/report"
+UPLOADS_PATH = "/v1/uploads"
+DESCRIBE_PATH = "/v1/describe"
+
+# Seconds kept back from the invocation's time, to finish the current image and to respond.
+RESERVED_SECONDS = 3.0
+
+# `make openapi` writes it.
+_OPENAPI = Path(__file__).parent / "openapi.json"
+
+_CACHE_SECONDS = 3600
+_DOCS_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
+)
+
+# The report's script and styles are inline. The sandbox keeps a bundle's report away from what pages of the same origin
+# store, such as an API key.
+_REPORT_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
+)
+
+_OPERATOR = "the service's operator (see docs/deploy.md)"
+
+
+def create_handler(settings: Settings) -> Handler:
+    """Return a Lambda handler for API Gateway's REST proxy events; its model is loaded and has run once.
+
+    Raises BundleError if the bundle cannot be served.
+    """
+    api = _Api(settings)
+    always = {
+        "X-Content-Type-Options": "nosniff",
+        # A model's name is any text, a header is ASCII.
+        "Litelens-Model": quote(f"{api.model.name}/{api.model.version}"),
+    }
+    if settings.cors_origin:
+        always["Vary"] = "Origin"
+
+    def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+        try:
+            response = api.resolver.resolve(event, context)
+            request_id, route = api.resolver.current_event.request_context.request_id, event.get("resource")
+        except Exception as error:  # the resolver itself fails on an event that is not API Gateway's
+            request_id, route = context.aws_request_id, None
+            response = _to_proxy_response(_internal_error(error, request_id))
+        record_request(request_id, route)
+        headers = response["multiValueHeaders"]
+        headers.setdefault("Cache-Control", ["no-store"])
+        headers.update({name: [value] for name, value in always.items()} | {"X-Request-Id": [request_id]})
+        return response
+
+    return recorded(handle, settings.engine)
+
+
+class _Api:
+    """The routes, the model, and the AWS services that this deployment uses."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises BundleError if the bundle cannot be served."""
+        max_bytes = max(settings.limits.bytes, settings.max_upload_bytes)
+        self._limits = settings.limits
+        self._max_upload_bytes = settings.max_upload_bytes
+        self._bundle = load_bundle(settings.bundle)
+        self._classifier = Classifier(
+            self._bundle, dataclasses.replace(settings.limits, bytes=max_bytes), settings.threads, settings.engine
+        )
+        self._warm_up_ms = self._classifier.warm_up()
+        self._objects = ObjectReader(settings.buckets, settings.max_upload_bytes)
+        self._bucket = (
+            UploadBucket(settings.upload_bucket, settings.max_upload_bytes) if settings.upload_bucket else None
+        )
+        self._results = ResultsTable(settings.results_table) if settings.results_table else None
+        self._describer = Describer(settings.describe_model) if settings.describe_model else None
+        self.model = schemas.Model(self._bundle.name, self._bundle.version)
+        self.resolver = APIGatewayRestResolver(cors=_cors(settings.cors_origin) if settings.cors_origin else None)
+        self._routes: dict[str, tuple[str, Callable[..., Response[str]]]] = {
+            "/v1/classify": ("POST", self._classify),
+            UPLOADS_PATH: ("POST", self._create_upload),
+            "/v1/results/<upload_id>": ("GET", self._get_result),
+            DESCRIBE_PATH: ("POST", self._describe),
+            "/v1/model": ("GET", self._get_model),
+            REPORT_PATH: ("GET", self._get_report),
+            "/v1/health": ("GET", self._get_health),
+            "/openapi.json": ("GET", self._get_openapi),
+            "/docs": ("GET", self._get_docs),
+            "/docs/<name>": ("GET", self._get_docs_file),
+        }
+        for path, (method, function) in self._routes.items():
+            self.resolver.route(path, method=method)(function)
+        self.resolver.not_found(self._no_route)
+        self.resolver.exception_handler(ReportedError)(self._problem)
+        self.resolver.exception_handler(Exception)(lambda error: _internal_error(error, self._request_id()))
+
+    def _classify(self) -> Response[str]:
+        call = self._call()
+        request = parse_classify(call.event)
+        self._classifier.check(request.options)
+        if request.are_many:
+            results = [self._classify_item(image, request.options, call) for image in request.images]
+            return _json(schemas.ClassifyManyAnswer(self.model, results, call.id))
+        (image,) = request.images
+        found = self._classify_image(image, request.options, call)
+        return _json(schemas.ClassifyAnswer(model=self.model, request_id=call.id, **msgspec.structs.asdict(found)))
+
+    def _classify_item(self, image: Image, options: Options, call: Call) -> schemas.Classification | schemas.Failure:
+        try:
+            if call.deadline.remaining() <= 0:
+                raise OutOfTime("The images before this one took all the time; send it again in a smaller request.")
+            return self._classify_image(image, options, call)
+        except ReportedError as error:
+            record_problem(error, call.id)
+            return schemas.Failure(problem_document(error, call.id))
+
+    def _classify_image(self, image: Image, options: Options, call: Call) -> schemas.Classification:
+        data = self._fetch(image, call)
+        prediction = self._classifier.classify(data, options)
+        record_prediction(prediction, self._bundle.threshold, len(data), call.id)
+        return schemas.classification_of(prediction)
+
+    def _fetch(self, image: Image, call: Call) -> bytes:
+        source = source_of(image)
+        if isinstance(source, ObjectLocation):
+            return self._objects.read(source, call.deadline)
+        if len(source) > self._limits.bytes:
+            detail = f"The image has {len(source):,} bytes; at most {self._limits.bytes:,} are accepted in a request."
+            raise RequestTooLarge(f"{detail} Send it by POST /v1/uploads." if self._bucket else detail)
+        return source
+
+    def _create_upload(self) -> Response[str]:
+        call = self._call()
+        bucket, _ = self._required_uploads()
+        form = bucket.create_form(parse_upload(call.event).content_type)
+        answer = schemas.UploadAnswer(form.id, form.url, dict(form.fields), form.expires_in, form.max_bytes, call.id)
+        return _json(answer, HTTPStatus.CREATED)
+
+    def _get_result(self, upload_id: str) -> Response[str]:
+        """Respond with the result of an upload, or that it is pending: not uploaded or not classified yet."""
+        call = self._call()
+        bucket, table = self._required_uploads()
+        if not is_upload_id(upload_id):
+            raise UnknownResult("This is not an id that POST /v1/uploads gave.")
+        saved = table.find_all(bucket.bucket, image_key(upload_id), call.deadline)
+        if saved:
+            results = [msgspec.json.decode(document, type=schemas.BulkResult) for document in saved]
+            found = next((result for result in results if not result.is_superseded), results[0])
+            return _json(schemas.ResultAnswer(upload_id, found.model, found.result, call.id))
+        if not bucket.accepts_upload(upload_id) and not bucket.has_image(upload_id, call.deadline):
+            raise UnknownResult("No image was uploaded under this id in time, or it was deleted; request a new upload.")
+        return _json(schemas.ResultAnswer(upload_id, self.model, schemas.Pending(), call.id))
+
+    def _describe(self) -> Response[str]:
+        call = self._call()
+        if self._describer is None:
+            raise NotConfigured(f"This deployment has no language model; {_OPERATOR} can choose one.")
+        request = parse_describe(call.event)
+        data = self._fetch(request.image, call)
+        prediction = self._classifier.classify(data)
+        # The language model receives more pixels than the classifier's input has.
+        image = self._classifier.decode(data)
+        labels = [(candidate.label, candidate.confidence) for candidate in prediction.candidates]
+        question = request.question or DEFAULT_QUESTION
+        description = self._describer.describe(to_jpeg(image.rgb), labels, question, request.turns, call.deadline)
+        record_description(self._describer.model_id, description.input_tokens, description.output_tokens, call.id)
+        return _json(
+            schemas.DescribeAnswer(
+                model=self.model,
+                describe_model=self._describer.model_id,
+                answer=description.answer,
+                turns=[*request.turns, Turn(question, description.answer)][-schemas.MAX_TURNS :],
+                predictions=schemas.labels_of(prediction),
+                uncertain=prediction.uncertain,
+                input_tokens=description.input_tokens,
+                output_tokens=description.output_tokens,
+                request_id=call.id,
+            )
+        )
+
+    def _get_model(self) -> Response[str]:
+        metrics = self._bundle.folder / METRICS
+        has_report = (self._bundle.folder / REPORT).is_file()
+        has_uploads = self._bucket is not None and self._results is not None
+        answer = schemas.ModelAnswer(
+            manifest=dict(self._bundle.manifest),
+            links=schemas.Links(
+                report=REPORT_PATH if has_report else UNSET,
+                uploads=UPLOADS_PATH if has_uploads else UNSET,
+                describe=DESCRIBE_PATH if self._describer else UNSET,
+            ),
+            limits=schemas.ImageLimits(
+                request_bytes=self._limits.bytes,
+                pixels=self._limits.pixels,
+                upload_bytes=self._max_upload_bytes if has_uploads else UNSET,
+            ),
+            metrics=msgspec.json.decode(metrics.read_bytes()) if metrics.is_file() else UNSET,
+        )
+        return self._cached(msgspec.json.encode(answer).decode(), "application/json")
+
+    def _get_report(self) -> Response[str]:
+        report = self._bundle.folder / REPORT
+        if not report.is_file():
+            raise UnknownPath("This model has no report.")
+        response = self._cached(report.read_text("utf-8"), "text/html; charset=utf-8")
+        response.headers["Content-Security-Policy"] = _REPORT_POLICY
+        return response
+
+    def _get_health(self) -> Response[str]:
+        return _json(schemas.HealthAnswer("ok", self.model, self._warm_up_ms))
+
+    def _get_openapi(self) -> Response[str]:
+        document = msgspec.json.decode(_OPENAPI.read_bytes())
+        document["servers"] = [{"url": self._root() or "/"}]
+        return self._cached(msgspec.json.encode(document).decode(), "application/json")
+
+    # Only the documentation needs litelens.api.docs.
+    def _get_docs(self) -> Response[str]:
+        from litelens.api.docs import page
+
+        response = self._cached(page(self._root()), "text/html; charset=utf-8")
+        response.headers["Content-Security-Policy"] = _DOCS_POLICY
+        return response
+
+    def _get_docs_file(self, name: str) -> Response[str]:
+        from litelens.api.docs import read_asset
+
+        return self._cached(*read_asset(name))
+
+    def _required_uploads(self) -> tuple[UploadBucket, ResultsTable]:
+        if self._bucket is None or self._results is None:
+            raise NotConfigured(f"This deployment has no bucket for uploads; {_OPERATOR} can add one.")
+        return self._bucket, self._results
+
+    def _cached(self, body: str, content_type: str) -> Response[str]:
+        """Return a response that only changes with a deployment, or 304 if the client has it."""
+        etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
+        headers = {"ETag": etag, "Cache-Control": f"private, max-age={_CACHE_SECONDS}"}
+        known = self.resolver.current_event.headers.get("if-none-match") or ""
+        if etag in known or known.strip() == "*":
+            return Response(HTTPStatus.NOT_MODIFIED.value, headers=headers, body="")
+        return Response(HTTPStatus.OK.value, content_type=content_type, body=body, headers=headers)
+
+    def _problem(self, error: ReportedError) -> Response[str]:
+        record_problem(error, self._request_id())
+        return problem_response(error, self._request_id())
+
+    def _no_route(self, _: NotFoundError) -> Response[str]:
+        path = self.resolver.current_event.path.rstrip("/")
+        method = self.resolver.current_event.http_method.upper()
+        for template, (allowed, _function) in self._routes.items():
+            # The resolver's path parameters match fewer characters than this, so a path may match with its method.
+            if method != allowed and re.fullmatch(re.sub("<.+>", "[^/]+", template), path):
+                response = self._problem(MethodNotAllowed(f"This path accepts {allowed} only."))
+                response.headers["Allow"] = allowed
+                return response
+        return self._problem(UnknownPath("There is nothing at this path; GET /docs lists all endpoints."))
+
+    def _call(self) -> Call:
+        remaining = self.resolver.lambda_context.get_remaining_time_in_millis() / 1000
+        return Call(self.resolver.current_event, Deadline.after(remaining - RESERVED_SECONDS), self._request_id())
+
+    def _request_id(self) -> str:
+        return self.resolver.current_event.request_context.request_id
+
+    def _root(self) -> str:
+        """Return the API's root as the client addressed it: only API Gateway's own host names have a stage in it."""
+        path, requested = self.resolver.current_event.path, self.resolver.current_event.request_context.path or ""
+        return requested.removesuffix(path) if requested.endswith(path) else ""
+
+
+def _cors(origin: str) -> CORSConfig:
+    return CORSConfig(
+        allow_origin=origin,
+        allow_headers=["content-type", "x-api-key", "if-none-match"],
+        expose_headers=["x-request-id", "litelens-model", "etag", "retry-after"],
+        max_age=_CACHE_SECONDS,
+    )
+
+
+def _services(settings: Settings) -> list[Service]:
+    """Return the AWS services that requests to this deployment can need."""
+    services: dict[Service, object] = {
+        "s3": settings.buckets or settings.upload_bucket,
+        "dynamodb": settings.results_table,
+    }
+    return [service for service, configured in services.items() if configured]
+
+
+def _internal_error(error: Exception, request_id: str) -> Response[str]:
+    record_failure(error, request_id)
+    return problem_response(InternalError("The request could not be completed; it may be sent again."), request_id)
+
+
+def _to_proxy_response(response: Response[str]) -> dict[str, Any]:
+    headers = {**response.headers, "Content-Type": response.content_type}
+    return {
+        "statusCode": response.status_code,
+        "multiValueHeaders": {name: [value] for name, value in headers.items()},
+        "body": response.body,
+        "isBase64Encoded": False,
+    }
+
+
+def _json(answer: msgspec.Struct, status: HTTPStatus = HTTPStatus.OK) -> Response[str]:
+    return Response(status.value, content_type="application/json", body=msgspec.json.encode(answer).decode())
+
+
+_settings = read_settings()
+handler = create_handler(_settings)
+register_hooks(_services(_settings))

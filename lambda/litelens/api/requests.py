@@ -1,0 +1,396 @@
+"""Requests: the documented bodies, and the images and options in API Gateway's events."""
+
+import base64
+import binascii
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
+from msgspec import UNSET, Meta, Struct, UnsetType
+from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
+
+from litelens.api.problems import InvalidBase64, InvalidJson, InvalidMultipart, InvalidRequest, UnsupportedMediaType
+from litelens.api.response_schemas import MAX_TURNS
+from litelens.aws.bedrock import Turn
+from litelens.aws.clients import Deadline
+from litelens.aws.s3 import ObjectLocation
+from litelens.core.classifier import DEFAULT_TOP_K, Options
+from litelens.core.errors import ImageMissing, InvalidOption
+from litelens.core.formats import MEDIA_TYPES
+
+JSON_TYPE = "application/json"
+FORM_TYPE = "multipart/form-data"
+
+# The content types whose bodies API Gateway passes on in base64; template.yaml has the same list.
+BINARY_TYPES = (*MEDIA_TYPES, FORM_TYPE)
+
+MAX_IMAGES = 16
+MAX_QUESTION = 2000
+
+_DATA_URL = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
+_S3_URI = re.compile(r"s3://([^/?#]+)/(.+)", re.DOTALL)
+
+# More bytes than API Gateway accepts, so that no part of a form is ever written to disk.
+_FORM_BUFFER = 16_000_000
+
+# Characters of a client's text that an error message quotes.
+_QUOTED = 80
+_QUOTED_FIELD = 40
+
+ImageText = Annotated[
+    str,
+    Meta(
+        description="The image's bytes in base64, or a data URL.",
+        extra_json_schema={"minLength": 1, "contentEncoding": "base64", "format": "image"},
+    ),
+]
+S3Uri = Annotated[
+    str,
+    Meta(
+        description="An object in one of the allowed buckets.",
+        pattern="^s3://[^/?#]+/.",
+        examples=["s3://photos/cat.jpg"],
+    ),
+]
+Question = Annotated[
+    str,
+    Meta(
+        description="A question about the image; without it, the answer is a short description.",
+        pattern=r"\S",
+        max_length=MAX_QUESTION,
+        examples=["What is in the background?"],
+    ),
+]
+
+
+class S3Object(Struct, frozen=True, forbid_unknown_fields=True):
+    """An object in one of the buckets that this deployment may read."""
+
+    bucket: Annotated[str, Meta(min_length=3, max_length=63, examples=["photos"])]
+    key: Annotated[str, Meta(min_length=1, max_length=1024, examples=["cat.jpg"])]
+    version_id: Annotated[str, Meta(min_length=1, max_length=1024)] | UnsetType = UNSET
+
+
+class ImageInput(Struct, frozen=True, forbid_unknown_fields=True):
+    """One image: its bytes in base64, an object in S3, or the URI of one."""
+
+    image: ImageText | UnsetType = UNSET
+    s3: S3Object | UnsetType = UNSET
+    s3_uri: S3Uri | UnsetType = UNSET
+
+
+class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
+    """One image, or several as `images`; and options, which override those in the query."""
+
+    # Each is an ImageInput. source_of() decodes them one by one, so that an invalid one fails alone.
+    images: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_IMAGES)] | UnsetType = UNSET
+    top_k: (
+        Annotated[
+            int,
+            Meta(
+                description="The number of labels; if the model has fewer, all of them.",
+                extra_json_schema={"minimum": 1, "default": DEFAULT_TOP_K},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    threshold: (
+        Annotated[
+            float,
+            Meta(
+                description="The confidence below which an answer is uncertain; by default the model's own threshold.",
+                extra_json_schema={"minimum": 0, "maximum": 1},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+    heatmap: (
+        Annotated[
+            bool,
+            Meta(description="Whether to return a heat map.", extra_json_schema={"default": False}),
+        ]
+        | UnsetType
+    ) = UNSET
+    heatmap_label: (
+        Annotated[
+            str,
+            Meta(
+                description="The label of the heat map; by default, or if empty, the most confident one.",
+                examples=["espresso"],
+                extra_json_schema={"format": "label", "default": ""},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
+class DescribeBody(ImageInput, frozen=True, forbid_unknown_fields=True):
+    """One image, a question, and the earlier turns of the conversation."""
+
+    question: Question | UnsetType = UNSET
+    turns: Annotated[list[Turn], Meta(max_length=MAX_TURNS)] = []
+
+
+class UploadBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """The content type of the image to upload."""
+
+    content_type: Annotated[str, Meta(extra_json_schema={"enum": list(MEDIA_TYPES)})]
+
+
+Body = TypeVar("Body")
+
+# An image in a request: its bytes, or its JSON, decoded or not.
+Image = bytes | ImageInput | msgspec.Raw
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request, the time left for it, and its id in the logs."""
+
+    event: APIGatewayProxyEvent
+    deadline: Deadline
+    id: str
+
+
+@dataclass(frozen=True)
+class ClassifyRequest:
+    """The images of a request; `are_many` if they were sent as a list, and the options for each of them."""
+
+    images: tuple[Image, ...]
+    are_many: bool
+    options: Options
+
+
+@dataclass(frozen=True)
+class DescribeRequest:
+    """An image, the question about it, and the earlier turns."""
+
+    image: Image
+    question: str | None
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A multipart/form-data body: the parts named `image`, at least one, and the others as text."""
+
+    images: tuple[bytes, ...]
+    fields: Mapping[str, str]
+
+
+def parse_classify(event: APIGatewayProxyEvent) -> ClassifyRequest:
+    """Parse `POST /v1/classify`; raises RequestError, ImageMissing or InvalidOption."""
+    in_query = _options_in_text(event.query_string_parameters)
+    media_type = _media_type(event)
+    if media_type == JSON_TYPE:
+        body = _json(_body(event), ClassifyBody)
+        if body.images is not UNSET and _has_image(body):
+            raise InvalidRequest("The JSON must have one image or 'images', not both.")
+        options = _options(in_query | _options_in_json(body))
+        if body.images is UNSET:
+            return ClassifyRequest((body,), False, options)
+        return ClassifyRequest(tuple(body.images), True, options)
+    if media_type == FORM_TYPE:
+        form = parse_form(_body(event), event.headers["content-type"], images=MAX_IMAGES, fields=tuple(_OPTION_PARSERS))
+        return ClassifyRequest(form.images, len(form.images) > 1, _options(in_query | _options_in_text(form.fields)))
+    return ClassifyRequest((_image_body(event, media_type),), False, _options(in_query))
+
+
+def parse_describe(event: APIGatewayProxyEvent) -> DescribeRequest:
+    """Parse `POST /v1/describe`; raises RequestError, ImageMissing or InvalidOption."""
+    media_type = _media_type(event)
+    if media_type == JSON_TYPE:
+        body = _json(_body(event), DescribeBody)
+        return DescribeRequest(body, None if body.question is UNSET else body.question, tuple(body.turns))
+    if media_type == FORM_TYPE:
+        form = parse_form(_body(event), event.headers["content-type"], images=1, fields=("question",))
+        return DescribeRequest(form.images[0], _question(form.fields), ())
+    return DescribeRequest(_image_body(event, media_type), _question(event.query_string_parameters), ())
+
+
+def parse_upload(event: APIGatewayProxyEvent) -> UploadBody:
+    """Parse `POST /v1/uploads`; raises RequestError."""
+    media_type = _media_type(event)
+    if media_type != JSON_TYPE:
+        raise UnsupportedMediaType(f"The content type is {_quoted(media_type)}; send {JSON_TYPE}.")
+    body = _json(_body(event), UploadBody)
+    if body.content_type not in MEDIA_TYPES:
+        raise InvalidRequest(f"content_type must be one of {', '.join(MEDIA_TYPES)}.")
+    return body
+
+
+def parse_form(body: bytes, content_type: str, *, images: int, fields: tuple[str, ...]) -> Form:
+    """Parse a multipart/form-data body with up to this many images and with fields of these names.
+
+    Raises InvalidMultipart, InvalidRequest or ImageMissing.
+    """
+    parts = _form_parts(body, content_type)
+    unknown = [part.name for part in parts if part.name not in ("image", *fields)]
+    if unknown:
+        known = ", ".join(("image", *fields))
+        raise InvalidRequest(f"There is no field {unknown[0][:_QUOTED_FIELD]!a} in the form; the fields are {known}.")
+    found = tuple(part.raw for part in parts if part.name == "image")
+    if not found:
+        raise ImageMissing("The form has no field 'image'; send one, as in curl -F image=@photo.jpg.")
+    if len(found) > images:
+        raise InvalidRequest(f"The form has {len(found)} images; at most {images} are accepted.")
+    return Form(found, {part.name: _form_text(part) for part in parts if part.name != "image"})
+
+
+def source_of(image: Image) -> bytes | ObjectLocation:
+    """Return an image's bytes, or its place in S3; raises RequestError or ImageMissing."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, msgspec.Raw):
+        image = _json(bytes(image), ImageInput)
+    given = [field for field in ("image", "s3", "s3_uri") if getattr(image, field) is not UNSET]
+    if len(given) > 1:
+        raise InvalidRequest(f"There are both '{given[0]}' and '{given[1]}'; send one of them for each image.")
+    if image.s3 is not UNSET:
+        version = None if image.s3.version_id is UNSET else image.s3.version_id
+        return ObjectLocation(image.s3.bucket, image.s3.key, version)
+    if image.s3_uri is not UNSET:
+        return parse_s3_uri(image.s3_uri)
+    if image.image is UNSET or image.image == "":
+        raise ImageMissing("The field 'image' is missing or empty; put the image's bytes there in base64.")
+    data_url = _DATA_URL.match(image.image)
+    return _decode_base64(image.image[data_url.end() :] if data_url else image.image, "The field 'image'")
+
+
+def parse_s3_uri(uri: str) -> ObjectLocation:
+    """Return the object's place that `s3://bucket/key` names; raises InvalidRequest."""
+    found = _S3_URI.fullmatch(uri)
+    if not found:
+        raise InvalidRequest("An S3 URI must be like s3://bucket/key.")
+    return ObjectLocation(found[1], found[2])
+
+
+def _has_image(body: ImageInput) -> bool:
+    return any(field is not UNSET for field in (body.image, body.s3, body.s3_uri))
+
+
+def _media_type(event: APIGatewayProxyEvent) -> str:
+    return (event.headers.get("content-type") or "").partition(";")[0].strip().lower()
+
+
+def _image_body(event: APIGatewayProxyEvent, media_type: str) -> bytes:
+    if media_type not in MEDIA_TYPES:
+        raise UnsupportedMediaType(
+            f"The content type is {_quoted(media_type)}; send {', '.join(MEDIA_TYPES)} with the image's bytes, "
+            f"{FORM_TYPE} or {JSON_TYPE}."
+        )
+    return _body(event)
+
+
+def _body(event: APIGatewayProxyEvent) -> bytes:
+    body = event.body or ""
+    if event.is_base64_encoded:
+        return _decode_base64(body, "The body")
+    return body.encode(errors="replace")
+
+
+def _json(text: bytes, form: type[Body]) -> Body:
+    try:
+        return msgspec.json.decode(text, type=form)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(f"The JSON is not of the documented form: {str(error)[: 2 * _QUOTED]}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidJson("The body is not valid JSON.") from error
+
+
+def _decode_base64(text: str, where: str) -> bytes:
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidBase64(f"{where} is not valid base64.") from error
+
+
+def _form_parts(body: bytes, content_type: str) -> list[MultipartPart]:
+    _, options = parse_options_header(content_type)
+    if not options.get("boundary"):
+        raise InvalidMultipart("The content type multipart/form-data lacks its boundary.")
+    try:
+        parser = MultipartParser(
+            BytesIO(body),
+            options["boundary"],
+            content_length=len(body),
+            strict=True,
+            # All at once: in strict mode the parser refuses a final line end that arrives in a read of its own.
+            buffer_size=_FORM_BUFFER,
+            spool_limit=_FORM_BUFFER,
+            memory_limit=_FORM_BUFFER,
+        )
+        return list(parser)
+    except (MultipartError, ValueError, LookupError) as error:
+        raise InvalidMultipart("The body is not a valid multipart/form-data form.") from error
+
+
+def _form_text(part: MultipartPart) -> str:
+    try:
+        return str(part.raw, "utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The form's field '{part.name}' is not UTF-8 text.") from error
+
+
+def _options_in_json(body: ClassifyBody) -> dict[str, Any]:
+    values = {name: getattr(body, name) for name in _OPTION_PARSERS}
+    return {name: value for name, value in values.items() if value is not UNSET}
+
+
+def _options_in_text(fields: Mapping[str, str]) -> dict[str, Any]:
+    return {name: parse(name, fields[name]) for name, parse in _OPTION_PARSERS.items() if name in fields}
+
+
+def _options(values: Mapping[str, Any]) -> Options:
+    label = values.get("heatmap_label") or None
+    return Options(
+        top_k=values.get("top_k", DEFAULT_TOP_K),
+        threshold=values.get("threshold"),
+        heat_map=values.get("heatmap", bool(label)),
+        heat_map_label=label,
+    )
+
+
+def _parse_integer(name: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise InvalidOption(f"{name} must be a whole number.")
+    return int(text)
+
+
+def _parse_number(name: str, text: str) -> float:
+    if not re.fullmatch(r"-?[0-9]{1,40}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?", text):
+        raise InvalidOption(f"{name} must be a number such as 0.5.")
+    return float(text)
+
+
+def _parse_boolean(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise InvalidOption(f"{name} must be true or false.")
+    return text.lower() == "true"
+
+
+def _parse_text(_: str, text: str) -> str:
+    return text
+
+
+_OPTION_PARSERS = {
+    "top_k": _parse_integer,
+    "threshold": _parse_number,
+    "heatmap": _parse_boolean,
+    "heatmap_label": _parse_text,
+}
+
+
+def _question(fields: Mapping[str, str]) -> str | None:
+    question = fields.get("question")
+    if question is not None and not (question.strip() and len(question) <= MAX_QUESTION):
+        raise InvalidOption(f"question must have 1 to {MAX_QUESTION:,} characters, and not only blanks.")
+    return question
+
+
+def _quoted(text: str) -> str:
+    return ascii(text[:_QUOTED]) if text else "missing"

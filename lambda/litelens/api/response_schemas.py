@@ -1,0 +1,293 @@
+"""Schemas of the API's responses. Confidences are from 0 to 1."""
+
+import base64
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from litelens.aws.bedrock import Turn
+from litelens.core import classifier
+from litelens.core.formats import FORMAT_NAMES
+from litelens.core.heatmaps import to_png
+
+# Turns of a conversation that are kept; older ones are dropped.
+MAX_TURNS = 20
+
+# Digits of a confidence after the point.
+_DIGITS = 6
+
+# The codes of objects that do not exist (any more).
+_MISSING_OBJECT = ("object_not_found", "object_version_not_found")
+
+Confidence = Annotated[
+    float,
+    Meta(
+        description="The model's confidence, calibrated if its temperature was fitted on labelled images.",
+        ge=0,
+        le=1,
+        examples=[0.835643],
+    ),
+]
+Label = Annotated[str, Meta(examples=["espresso"])]
+Milliseconds = Annotated[float, Meta(ge=0, examples=[2.2])]
+RequestId = Annotated[
+    str, Meta(description="The request's id in the logs.", examples=["9a00d317-3e73-4f23-aec5-3eb8269d6efd"])
+]
+
+
+class Model(Struct, frozen=True):
+    """The model's name and version."""
+
+    name: Annotated[str, Meta(examples=["everyday"])]
+    version: Annotated[str, Meta(examples=["1.0.0"])]
+
+
+class LabelConfidence(Struct, frozen=True, omit_defaults=True):
+    """A label, its index among the model's classes and, if the model has groups, its group."""
+
+    label: Label
+    index: Annotated[int, Meta(ge=0, examples=[967])]
+    confidence: Confidence
+    group: Annotated[str, Meta(examples=["food and drinks"])] | UnsetType = UNSET
+
+
+class GroupConfidence(Struct, frozen=True):
+    """The most confident group, with the sum of its labels' confidences."""
+
+    label: Annotated[str, Meta(examples=["food and drinks"])]
+    confidence: Confidence
+
+
+class Timing(Struct, frozen=True):
+    """Milliseconds for decoding, for inference, and for both."""
+
+    decode: Milliseconds
+    inference: Milliseconds
+    total: Milliseconds
+
+
+class Region(Struct, frozen=True):
+    """The part of the upright photo that the model received, in the photo's pixels."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class HeatMap(Struct, frozen=True):
+    """The heat map of a label: draw `png` over `region`, or draw `grid` (rows, top first) yourself."""
+
+    label: Label
+    png: Annotated[
+        str,
+        Meta(
+            description="A PNG as data URL: red where the label's score is highest, transparent where it is lowest.",
+            pattern="^data:image/png;base64,",
+        ),
+    ]
+    grid: Annotated[
+        list[list[float]], Meta(description="The label's score in each cell; their mean is the label's logit.")
+    ]
+    region: Region
+
+
+class Photo(Struct, frozen=True):
+    """The image as sent: its format, and its size after EXIF orientation is applied."""
+
+    format: Annotated[str, Meta(extra_json_schema={"enum": list(FORMAT_NAMES)})]
+    width: Annotated[int, Meta(ge=1, examples=[640])]
+    height: Annotated[int, Meta(ge=1, examples=[427])]
+
+
+class ImageResult(Struct, frozen=True, omit_defaults=True):
+    """The classification of one image, most confident label first."""
+
+    image: Photo
+    predictions: Annotated[list[LabelConfidence], Meta(min_length=1)]
+    uncertain: Annotated[bool, Meta(description="Whether the highest confidence is below the threshold.")]
+    timing_ms: Timing
+    group: GroupConfidence | UnsetType = UNSET
+    heatmap: HeatMap | UnsetType = UNSET
+
+
+class Classification(ImageResult, frozen=True, tag_field="status", tag="done"):
+    """The result of an image that was classified."""
+
+
+class Problem(Struct, frozen=True):
+    """The reason why a request or an image failed (RFC 9457): `code` for programs, `detail` for people."""
+
+    type: Annotated[str, Meta(examples=["urn:litelens:problem:corrupt_image"])]
+    title: Annotated[str, Meta(examples=["The image cannot be decoded"])]
+    status: Annotated[int, Meta(ge=400, le=599, examples=[422])]
+    detail: Annotated[str, Meta(examples=["The image is truncated or corrupt and cannot be decoded."])]
+    code: Annotated[str, Meta(examples=["corrupt_image"])]
+    request_id: RequestId
+
+
+class Failure(Struct, frozen=True, tag_field="status", tag="failed"):
+    """The result of an image that could not be classified."""
+
+    problem: Problem
+
+
+class Pending(Struct, frozen=True, tag_field="status", tag="pending"):
+    """The result of an upload that has not been classified yet."""
+
+
+class ClassifyAnswer(ImageResult, frozen=True, omit_defaults=True, kw_only=True):
+    """The classification of one image, and the model."""
+
+    model: Model
+    request_id: RequestId
+
+
+class ClassifyManyAnswer(Struct, frozen=True):
+    """The results of several images, in the order of the request."""
+
+    model: Model
+    results: list[Classification | Failure]
+    request_id: RequestId
+
+
+class UploadAnswer(Struct, frozen=True):
+    """A form for a large image: send `fields` first, and the image as the last field, `file`."""
+
+    id: Annotated[str, Meta(description="GET /v1/results/{id} returns the result.")]
+    url: str
+    fields: dict[str, str]
+    expires_in: Annotated[int, Meta(description="Seconds for which the form is valid.", ge=1)]
+    max_bytes: Annotated[int, Meta(ge=1)]
+    request_id: RequestId
+
+
+class ResultAnswer(Struct, frozen=True):
+    """The result of an upload, which may be pending."""
+
+    id: str
+    model: Model
+    result: Classification | Failure | Pending
+    request_id: RequestId
+
+
+class BulkResult(Struct, frozen=True):
+    """The result of an object in S3, as in the result object, the results table and the event's detail."""
+
+    bucket: str
+    key: str
+    revision: Annotated[str, Meta(description="The object's version id, or else its etag.")]
+    model: Model
+    time: Annotated[str, Meta(description="When it was classified (ISO 8601, UTC).")]
+    result: Classification | Failure
+
+    @property
+    def is_superseded(self) -> bool:
+        """Return whether the object was overwritten before it was read, so that another result replaces this one."""
+        return isinstance(self.result, Failure) and self.result.problem.code == "object_version_not_found"
+
+    @property
+    def is_final(self) -> bool:
+        """Return whether the result can no longer change. A missing object may be put again with the same revision."""
+        return not isinstance(self.result, Failure) or self.result.problem.code not in _MISSING_OBJECT
+
+
+class Links(Struct, frozen=True, omit_defaults=True):
+    """Optional endpoints of this deployment, as paths below the API's root."""
+
+    report: str | UnsetType = UNSET
+    uploads: str | UnsetType = UNSET
+    describe: str | UnsetType = UNSET
+
+
+class ImageLimits(Struct, frozen=True, omit_defaults=True):
+    """The largest image: in bytes in a request, in bytes as an upload (if there are uploads), and in pixels."""
+
+    request_bytes: Annotated[int, Meta(ge=1)]
+    pixels: Annotated[int, Meta(ge=1)]
+    upload_bytes: Annotated[int, Meta(ge=1)] | UnsetType = UNSET
+
+
+class ModelAnswer(Struct, frozen=True, omit_defaults=True):
+    """The model's manifest and, if it has them, its metrics; the deployment's links and limits."""
+
+    manifest: Annotated[
+        dict[str, Any],
+        Meta(
+            description="The bundle's manifest.json.",
+            extra_json_schema={
+                "properties": {
+                    "warnings": {
+                        "type": "array",
+                        "items": {"type": "string"},
+                        "description": "Reasons not to rely on the model, such as an accuracy not significantly "
+                        "better than chance.",
+                    }
+                }
+            },
+        ),
+    ]
+    links: Links
+    limits: ImageLimits
+    metrics: dict[str, Any] | UnsetType = UNSET
+
+
+class HealthAnswer(Struct, frozen=True):
+    """The model works: it has classified one image before the first request."""
+
+    status: Literal["ok"]
+    model: Model
+    warm_up_ms: Milliseconds
+
+
+class DescribeAnswer(Struct, frozen=True):
+    """The language model's answer. To continue the conversation, send `turns` with the next question."""
+
+    model: Model
+    describe_model: str
+    answer: str
+    turns: list[Turn]
+    predictions: list[LabelConfidence]
+    uncertain: bool
+    input_tokens: int
+    output_tokens: int
+    request_id: RequestId
+
+
+def classification_of(prediction: classifier.Prediction) -> Classification:
+    """Return a prediction as a response."""
+    return Classification(
+        image=Photo(prediction.image_format, prediction.width, prediction.height),
+        predictions=labels_of(prediction),
+        uncertain=prediction.uncertain,
+        timing_ms=Timing(**dataclasses.asdict(prediction.timing)),
+        group=UNSET
+        if prediction.group is None
+        else GroupConfidence(prediction.group.label, round(prediction.group.confidence, _DIGITS)),
+        heatmap=UNSET if prediction.heat_map is None else _heat_map(prediction.heat_map),
+    )
+
+
+def labels_of(prediction: classifier.Prediction) -> list[LabelConfidence]:
+    """Return a prediction's labels as in a response."""
+    return [
+        LabelConfidence(
+            candidate.label,
+            candidate.index,
+            round(candidate.confidence, _DIGITS),
+            UNSET if candidate.group is None else candidate.group,
+        )
+        for candidate in prediction.candidates
+    ]
+
+
+def _heat_map(heat_map: classifier.HeatMap) -> HeatMap:
+    left, top, right, bottom = heat_map.box
+    png = base64.b64encode(to_png(heat_map.scores, (right - left) / (bottom - top))).decode()
+    return HeatMap(
+        label=heat_map.label,
+        png=f"data:image/png;base64,{png}",
+        grid=[[round(float(score), 4) for score in row] for row in heat_map.scores],
+        region=Region(left, top, right - left, bottom - top),
+    )

@@ -1,0 +1,201 @@
+"""Process batches of images: SQS messages about uploads, and objects of a backfill from Step Functions."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
+import msgspec
+from aws_lambda_powertools.utilities.batch import AsyncBatchProcessor, EventType, async_process_partial_response
+from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
+from aws_lambda_powertools.utilities.idempotency import (
+    DynamoDBPersistenceLayer,
+    IdempotencyConfig,
+    idempotent_function,
+)
+from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
+from aws_lambda_powertools.utilities.idempotency.persistence.datarecord import DataRecord
+from aws_lambda_powertools.utilities.typing import LambdaContext
+
+from litelens.api.problems import OutOfTime
+from litelens.aws.clients import Deadline, aws_client
+from litelens.bulk.s3_events import InvalidNotification, ObjectRevision, parse_backfill_batch, parse_notification
+from litelens.bulk.worker import THREADS, Worker
+from litelens.core.errors import ReportedError
+from litelens.settings import Settings, required
+from litelens.telemetry import (
+    Handler,
+    logged_with,
+    record_batch,
+    record_duplicate,
+    record_failure,
+    record_in_progress,
+    record_problem,
+    recorded,
+)
+
+_KEY_PREFIX = "bulk"
+
+# Seconds at the end of the invocation in which nothing new starts: if DynamoDB does not answer, the idempotency layer
+# takes that long, with 3 seconds for each attempt.
+_RESERVED_SECONDS = 10.0
+_ATTEMPTS = 3
+
+# The least seconds in which an image is started.
+_LEAST_SECONDS = 10.0
+
+# SQS keeps a message for at most 14 days, after which it cannot be delivered again.
+_QUEUE_DAYS = 14
+
+_DAY = 24 * 3600
+
+
+def create_handler(settings: Settings) -> Handler:
+    """Return a Lambda handler for SQS batches of S3's notifications, and for a backfill's batches of objects.
+
+    The handler returns the messages to retry, or the backfill's results. Raises BundleError or SettingsError.
+    """
+    processor = _BatchProcessor(settings)
+
+    def handle(event: dict[str, Any], context: LambdaContext) -> Any:
+        deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000 - _RESERVED_SECONDS)
+        if "Items" in event:
+            return processor.classify_objects(parse_backfill_batch(event), deadline, context.aws_request_id)
+        return processor.process_messages(event, deadline, context)
+
+    return recorded(handle, settings.engine)
+
+
+class _NotFinal(Exception):
+    """The result may still change, so the idempotency layer must not record the image as done."""
+
+
+class KeyedLock:
+    """A lock for each key: threads with the same key take turns, others do not wait."""
+
+    def __init__(self) -> None:
+        self._held: set[tuple[str, ...]] = set()
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def hold(self, *key: str) -> Iterator[None]:
+        """Hold the key's lock until the block ends."""
+        with self._changed:
+            self._changed.wait_for(lambda: key not in self._held)
+            self._held.add(key)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._held.remove(key)
+                self._changed.notify_all()
+
+
+class _BatchProcessor:
+    def __init__(self, settings: Settings) -> None:
+        self._worker = Worker(settings)
+        # The second of two threads with the same image finds the result of the first one.
+        self._locks = KeyedLock()
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="image")
+        self._messages = AsyncBatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
+        # Idempotency records expire before the results do: a repetition without its result must be classified again.
+        record_seconds = min(_QUEUE_DAYS, settings.result_days) * _DAY - _DAY // 24
+        self._idempotency = IdempotencyConfig(
+            expires_after_seconds=record_seconds, hash_function="sha256", response_hook=_record_repetition
+        )
+        client = aws_client("dynamodb", _ATTEMPTS)
+        records = DynamoDBPersistenceLayer(required(settings, "idempotency_table"), boto3_client=client)
+        # Otherwise the first threads would each configure it, and some would use it half configured.
+        records.configure(self._idempotency, key_prefix=_KEY_PREFIX)
+        self._process_once: Callable[..., None] = idempotent_function(
+            self._process_upload,
+            data_keyword_argument="identity",
+            persistence_store=records,
+            config=self._idempotency,
+            key_prefix=_KEY_PREFIX,
+        )
+
+    def classify_objects(self, images: Sequence[ObjectRevision], deadline: Deadline, request_id: str) -> list[Any]:
+        """Return the results of a backfill's batch, in its order; raises StorageError."""
+        record_batch(len(images))
+        results = [self._threads.submit(self._worker.classify_object, each, deadline, request_id) for each in images]
+        # Wait for all even if one has failed: those still running would continue in the next invocation.
+        wait(results)
+        for result in results:
+            if isinstance(error := result.exception(), Exception):
+                _record_error(error, request_id)
+        return [msgspec.to_builtins(result.result()) for result in results]
+
+    def process_messages(self, event: dict[str, Any], deadline: Deadline, context: LambdaContext) -> Any:
+        """Process a batch of SQS messages; return Lambda's partial batch response with the messages to retry."""
+        record_batch(len(event.get("Records", [])))
+        self._idempotency.register_lambda_context(context)
+
+        async def process_record(record: SQSRecord) -> None:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._threads, self._process_message, record, deadline, context.aws_request_id)
+
+        return async_process_partial_response(event, process_record, self._messages, context)
+
+    def _process_message(self, message: SQSRecord, deadline: Deadline, request_id: str) -> None:
+        """Process all objects of a message, then raise the first error if there was one."""
+        with logged_with(request_id=request_id, message_id=message.message_id):
+            images = _images_of(message.body, request_id)
+            errors = [error for image in images if (error := self._process_image(image, deadline, request_id))]
+        if errors:
+            raise errors[0]
+
+    def _process_image(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> Exception | None:
+        """Process an uploaded image; return the error that prevented its result, or None."""
+        with logged_with(upload_request_id=image.upload_request_id or None):
+            try:
+                with self._locks.hold(image.bucket, image.key, image.revision):
+                    self._process_if_new(image, deadline, request_id)
+            except Exception as error:
+                _record_error(error, request_id)
+                return error
+        return None
+
+    def _process_if_new(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> None:
+        if deadline.remaining() < _LEAST_SECONDS:
+            raise OutOfTime("There is no time left for this image; another invocation takes it.")
+        identity = {
+            "bucket": image.bucket,
+            "key": image.key,
+            "revision": image.revision,
+            "sequencer": image.sequencer,
+            "model": self._worker.model,
+        }
+        with contextlib.suppress(_NotFinal):
+            self._process_once(identity=identity, image=image, deadline=deadline, request_id=request_id)
+
+    def _process_upload(
+        self, *, identity: dict[str, str], image: ObjectRevision, deadline: Deadline, request_id: str
+    ) -> None:
+        if not self._worker.process_upload(image, deadline, request_id):
+            raise _NotFinal
+
+
+def _images_of(message: str, request_id: str) -> list[ObjectRevision]:
+    try:
+        return parse_notification(message)
+    except InvalidNotification as error:
+        record_failure(error, request_id)
+        raise
+
+
+def _record_repetition(response: Any, idempotent_data: DataRecord) -> Any:
+    """Record a duplicate; Powertools calls this instead of processing the image again."""
+    record_duplicate()
+    return response
+
+
+def _record_error(error: Exception, request_id: str) -> None:
+    if isinstance(error, IdempotencyAlreadyInProgressError):
+        record_in_progress(request_id)
+    elif isinstance(error, ReportedError):
+        record_problem(error, request_id)
+    else:
+        record_failure(error, request_id)

@@ -1,0 +1,158 @@
+"""Parse the events of the bulk path into S3 objects: S3's notifications, and batches of a backfill."""
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+import msgspec
+from msgspec import Struct, field
+
+from litelens.aws.s3 import ObjectLocation
+
+
+class InvalidNotification(Exception):
+    """A message in the queue is not a notification of S3; someone else has sent it."""
+
+
+class InvalidBatch(Exception):
+    """The event is not a batch of a backfill; the message says why."""
+
+
+@dataclass(frozen=True)
+class ObjectRevision:
+    """An object in S3 with one content.
+
+    `revision` is its version id, or else its ETag, or empty if neither is known. `sequencer` differs when the same
+    bytes are put again, and is the same when S3 or SQS deliver a notification twice. `upload_request_id` is S3's id of
+    the request that put the object. Both are empty if unknown.
+    """
+
+    bucket: str
+    key: str
+    revision: str
+    is_version: bool
+    sequencer: str = ""
+    upload_request_id: str = ""
+
+    @property
+    def location(self) -> ObjectLocation:
+        if self.is_version:
+            return ObjectLocation(self.bucket, self.key, version_id=self.revision)
+        return ObjectLocation(self.bucket, self.key, etag=self.revision or None)
+
+
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
+class _NotifiedObject(Struct, rename="camel"):
+    key: str
+    e_tag: str = ""
+    version_id: str = ""
+    sequencer: str = ""
+
+
+class _Bucket(Struct):
+    name: str
+
+
+class _S3(Struct):
+    bucket: _Bucket
+    object: _NotifiedObject
+
+
+class _ResponseElements(Struct):
+    request_id: str = field(name="x-amz-request-id", default="")
+
+
+class _Record(Struct, rename="camel"):
+    event_name: str
+    s3: _S3
+    response_elements: _ResponseElements = field(default_factory=_ResponseElements)
+
+
+class _Notification(Struct):
+    records: list[_Record] = field(name="Records")
+
+
+class _TestEvent(Struct):
+    """The event that S3 sends once, when notifications are configured."""
+
+    event: str = field(name="Event")
+
+
+def parse_notification(body: str) -> list[ObjectRevision]:
+    """Return the created objects of a notification, and none for S3's test event; raises InvalidNotification."""
+    try:
+        records = msgspec.json.decode(body, type=_Notification).records
+    except (ValueError, RecursionError) as error:
+        if _is_test_event(body):
+            return []
+        raise InvalidNotification("The message is not a notification of S3.") from error
+    return [_notified(record) for record in records if record.event_name.startswith("ObjectCreated:")]
+
+
+def _notified(record: _Record) -> ObjectRevision:
+    found = record.s3.object
+    if not found.version_id and not found.e_tag:
+        raise InvalidNotification("The notification has neither a version id nor an ETag.")
+    return ObjectRevision(
+        record.s3.bucket.name,
+        # S3 encodes keys like form fields: a space becomes a plus sign, and what is not ASCII %xx.
+        unquote_plus(found.key),
+        found.version_id or found.e_tag,
+        is_version=bool(found.version_id),
+        sequencer=found.sequencer,
+        upload_request_id=record.response_elements.request_id,
+    )
+
+
+def _is_test_event(body: str) -> bool:
+    try:
+        return msgspec.json.decode(body, type=_TestEvent).event == "s3:TestEvent"
+    except (ValueError, RecursionError):
+        return False
+
+
+class _ListedObject(Struct):
+    """An object as ListObjectsV2 returns it."""
+
+    key: str = field(name="Key")
+    etag: str = field(name="Etag", default="")
+
+
+class _InventoryObject(Struct):
+    """An object in an S3 inventory, whose keys are URL-encoded."""
+
+    bucket: str = field(name="Bucket")
+    key: str = field(name="Key")
+    etag: str = field(name="ETag", default="")
+    version_id: str = field(name="VersionId", default="")
+
+
+class _BatchInput(Struct):
+    bucket: str = ""
+
+
+class _Batch(Struct):
+    """A batch as Step Functions' Distributed Map passes it."""
+
+    items: list[dict[str, Any]] = field(name="Items")
+    batch_input: _BatchInput = field(name="BatchInput", default_factory=_BatchInput)
+
+
+def parse_backfill_batch(event: dict[str, Any]) -> list[ObjectRevision]:
+    """Return the objects of a batch; raises InvalidBatch."""
+    try:
+        batch = msgspec.convert(event, _Batch)
+        return [_batch_object(item, batch.batch_input.bucket) for item in batch.items]
+    except msgspec.ValidationError as error:
+        raise InvalidBatch(f"The event is not a batch of a backfill: {error}.") from error
+
+
+def _batch_object(item: dict[str, Any], bucket: str) -> ObjectRevision:
+    if "Bucket" in item:
+        found = msgspec.convert(item, _InventoryObject)
+        revision = found.version_id or found.etag.strip('"')
+        return ObjectRevision(found.bucket, unquote_plus(found.key), revision, is_version=bool(found.version_id))
+    if not bucket:
+        raise InvalidBatch("The batch names no bucket.")
+    listed = msgspec.convert(item, _ListedObject)
+    return ObjectRevision(bucket, listed.key, listed.etag.strip('"'), is_version=False)

@@ -1,0 +1,126 @@
+"""Classify one image of the bulk path: fetch it, classify it, and save its result."""
+
+import dataclasses
+import threading
+from datetime import UTC, datetime
+
+import msgspec
+
+from litelens.api.problems import OutOfTime, problem_document
+from litelens.api.response_schemas import BulkResult, Classification, Failure, Model, classification_of
+from litelens.aws.clients import BULK_SERVICES, Deadline, aws_client
+from litelens.aws.errors import ObjectAccessDenied, ObjectNotFound, ObjectVersionNotFound, StorageTimeout
+from litelens.aws.event_bus import EventBus
+from litelens.aws.results_table import ResultId, ResultsTable
+from litelens.aws.s3 import ObjectReader, UploadBucket
+from litelens.bulk.s3_events import ObjectRevision
+from litelens.core.bundle import load_bundle
+from litelens.core.classifier import Classifier
+from litelens.core.errors import InputError, ReportedError
+from litelens.settings import Settings, required
+from litelens.telemetry import record_duplicate, record_prediction, record_problem
+
+# Threads that use a worker at a time: one for each message of a batch. Fetching and saving mostly wait for the network,
+# and overlap. Decoding and inference take turns, as they share a core. docs/scale.md has the measured gain.
+THREADS = 10
+
+# While an object is fetched, there are up to two copies of it.
+_COPIES = 2
+
+# Seconds that decoding the slowest image and saving its result may take.
+_LEAST_SECONDS = 5.0
+
+# Errors that a retry cannot change. They become results; all others are raised, so that the message is retried.
+_PERMANENT_ERRORS = (InputError, ObjectNotFound, ObjectVersionNotFound)
+
+
+class Worker:
+    """The loaded model, the buckets that images come from, and the places that results go to. For THREADS threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Raises BundleError if the bundle cannot be served, SettingsError if a table or the bucket is missing."""
+        bundle = load_bundle(settings.bundle)
+        self._model = Model(bundle.name, bundle.version)
+        self._days = settings.result_days
+        self._bus = EventBus(settings.event_bus) if settings.event_bus else None
+        self._results = ResultsTable(required(settings, "results_table"))
+        self._bucket = UploadBucket(required(settings, "upload_bucket"), settings.max_upload_bytes)
+        self._uploads = ObjectReader([self._bucket.bucket], settings.max_upload_bytes)
+        self._all_buckets = ObjectReader([self._bucket.bucket, *settings.buckets], settings.max_upload_bytes)
+        fetched = (THREADS - 1) * _COPIES * settings.max_upload_bytes
+        limits = dataclasses.replace(
+            settings.limits, bytes=settings.max_upload_bytes, spare=settings.limits.spare + fetched
+        )
+        self._classifier = Classifier(bundle, limits, settings.threads, settings.engine)
+        self._classifier.warm_up()
+        self._classifier_lock = threading.Lock()
+        # Created here once, and not by each of the first threads.
+        for service in BULK_SERVICES:
+            aws_client(service)
+
+    @property
+    def model(self) -> str:
+        return f"{self._model.name}/{self._model.version}"
+
+    def process_upload(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> bool:
+        """Classify an uploaded image and save its result in the table, the bucket and on the bus.
+
+        If the table has a result already, that one is used. Returns whether the result is final. Raises StorageError
+        or OutOfTime; a retry may succeed.
+        """
+        result_id = ResultId(image.bucket, image.key, image.revision, self.model)
+        found = self._results.find(result_id, deadline)
+        if found:
+            record_duplicate()
+        saved = found or self._classify_and_save(result_id, image, deadline, request_id)
+        result = msgspec.json.decode(saved, type=BulkResult)
+        # An image that was classified now was just read; for a result found, the key may have a newer revision.
+        is_current = self._bucket.is_current(image.location, deadline) if found else not result.is_superseded
+        if is_current:
+            self._bucket.save_result(image.key, saved, deadline)
+        if self._bus:
+            self._bus.publish(saved, deadline)
+        return result.is_final
+
+    def classify_object(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> BulkResult:
+        """Return the result of an object in any of the allowed buckets, without saving it; raises StorageError.
+
+        An object that may not be read, or for which there was no time, has a failure as its result: an error would
+        fail the whole batch.
+        """
+        try:
+            outcome = self._classify(image, self._all_buckets, deadline, request_id)
+        except (ObjectAccessDenied, OutOfTime, StorageTimeout) as error:
+            outcome = _failure(error, request_id)
+        return self._result(image, outcome, datetime.now(UTC))
+
+    def _classify_and_save(
+        self, result_id: ResultId, image: ObjectRevision, deadline: Deadline, request_id: str
+    ) -> bytes:
+        outcome = self._classify(image, self._uploads, deadline, request_id)
+        now = datetime.now(UTC)
+        result = self._result(image, outcome, now)
+        document = msgspec.json.encode(result)
+        return self._results.save(result_id, document, now, self._days, deadline, is_final=result.is_final)
+
+    def _result(self, image: ObjectRevision, outcome: Classification | Failure, at: datetime) -> BulkResult:
+        return BulkResult(image.bucket, image.key, image.revision, self._model, at.isoformat(), outcome)
+
+    def _classify(
+        self, image: ObjectRevision, reader: ObjectReader, deadline: Deadline, request_id: str
+    ) -> Classification | Failure:
+        try:
+            data = reader.read(image.location, deadline)
+            with self._classifier_lock:
+                if deadline.remaining() < _LEAST_SECONDS:
+                    raise OutOfTime("The images before this one took all the time; another invocation takes it.")
+                prediction = self._classifier.classify(data)
+            record_prediction(prediction, self._classifier.bundle.threshold, len(data), request_id)
+            return classification_of(prediction)
+        except _PERMANENT_ERRORS as error:
+            return _failure(error, request_id)
+
+
+def _failure(error: ReportedError, request_id: str) -> Failure:
+    record_problem(error, request_id)
+    return Failure(problem_document(error, request_id))

@@ -1,0 +1,1 @@
+"""Image classification without AWS, environment variables or global state: bytes in, prediction out."""

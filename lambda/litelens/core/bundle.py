@@ -1,0 +1,207 @@
+"""A bundle: a model's folder, with model.tflite and the manifest.json that describes the model.
+
+Bundles that training publishes also contain metrics.json (all measurements), report.html (the same for people to read)
+and the folder golden/ with the golden images, which test a new version before it gets requests.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, Struct, UnsetType
+from numpy.typing import NDArray
+
+from litelens.core.errors import BundleError
+from litelens.core.golden import GoldenImage
+from litelens.core.preprocessing import Preprocessing
+from litelens.core.validation import explain
+
+MANIFEST = "manifest.json"
+MODEL = "model.tflite"
+METRICS = "metrics.json"
+REPORT = "report.html"
+
+# The names of the model's input and outputs. A model without class activation map lacks the last one.
+IMAGE, LOGITS, MAP = "image", "logits", "class_activation_map"
+
+
+class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
+    """An int8 input or output of the model. Its levels stand for the real values `scale * (level - zero_point)`."""
+
+    shape: tuple[Annotated[int, Meta(ge=1)], ...]
+    scale: Annotated[float, Meta(gt=0)]
+    zero_point: Annotated[int, Meta(ge=-128, le=127)]
+
+    def quantize(self, values: NDArray[np.float32]) -> NDArray[np.int8]:
+        """Round real values to the nearest levels; returns int8 of the same shape, which can be any."""
+        # In float32, evenly spaced values can end halfway between two levels, and rounding halves to even would then
+        # give two neighbours the same level.
+        exact = values.astype(np.float64) / self.scale + self.zero_point
+        levels: NDArray[np.int8] = exact.round().clip(-128, 127).astype(np.int8)
+        return levels
+
+    def dequantize(self, levels: NDArray[np.int8]) -> NDArray[np.float32]:
+        """Return the real values of levels; float32 of the same shape, which can be any."""
+        values: NDArray[np.float32] = (levels.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
+        return values
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified bundle. `manifest` is the whole document; the other fields are those that serving needs.
+
+    `sha256` is the checksum of the model, whose weights have `weight_bits` bits, 7 or 8. `tensors` has the model's
+    input IMAGE, `(1, height, width, 3)`, its output LOGITS, `(1, classes)`, and, if the model has it, its output MAP,
+    `(1, h, w, classes)`. Confidences are the softmax of the logits divided by `temperature`. A prediction is uncertain
+    if its highest confidence is below `threshold`. `groups` maps each label to its coarse group; it is empty if there
+    are none, and so is `golden`.
+    """
+
+    folder: Path
+    manifest: Mapping[str, Any]
+    sha256: str
+    name: str
+    version: str
+    weight_bits: int
+    tensors: Mapping[str, Tensor]
+    labels: tuple[str, ...]
+    groups: Mapping[str, str]
+    preprocessing: Preprocessing
+    temperature: float
+    threshold: float
+    golden: tuple[GoldenImage, ...] = ()
+
+    @property
+    def model(self) -> Path:
+        """The path of model.tflite."""
+        return self.folder / MODEL
+
+
+_Name = Annotated[str, Meta(min_length=1)]
+
+
+class _Tensors(Struct, frozen=True, forbid_unknown_fields=True):
+    """The tensors IMAGE, LOGITS and MAP."""
+
+    image: Tensor
+    logits: Tensor
+    class_activation_map: Tensor | UnsetType = UNSET
+
+
+class _Quantization(Struct, frozen=True):
+    weight_bits: Annotated[int, Meta(ge=7, le=8)]
+
+
+class _File(Struct, frozen=True):
+    sha256: str
+
+
+class _Files(Struct, frozen=True):
+    model: _File = msgspec.field(name=MODEL)
+
+
+class _Manifest(Struct, frozen=True):
+    """The fields of manifest.json that serving needs. Others are allowed."""
+
+    name: _Name
+    version: _Name
+    labels: Annotated[tuple[_Name, ...], Meta(min_length=1)]
+    preprocessing: Preprocessing
+    quantization: _Quantization
+    files: _Files
+    temperature: Annotated[float, Meta(ge=0.01, le=100)]
+    threshold: Annotated[float, Meta(ge=0, le=1)]
+    tensors: _Tensors | None = None
+    groups: dict[str, _Name] | None = None
+    golden: tuple[GoldenImage, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Check what one field says about another; raises ValueError."""
+        labels = set(self.labels)
+        if len(labels) != len(self.labels):
+            raise ValueError("labels must be distinct")
+        if self.groups and self.groups.keys() != labels:
+            raise ValueError("groups must have a group for every label, and for nothing else")
+        self._check_shapes()
+        self._check_golden(labels)
+
+    def tensors_by_name(self) -> dict[str, Tensor]:
+        """Return the tensors IMAGE, LOGITS and, if the model has it, MAP; raises ValueError if there are none."""
+        if self.tensors is None:
+            raise ValueError(
+                "the field tensors is missing, because an earlier litelens wrote this manifest; make the bundle again: "
+                "python -m training quantize, then evaluate, report and publish"
+            )
+        fields = msgspec.structs.asdict(self.tensors)
+        return {name: tensor for name, tensor in fields.items() if tensor is not UNSET}
+
+    def _check_shapes(self) -> None:
+        size, classes = (self.preprocessing.height, self.preprocessing.width), len(self.labels)
+        shapes = {name: tensor.shape for name, tensor in self.tensors_by_name().items()}
+        if shapes[IMAGE] != (1, *size, 3):
+            raise ValueError(f"tensors.{IMAGE} has the shape {shapes[IMAGE]}, but preprocessing makes {size}")
+        if shapes[LOGITS] != (1, classes):
+            raise ValueError(f"tensors.{LOGITS} has the shape {shapes[LOGITS]}, but there are {classes} labels")
+        if MAP in shapes and (len(shapes[MAP]) != 4 or shapes[MAP][3] != classes):
+            raise ValueError(f"tensors.{MAP} has the shape {shapes[MAP]}, but there are {classes} labels")
+
+    def _check_golden(self, labels: set[str]) -> None:
+        golden = self.golden or ()
+        if len({image.file for image in golden}) != len(golden):
+            raise ValueError("golden must not have the same file twice")
+        for index, image in enumerate(golden):
+            if image.label not in labels:
+                raise ValueError(f"golden.{index}.label must be one of labels, not {image.label!r}")
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Load the bundle in that folder, and verify the checksum of its model.
+
+    Raises BundleError, naming the file, if one is missing or damaged, or if the manifest is not valid.
+    """
+    document, manifest = _read_manifest(folder / MANIFEST)
+    bundle = Bundle(
+        folder=folder,
+        manifest=document,
+        sha256=manifest.files.model.sha256,
+        name=manifest.name,
+        version=manifest.version,
+        weight_bits=manifest.quantization.weight_bits,
+        tensors=manifest.tensors_by_name(),
+        labels=manifest.labels,
+        groups=manifest.groups or {},
+        preprocessing=manifest.preprocessing,
+        temperature=manifest.temperature,
+        threshold=manifest.threshold,
+        golden=manifest.golden or (),
+    )
+    found = _sha256(bundle.model)
+    if found != bundle.sha256:
+        raise BundleError(f"{bundle.model} has the sha256 {found}, but the manifest says {bundle.sha256}")
+    return bundle
+
+
+def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
+    """Read the whole document, and the fields of it that serving needs; raises BundleError."""
+    try:
+        document = msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{path} is not valid JSON: {error}") from error
+    try:
+        return document, msgspec.convert(document, _Manifest)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{path} is not a litelens manifest: {explain(error, _Manifest, document)}") from error
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,47 @@
+"""The image formats that litelens reads. Every list of names, media types or file suffixes comes from here."""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """A file format: Pillow's name for it, its media type, its file suffixes, and a pattern of a file's first bytes."""
+
+    name: str
+    media_type: str
+    suffixes: tuple[str, ...]
+    signature: bytes
+
+
+JPEG = ImageFormat("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jfif"), rb"\xff\xd8\xff")
+PNG = ImageFormat("PNG", "image/png", (".png",), rb"\x89PNG\r\n\x1a\n")
+WEBP = ImageFormat("WEBP", "image/webp", (".webp",), rb"RIFF.{4}WEBP")
+GIF = ImageFormat("GIF", "image/gif", (".gif",), rb"GIF8[79]a")
+# After the size of the file and two reserved fields comes the length of the second header, which tells BMP's versions.
+BMP = ImageFormat("BMP", "image/bmp", (".bmp",), rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0")
+
+IMAGE_FORMATS = (JPEG, PNG, WEBP, GIF, BMP)
+
+FORMAT_NAMES = tuple(each.name for each in IMAGE_FORMATS)
+MEDIA_TYPES = tuple(each.media_type for each in IMAGE_FORMATS)
+SUFFIXES = tuple(suffix for each in IMAGE_FORMATS for suffix in each.suffixes)
+
+_SIGNATURES = re.compile(b"|".join(b"(%b)" % each.signature for each in IMAGE_FORMATS), re.DOTALL)
+_MEDIA_TYPES_BY_SUFFIX = {suffix: each.media_type for each in IMAGE_FORMATS for suffix in each.suffixes}
+
+
+def format_of(data: bytes) -> ImageFormat | None:
+    """Return the format that the first bytes of a file show; None if it is none of IMAGE_FORMATS."""
+    found = _SIGNATURES.match(data)
+    return IMAGE_FORMATS[found.lastindex - 1] if found and found.lastindex else None
+
+
+def media_type_of(data: bytes) -> str:
+    """Return the media type that the first bytes of a file show, and JPEG's if they show none."""
+    return (format_of(data) or JPEG).media_type
+
+
+def media_type_of_suffix(suffix: str) -> str:
+    """Return the media type of a lower-case suffix such as `.jpg`; raises KeyError if it is none of SUFFIXES."""
+    return _MEDIA_TYPES_BY_SUFFIX[suffix]

@@ -1,0 +1,129 @@
+"""Settings from environment variables, validated."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from litelens.core.engines import ENGINES
+from litelens.core.images import Limits
+
+# The folder in models/ of the default bundle. Makefile, Dockerfile and template.yaml repeat it.
+DEFAULT_MODEL = "everyday"
+DEFAULT_ENGINE = "litert"
+DEFAULT_MAX_UPLOAD_BYTES = 25_000_000
+DEFAULT_RESULT_DAYS = 30
+DEFAULT_VERIFIED_MILLISECONDS = 1000
+
+# The largest image in a request. Lambda accepts 6 MB per invocation, and API Gateway encodes the image in base64, which
+# makes it a third larger.
+MAX_REQUEST_IMAGE_BYTES = 4_400_000
+
+
+class SettingsError(Exception):
+    """An environment variable is missing or invalid; the message names it."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a Lambda function, of `litelens serve` or of `litelens classify`.
+
+    `bundle` is a folder, `engine` is one of engines.ENGINES and uses `threads` threads. `limits` apply to images in a
+    request, `max_upload_bytes` to images in S3. `buckets` are those that requests may name. A feature is off if its
+    setting is missing: uploads without `upload_bucket` and `results_table`, descriptions without `describe_model`,
+    events without `event_bus`, calls from other sites' pages without `cors_origin`. Results expire after `result_days`.
+    release.hook tests `verified_function`, a version's ARN, and fails it if decoding and inference of a golden image
+    take more than `verified_milliseconds` (median, warm).
+    """
+
+    bundle: Path
+    limits: Limits
+    threads: int
+    max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
+    buckets: frozenset[str] = frozenset()
+    upload_bucket: str | None = None
+    results_table: str | None = None
+    result_days: int = DEFAULT_RESULT_DAYS
+    idempotency_table: str | None = None
+    event_bus: str | None = None
+    describe_model: str | None = None
+    cors_origin: str | None = None
+    engine: str = DEFAULT_ENGINE
+    verified_function: str | None = None
+    verified_milliseconds: int = DEFAULT_VERIFIED_MILLISECONDS
+
+
+def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read the variables LITELENS_..., of which LITELENS_BUNDLE is required; raises SettingsError."""
+    if not environment.get("LITELENS_BUNDLE"):
+        raise SettingsError(
+            f"LITELENS_BUNDLE is not set; set it to the folder of a bundle, such as models/{DEFAULT_MODEL}"
+        )
+    defaults = Limits()
+    return Settings(
+        bundle=Path(environment["LITELENS_BUNDLE"]),
+        limits=Limits(
+            bytes=_positive_integer(environment, "LITELENS_MAX_BYTES", defaults.bytes),
+            pixels=_positive_integer(environment, "LITELENS_MAX_PIXELS", defaults.pixels),
+        ),
+        threads=_positive_integer(environment, "LITELENS_THREADS", _cores(environment)),
+        engine=_engine(environment),
+        max_upload_bytes=_positive_integer(environment, "LITELENS_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
+        buckets=frozenset(_names(environment.get("LITELENS_BUCKETS", ""))),
+        upload_bucket=environment.get("LITELENS_UPLOAD_BUCKET") or None,
+        results_table=environment.get("LITELENS_RESULTS_TABLE") or None,
+        result_days=_positive_integer(environment, "LITELENS_RESULT_DAYS", DEFAULT_RESULT_DAYS),
+        idempotency_table=environment.get("LITELENS_IDEMPOTENCY_TABLE") or None,
+        event_bus=environment.get("LITELENS_EVENT_BUS") or None,
+        describe_model=environment.get("LITELENS_DESCRIBE_MODEL") or None,
+        cors_origin=_origin(environment, "LITELENS_CORS_ORIGIN"),
+        verified_function=environment.get("LITELENS_VERIFIED_FUNCTION") or None,
+        verified_milliseconds=_positive_integer(
+            environment, "LITELENS_VERIFIED_MILLISECONDS", DEFAULT_VERIFIED_MILLISECONDS
+        ),
+    )
+
+
+def required(settings: Settings, field: str) -> str:
+    """Return an optional setting that the caller needs; raises SettingsError if it is missing."""
+    value: str | None = getattr(settings, field)
+    if value is None:
+        raise SettingsError(f"LITELENS_{field.upper()} is not set; the stack's template sets it")
+    return value
+
+
+def _cores(environment: Mapping[str, str]) -> int:
+    """Return the number of cores; in Lambda, those that belong to the function's memory, since Linux shows more.
+
+    1,769 MB are one core: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
+    """
+    megabytes = environment.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "")
+    return max(1, int(megabytes) // 1769) if megabytes.isdecimal() else os.cpu_count() or 1
+
+
+def _engine(environment: Mapping[str, str]) -> str:
+    name = environment.get("LITELENS_ENGINE") or DEFAULT_ENGINE
+    if name not in ENGINES:
+        raise SettingsError(f"LITELENS_ENGINE must be one of {', '.join(ENGINES)}, not '{name}'")
+    return name
+
+
+def _positive_integer(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name)
+    if not text:
+        return default
+    if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < 1:
+        raise SettingsError(f"{name} must be a whole number above 0, not '{text}'")
+    return int(text)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _origin(environment: Mapping[str, str], name: str) -> str | None:
+    text = environment.get(name)
+    if text and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?", text):
+        raise SettingsError(f"{name} must be an origin such as https://example.com, not '{text}'")
+    return text or None

@@ -1,0 +1,113 @@
+"""ResultsTable on moto's DynamoDB, with the table that the template declares."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from aws import failing_aws, json_error, still_clock
+from bulk import new_table, table_of
+
+from litelens.aws.clients import Deadline
+from litelens.aws.errors import StorageUnavailable
+from litelens.aws.results_table import ResultId, ResultsTable
+
+CAT = ResultId("photos", "uploads/cat.jpg", "etag", "model/1")
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+def table(moto_server: str) -> str:
+    return new_table("ResultsTable")
+
+
+@pytest.fixture
+def results(table: str) -> ResultsTable:
+    return ResultsTable(table)
+
+
+def soon() -> Deadline:
+    return Deadline.after(25)
+
+
+def key_of(number: int) -> str:
+    return f"uploads/{number:03}.jpg"
+
+
+def test_a_saved_result_is_found(results: ResultsTable) -> None:
+    assert results.find(CAT, soon()) is None
+    assert results.save(CAT, b'{"it": "is"}', NOON, 30, soon(), is_final=True) == b'{"it": "is"}'
+    assert results.find(CAT, soon()) == b'{"it": "is"}'
+
+
+def test_the_first_final_result_is_kept(results: ResultsTable, table: str) -> None:
+    results.save(CAT, b"first", NOON, 30, soon(), is_final=True)
+    assert results.save(CAT, b"second", NOON, 30, soon(), is_final=True) == b"first"
+    assert results.find(CAT, soon()) == b"first"
+    assert len(table_of(table)) == 1
+
+
+def test_a_result_that_is_not_final_is_replaced_by_a_final_one(results: ResultsTable, table: str) -> None:
+    results.save(CAT, b"gone", NOON, 30, soon(), is_final=False)
+    assert results.find(CAT, soon()) is None
+    assert results.find_all("photos", "uploads/cat.jpg", soon()) == [b"gone"]
+    assert results.save(CAT, b"back", NOON, 30, soon(), is_final=True) == b"back"
+    assert results.save(CAT, b"gone again", NOON, 30, soon(), is_final=False) == b"back"
+    assert results.find(CAT, soon()) == b"back"
+    assert len(table_of(table)) == 1
+
+
+def test_every_revision_and_every_model_has_its_own_result(results: ResultsTable) -> None:
+    others = [
+        CAT,
+        ResultId("photos", "uploads/cat.jpg", "another", "model/1"),
+        ResultId("photos", "uploads/cat.jpg", "etag", "model/2"),
+        ResultId("scans", "uploads/cat.jpg", "etag", "model/1"),
+    ]
+    for number, other in enumerate(others):
+        results.save(other, f"{number}".encode(), NOON + timedelta(seconds=number), 30, soon(), is_final=True)
+    assert [results.find(other, soon()) for other in others] == [b"0", b"1", b"2", b"3"]
+    assert results.find_all("photos", "uploads/cat.jpg", soon()) == [b"2", b"1", b"0"]
+
+
+def test_a_result_expires_after_its_days(results: ResultsTable, table: str) -> None:
+    results.save(CAT, b"{}", NOON, 7, soon(), is_final=True)
+    (item,) = table_of(table)
+    assert item["expires_at"] == {"N": str(int((NOON + timedelta(days=7)).timestamp()))}
+
+
+def test_results_are_listed_by_prefix_and_day(results: ResultsTable) -> None:
+    for number in range(40):
+        for days in (0, 1, 5):
+            at = NOON - timedelta(days=days)
+            result_id = ResultId("photos", key_of(number), f"{days}", "model/1")
+            results.save(result_id, f"{number} {days}".encode(), at, 30, soon(), is_final=True)
+    today = date(2026, 11, 21)
+    listed = [text.decode().split() for text in results.list(today - timedelta(days=1), today, "uploads/01", 25)]
+    assert [days for _, days in listed] == ["0"] * 10 + ["1"] * 10
+    assert [int(number) for number, days in listed if days == "0"] == list(range(10, 20))
+    everything = list(results.list(today - timedelta(days=9), today, "", 25))
+    assert len(everything) == 120
+
+
+def test_a_long_list_is_complete(results: ResultsTable) -> None:
+    large = b"x" * 200_000
+    for number in range(60):
+        results.save(ResultId("photos", key_of(number), "etag", "model/1"), large, NOON, 30, soon(), is_final=True)
+    assert len(list(results.list(NOON.date(), NOON.date(), "uploads/", 25))) == 60
+
+
+@pytest.mark.parametrize("key", ["uploads/" + "k" * 1016, "uploads/" + "ü" * 508, "uploads/a b+ü/%2F#.jpg"])
+def test_any_valid_key_can_have_a_result(results: ResultsTable, key: str) -> None:
+    result_id = ResultId("a-bucket-name-of-sixty-three-characters-which-is-the-longest-one", key, "e", "model/1")
+    results.save(result_id, b"{}", NOON, 30, soon(), is_final=True)
+    assert results.find_all(result_id.bucket, key, soon()) == [b"{}"]
+    assert list(results.list(NOON.date(), NOON.date(), key, 25)) == [b"{}"]
+
+
+def test_requests_to_a_throttled_table_are_retried_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = still_clock(monkeypatch)
+    throttled = json_error("ProvisionedThroughputExceededException")
+    unavailable = pytest.raises(StorageUnavailable)
+    with failing_aws(throttled) as requests, unavailable:
+        ResultsTable("results").find(CAT, soon())
+    assert len(requests) > 3
+    assert clock.pauses
