@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+from boto3.session import Session
 
 REGION = "us-east-1"
 
@@ -52,10 +53,9 @@ def aws_at(url: str) -> Iterator[None]:
 
 def new_bucket() -> str:
     """Create a bucket for one test and return its name."""
-    from litelens.aws.s3 import s3_client
-
     name = f"bucket-{uuid.uuid4()}"
-    s3_client().create_bucket(Bucket=name)
+    # Not litelens' own client, which waits two seconds only: a busy machine may need longer for moto's first answer.
+    Session().client("s3").create_bucket(Bucket=name)
     return name
 
 

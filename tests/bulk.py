@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import quote_plus
 
 from aws import new_bucket
+from boto3.session import Session
 from support import DEFAULT_BUNDLE, LambdaContext
 from template import synthesize_nested
 
@@ -27,7 +28,7 @@ def new_table(resource: str) -> str:
     declared = dict(synthesize_nested("Storage")["Resources"][resource]["Properties"])
     declared.pop("TimeToLiveSpecification")
     name = f"{resource}-{uuid.uuid4()}"
-    aws_client("dynamodb").create_table(TableName=name, **declared)
+    Session().client("dynamodb").create_table(TableName=name, **declared)
     return name
 
 

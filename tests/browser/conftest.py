@@ -28,7 +28,9 @@ def context(chromium: Browser, device: str) -> Iterator[BrowserContext]:
     with chromium.new_context(**DEVICES[device], accept_downloads=True) as context:
         context.set_default_timeout(60_000)
         context.on("weberror", lambda raised: errors.append(str(raised.error)))
-        context.on("console", lambda said: errors.append(said.text) if "Content Security" in said.text else None)
+        context.on(
+            "console", lambda message: errors.append(message.text) if "Content Security" in message.text else None
+        )
         yield context
     assert errors == []
 

@@ -8,16 +8,16 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from converse import answer, failure
 from page_actions import SAMPLES, card, choose_photos, connect, labels, open_view, wait_for_results
+from page_text import page_text
 from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
 from servers import API_KEY, Deployment, run_server
 from support import CIFAR_BUNDLE
 
-# All of WCAG 2.2 up to AA, and what is good practice beside it. AAA is not promised anywhere, and axe calls the rules
-# that it has beyond these experimental.
+# WCAG 2.2 up to AA, and good practice. The page does not claim AAA, and the remaining rules of axe are experimental.
 RULES = {"type": "tag", "values": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-# Light and dark differ in nothing else.
+# The themes differ only in colours.
 COLOUR_RULES = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}
-# Of the many, those on what every view has.
+# The rules that apply to every view.
 ALWAYS_APPLY = {
     "color-contrast",
     "heading-order",
@@ -28,7 +28,7 @@ ALWAYS_APPLY = {
     "target-size",
 }
 
-# From the smallest phone that WCAG asks for to a wide desk; a phone has no more than its own.
+# From the narrowest width in WCAG to a wide desktop. Phones have no wider ones.
 WIDTHS = {"desk": (320, 375, 768, 1280, 2560), "phone": (320, 375)}
 
 FONT_SIZE = "(element) => getComputedStyle(element).fontSize"
@@ -39,7 +39,7 @@ BROKEN: FilePayload = {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer":
 
 ONLY_ON_A_DESK = pytest.mark.parametrize("device", ["desk"])
 
-# What has the focus: whether that is seen, and nothing lies over it.
+# Returns the focused element, and whether it has a visible outline and is not covered.
 READ_FOCUS = """
 () => {
   const focused = document.activeElement;
@@ -54,7 +54,7 @@ READ_FOCUS = """
 }
 """
 
-# Texts and controls that end outside the window, except where people can scroll to them.
+# Returns texts and controls that end outside the window, except in regions that scroll.
 READ_CUT_OFF = """
 () => [...document.querySelectorAll("a, button, input, select, textarea, progress, h1, h2, h3, p, dt, dd, span")]
   .filter((element) => element.checkVisibility() && !element.closest("[role=region][tabindex='0'], .unseen, .skip"))
@@ -65,7 +65,7 @@ READ_CUT_OFF = """
   .map((element) => element.outerHTML.slice(0, 120))
 """
 
-# Buttons and links whose text does not fit into them.
+# Returns elements whose text does not fit into them.
 READ_SPILLED = """
 () => [...document.querySelectorAll("a, button, button > span, summary, h1, h3, dd, dt, article p")]
   .filter((element) => element.checkVisibility() && !element.matches(".unseen"))
@@ -83,7 +83,7 @@ def violations(page: Page, rules: dict[str, Any]) -> list[str]:
     return [f"{rule['id']}: {node['html']}" for rule in found["violations"] for node in rule["nodes"]]
 
 
-def assert_axe_finds_nothing(page: Page) -> None:
+def assert_no_violations(page: Page) -> None:
     page.emulate_media(color_scheme="light")
     assert violations(page, RULES) == []
     page.emulate_media(color_scheme="dark")
@@ -105,8 +105,8 @@ def compare(page: Page, *names: str) -> None:
     page.get_by_role("link", name=f"Compare {len(names)} photos").click()
 
 
-def walk(page: Page) -> Iterator[str]:
-    """Each view in turn, with photos of very long names: answered, with a heat map, failed, compared."""
+def visit_views(page: Page) -> Iterator[str]:
+    """Open each view and yield its name; photos have very long names, one has a heat map and one has failed."""
     expect(page.get_by_role("button", name="Choose photos")).to_be_visible()
     yield "nothing yet"
     names = [f"{LONG_NAME}1.jpg", f"{LONG_WORD}{LONG_WORD}.jpg"]
@@ -130,7 +130,7 @@ def walk(page: Page) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def wordy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server_with_long_names(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The port of a server whose model has very long class names, half of them without spaces."""
     bundle = tmp_path_factory.mktemp("wordy") / "bundle"
     bundle.mkdir()
@@ -152,15 +152,15 @@ def wordy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def wordy_page(context: BrowserContext, wordy: str) -> Page:
+def page_with_long_names(context: BrowserContext, server_with_long_names: str) -> Page:
     page = context.new_page()
-    page.goto(wordy)
+    page.goto(server_with_long_names)
     return page
 
 
 @pytest.fixture
-def asking(context: BrowserContext, deployment: Deployment) -> Iterator[Page]:
-    """The page of a deployment with a language model, its key entered."""
+def ask_page(context: BrowserContext, deployment: Deployment) -> Iterator[Page]:
+    """The page of a deployment with a language model, after its key was entered."""
     page = context.new_page()
     page.goto(deployment.url)
     connect(page, key=API_KEY)
@@ -174,125 +174,125 @@ def ask_model(page: Page, question: str) -> None:
     page.get_by_role("button", name="Send").click()
 
 
-def test_axe_finds_nothing_before_there_is_a_photo(page: Page) -> None:
+def test_axe_finds_no_violation_without_photos(page: Page) -> None:
     expect(page.get_by_role("button", name="Try the sample: a cat")).to_be_visible()
-    assert_axe_finds_nothing(page)
+    assert_no_violations(page)
 
 
-def test_axe_finds_nothing_while_photos_are_under_way(page: Page) -> None:
+def test_axe_finds_no_violation_while_photos_are_classified(page: Page) -> None:
     page.route("**/v1/classify*", lambda _: None)
     choose_photos(page, *(photo(f"{number}.jpg") for number in range(5)))
     expect(page.get_by_role("progressbar")).to_have_count(5)
     expect(page.get_by_text("Waiting for its turn")).to_be_visible()
-    assert_axe_finds_nothing(page)
+    assert_no_violations(page)
 
 
-def test_axe_finds_nothing_in_answers_heat_maps_failures_and_comparisons(page: Page) -> None:
+def test_axe_finds_no_violation_in_answers_heat_maps_failures_and_comparisons(page: Page) -> None:
     page.route("**/v1/classify*", lambda route: route.abort(), times=1)
     choose_photos(page, photo("unreachable.jpg"))
-    expect(card(page, "unreachable.jpg")).to_contain_text("cannot be reached")
+    expect(card(page, "unreachable.jpg")).to_contain_text(page_text("unreachable"))
     choose_photos(page, photo("cat.jpg"), photo("coffee.jpg", "coffee"), BROKEN)
     wait_for_results(page, "cat.jpg", "coffee.jpg")
-    expect(card(page, "broken.jpg")).to_contain_text("not a supported photo")
+    expect(card(page, "broken.jpg")).to_contain_text(page_text("not_an_image"))
     show_heat_map(page, "cat.jpg")
-    assert_axe_finds_nothing(page)
+    assert_no_violations(page)
     compare(page, "cat.jpg", "coffee.jpg")
     page.get_by_label("Heat map of").select_option("Egyptian cat")
     expect(page.get_by_text("Heat map: Egyptian cat", exact=True)).to_have_count(2)
-    assert_axe_finds_nothing(page)
+    assert_no_violations(page)
 
 
-def test_axe_finds_nothing_where_nothing_is_left_to_show(page: Page) -> None:
+def test_axe_finds_no_violation_in_empty_views(page: Page) -> None:
     page.goto(f"{page.url}#compare")
-    expect(page.get_by_text("To compare photos")).to_be_visible()
-    assert_axe_finds_nothing(page)
+    expect(page.get_by_text(page_text("nothingToCompare"))).to_be_visible()
+    assert_no_violations(page)
     open_view(page, "Classify")
     choose_photos(page, photo("cat.jpg"))
     wait_for_results(page, "cat.jpg")
     if not page.get_by_label("Show").is_visible():
         page.get_by_text("Threshold, order and filters").click()
     page.get_by_label("Show").select_option("failed")
-    expect(page.get_by_text("No photo matches these filters.")).to_be_visible()
-    assert_axe_finds_nothing(page)
+    expect(page.get_by_text(page_text("nothingShown"))).to_be_visible()
+    assert_no_violations(page)
 
 
 @pytest.mark.parametrize(("served", "sought", "found"), [("port", "wild cats", 8), ("measured_port", "trees", 5)])
-def test_axe_finds_nothing_in_the_model(
+def test_axe_finds_no_violation_in_the_view_model(
     context: BrowserContext, request: pytest.FixtureRequest, served: str, sought: str, found: int
 ) -> None:
     page = context.new_page()
     page.goto(f"http://127.0.0.1:{request.getfixturevalue(served)}/#model")
-    # All rows are alike, and axe takes its time for each.
+    # A few rows are enough, since axe is slow for many.
     page.get_by_label("Find a class").fill(sought)
     expect(page.get_by_role("rowheader")).to_have_count(found)
-    assert_axe_finds_nothing(page)
+    assert_no_violations(page)
     page.get_by_label("Find a class").fill("no class at all")
-    expect(page.get_by_text("No class matches.")).to_be_visible()
-    assert_axe_finds_nothing(page)
+    expect(page.get_by_text(page_text("noClass"))).to_be_visible()
+    assert_no_violations(page)
 
 
-def test_axe_finds_nothing_in_settings_and_problems(page: Page) -> None:
+def test_axe_finds_no_violation_in_settings_and_problems(page: Page) -> None:
     open_view(page, "Settings")
     expect(page.get_by_text("Connected")).to_be_visible()
-    assert_axe_finds_nothing(page)
+    assert_no_violations(page)
     page.route("**/v1/model", lambda route: route.abort())
     page.get_by_role("button", name="Save and connect").click()
-    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
-    assert_axe_finds_nothing(page)
+    expect(page.get_by_role("alert")).to_contain_text(page_text("unreachable"))
+    assert_no_violations(page)
     open_view(page, "Classify")
-    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
-    assert_axe_finds_nothing(page)
+    expect(page.get_by_role("alert")).to_contain_text(page_text("unreachable"))
+    assert_no_violations(page)
 
 
-def test_axe_finds_nothing_in_a_conversation(asking: Page, deployment: Deployment) -> None:
-    assert_axe_finds_nothing(asking)
-    open_view(asking, "Ask")
-    assert_axe_finds_nothing(asking)
-    open_view(asking, "Classify")
-    choose_photos(asking, photo("cat.jpg"), photo("coffee.jpg", "coffee"))
-    wait_for_results(asking, "cat.jpg", "coffee.jpg")
-    open_view(asking, "Ask")
+def test_axe_finds_no_violation_in_a_conversation(ask_page: Page, deployment: Deployment) -> None:
+    assert_no_violations(ask_page)
+    open_view(ask_page, "Ask")
+    assert_no_violations(ask_page)
+    open_view(ask_page, "Classify")
+    choose_photos(ask_page, photo("cat.jpg"), photo("coffee.jpg", "coffee"))
+    wait_for_results(ask_page, "cat.jpg", "coffee.jpg")
+    open_view(ask_page, "Ask")
     deployment.converse.script(answer("A rocket."), failure("AccessDeniedException"))
-    ask_model(asking, "What is it?")
-    expect(asking.get_by_text("Answered by a-model")).to_be_visible()
-    ask_model(asking, "And why?")
-    expect(asking.get_by_role("log")).to_contain_text("cannot be reached")
-    assert_axe_finds_nothing(asking)
-    asking.route("**/v1/describe", lambda _: None)
-    ask_model(asking, "And now?")
-    expect(asking.get_by_text("Looking at the photo")).to_be_visible()
-    assert_axe_finds_nothing(asking)
+    ask_model(ask_page, "What is it?")
+    expect(ask_page.get_by_text("Answered by a-model")).to_be_visible()
+    ask_model(ask_page, "And why?")
+    expect(ask_page.get_by_role("log")).to_contain_text(page_text("describe_unavailable"))
+    assert_no_violations(ask_page)
+    ask_page.route("**/v1/describe", lambda _: None)
+    ask_model(ask_page, "And now?")
+    expect(ask_page.get_by_text("Looking at the photo")).to_be_visible()
+    assert_no_violations(ask_page)
 
 
 @ONLY_ON_A_DESK
-def test_axe_would_find_what_is_wrong(page: Page) -> None:
+def test_axe_finds_real_violations(page: Page) -> None:
     expect(page.get_by_role("button", name="Choose photos")).to_be_visible()
     page.evaluate(
         "document.querySelector('main').insertAdjacentElement('beforeend', document.createElement('button'))"
         ".style.cssText = 'inline-size: 9px; block-size: 9px; padding: 0'"
     )
-    page.get_by_text("Photos go to the service").evaluate("(text) => { text.style.color = '#ccc' }")
+    page.get_by_text(page_text("privacy")).evaluate("(text) => { text.style.color = '#ccc' }")
     found = {violation.partition(":")[0] for violation in violations(page, RULES)}
     assert found == {"button-name", "color-contrast"}
 
 
 def tab_to(page: Page, target: Locator, key: str = "Tab") -> None:
-    """Go on by this key until the target has the focus, which is seen all the way."""
+    """Press the key until the target has the focus; each focused element must be visible."""
     for _ in range(60):
         page.keyboard.press(key)
-        assert_focus_is_seen(page)
+        assert_focus_is_visible(page)
         if target.evaluate("(element) => element === document.activeElement"):
             return
     raise AssertionError(f"{target} is not reached by {key}")
 
 
-def assert_focus_is_seen(page: Page) -> None:
+def assert_focus_is_visible(page: Page) -> None:
     focus = page.evaluate(READ_FOCUS)
     assert focus["isSeen"], focus
 
 
 @ONLY_ON_A_DESK
-def test_all_of_classify_is_usable_with_the_keyboard_alone(page: Page) -> None:
+def test_the_view_classify_works_with_the_keyboard_alone(page: Page) -> None:
     keyboard = page.keyboard
     tab_to(page, page.get_by_role("button", name="Try the sample: a cat"))
     keyboard.press("Enter")
@@ -346,8 +346,8 @@ def test_all_of_classify_is_usable_with_the_keyboard_alone(page: Page) -> None:
 
 
 @ONLY_ON_A_DESK
-def test_the_focus_is_seen_wherever_it_goes(page: Page) -> None:
-    for view in walk(page):
+def test_the_focus_is_always_visible(page: Page) -> None:
+    for view in visit_views(page):
         page.evaluate("document.activeElement.blur()")
         stops = 0
         while True:
@@ -362,7 +362,7 @@ def test_the_focus_is_seen_wherever_it_goes(page: Page) -> None:
 
 
 @ONLY_ON_A_DESK
-def test_the_content_is_one_key_away(page: Page) -> None:
+def test_a_link_skips_to_the_content(page: Page) -> None:
     expect(page.get_by_role("button", name="Choose photos")).to_be_visible()
     page.keyboard.press("Tab")
     skip = page.get_by_role("link", name="Skip to the content")
@@ -376,7 +376,7 @@ def test_the_content_is_one_key_away(page: Page) -> None:
     expect(page).to_have_title("Classify photos · litelens")
 
 
-def test_another_view_begins_at_its_heading(page: Page) -> None:
+def test_opening_a_view_moves_the_focus_to_its_heading(page: Page) -> None:
     headings = {"Model": "The model", "Settings": "Settings", "Classify": "Classify photos"}
     for view, heading in headings.items():
         page.get_by_role("navigation").get_by_role("link", name=view).press("Enter")
@@ -386,39 +386,37 @@ def test_another_view_begins_at_its_heading(page: Page) -> None:
     expect(page.get_by_role("heading", name="Settings", level=1)).to_be_focused()
 
 
-def test_a_screen_reader_is_told_of_every_result_and_failure(page: Page) -> None:
-    said = hear(page)
+def test_every_result_and_failure_is_announced_to_screen_readers(page: Page) -> None:
+    announcements = record_announcements(page)
     names = ["first.jpg", "second.jpg", "third.jpg", "fourth.jpg", "fifth.jpg"]
     choose_photos(page, *map(photo, names), BROKEN)
     wait_for_results(page, *names)
     expect(card(page, "broken.jpg").get_by_role("button", name="Try again")).to_be_visible()
     confidence = labels(card(page, "third.jpg")).first.locator("span").last.inner_text()
     for name in names:
-        assert any(text.startswith(f"{name}: Egyptian cat, {confidence}.") for text in said()), name
-    assert any(text.startswith("broken.jpg: This file is not a supported photo.") for text in said())
-    # As each comes, so many are left; the last one is.
+        assert any(text.startswith(f"{name}: Egyptian cat, {confidence}.") for text in announcements()), name
+    assert any(text.startswith(f"broken.jpg: {page_text('not_an_image')}") for text in announcements())
+    # Each announcement ends with the number of photos that are left, except the last.
     left = [f" {count} photos are left." for count in (5, 4, 3, 2)] + [" 1 photo is left.", "."]
-    assert len(said()) == len(left)
-    assert all(text.endswith(end) for text, end in zip(said(), left, strict=True))
-    assert "left" not in said()[-1]
+    assert len(announcements()) == len(left)
+    assert all(text.endswith(end) for text, end in zip(announcements(), left, strict=True))
+    assert "left" not in announcements()[-1]
 
 
-def test_a_screen_reader_is_told_what_was_cancelled_and_what_was_refused(page: Page) -> None:
-    said = hear(page)
+def test_cancelled_and_refused_photos_are_announced_to_screen_readers(page: Page) -> None:
+    announcements = record_announcements(page)
     page.route("**/v1/classify*", lambda _: None, times=1)
     choose_photos(page, photo("slow.jpg"))
     card(page, "slow.jpg").get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("status")).to_have_text("slow.jpg: cancelled.")
     page.route("**/v1/classify*", lambda route: route.abort(), times=1)
     card(page, "slow.jpg").get_by_role("button", name="Try again").click()
-    expect(page.get_by_role("status")).to_have_text(
-        "slow.jpg: The service cannot be reached. Check the connection and the endpoint in Settings, then try again."
-    )
-    assert len([sentence for sentence in said() if sentence]) == 2
+    expect(page.get_by_role("status")).to_have_text(f"slow.jpg: {page_text('unreachable')}")
+    assert len([sentence for sentence in announcements() if sentence]) == 2
 
 
-def hear(page: Page) -> Any:
-    """A function that tells all that a screen reader was given to say of its own accord since now."""
+def record_announcements(page: Page) -> Any:
+    """Return a function that returns the page's announcements from now on."""
     page.get_by_role("button", name="Choose photos").wait_for()
     status = page.get_by_role("status")
     status.evaluate(
@@ -428,15 +426,15 @@ def hear(page: Page) -> Any:
     return lambda: page.evaluate("window.said")
 
 
-def test_nothing_overflows_sideways_at_any_width(wordy_page: Page, device: str) -> None:
+def test_nothing_overflows_sideways_at_any_width(page_with_long_names: Page, device: str) -> None:
     height = 900
-    for view in walk(wordy_page):
+    for view in visit_views(page_with_long_names):
         for width in WIDTHS[device]:
-            wordy_page.set_viewport_size({"width": width, "height": height})
-            assert_fits(wordy_page, f"{view} at {width}")
+            page_with_long_names.set_viewport_size({"width": width, "height": height})
+            assert_fits(page_with_long_names, f"{view} at {width}")
 
 
-def test_photos_are_compared_on_one_scale_whatever_they_are_called(page: Page, device: str) -> None:
+def test_compared_photos_have_columns_of_equal_width_whatever_their_names(page: Page, device: str) -> None:
     names = ["a.jpg", f"{LONG_NAME}.jpg", f"{LONG_WORD}.jpg"]
     choose_photos(page, photo(names[0]), photo(names[1], "coffee"), photo(names[2], "photographer"))
     wait_for_results(page, *names)
@@ -447,16 +445,16 @@ def test_photos_are_compared_on_one_scale_whatever_they_are_called(page: Page, d
     assert len(widths) == 1
 
 
-def test_a_conversation_does_not_overflow_sideways(asking: Page, deployment: Deployment, device: str) -> None:
+def test_a_conversation_does_not_overflow_sideways(ask_page: Page, deployment: Deployment, device: str) -> None:
     deployment.converse.script(answer(f"It is {LONG_WORD * 3}. {'It is a rocket. ' * 30}"))
-    open_view(asking, "Classify")
-    choose_photos(asking, *(photo(f"{LONG_NAME}{number}.jpg") for number in range(8)))
-    open_view(asking, "Ask")
-    ask_model(asking, f"{LONG_WORD * 3}?")
-    expect(asking.get_by_role("log")).to_contain_text("It is a rocket.")
+    open_view(ask_page, "Classify")
+    choose_photos(ask_page, *(photo(f"{LONG_NAME}{number}.jpg") for number in range(8)))
+    open_view(ask_page, "Ask")
+    ask_model(ask_page, f"{LONG_WORD * 3}?")
+    expect(ask_page.get_by_role("log")).to_contain_text("It is a rocket.")
     for width in WIDTHS[device]:
-        asking.set_viewport_size({"width": width, "height": 900})
-        assert_fits(asking, f"ask at {width}")
+        ask_page.set_viewport_size({"width": width, "height": 900})
+        assert_fits(ask_page, f"ask at {width}")
 
 
 def assert_fits(page: Page, where: str) -> None:
@@ -466,17 +464,17 @@ def assert_fits(page: Page, where: str) -> None:
 
 
 @ONLY_ON_A_DESK
-def test_text_is_as_large_as_the_browser_is_set_to_and_twice_the_size_fits(page: Page) -> None:
+def test_text_has_the_browsers_font_size_and_fits_at_twice_the_size(page: Page) -> None:
     assert page.get_by_role("navigation").evaluate(FONT_SIZE) == "16px"
     page.context.new_cdp_session(page).send("Page.setFontSizes", {"fontSizes": {"standard": 32}})
-    for view in walk(page):
+    for view in visit_views(page):
         assert page.get_by_role("navigation").evaluate(FONT_SIZE) == "32px", view
         assert_fits(page, view)
         assert page.evaluate(READ_SPILLED) == [], view
 
 
 def brightness(page: Page) -> float:
-    """Of the page's ground, from 0 to 1."""
+    """Return the brightness of the page's background, from 0 to 1."""
     colour = page.evaluate("getComputedStyle(document.body).backgroundColor")
     return sum(map(int, colour.removeprefix("rgb(").removesuffix(")").split(", "))) / (3 * 255)
 
@@ -488,7 +486,7 @@ def test_the_theme_follows_the_device_until_one_is_chosen(page: Page) -> None:
     assert brightness(page) < 0.1
 
 
-def test_a_chosen_theme_holds_whatever_the_device_says(page: Page) -> None:
+def test_a_chosen_theme_overrides_the_device(page: Page) -> None:
     open_view(page, "Settings")
     for theme, other, is_light in (("light", "dark", True), ("dark", "light", False)):
         page.emulate_media(color_scheme=other)  # type: ignore[arg-type]
@@ -505,7 +503,7 @@ def test_a_chosen_theme_holds_whatever_the_device_says(page: Page) -> None:
 
 
 @ONLY_ON_A_DESK
-def test_nothing_moves_for_those_who_do_not_want_it(page: Page) -> None:
+def test_nothing_moves_with_reduced_motion(page: Page) -> None:
     moving = (
         "[...document.querySelectorAll('*')].filter((element) => {"
         " const { transitionDuration, animationDuration } = getComputedStyle(element);"

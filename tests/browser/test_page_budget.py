@@ -24,7 +24,7 @@ SAMPLES = {path for path in FILES if path.startswith("/samples/")}
 
 @dataclass(frozen=True)
 class Exchange:
-    """A request, and what came back for it over the wire."""
+    """A request and its response."""
 
     url: str
     status: int
@@ -54,7 +54,7 @@ class Wire:
 
     @property
     def exchanges(self) -> list[Exchange]:
-        """All until now; a KeyError is of one that has not ended, or not well."""
+        """Return all exchanges so far; raises KeyError if one has not ended, or has failed."""
         return [self._exchange(request_id) for request_id, event in self._sent.items() if not _is_for_the_tab(event)]
 
     def forget(self) -> None:
@@ -75,27 +75,27 @@ def _keep(events: dict[str, Any], event: Any) -> None:
 
 
 def _is_for_the_tab(event: Any) -> bool:
-    """The tab has an icon, which the page shows, too: the browser fetches it once more, at a time of its own."""
+    """Return whether the browser requests the icon for its tab, at any time; the page itself requests it too."""
     return bool(event["type"] == "Other") and event["request"]["url"].endswith("/favicon.svg")
 
 
 @dataclass(frozen=True)
 class Visit:
-    """The page loaded with nothing in any cache, and again after that, and what the console said of both."""
+    """The exchanges of the first load without a cache and of a reload, and the console's messages during both."""
 
     first: list[Exchange]
     again: list[Exchange]
     inline: int
-    complaints: list[str]
+    console_messages: list[str]
 
 
 @pytest.fixture(scope="module", params=DEVICES)
 def visit(request: pytest.FixtureRequest, chromium: Browser, port: int) -> Iterator[Visit]:
     with chromium.new_context(**DEVICES[request.param]) as context:
         page = context.new_page()
-        complaints: list[str] = []
-        page.on("console", lambda said: complaints.append(said.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+        console_messages: list[str] = []
+        page.on("console", lambda message: console_messages.append(message.text))
+        page.on("pageerror", lambda error: console_messages.append(str(error)))
         wire = Wire(page)
         page.goto(f"http://127.0.0.1:{port}/", wait_until="networkidle")
         first = wire.exchanges
@@ -104,23 +104,23 @@ def visit(request: pytest.FixtureRequest, chromium: Browser, port: int) -> Itera
         inline = page.locator("script:not([src]), style").count()
         for view in ("Model", "Settings", "Classify"):
             open_view(page, view)
-        yield Visit(first, wire.exchanges, inline, complaints)
+        yield Visit(first, wire.exchanges, inline, console_messages)
 
 
 def test_the_first_load_stays_within_its_budget(visit: Visit) -> None:
-    # All of it was counted, the model and the samples, too.
+    # The model and the samples were loaded and counted too.
     assert {exchange.path for exchange in visit.first} >= {"/", "/main.js", "/style.css", "/v1/model", *SAMPLES}
     assert sum(exchange.bytes for exchange in visit.first if exchange.path not in SAMPLES) < MOST_BYTES
     assert len(visit.first) <= MOST_REQUESTS
 
 
-def test_the_first_load_asks_for_nothing_twice_and_misses_nothing(visit: Visit) -> None:
+def test_the_first_load_requests_each_file_once_and_successfully(visit: Visit) -> None:
     paths = [exchange.path for exchange in visit.first]
     assert sorted(paths) == sorted(set(paths))
     assert {exchange.path: exchange.status for exchange in visit.first if exchange.status != 200} == {}
 
 
-def test_what_can_be_compressed_comes_compressed(visit: Visit) -> None:
+def test_scripts_styles_and_json_are_compressed(visit: Visit) -> None:
     larger = {path for path in FILES if path.endswith((".js", ".css")) and (WEB / path[1:]).stat().st_size >= 1024}
     ours = {exchange.path: exchange for exchange in visit.first if exchange.path in larger | {"/v1/model"}}
     assert len(ours) > 20
@@ -132,7 +132,7 @@ def test_nothing_comes_from_another_host(visit: Visit, port: int) -> None:
     assert {urlsplit(exchange.url)[:2] for exchange in visit.first} == {("http", f"127.0.0.1:{port}")}
 
 
-def test_every_file_of_the_page_carries_the_policy(visit: Visit) -> None:
+def test_every_file_of_the_page_has_the_security_headers(visit: Visit) -> None:
     ours = [exchange for exchange in visit.first if exchange.path in FILES | {"/"}]
     assert len(ours) > 30
     for exchange in ours:

@@ -1,4 +1,4 @@
-"""Photos in, labels out, on the page as people use it."""
+"""The view Classify: choosing photos, their labels and heat maps, comparing, sorting and filtering."""
 
 import json
 import re
@@ -20,6 +20,7 @@ from page_actions import (
     photo_names,
     wait_for_results,
 )
+from page_text import page_text
 from PIL import Image
 from playwright.sync_api import FilePayload, Locator, Page, Request, expect
 from support import CAT, DATA, ROCKET, encoded, require
@@ -33,8 +34,8 @@ at_the_desk = pytest.mark.parametrize("device", ["desk"], indirect=True)
 on_the_phone = pytest.mark.parametrize("device", ["phone"], indirect=True)
 
 
-class Held:
-    """Answers of the API that have come, and are kept from the page until they are let go."""
+class HeldAnswers:
+    """Holds back the API's answers to the page until they are released."""
 
     def __init__(self, page: Page) -> None:
         self._held: list[str] = []
@@ -44,27 +45,27 @@ class Held:
         pattern = {"urlPattern": "*/v1/classify*", "requestStage": "Response"}
         self._session.send("Fetch.enable", {"patterns": [pattern]})
 
-    def let_one_go(self) -> None:
-        """The first, which may be on its way yet."""
+    def release_one(self) -> None:
+        """Release the first answer, even if it has not arrived yet."""
         self._free += 1
-        self._go_on()
+        self._release()
 
-    def let_go(self) -> None:
-        """Those that are held, and all that come later."""
+    def release_all(self) -> None:
+        """Release the held answers and all later ones."""
         self._session.send("Fetch.disable")
 
     def _hold(self, paused: dict[str, Any]) -> None:
         self._held.append(paused["requestId"])
-        self._go_on()
+        self._release()
 
-    def _go_on(self) -> None:
+    def _release(self) -> None:
         while self._free and self._held:
             self._free -= 1
             self._session.send("Fetch.continueRequest", {"requestId": self._held.pop(0)})
 
 
-class Dragged:
-    """Files, or else a text, that someone drags over the page from another program."""
+class DraggedFiles:
+    """Files, or a text, dragged over the page from another program."""
 
     def __init__(self, page: Page, *files: Path, text: str = "") -> None:
         items = [{"mimeType": "text/plain", "data": text}] if text else []
@@ -83,8 +84,8 @@ class Dragged:
         self._session.send("Input.dispatchDragEvent", {"type": kind, "x": x, "y": 200, "data": self._data})
 
 
-class Asked:
-    """The requests for answers and heat maps that the page has sent since."""
+class ClassifyRequests:
+    """The URLs of the requests for classifications and heat maps from now on."""
 
     def __init__(self, page: Page) -> None:
         self.urls: list[str] = []
@@ -100,7 +101,7 @@ def named(name: str, image: Image.Image, **options: Any) -> FilePayload:
 
 
 def classify_all_photos(page: Page) -> dict[str, Any]:
-    """Choose all photos and wait for their results; returns the API's answer to each, by its name."""
+    """Choose all photos and wait for their results; returns the API's answer for each file name."""
     choose_photos(page, *ALL_PHOTOS.values())
     wait_for_results(page, *ALL_PHOTOS)
     return {name: classify_directly(page, path.read_bytes()) for name, path in ALL_PHOTOS.items()}
@@ -119,12 +120,12 @@ def percent(share: float) -> str:
 
 
 def threshold(page: Page) -> float:
-    """Of the model."""
+    """Return the model's threshold."""
     return float(page.request.get(f"{page.url}v1/model").json()["manifest"]["threshold"])
 
 
 def copy(page: Page, text: str | None = None) -> None:
-    """Put the cat's picture on the clipboard, with a text if one is given."""
+    """Copy the photo of the cat to the clipboard, together with the text if there is one."""
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.evaluate(
         """async (text) => {
@@ -144,12 +145,12 @@ def preview(card: Locator) -> Locator:
 
 
 def overlay(card: Locator) -> Locator:
-    """The heat map over a photo."""
+    """Return the heat map over a photo."""
     return card.locator("img[data-label]")
 
 
 def assert_in_place(photo: Locator, answer: Any) -> None:
-    """The heat map covers that part of the photo that the answer says."""
+    """Check that the heat map covers the region in the answer."""
     region, size = answer["heatmap"]["region"], answer["image"]
     expect(overlay(photo)).to_have_js_property("complete", True)
     whole, part = preview(photo).bounding_box(), overlay(photo).bounding_box()
@@ -179,7 +180,7 @@ def test_a_chosen_photo_shows_the_labels_of_the_api_with_their_confidences(page:
     expect(card(page, "rocket.jpg")).to_contain_text(group)
 
 
-def test_many_photos_are_chosen_at_once_and_each_gets_its_own_labels(page: Page, port: int) -> None:
+def test_many_photos_chosen_at_once_get_their_own_labels(page: Page, port: int) -> None:
     require((DATA / "photos").is_dir(), f"there are no photos at {DATA}; LITELENS_DATA names another folder")
     photos = sorted((DATA / "photos").glob("*.jpg"))
     assert len(photos) > 50
@@ -204,24 +205,24 @@ def best_label(port: int, photo: Path) -> str:
 
 
 @at_the_desk
-def test_files_are_dropped_and_a_curtain_says_that_they_can_be(page: Page) -> None:
+def test_dropped_files_are_classified_and_a_curtain_shows_while_they_are_dragged(page: Page) -> None:
     page.get_by_role("button", name="Choose photos").wait_for()
     curtain = page.get_by_text("Drop to classify")
-    text = Dragged(page, text="no file")
+    text = DraggedFiles(page, text="no file")
     expect(curtain).to_have_count(0)
     text.leave()
-    dragged = Dragged(page, ROCKET, SAMPLES / "coffee.jpg")
+    dragged = DraggedFiles(page, ROCKET, SAMPLES / "coffee.jpg")
     expect(curtain).to_be_visible()
     dragged.leave()
     expect(curtain).to_have_count(0)
     expect(photo_names(page)).to_have_count(0)
-    Dragged(page, ROCKET, SAMPLES / "coffee.jpg").drop()
+    DraggedFiles(page, ROCKET, SAMPLES / "coffee.jpg").drop()
     expect(curtain).to_have_count(0)
     wait_for_results(page, "rocket.jpg", "coffee.jpg")
 
 
 @at_the_desk
-def test_a_dropped_folder_is_taken_with_those_in_it_in_order_but_without_hidden_files(
+def test_a_dropped_folder_is_classified_with_its_subfolders_in_order_and_without_hidden_files(
     page: Page, tmp_path: Path
 ) -> None:
     folder = tmp_path / "trip"
@@ -229,30 +230,30 @@ def test_a_dropped_folder_is_taken_with_those_in_it_in_order_but_without_hidden_
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(SAMPLES / "coffee.jpg", folder / name)
     page.get_by_role("button", name="Choose photos").wait_for()
-    Dragged(page, folder, ROCKET).drop()
+    DraggedFiles(page, folder, ROCKET).drop()
     wait_for_results(page, "9.jpg", "10.jpg", "evening.jpg", "rocket.jpg")
     expect(photo_names(page)).to_have_text(["9.jpg", "10.jpg", "evening.jpg", "rocket.jpg"])
 
 
 @at_the_desk
-def test_a_dropped_folder_of_more_files_than_browsers_list_at_a_time_is_taken_whole(page: Page, tmp_path: Path) -> None:
+def test_a_dropped_folder_with_more_files_than_browsers_list_at_once_is_complete(page: Page, tmp_path: Path) -> None:
     for number in range(101):
         (tmp_path / f"{number}.jpg").write_bytes(b"")
     page.get_by_role("button", name="Choose photos").wait_for()
-    Dragged(page, tmp_path).drop()
+    DraggedFiles(page, tmp_path).drop()
     expect(photo_names(page)).to_have_text([f"{number}.jpg" for number in range(101)])
 
 
 @at_the_desk
-def test_a_photo_dropped_on_another_view_leads_back_to_the_photos(page: Page) -> None:
+def test_a_photo_dropped_on_another_view_opens_the_view_classify(page: Page) -> None:
     open_view(page, "Model")
-    Dragged(page, ROCKET).drop()
+    DraggedFiles(page, ROCKET).drop()
     wait_for_results(page, "rocket.jpg")
 
 
-def test_a_copied_picture_is_pasted(page: Page) -> None:
+def test_a_pasted_picture_is_classified(page: Page) -> None:
     page.get_by_role("button", name="Choose photos").wait_for()
-    # File managers put the name beside it.
+    # File managers copy the name too.
     for number, text in enumerate((None, "rocket.png"), start=1):
         copy(page, text)
         page.keyboard.press("Control+V")
@@ -260,16 +261,16 @@ def test_a_copied_picture_is_pasted(page: Page) -> None:
     expect(preview(page.get_by_role("article")).first).to_have_js_property("naturalWidth", 330)
 
 
-def test_text_pasted_into_a_field_is_left_to_the_field(page: Page) -> None:
+def test_text_pasted_into_a_field_goes_into_the_field(page: Page) -> None:
     open_view(page, "Settings")
-    # As office programs copy text: with a picture of it.
+    # Office programs copy text together with a picture of it.
     copy(page, "http://127.0.0.1")
     page.get_by_label("Endpoint").focus()
     page.keyboard.press("Control+V")
     expect(page.get_by_label("Endpoint")).to_have_value("http://127.0.0.1")
     expect(page.get_by_role("heading", name="Settings")).to_be_visible()
     open_view(page, "Classify")
-    expect(page.get_by_text("No photo at hand? Try one of these.")).to_be_visible()
+    expect(page.get_by_text(page_text("samples"))).to_be_visible()
     expect(photo_names(page)).to_have_count(0)
 
 
@@ -284,12 +285,12 @@ def test_phones_take_a_photo_with_their_camera(page: Page) -> None:
 
 
 @at_the_desk
-def test_a_desk_has_no_camera_button(page: Page) -> None:
+def test_desktops_have_no_camera_button(page: Page) -> None:
     expect(page.get_by_role("button", name="Choose photos")).to_be_visible()
     expect(page.get_by_role("button", name="Take a photo")).to_have_count(0)
 
 
-def test_samples_are_there_to_be_tried(page: Page) -> None:
+def test_each_sample_can_be_classified(page: Page) -> None:
     for name, file in {"a cat": "cat", "a cup of coffee": "coffee", "a camera on a tripod": "photographer"}.items():
         page.get_by_role("button", name=f"Try the sample: {name}").click()
         wait_for_results(page, f"{file}.jpg")
@@ -303,30 +304,30 @@ def best_shown(page: Page, photo: Path) -> str:
     return readable(best(classify_directly(page, photo.read_bytes()))["label"])
 
 
-def test_a_sample_says_why_it_is_not_classified_without_a_network(page: Page) -> None:
+def test_a_sample_without_a_network_shows_the_problem(page: Page) -> None:
     sample = page.get_by_role("button", name="Try the sample: a cat")
     expect(sample.locator("img")).to_have_js_property("naturalWidth", 330)
     page.context.set_offline(True)
     sample.click()
-    expect(card(page, "cat.jpg")).to_contain_text("This device is offline. Connect it, then try again.")
+    expect(card(page, "cat.jpg")).to_contain_text(page_text("offline"))
     page.context.set_offline(False)
     card(page, "cat.jpg").get_by_role("button", name="Try again").click()
     wait_for_results(page, "cat.jpg")
 
 
-def test_previews_are_there_before_any_answer(page: Page) -> None:
-    held = Held(page)
+def test_previews_are_shown_before_any_answer(page: Page) -> None:
+    held = HeldAnswers(page)
     choose_photos(page, ROCKET, SAMPLES / "photographer.jpg")
     expect(preview(card(page, "rocket.jpg"))).to_have_js_property("naturalWidth", 640)
     expect(preview(card(page, "photographer.jpg"))).to_have_js_property("naturalHeight", 470)
     expect(page.get_by_text("2 photos · 2 under way")).to_be_visible()
     expect(labels(page.get_by_role("article"))).to_have_count(0)
-    held.let_go()
+    held.release_all()
     wait_for_results(page, "rocket.jpg", "photographer.jpg")
 
 
 def test_four_photos_are_classified_at_a_time_while_the_others_wait(page: Page) -> None:
-    held = Held(page)
+    held = HeldAnswers(page)
     classifying = page.get_by_text("Classifying", exact=True)
     waiting = page.get_by_text("Waiting for its turn", exact=True)
     rocket = Image.open(ROCKET)
@@ -334,16 +335,16 @@ def test_four_photos_are_classified_at_a_time_while_the_others_wait(page: Page) 
     expect(classifying).to_have_count(4)
     expect(waiting).to_have_count(2)
     expect(page.get_by_role("progressbar", name="Classifying: 0.jpg")).to_be_visible()
-    held.let_one_go()
+    held.release_one()
     expect(labels(page.get_by_role("article"))).to_have_count(5)
     expect(page.get_by_role("status")).to_contain_text("5 photos are left.")
     expect(classifying).to_have_count(4)
     expect(waiting).to_have_count(1)
-    held.let_go()
+    held.release_all()
     wait_for_results(page, *(f"{number}.jpg" for number in range(6)))
 
 
-def test_how_much_of_a_photo_has_been_sent_is_shown(page: Page) -> None:
+def test_sending_a_photo_shows_its_progress(page: Page) -> None:
     session = page.context.new_cdp_session(page)
     limits = {"offline": False, "latency": 0, "downloadThroughput": -1}
     session.send("Network.emulateNetworkConditions", {**limits, "uploadThroughput": 1000})
@@ -355,78 +356,78 @@ def test_how_much_of_a_photo_has_been_sent_is_shown(page: Page) -> None:
     wait_for_results(page, "large.jpg")
 
 
-def test_one_photo_is_cancelled_while_the_others_go_on_and_is_tried_again(page: Page) -> None:
-    held = Held(page)
+def test_one_photo_can_be_cancelled_and_retried_while_the_others_continue(page: Page) -> None:
+    held = HeldAnswers(page)
     choose_photos(page, ROCKET, SAMPLES / "coffee.jpg")
     expect(page.get_by_text("Classifying", exact=True)).to_have_count(2)
     with page.expect_event("requestfailed", lambda request: "/v1/classify" in request.url):
         card(page, "rocket.jpg").get_by_role("button", name="Cancel").click()
     expect(card(page, "rocket.jpg").get_by_text("Cancelled")).to_be_visible()
-    held.let_go()
+    held.release_all()
     wait_for_results(page, "coffee.jpg")
     expect(labels(card(page, "rocket.jpg"))).to_have_count(0)
     card(page, "rocket.jpg").get_by_role("button", name="Try again").click()
     wait_for_results(page, "rocket.jpg")
 
 
-def test_photos_cancelled_before_their_turn_are_never_sent_and_hold_up_no_other(page: Page) -> None:
-    held, asked = Held(page), Asked(page)
+def test_photos_cancelled_before_their_turn_are_not_sent_and_do_not_delay_the_others(page: Page) -> None:
+    held, requests = HeldAnswers(page), ClassifyRequests(page)
     photo = Image.open(ROCKET)
     choose_photos(page, *(named(f"{number}.jpg", photo) for number in range(9)))
     expect(page.get_by_text("Waiting for its turn")).to_have_count(5)
     cancelled = ["4.jpg", "5.jpg", "6.jpg", "7.jpg"]
     for name in cancelled:
         card(page, name).get_by_role("button", name="Cancel").click()
-    held.let_go()
+    held.release_all()
     wait_for_results(page, "0.jpg", "1.jpg", "2.jpg", "3.jpg", "8.jpg")
     for name in cancelled:
         expect(card(page, name).get_by_text("Cancelled")).to_be_visible()
-    assert len(asked.urls) == 5
+    assert len(requests.urls) == 5
 
 
-def test_all_that_failed_are_tried_again_together_and_only_those(page: Page) -> None:
+def test_only_the_failed_photos_are_retried_together(page: Page) -> None:
     choose_photos(page, CAT)
     wait_for_results(page, "cat.jpg")
     page.route("**/v1/classify?*", lambda route: route.fulfill(status=500, body=""))
     choose_photos(page, ROCKET, SAMPLES / "coffee.jpg")
-    expect(card(page, "rocket.jpg")).to_contain_text("Something went wrong on the service's side. Try again")
+    expect(card(page, "rocket.jpg")).to_contain_text(page_text("internal_error"))
     expect(page.get_by_text(re.compile("3 photos .* 2 failed"))).to_be_visible()
     page.unroute("**/v1/classify?*")
-    asked = Asked(page)
+    requests = ClassifyRequests(page)
     page.get_by_role("button", name="Retry 2 failed").click()
     wait_for_results(page, "rocket.jpg", "coffee.jpg")
-    assert len(asked.urls) == 2
+    assert len(requests.urls) == 2
     expect(page.get_by_role("button", name="Retry")).to_have_count(0)
 
 
-def test_one_photo_is_removed_and_then_all(page: Page) -> None:
+def test_one_photo_or_all_photos_can_be_removed(page: Page) -> None:
     classify_all_photos(page)
     page.get_by_role("button", name="Remove: coffee.jpg").click()
     expect(photo_names(page)).to_have_text(["rocket.jpg", "photographer.jpg", "cat.jpg"])
     page.get_by_role("button", name="Remove all").click()
     expect(photo_names(page)).to_have_count(0)
-    expect(page.get_by_text("No photo at hand? Try one of these.")).to_be_visible()
+    expect(page.get_by_text(page_text("samples"))).to_be_visible()
 
 
-def test_a_photo_removed_while_it_is_classified_does_not_come_back(page: Page) -> None:
-    held = Held(page)
+def test_a_photo_removed_while_it_is_classified_does_not_reappear(page: Page) -> None:
+    held = HeldAnswers(page)
     choose_photos(page, ROCKET, SAMPLES / "coffee.jpg")
     expect(page.get_by_text("Classifying", exact=True)).to_have_count(2)
     with page.expect_event("requestfailed", lambda request: "/v1/classify" in request.url):
         page.get_by_role("button", name="Remove: rocket.jpg").click()
-    held.let_go()
+    held.release_all()
     wait_for_results(page, "coffee.jpg")
     expect(photo_names(page)).to_have_text(["coffee.jpg"])
     expect(page.get_by_text("1 photo", exact=False)).not_to_contain_text("under way")
 
 
-def test_answers_are_certain_or_not_by_a_threshold_that_takes_effect_without_a_new_request(page: Page) -> None:
+def test_the_threshold_decides_which_answers_are_certain_without_a_new_request(page: Page) -> None:
     choose_photos(page, CAT, ROCKET)
     wait_for_results(page, "cat.jpg", "rocket.jpg")
     expect(card(page, "cat.jpg").get_by_text("Certain", exact=True)).to_be_visible()
     expect(card(page, "rocket.jpg").get_by_text(f"Uncertain: below {percent(threshold(page))}")).to_be_visible()
     expect(page.get_by_text("2 photos · 1 uncertain")).to_be_visible()
-    asked = Asked(page)
+    requests = ClassifyRequests(page)
     open_controls(page)
     slider = page.get_by_label("Uncertain below")
     slider.press("Home")
@@ -439,10 +440,10 @@ def test_answers_are_certain_or_not_by_a_threshold_that_takes_effect_without_a_n
     expect(card(page, "rocket.jpg").get_by_text("Uncertain: below")).to_be_visible()
     expect(card(page, "cat.jpg").get_by_text("Certain", exact=True)).to_be_visible()
     expect(page.get_by_role("button", name="Reset to")).to_have_count(0)
-    assert asked.urls == []
+    assert requests.urls == []
 
 
-def test_the_heat_map_of_the_best_label_lies_over_its_part_of_the_photo(page: Page) -> None:
+def test_the_heat_map_of_the_best_label_covers_its_region_of_the_photo(page: Page) -> None:
     rocket = Image.open(ROCKET)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -463,7 +464,7 @@ def test_the_heat_map_of_the_best_label_lies_over_its_part_of_the_photo(page: Pa
     assert turned["height"] > turned["width"]
 
 
-def test_the_heat_map_of_another_label_takes_the_place_of_the_first(page: Page) -> None:
+def test_the_heat_map_of_another_label_replaces_the_first(page: Page) -> None:
     answer = classify_all_photos(page)["rocket.jpg"]
     rocket = card(page, "rocket.jpg")
     labels(rocket).first.click()
@@ -477,10 +478,10 @@ def test_the_heat_map_of_another_label_takes_the_place_of_the_first(page: Page) 
     expect(overlay(page.get_by_role("article"))).to_have_count(1)
 
 
-def test_a_heat_map_is_taken_away_by_pressing_again_and_asked_for_only_once(page: Page) -> None:
+def test_pressing_a_label_again_hides_its_heat_map_which_is_requested_only_once(page: Page) -> None:
     choose_photos(page, ROCKET)
     rocket = card(page, "rocket.jpg")
-    asked = Asked(page)
+    requests = ClassifyRequests(page)
     for _ in range(2):
         labels(rocket).first.click()
         expect(overlay(rocket)).to_be_visible()
@@ -488,10 +489,10 @@ def test_a_heat_map_is_taken_away_by_pressing_again_and_asked_for_only_once(page
         labels(rocket).first.click()
         expect(overlay(rocket)).to_have_count(0)
         expect(rocket.get_by_text("Heat map")).to_have_count(0)
-    assert len([url for url in asked.urls if "heatmap" in url]) == 1
+    assert len([url for url in requests.urls if "heatmap" in url]) == 1
 
 
-def test_heat_maps_are_as_opaque_as_the_slider_says(page: Page) -> None:
+def test_the_slider_sets_the_opacity_of_heat_maps(page: Page) -> None:
     choose_photos(page, ROCKET)
     labels(card(page, "rocket.jpg")).first.click()
     open_controls(page)
@@ -542,11 +543,13 @@ def test_compared_photos_have_a_row_for_each_label_of_any_of_them(page: Page) ->
         header = page.get_by_role("rowheader", name=readable(label), exact=True)
         cells = page.get_by_role("row").filter(has=header).get_by_role("cell")
         least = [answers[file]["predictions"][-1]["confidence"] for file in files]
-        told = [f"below {percent(low)}" if of is None else percent(of) for of, low in zip(of_files, least, strict=True)]
-        expect(cells).to_have_text(told)
+        shares = [
+            f"below {percent(low)}" if of is None else percent(of) for of, low in zip(of_files, least, strict=True)
+        ]
+        expect(cells).to_have_text(shares)
 
 
-def test_a_photo_compared_later_gets_the_heat_map_that_was_chosen_there_and_there_alone(page: Page) -> None:
+def test_the_heat_map_chosen_in_the_comparison_applies_to_photos_added_later_and_only_there(page: Page) -> None:
     answers = classify_all_photos(page)
     label, other = (best(answers[name])["label"] for name in ("coffee.jpg", "cat.jpg"))
     card(page, "cat.jpg").get_by_role("button", name=readable(other)).click()
@@ -562,17 +565,17 @@ def test_a_photo_compared_later_gets_the_heat_map_that_was_chosen_there_and_ther
     expect(overlay(cat)).to_have_attribute("src", answer["heatmap"]["png"])
 
 
-def test_with_less_than_two_photos_the_comparison_says_how_to_choose_them(page: Page) -> None:
+def test_the_comparison_of_less_than_two_photos_explains_how_to_choose_them(page: Page) -> None:
     choose_photos(page, ROCKET)
     page.get_by_label("Compare: rocket.jpg").check()
     expect(page.get_by_role("link", name="Compare")).to_have_count(0)
     page.goto(f"{page.url}#compare")
-    expect(page.get_by_text("To compare photos, tick “Compare” on at least two.")).to_be_visible()
+    expect(page.get_by_text(page_text("nothingToCompare"))).to_be_visible()
     page.get_by_role("link", name="Back to all photos").click()
     wait_for_results(page, "rocket.jpg")
 
 
-def test_photos_are_sorted_by_name_label_and_confidence(page: Page) -> None:
+def test_photos_can_be_sorted_by_name_label_and_confidence(page: Page) -> None:
     answers = classify_all_photos(page)
     open_controls(page)
     orders = {
@@ -588,12 +591,12 @@ def test_photos_are_sorted_by_name_label_and_confidence(page: Page) -> None:
         expect(photo_names(page)).to_have_text(sorted_names)
 
 
-def test_photos_are_filtered_by_how_certain_they_are_and_whether_they_failed(page: Page) -> None:
+def test_photos_can_be_filtered_by_certainty_and_failure(page: Page) -> None:
     broken = FilePayload(name="broken.jpg", mimeType="image/jpeg", buffer=b"no photo")
     choose_photos(page, CAT, ROCKET)
     choose_photos(page, broken)
     wait_for_results(page, "cat.jpg", "rocket.jpg")
-    expect(card(page, "broken.jpg")).to_contain_text("This file is not a supported photo.")
+    expect(card(page, "broken.jpg")).to_contain_text(page_text("not_an_image"))
     open_controls(page)
     kinds = {
         "uncertain": ["rocket.jpg"],
@@ -607,10 +610,10 @@ def test_photos_are_filtered_by_how_certain_they_are_and_whether_they_failed(pag
     page.get_by_role("combobox", name="Show").select_option("certain")
     expect(page.get_by_text("1 of 3 photos")).to_be_visible()
     page.get_by_label("Uncertain below").press("End")
-    expect(page.get_by_text("No photo matches these filters.")).to_be_visible()
+    expect(page.get_by_text(page_text("nothingShown"))).to_be_visible()
 
 
-def test_photos_are_filtered_by_label_and_least_confidence(page: Page) -> None:
+def test_photos_can_be_filtered_by_label_and_minimum_confidence(page: Page) -> None:
     answers = classify_all_photos(page)
     open_controls(page)
     page.get_by_label("Minimum confidence").fill("0.3")
@@ -626,21 +629,21 @@ def test_photos_are_filtered_by_label_and_least_confidence(page: Page) -> None:
     }
     assert len(having) < len(answers)
     expect(photo_names(page)).to_have_text(list(having))
-    # Of that label, which is not the best one.
+    # The minimum confidence applies to that label, which is not the best one.
     page.get_by_label("Minimum confidence").fill("0.1")
     expect(photo_names(page)).to_have_text([name for name, confidence in having.items() if confidence >= 0.1])
     page.get_by_label("Minimum confidence").fill("0.9")
     expect(photo_names(page)).to_have_count(0)
 
 
-def test_filters_that_leave_nothing_are_taken_back_and_the_order_stays(page: Page) -> None:
+def test_filters_that_leave_no_photo_can_be_reset_without_changing_the_order(page: Page) -> None:
     answers = classify_all_photos(page)
     open_controls(page)
     page.get_by_label("Sort by").select_option("file name")
     label = readable(best(answers["rocket.jpg"])["label"])
     page.get_by_label("With label").select_option(label)
     page.get_by_role("button", name="Remove: rocket.jpg").click()
-    expect(page.get_by_text("No photo matches these filters.")).to_be_visible()
+    expect(page.get_by_text(page_text("nothingShown"))).to_be_visible()
     expect(page.get_by_label("With label").locator("option:checked")).to_have_text(label)
     page.get_by_role("button", name="Show all").click()
     expect(photo_names(page)).to_have_text(["cat.jpg", "coffee.jpg", "photographer.jpg"])

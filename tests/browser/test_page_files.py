@@ -1,4 +1,4 @@
-"""Files that people take from the page, and large or strange photos that they bring to it."""
+"""Saving results and photos as files, and sending large photos and photos in other formats."""
 
 import csv
 import json
@@ -18,15 +18,16 @@ from page_actions import (
     photo_names,
     wait_for_results,
 )
+from page_text import page_text
 from PIL import Image, ImageOps
 from playwright.sync_api import Download, FilePayload, Page, Route, expect
 from support import CAT, ROCKET, encoded
 
 from litelens_client.output import COLUMNS
 
-# What the photo on the page has in its EXIF, as cameras that were turned write it.
+# The EXIF tag of the orientation, with the value of a camera that was rotated.
 ORIENTATION = 0x0112
-TURNED = 6
+ROTATED = 6
 
 REQUEST_BYTES = 4_400_000
 SHRUNKEN_SIDE = 2048
@@ -35,8 +36,8 @@ PREVIEW_SIDE = 840
 RED, BLUE, GREEN = (200, 30, 30), (30, 30, 200), (30, 160, 30)
 
 
-class Sent:
-    """The images that the page sends, in their order."""
+class SentImages:
+    """The images that the page sends, in order."""
 
     def __init__(self, page: Page) -> None:
         self.bodies: list[bytes] = []
@@ -61,8 +62,8 @@ def rocket(name: str = "rocket.jpg") -> FilePayload:
     return payload(name, ROCKET.read_bytes())
 
 
-def halves(width: int, height: int) -> Image.Image:
-    """Red on the left and blue on the right, with a green corner at the upper left."""
+def red_and_blue(width: int, height: int) -> Image.Image:
+    """Return an image that is red on the left and blue on the right, with a green corner at the upper left."""
     image = Image.new("RGB", (width, height), RED)
     image.paste(BLUE, (width // 2, 0, width, height))
     image.paste(GREEN, (0, 0, width // 4, height // 4))
@@ -70,14 +71,14 @@ def halves(width: int, height: int) -> Image.Image:
 
 
 def noisy(image: Image.Image, noise: np.random.Generator) -> Image.Image:
-    """With a noise that nothing compresses."""
+    """Add noise, which cannot be compressed."""
     pixels = np.asarray(image) + noise.uniform(-30, 30, (image.height, image.width, 3))
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def turned() -> Image.Exif:
+def rotated_exif() -> Image.Exif:
     exif = Image.Exif()
-    exif[ORIENTATION] = TURNED
+    exif[ORIENTATION] = ROTATED
     return exif
 
 
@@ -114,7 +115,7 @@ def pixels(image: Image.Image) -> NDArray[np.int16]:
 
 
 def png_of(page: Page, name: str) -> tuple[str, Image.Image]:
-    """The name and the content of a photo's PNG."""
+    """Save a photo as PNG; return the file's name and its image."""
     with page.expect_download() as download:
         card(page, name).get_by_role("button", name="Save PNG").click()
     image = Image.open(download.value.path())
@@ -130,11 +131,11 @@ def assert_differs_only_in_the_region(shown: Image.Image, photo: Image.Image, an
     difference = np.abs(pixels(shown) - pixels(photo)).max(axis=2)
     assert (difference[rows, columns] > 20).mean() > 0.2
     difference[rows, columns] = 0
-    # Browsers and Pillow decode JPEG a little differently.
+    # Browsers and Pillow decode JPEG slightly differently.
     assert difference.max() < 20
 
 
-def test_results_are_saved_as_csv_as_the_command_line_writes_it_and_all_of_them_as_json(page: Page) -> None:
+def test_results_are_saved_as_json_and_as_the_csv_that_the_command_writes(page: Page) -> None:
     choose_photos(page, rocket(), rocket("again.jpg"))
     wait_for_results(page, "rocket.jpg", "again.jpg")
     answer = classify_directly(page, rocket()["buffer"])
@@ -154,7 +155,7 @@ def test_results_are_saved_as_csv_as_the_command_line_writes_it_and_all_of_them_
         assert result[member] == answer[member]
 
 
-def test_file_names_are_no_formulas_in_a_spreadsheet_and_survive_quoting(page: Page) -> None:
+def test_file_names_are_quoted_and_never_formulas_in_a_spreadsheet(page: Page) -> None:
     formula = '=1+1,"x".jpg'
     choose_photos(page, rocket(formula))
     wait_for_results(page, formula)
@@ -164,7 +165,7 @@ def test_file_names_are_no_formulas_in_a_spreadsheet_and_survive_quoting(page: P
     assert read_json(saved(page, "Save JSON"))[0]["source"] == formula
 
 
-def test_what_is_saved_is_what_is_shown_in_its_order(page: Page) -> None:
+def test_the_shown_results_are_saved_in_their_order(page: Page) -> None:
     photos = [ROCKET, SAMPLES / "coffee.jpg", CAT]
     choose_photos(page, *photos)
     wait_for_results(page, *(photo.name for photo in photos))
@@ -181,7 +182,7 @@ def test_what_is_saved_is_what_is_shown_in_its_order(page: Page) -> None:
     assert [result["source"] for result in read_json(saved(page, "Save JSON"))] == left
 
 
-def test_what_is_saved_follows_the_threshold_of_the_page(page: Page) -> None:
+def test_saved_results_use_the_threshold_of_the_page(page: Page) -> None:
     choose_photos(page, rocket())
     wait_for_results(page, "rocket.jpg")
     open_controls(page)
@@ -194,19 +195,19 @@ def test_what_is_saved_follows_the_threshold_of_the_page(page: Page) -> None:
         assert result["threshold"] == threshold
 
 
-def test_a_photo_that_failed_is_saved_with_the_reason(page: Page) -> None:
+def test_a_failed_photo_is_saved_with_its_problem(page: Page) -> None:
     choose_photos(page, payload("broken.jpg", b"no photo"), rocket())
     wait_for_results(page, "rocket.jpg")
-    expect(card(page, "broken.jpg")).to_contain_text("This file is not a supported photo.")
+    expect(card(page, "broken.jpg")).to_contain_text(page_text("not_an_image"))
     failed, _ = read_csv(saved(page, "Save CSV"))
     assert (failed["image"], failed["label"], failed["error_code"]) == ("broken.jpg", "", "not_an_image")
-    assert failed["error"].startswith("This file is not a supported photo.")
+    assert failed["error"].startswith(page_text("not_an_image"))
     failed, _ = read_json(saved(page, "Save JSON"))
     assert (failed["source"], failed["status"]) == ("broken.jpg", "failed")
     assert failed["problem"]["code"] == "not_an_image"
 
 
-def test_a_photo_is_saved_with_its_heat_map_in_its_own_size(page: Page) -> None:
+def test_a_photo_is_saved_with_its_heat_map_in_its_original_size(page: Page) -> None:
     choose_photos(page, rocket())
     wait_for_results(page, "rocket.jpg")
     answer = classify_directly(page, rocket()["buffer"], heatmap="true")
@@ -227,9 +228,9 @@ def test_a_photo_is_saved_with_its_heat_map_in_its_own_size(page: Page) -> None:
     assert np.abs(pixels(plain) - pixels(photo)).max() < 20
 
 
-def test_a_turned_photo_is_saved_upright_with_the_heat_map_where_it_belongs(page: Page) -> None:
+def test_a_rotated_photo_is_saved_upright_with_its_heat_map_in_the_right_place(page: Page) -> None:
     photo = Image.open(ROCKET)
-    content = encoded(photo, "JPEG", exif=turned(), quality=95)
+    content = encoded(photo, "JPEG", exif=rotated_exif(), quality=95)
     choose_photos(page, payload("turned.jpg", content))
     wait_for_results(page, "turned.jpg")
     _, image = png_of(page, "turned.jpg")
@@ -238,7 +239,7 @@ def test_a_turned_photo_is_saved_upright_with_the_heat_map_where_it_belongs(page
     assert_differs_only_in_the_region(image, upright, classify_directly(page, content, heatmap="true"))
 
 
-def test_a_picture_waits_for_its_heat_map_which_is_asked_for_once(page: Page) -> None:
+def test_saving_a_photo_waits_for_its_heat_map_which_is_requested_once(page: Page) -> None:
     choose_photos(page, rocket())
     wait_for_results(page, "rocket.jpg")
     held: list[Route] = []
@@ -255,11 +256,11 @@ def test_a_picture_waits_for_its_heat_map_which_is_asked_for_once(page: Page) ->
     assert download.value.suggested_filename == f"rocket {label}.png"
 
 
-def test_photos_that_the_api_takes_are_sent_byte_for_byte(page: Page) -> None:
+def test_photos_that_the_api_accepts_are_sent_unchanged(page: Page) -> None:
     photo = Image.open(SAMPLES / "coffee.jpg")
     kinds = {"a.jpg": "JPEG", "b.png": "PNG", "called otherwise.jpg": "WEBP", "d.gif": "GIF", "e.bmp": "BMP"}
     contents = {name: encoded(photo, kind) for name, kind in kinds.items()}
-    sent = Sent(page)
+    sent = SentImages(page)
     choose_photos(page, *(payload(name, content) for name, content in contents.items()))
     wait_for_results(page, *kinds)
     types = [f"image/{kind.lower()}" for kind in kinds.values()]
@@ -270,9 +271,9 @@ def test_a_photo_too_large_for_a_request_is_shrunk_and_stays_upright(
     page: Page, noise: np.random.Generator, tmp_path: Path
 ) -> None:
     photo = tmp_path / "large.jpg"
-    noisy(halves(2560, 1280), noise).save(photo, "JPEG", quality=98, subsampling=0, exif=turned())
+    noisy(red_and_blue(2560, 1280), noise).save(photo, "JPEG", quality=98, subsampling=0, exif=rotated_exif())
     assert photo.stat().st_size > REQUEST_BYTES
-    sent = Sent(page)
+    sent = SentImages(page)
     choose_photos(page, photo)
     wait_for_results(page, "large.jpg")
     (image,) = sent.images
@@ -281,15 +282,15 @@ def test_a_photo_too_large_for_a_request_is_shrunk_and_stays_upright(
     assert len(sent.bodies[0]) < REQUEST_BYTES
     assert image.getexif().get(ORIENTATION, 1) == 1
     assert colours(image) == {"upper left": "red", "upper right": "green", "lower left": "blue", "lower right": "blue"}
-    # Large photos fill a phone's memory.
+    # The preview is small, because large images fill a phone's memory.
     expect(card(page, "large.jpg").locator("img")).to_have_js_property("naturalHeight", PREVIEW_SIDE)
 
 
-def test_a_heat_map_lies_where_it_belongs_over_a_photo_that_was_shrunk(page: Page, tmp_path: Path) -> None:
+def test_a_heat_map_is_in_the_right_place_on_a_photo_that_was_shrunk(page: Page, tmp_path: Path) -> None:
     photo = tmp_path / "large.bmp"
-    halves(2560, 1280).save(photo)
+    red_and_blue(2560, 1280).save(photo)
     assert photo.stat().st_size > REQUEST_BYTES
-    sent = Sent(page)
+    sent = SentImages(page)
     choose_photos(page, photo)
     wait_for_results(page, "large.bmp")
     _, image = png_of(page, "large.bmp")
@@ -301,10 +302,10 @@ def test_a_heat_map_lies_where_it_belongs_over_a_photo_that_was_shrunk(page: Pag
     assert_differs_only_in_the_region(image, Image.open(photo), answer)
 
 
-def test_a_photo_that_the_api_would_turn_but_the_browser_does_not_is_sent_as_it_is_seen(page: Page) -> None:
+def test_a_photo_that_the_api_would_rotate_but_the_browser_does_not_is_sent_as_the_browser_shows_it(page: Page) -> None:
     photo = Image.open(ROCKET)
-    sent = Sent(page)
-    choose_photos(page, payload("turned.webp", encoded(photo, "WEBP", exif=turned())))
+    sent = SentImages(page)
+    choose_photos(page, payload("turned.webp", encoded(photo, "WEBP", exif=rotated_exif())))
     wait_for_results(page, "turned.webp")
     (image,) = sent.images
     assert image.format == "JPEG"
@@ -314,10 +315,10 @@ def test_a_photo_that_the_api_would_turn_but_the_browser_does_not_is_sent_as_it_
     assert list(image.size) == seen
 
 
-def test_a_format_that_only_the_browser_reads_is_converted_and_what_is_transparent_turns_white(page: Page) -> None:
+def test_a_format_that_only_the_browser_reads_is_converted_with_a_white_background(page: Page) -> None:
     photo = Image.open(CAT).convert("RGBA")
     photo.paste((0, 0, 0, 0), (0, 0, photo.width // 2, photo.height))
-    sent = Sent(page)
+    sent = SentImages(page)
     choose_photos(page, payload("cat.avif", encoded(photo, "AVIF")))
     wait_for_results(page, "cat.avif")
     (image,) = sent.images
@@ -327,10 +328,10 @@ def test_a_format_that_only_the_browser_reads_is_converted_and_what_is_transpare
     assert pixels(image)[:, photo.width // 2 + 16 :].mean() < 200
 
 
-def test_a_photo_of_more_pixels_than_the_api_takes_is_sent_again_smaller(page: Page, tmp_path: Path) -> None:
+def test_a_photo_with_too_many_pixels_for_the_api_is_shrunk_and_sent_again(page: Page, tmp_path: Path) -> None:
     photo = tmp_path / "vast.jpg"
     Image.new("L", (8000, 6400), 99).save(photo, "JPEG")
-    sent = Sent(page)
+    sent = SentImages(page)
     choose_photos(page, photo)
     wait_for_results(page, "vast.jpg")
     assert [image.size for image in sent.images] == [(8000, 6400), (2048, 1638)]

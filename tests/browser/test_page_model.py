@@ -1,4 +1,4 @@
-"""The view Model, compared with the files of two bundles: the one with measured accuracy, and the default one."""
+"""The view Model, compared with the files of two bundles: one with measured accuracy, and the default one."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from page_actions import DEVICES, connect, open_controls, open_view, wait_for_results
+from page_text import page_text
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from servers import API_KEY, Deployment, run_server
 from support import CIFAR_BUNDLE, DEFAULT_BUNDLE
@@ -22,10 +23,10 @@ LABELS: list[str] = MANIFEST["labels"]
 CONFUSION: list[list[int]] = METRICS["confusion"]
 COVERAGE: list[dict[str, float]] = METRICS["coverage"]
 
-CALIBRATION = "Accuracy by confidence"
-CERTAINTY = "Share of certain answers and their accuracy, by threshold"
-TRAINING = "Accuracy by epoch of training"
-CONFUSED = "Confusion matrix"
+CALIBRATION = page_text("calibrationTitle")
+CERTAINTY = page_text("coverageTitle")
+TRAINING = page_text("learningTitle")
+CONFUSED = page_text("confusionTitle")
 
 COLUMNS = {
     "Class": "label",
@@ -35,13 +36,13 @@ COLUMNS = {
     "Recall": "recall",
     "F1": "f1",
 }
-NO_ACCURACY = "Accuracy was not measured, because there were no labelled photos; only agreement was measured."
-NO_MEASUREMENTS = "This model was published without metrics."
+NO_ACCURACY = page_text("withoutAccuracy")
+NO_MEASUREMENTS = page_text("withoutMetrics")
 
-# As many as fit beside the matrix.
-TOLD = 12
+# The length of the lists next to the confusion matrix.
+LISTED = 12
 
-# Everything that a chart is made of, in the drawing's own units.
+# Returns the elements of a chart, in the units of the drawing.
 READ_CHART = """
 (drawing) => {
   const numbers = (element, ...names) => names.map((name) => Number(element.getAttribute(name)));
@@ -62,7 +63,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart, read by its own axes."""
+    """The content of a chart, in the units of its axes."""
 
     dots: list[Point]
     sizes: list[float]
@@ -113,7 +114,7 @@ def read(page: Page, title: str) -> Chart:
 
 
 def near(points: list[Point]) -> Any:
-    """These, as exactly as an eye can tell in a chart."""
+    """Return the points as approximate values, to within the precision of a drawing."""
     return [pytest.approx(point, abs=0.002) for point in points]
 
 
@@ -126,7 +127,7 @@ def label(name: str) -> str:
 
 
 def row_of(measured: dict[str, Any]) -> tuple[str, ...]:
-    """A class as the table shows it."""
+    """Return the row of a class in the table."""
     shares = (percent(measured[name]) for name in ("precision", "recall", "f1"))
     name = measured["label"]
     return (label(name), MANIFEST["groups"][name], str(measured["images"]), *shares)
@@ -152,23 +153,23 @@ def panel(page: Page, heading: str) -> Locator:
     return page.locator("section").filter(has=page.get_by_role("heading", name=heading, exact=True))
 
 
-def told(confusion: Locator, which: int) -> list[str]:
-    """The lines of the list beside the matrix that tells the chosen class, or of the one with the worst."""
+def listed_lines(confusion: Locator, which: int) -> list[str]:
+    """Return the lines of a list next to the matrix: 0 is the chosen class, 1 the most confused pairs."""
     return [
         " ".join(line.split())
         for line in confusion.get_by_role("list").nth(which).get_by_role("listitem").all_inner_texts()
     ]
 
 
-def expected_row(index: int) -> list[str]:
-    said = CONFUSION[index]
-    found = sorted(((count, LABELS[column]) for column, count in enumerate(said) if count), key=lambda pair: -pair[0])
-    return [f"{label(name)}: {count} of {sum(said)}" for count, name in found[:TOLD]]
+def expected_lines(index: int) -> list[str]:
+    counts = CONFUSION[index]
+    found = sorted(((count, LABELS[column]) for column, count in enumerate(counts) if count), key=lambda pair: -pair[0])
+    return [f"{label(name)}: {count} of {sum(counts)}" for count, name in found[:LISTED]]
 
 
 @pytest.fixture
 def page(context: BrowserContext, measured_port: int) -> Page:
-    """The page where the measured bundle is served."""
+    """The page with the measured bundle."""
     page = context.new_page()
     with page.expect_response("**/v1/model"):
         page.goto(f"http://127.0.0.1:{measured_port}/")
@@ -176,16 +177,16 @@ def page(context: BrowserContext, measured_port: int) -> Page:
 
 
 @pytest.fixture
-def model(page: Page) -> Page:
-    """Its view Model."""
+def model_view(page: Page) -> Page:
+    """The view Model of that page."""
     open_view(page, "Model")
     expect(page.get_by_role("table")).to_be_visible()
     return page
 
 
 @pytest.fixture(scope="module", params=DEVICES)
-def seen(request: pytest.FixtureRequest, chromium: Browser, measured_port: int) -> Iterator[Page]:
-    """The same, for tests that look only, and so can share it."""
+def shared_model_view(request: pytest.FixtureRequest, chromium: Browser, measured_port: int) -> Iterator[Page]:
+    """The same view, shared by tests that only read it."""
     with chromium.new_context(**DEVICES[request.param]) as context:
         page = context.new_page()
         page.goto(f"http://127.0.0.1:{measured_port}/#model")
@@ -219,17 +220,17 @@ def warned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_a_models_warning_is_beside_its_answers_and_under_model(context: BrowserContext, warned: str) -> None:
+def test_a_models_warning_is_shown_with_its_answers_and_in_the_view_model(context: BrowserContext, warned: str) -> None:
     page = context.new_page()
     page.goto(warned)
     page.get_by_role("button", name="Try the sample: a cat").click()
     wait_for_results(page, "cat.jpg")
-    expect(page.get_by_text("Do not rely on these labels: the model comes with a warning.")).to_be_visible()
+    expect(page.get_by_text(page_text("warnedAnswers"))).to_be_visible()
     page.get_by_role("link", name="Read the warning").click()
     expect(page.get_by_text(f"Do not rely on this model. {WARNING}")).to_be_visible()
 
 
-def test_a_model_without_a_warning_has_none(page: Page) -> None:
+def test_a_model_without_warnings_shows_none(page: Page) -> None:
     page.get_by_role("button", name="Try the sample: a cat").click()
     wait_for_results(page, "cat.jpg")
     expect(page.get_by_text("Do not rely on")).to_have_count(0)
@@ -238,14 +239,18 @@ def test_a_model_without_a_warning_has_none(page: Page) -> None:
     expect(page.get_by_text("Do not rely on")).to_have_count(0)
 
 
-def test_the_model_is_introduced_by_its_name_and_what_was_measured(seen: Page) -> None:
-    expect(seen.get_by_text(f"{MANIFEST['name']} {MANIFEST['version']}", exact=True)).to_be_visible()
+def test_the_view_shows_the_models_name_and_its_metrics(shared_model_view: Page) -> None:
+    expect(shared_model_view.get_by_text(f"{MANIFEST['name']} {MANIFEST['version']}", exact=True)).to_be_visible()
     expect(
-        seen.get_by_text(f"{MANIFEST['description']} It sees photos at 32 \N{MULTIPLICATION SIGN} 32 pixels.")
+        shared_model_view.get_by_text(
+            f"{MANIFEST['description']} It sees photos at 32 \N{MULTIPLICATION SIGN} 32 pixels."
+        )
     ).to_be_visible()
     metrics = MANIFEST["metrics"]
-    values = seen.get_by_role("definition").all_inner_texts()
-    names, meanings = zip(*(text.split("\n") for text in seen.get_by_role("term").all_inner_texts()), strict=True)
+    values = shared_model_view.get_by_role("definition").all_inner_texts()
+    names, meanings = zip(
+        *(text.split("\n") for text in shared_model_view.get_by_role("term").all_inner_texts()), strict=True
+    )
     assert all(meanings)
     assert dict(zip(names, values, strict=True)) == {
         "Top-1 accuracy": percent(metrics["int8_top1"]),
@@ -258,10 +263,10 @@ def test_the_model_is_introduced_by_its_name_and_what_was_measured(seen: Page) -
     }
 
 
-def test_the_calibration_chart_has_a_dot_for_each_bin(seen: Page) -> None:
+def test_the_calibration_chart_has_a_dot_for_each_bin(shared_model_view: Page) -> None:
     bins = METRICS["reliability"]
     points = [(one["confidence"], one["accuracy"]) for one in bins]
-    chart = read(seen, CALIBRATION)
+    chart = read(shared_model_view, CALIBRATION)
     assert chart.dots == near(points)
     as_trained = [(one["confidence"], one["accuracy"]) for one in METRICS["reliability_uncalibrated"]]
     assert chart.curves == [near(points), near(as_trained)]
@@ -273,24 +278,24 @@ def test_the_calibration_chart_has_a_dot_for_each_bin(seen: Page) -> None:
     ]
     by_images = sorted(range(len(bins)), key=lambda index: bins[index]["images"])
     assert by_images == sorted(range(len(bins)), key=lambda index: chart.sizes[index])
-    expect(panel(seen, "Calibration").get_by_text("calibrated", exact=True)).to_be_visible()
-    expect(panel(seen, "Calibration").get_by_text("before calibration", exact=True)).to_be_visible()
+    expect(panel(shared_model_view, "Calibration").get_by_text("calibrated", exact=True)).to_be_visible()
+    expect(panel(shared_model_view, "Calibration").get_by_text("before calibration", exact=True)).to_be_visible()
 
 
-def test_the_certainty_chart_has_its_marker_at_the_models_own_threshold(seen: Page) -> None:
-    chart = read(seen, CERTAINTY)
+def test_the_certainty_chart_has_its_marker_at_the_models_own_threshold(shared_model_view: Page) -> None:
+    chart = read(shared_model_view, CERTAINTY)
     assert chart.curves == [near([(point["coverage"], point["accuracy"]) for point in COVERAGE])]
-    assert_marked_at(seen, MANIFEST["threshold"])
+    assert_marked_at(shared_model_view, MANIFEST["threshold"])
 
 
-def test_the_certainty_charts_marker_follows_the_threshold_set_under_classify(page: Page) -> None:
+def test_the_certainty_charts_marker_follows_the_threshold_in_the_view_classify(page: Page) -> None:
     page.get_by_role("button", name="Try the sample: a cat").click()
     wait_for_results(page, "cat.jpg")
     for threshold in (0.3, 0, 0.9):
         set_threshold(page, threshold)
         assert_marked_at(page, threshold)
         open_view(page, "Classify")
-    # Nothing was measured so high.
+    # No threshold so high was measured.
     set_threshold(page, 1)
     assert read(page, CERTAINTY).uprights == []
 
@@ -302,7 +307,7 @@ def set_threshold(page: Page, threshold: float) -> None:
 
 
 def assert_marked_at(page: Page, threshold: float) -> None:
-    # Measured for some thresholds only; the next higher one stands for those between.
+    # Only some thresholds were measured; between two, the higher one counts.
     here = next(point for point in reversed(COVERAGE) if point["threshold"] >= threshold)
     legend = (
         f"At the threshold of {percent(threshold)}, {percent(here['coverage'])} of the test images are certain, "
@@ -312,64 +317,66 @@ def assert_marked_at(page: Page, threshold: float) -> None:
     assert read(page, CERTAINTY).uprights == [pytest.approx(here["coverage"], abs=0.002)]
 
 
-def test_the_training_chart_shows_the_accuracy_of_every_epoch(seen: Page) -> None:
+def test_the_training_chart_shows_the_accuracy_of_every_epoch(shared_model_view: Page) -> None:
     epochs = METRICS["history"]
-    chart = read(seen, TRAINING)
+    chart = read(shared_model_view, TRAINING)
     assert chart.curves == [
         near([(number, epoch[name]) for number, epoch in enumerate(epochs, 1)]) for name in ("val_accuracy", "accuracy")
     ]
-    legend = panel(seen, "Training").locator("figcaption")
+    legend = panel(shared_model_view, "Training").locator("figcaption")
     expect(legend).to_have_text(re.compile(r"^\s*validation\s*training\s*$"))
 
 
-def test_the_table_has_every_class_with_what_was_measured_of_it(seen: Page) -> None:
-    assert seen.get_by_role("columnheader").all_inner_texts() == list(COLUMNS)
+def test_the_table_has_every_class_with_its_metrics(shared_model_view: Page) -> None:
+    assert shared_model_view.get_by_role("columnheader").all_inner_texts() == list(COLUMNS)
     assert len(LABELS) == 100
-    assert sorted(shown_rows(seen)) == sorted(rows())
+    assert sorted(shown_rows(shared_model_view)) == sorted(rows())
 
 
-def test_the_table_sorts_by_each_column_both_ways(model: Page) -> None:
+def test_the_table_sorts_by_each_column_both_ways(model_view: Page) -> None:
     best = max(METRICS["classes"], key=lambda measured: measured["f1"])
-    assert shown_rows(model)[0] == row_of(best)
+    assert shown_rows(model_view)[0] == row_of(best)
     for name, column in COLUMNS.items():
-        # Numbers are sorted from the highest first, names from A.
+        # By default, numbers are sorted in descending order, names in ascending order.
         is_first_down = column not in ("label", "group")
         for is_down in (is_first_down, not is_first_down):
-            heading(model, name).get_by_role("button").click()
+            heading(model_view, name).get_by_role("button").click()
             direction = "descending" if is_down else "ascending"
-            expect(heading(model, name)).to_have_attribute("aria-sort", direction)
-            values = [rows()[row][column] for row in shown_rows(model)]
+            expect(heading(model_view, name)).to_have_attribute("aria-sort", direction)
+            values = [rows()[row][column] for row in shown_rows(model_view)]
             assert values == sorted(values, reverse=is_down), (name, direction)
             assert len(values) == len(LABELS)
-        expect(model.locator("[aria-sort=ascending], [aria-sort=descending]")).to_have_count(1)
+        expect(model_view.locator("[aria-sort=ascending], [aria-sort=descending]")).to_have_count(1)
 
 
-def test_classes_are_found_by_their_name_or_group(model: Page) -> None:
+def test_classes_can_be_searched_by_name_or_group(model_view: Page) -> None:
     for sought in ("tree", "Maple Tree ", "maple_tree", "VEHICLES 1"):
         plain = label(sought.strip().lower())
         expected = [row for row in rows() if plain in row[0] or plain in row[1]]
         assert 0 < len(expected) < len(LABELS)
-        model.get_by_label("Find a class").fill(sought)
-        expect(model.get_by_role("table").get_by_role("rowheader")).to_have_count(len(expected))
-        assert sorted(shown_rows(model)) == sorted(expected)
+        model_view.get_by_label("Find a class").fill(sought)
+        expect(model_view.get_by_role("table").get_by_role("rowheader")).to_have_count(len(expected))
+        assert sorted(shown_rows(model_view)) == sorted(expected)
 
 
-def test_a_search_that_finds_no_class_says_so(model: Page) -> None:
-    model.get_by_label("Find a class").fill("zebra crossing")
-    expect(model.get_by_text("No class matches.")).to_be_visible()
-    model.get_by_label("Find a class").fill("")
-    expect(model.get_by_role("table").get_by_role("rowheader")).to_have_count(len(LABELS))
+def test_a_search_that_finds_no_class_says_so(model_view: Page) -> None:
+    model_view.get_by_label("Find a class").fill("zebra crossing")
+    expect(model_view.get_by_text(page_text("noClass"))).to_be_visible()
+    model_view.get_by_label("Find a class").fill("")
+    expect(model_view.get_by_role("table").get_by_role("rowheader")).to_have_count(len(LABELS))
 
 
-def test_every_count_of_the_confusion_is_drawn_and_the_larger_the_stronger(seen: Page) -> None:
-    shades = seen.get_by_role("img", name=CONFUSED).evaluate(
+def test_the_confusion_matrix_draws_larger_shares_in_stronger_colours(shared_model_view: Page) -> None:
+    shades = shared_model_view.get_by_role("img", name=CONFUSED).evaluate(
         "(drawing) => [...drawing.querySelectorAll('path')].map((path) => [path.getAttribute('d'),"
         " Number(getComputedStyle(path).opacity)])"
     )
     squares = [re.findall(r"M(\d+) (\d+)h1v1h-1z", path) for path, _ in shades]
     assert "".join(f"M{x} {y}h1v1h-1z" for square in squares for x, y in square) == "".join(path for path, _ in shades)
     drawn = [(int(row), int(column)) for square in squares for column, row in square]
-    assert sorted(drawn) == [(row, column) for row, said in enumerate(CONFUSION) for column, n in enumerate(said) if n]
+    assert sorted(drawn) == [
+        (row, column) for row, counts in enumerate(CONFUSION) for column, n in enumerate(counts) if n
+    ]
     shares = [[CONFUSION[int(y)][int(x)] / sum(CONFUSION[int(y)]) for x, y in square] for square in squares]
     opacities = [opacity for _, opacity in shades]
     assert opacities == sorted(set(opacities))
@@ -377,52 +384,54 @@ def test_every_count_of_the_confusion_is_drawn_and_the_larger_the_stronger(seen:
     assert all(max(fainter) < min(stronger) for fainter, stronger in pairwise(filter(None, shares)))
 
 
-def test_pressing_a_row_of_the_matrix_tells_what_its_class_is_taken_for(model: Page) -> None:
-    confusion = panel(model, "Confusion")
-    matrix = model.get_by_role("img", name=CONFUSED)
+def test_pressing_a_row_of_the_confusion_matrix_lists_the_predictions_for_its_class(model_view: Page) -> None:
+    confusion = panel(model_view, "Confusion")
+    matrix = model_view.get_by_role("img", name=CONFUSED)
     matrix.scroll_into_view_if_needed()
     box = matrix.bounding_box()
     assert box
     for index in (LABELS.index("boy"), 0, len(LABELS) - 1):
         matrix.click(position={"x": box["width"] / 3, "y": box["height"] * (index + 0.5) / len(LABELS)})
         expect(confusion.get_by_label("Images of")).to_have_value(str(index))
-        assert told(confusion, 0) == expected_row(index)
+        assert listed_lines(confusion, 0) == expected_lines(index)
         expect(matrix.locator("rect").last).to_have_attribute("y", str(index))
 
 
-def test_choosing_a_class_tells_what_it_is_taken_for(model: Page) -> None:
-    confusion = panel(model, "Confusion")
+def test_choosing_a_class_lists_the_predictions_for_it(model_view: Page) -> None:
+    confusion = panel(model_view, "Confusion")
     chooser = confusion.get_by_label("Images of")
     assert chooser.get_by_role("option").all_inner_texts() == [label(name) for name in LABELS]
-    assert told(confusion, 0) == expected_row(0)
+    assert listed_lines(confusion, 0) == expected_lines(0)
     chooser.select_option("willow tree")
     expect(confusion.get_by_role("list").first).to_contain_text("willow tree:")
-    assert told(confusion, 0) == expected_row(LABELS.index("willow_tree"))
+    assert listed_lines(confusion, 0) == expected_lines(LABELS.index("willow_tree"))
 
 
-def test_the_pairs_that_are_confused_most_are_told(seen: Page) -> None:
+def test_the_most_confused_pairs_are_listed(shared_model_view: Page) -> None:
     mistakes = [
-        (count / sum(said), row, column)
-        for row, said in enumerate(CONFUSION)
-        for column, count in enumerate(said)
+        (count / sum(counts), row, column)
+        for row, counts in enumerate(CONFUSION)
+        for column, count in enumerate(counts)
         if row != column
     ]
-    worst = sorted(mistakes, key=lambda mistake: -mistake[0])[:TOLD]
-    assert told(panel(seen, "Confusion"), 1) == [
+    worst = sorted(mistakes, key=lambda mistake: -mistake[0])[:LISTED]
+    assert listed_lines(panel(shared_model_view, "Confusion"), 1) == [
         f"{label(LABELS[row])}, taken for {label(LABELS[column])} {percent(share)}" for share, row, column in worst
     ]
 
 
-def test_the_full_report_opens_in_a_tab_of_its_own(model: Page) -> None:
-    with model.context.expect_page() as opened:
-        model.get_by_role("link", name="The full report").click()
+def test_the_full_report_opens_in_a_tab_of_its_own(model_view: Page) -> None:
+    with model_view.context.expect_page() as opened:
+        model_view.get_by_role("link", name="The full report").click()
     report = opened.value
     expect(report).to_have_title(f"{MANIFEST['name']} {MANIFEST['version']} \N{EN DASH} training report")
     expect(report.get_by_role("heading", level=1)).to_be_visible()
-    expect(model.get_by_role("heading", name="The model", level=1)).to_be_visible()
+    expect(model_view.get_by_role("heading", name="The model", level=1)).to_be_visible()
 
 
-def test_where_a_key_is_asked_for_the_full_report_is_saved(context: BrowserContext, deployment: Deployment) -> None:
+def test_the_full_report_is_saved_as_a_file_if_the_api_needs_a_key(
+    context: BrowserContext, deployment: Deployment
+) -> None:
     page = context.new_page()
     page.goto(deployment.url)
     connect(page, key=API_KEY)
@@ -433,7 +442,7 @@ def test_where_a_key_is_asked_for_the_full_report_is_saved(context: BrowserConte
     assert Path(download.value.path()).read_bytes() == (DEFAULT_BUNDLE / "report.html").read_bytes()
 
 
-def test_a_model_without_measurements_shows_its_classes_and_says_so(context: BrowserContext, unmeasured: str) -> None:
+def test_a_model_without_metrics_shows_its_classes_and_a_note(context: BrowserContext, unmeasured: str) -> None:
     page = context.new_page()
     page.goto(f"{unmeasured}/#model")
     expect(page.get_by_text(NO_MEASUREMENTS)).to_be_visible()
@@ -446,13 +455,13 @@ def test_a_model_without_measurements_shows_its_classes_and_says_so(context: Bro
     expect(page.get_by_role("img")).to_have_count(0)
 
 
-def test_a_model_with_measurements_does_not_say_that_it_has_none(seen: Page) -> None:
-    expect(seen.get_by_role("table")).to_be_visible()
-    expect(seen.get_by_text(NO_MEASUREMENTS)).to_have_count(0)
-    expect(seen.get_by_text(NO_ACCURACY)).to_have_count(0)
+def test_a_model_with_metrics_shows_no_note(shared_model_view: Page) -> None:
+    expect(shared_model_view.get_by_role("table")).to_be_visible()
+    expect(shared_model_view.get_by_text(NO_MEASUREMENTS)).to_have_count(0)
+    expect(shared_model_view.get_by_text(NO_ACCURACY)).to_have_count(0)
 
 
-def test_the_default_model_shows_all_its_classes_and_no_figure_that_was_not_measured(
+def test_the_default_model_shows_its_classes_and_only_the_metrics_that_it_has(
     context: BrowserContext, port: int
 ) -> None:
     manifest = json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())

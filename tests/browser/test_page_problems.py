@@ -8,37 +8,38 @@ from typing import Any
 
 import pytest
 from page_actions import SAMPLES, card, choose_photos, labels, open_view, wait_for_results
+from page_text import page_text
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Request, expect
 from support import CAT, ROCKET, encoded
 
-# What goes wrong goes wrong alike everywhere, and most often on a phone.
+# Problems do not depend on the device, and are most frequent on phones.
 pytestmark = pytest.mark.parametrize("device", ["phone"])
 
 CLASSIFY = re.compile("/v1/classify")
 MODEL = re.compile("/v1/model$")
 
-THROTTLED = "There are too many requests at once. Wait a few seconds, then try again."
-QUOTA = "The key's requests for today are used up. Try again tomorrow, or use another key in Settings."
-OFFLINE = "This device is offline. Connect it, then try again."
-UNREACHABLE = "The service cannot be reached. Check the connection and the endpoint in Settings, then try again."
-TOO_LARGE = "The photo is too large, even after this page made it smaller. Choose a smaller one."
-INTERNAL = "Something went wrong on the service's side. Try again in a moment."
-TIMEOUT = "The service took too long. Try again in a moment."
-NOT_LITELENS = "The endpoint is not a litelens API. Check it in Settings."
-NO_IMAGE = "This file is not a supported photo. Choose a JPEG, PNG, WebP, GIF or BMP."
-DAMAGED = "The file is damaged or incomplete. Export the photo again and choose the new file."
-EMPTY = "The file is empty, or cannot be read. Choose another one."
-GONE = "The file can no longer be read; it was moved or changed. Choose it again."
+THROTTLED = page_text("too_many_requests")
+QUOTA = page_text("quota_exceeded")
+OFFLINE = page_text("offline")
+UNREACHABLE = page_text("unreachable")
+TOO_LARGE = page_text("request_too_large")
+INTERNAL = page_text("internal_error")
+TIMEOUT = page_text("timeout")
+NOT_LITELENS = page_text("not_litelens")
+NO_IMAGE = page_text("not_an_image")
+DAMAGED = page_text("corrupt_image")
+EMPTY = page_text("image_missing")
+GONE = page_text("file_gone")
 
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-PORTAL = "<!doctype html><title>Welcome to our trains</title>"
+LOGIN_PAGE = "<!doctype html><title>Welcome to our trains</title>"
 
 
 def refuse(
     page: Page, status: int, body: object, *, headers: Mapping[str, str] = NO_HEADERS, times: int = 1
 ) -> list[Request]:
-    """The API refuses so many photos, and then is itself again; returns all that it is sent from now on."""
+    """Make the API refuse the next photos; return the list of all requests for photos from now on."""
     requests: list[Request] = []
     page.on("request", lambda request: requests.append(request) if CLASSIFY.search(request.url) else None)
     content: dict[str, Any] = {"body": body} if isinstance(body, str) else {"json": body}
@@ -47,7 +48,7 @@ def refuse(
 
 
 def problem(status: int, code: str) -> dict[str, Any]:
-    """As the API words it, and API Gateway before it."""
+    """Return a problem document of the API or of API Gateway."""
     return {"code": code, "status": status, "detail": f"the detail of {code}", "request_id": "id-of-the-request"}
 
 
@@ -59,7 +60,7 @@ def try_again(page: Page, name: str) -> None:
     card(page, name).get_by_role("button", name="Try again").click()
 
 
-def test_a_throttled_photo_is_sent_again_when_the_api_says(page: Page) -> None:
+def test_a_throttled_photo_is_retried_after_the_delay_that_the_api_gives(page: Page) -> None:
     page.clock.install()
     sent = refuse(page, 429, problem(429, "too_many_requests"), headers={"Retry-After": "30"})
     choose_photos(page, ROCKET)
@@ -72,7 +73,7 @@ def test_a_throttled_photo_is_sent_again_when_the_api_says(page: Page) -> None:
     assert len(sent) == 3
 
 
-def test_a_photo_that_is_throttled_again_and_again_fails_with_a_sentence(page: Page) -> None:
+def test_a_photo_that_is_throttled_repeatedly_fails_with_a_message(page: Page) -> None:
     page.clock.install()
     page.clock.pause_at(page.evaluate("Date.now()") / 1000 + 60)
     sent = refuse(page, 429, problem(429, "too_many_requests"), times=5)
@@ -100,7 +101,7 @@ def test_a_throttled_photo_can_be_cancelled_while_it_waits(page: Page) -> None:
     assert len(sent) == 2
 
 
-def test_a_used_up_quota_is_told_at_once(page: Page) -> None:
+def test_an_exceeded_quota_is_reported_without_a_retry(page: Page) -> None:
     sent = refuse(page, 429, problem(429, "quota_exceeded"))
     choose_photos(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text(QUOTA)
@@ -109,7 +110,7 @@ def test_a_used_up_quota_is_told_at_once(page: Page) -> None:
     wait_for_results(page, "rocket.jpg")
 
 
-def test_a_lost_network_is_told_and_photos_are_sent_once_it_is_back(page: Page) -> None:
+def test_a_lost_network_is_reported_and_photos_can_be_sent_when_it_is_back(page: Page) -> None:
     choose_photos(page, SAMPLES / "coffee.jpg")
     wait_for_results(page, "coffee.jpg")
     page.context.set_offline(True)
@@ -122,7 +123,7 @@ def test_a_lost_network_is_told_and_photos_are_sent_once_it_is_back(page: Page) 
     wait_for_results(page, "coffee.jpg", "rocket.jpg", "cat.jpg")
 
 
-def test_a_connection_that_breaks_is_told_and_the_photo_can_be_sent_again(page: Page) -> None:
+def test_a_broken_connection_is_reported_and_the_photo_can_be_sent_again(page: Page) -> None:
     page.route(CLASSIFY, lambda route: route.abort("connectionreset"), times=1)
     choose_photos(page, ROCKET)
     expect(card(page, "rocket.jpg")).to_contain_text(UNREACHABLE)
@@ -130,7 +131,7 @@ def test_a_connection_that_breaks_is_told_and_the_photo_can_be_sent_again(page: 
     wait_for_results(page, "rocket.jpg")
 
 
-def test_a_heat_map_that_cannot_be_fetched_is_told_and_can_be_asked_for_again(page: Page) -> None:
+def test_a_failed_heat_map_is_reported_and_can_be_requested_again(page: Page) -> None:
     choose_photos(page, CAT)
     wait_for_results(page, "cat.jpg")
     label = labels(card(page, "cat.jpg")).first
@@ -153,7 +154,7 @@ def test_a_page_that_was_opened_without_a_network_can_connect_later(page: Page) 
     expect(page.get_by_role("main")).to_contain_text("everyday")
 
 
-def test_a_photo_that_is_found_too_large_is_sent_once_more_made_smaller(page: Page) -> None:
+def test_a_photo_that_the_api_finds_too_large_is_shrunk_and_sent_once_more(page: Page) -> None:
     sent = refuse(page, 413, problem(413, "image_too_large"))
     wide = encoded(Image.new("RGB", (4096, 1024), "red"), "PNG")
     with page.expect_response(lambda response: CLASSIFY.search(response.url) is not None and response.ok) as answered:
@@ -163,7 +164,7 @@ def test_a_photo_that_is_found_too_large_is_sent_once_more_made_smaller(page: Pa
     assert len(sent) == 2
 
 
-def test_a_photo_that_is_still_too_large_made_smaller_is_told(page: Page) -> None:
+def test_a_photo_that_is_too_large_even_after_shrinking_is_reported(page: Page) -> None:
     for number, body in enumerate([problem(413, "request_too_large"), "<h1>413</h1>"]):
         sent = refuse(page, 413, body, times=2)
         choose_photos(page, photo(f"{number}.jpg", ROCKET.read_bytes()))
@@ -171,15 +172,15 @@ def test_a_photo_that_is_still_too_large_made_smaller_is_told(page: Page) -> Non
         assert len(sent) == 2
 
 
-def test_a_failed_photo_says_what_to_do_and_harms_no_other(page: Page) -> None:
+def test_a_failed_photo_shows_its_problem_and_the_others_are_classified(page: Page) -> None:
     failures: list[tuple[int, object, str]] = [
         (500, problem(500, "internal_error"), f"{INTERNAL} (Request id-of-the-request)"),
         (504, problem(504, "timeout"), f"{TIMEOUT} (Request id-of-the-request)"),
         (502, "<h1>Bad gateway</h1>", INTERNAL),
         (400, problem(400, "new_code"), "the detail of new_code"),
-        (200, PORTAL, NOT_LITELENS),
+        (200, LOGIN_PAGE, NOT_LITELENS),
         (200, {"hello": "world"}, NOT_LITELENS),
-        (404, PORTAL, NOT_LITELENS),
+        (404, LOGIN_PAGE, NOT_LITELENS),
     ]
     for number, (status, body, sentence) in enumerate(failures):
         refuse(page, status, body)
@@ -191,7 +192,7 @@ def test_a_failed_photo_says_what_to_do_and_harms_no_other(page: Page) -> None:
     wait_for_results(page, *[f"{number}.jpg" for number in range(7)])
 
 
-def test_a_file_that_has_changed_since_it_was_chosen_is_told(page: Page, tmp_path: Path) -> None:
+def test_a_file_that_was_deleted_after_it_was_chosen_is_reported(page: Page, tmp_path: Path) -> None:
     file = tmp_path / "rocket.jpg"
     file.write_bytes(ROCKET.read_bytes())
     refuse(page, 500, problem(500, "internal_error"))
@@ -202,7 +203,7 @@ def test_a_file_that_has_changed_since_it_was_chosen_is_told(page: Page, tmp_pat
     expect(card(page, "rocket.jpg")).to_contain_text(GONE)
 
 
-def test_files_that_are_no_photos_are_told_and_harm_no_photo(page: Page) -> None:
+def test_files_that_are_not_photos_are_reported_and_the_photos_are_classified(page: Page) -> None:
     rocket = ROCKET.read_bytes()
     choose_photos(
         page,
@@ -225,6 +226,6 @@ def test_a_damaged_photo_is_refused_by_the_api_itself(page: Page) -> None:
     assert answered.value.status == 422
 
 
-def test_what_went_wrong_is_read_out(page: Page) -> None:
+def test_a_problem_is_announced_to_screen_readers(page: Page) -> None:
     choose_photos(page, photo("empty.jpg", b""))
     expect(page.get_by_role("status").filter(has_text=EMPTY)).to_have_text(f"empty.jpg: {EMPTY}")

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 from page_actions import SAMPLES, card, choose_photos, labels, open_controls, open_view, wait_for_results, with_key
+from page_text import page_text
 from playwright.sync_api import BrowserContext, FilePayload, Page, Route, expect
 from servers import API_KEY, Deployment, run_server
 from support import CIFAR_BUNDLE, ROCKET
@@ -15,7 +16,7 @@ BROKEN: FilePayload = {"name": "broken.jpg", "mimeType": "image/jpeg", "buffer":
 AT_A_TIME = 4
 
 
-def test_heat_maps_are_asked_for_a_few_at_a_time_and_no_longer_once_their_photos_are_gone(page: Page) -> None:
+def test_few_heat_maps_are_requested_at_a_time_and_none_for_removed_photos(page: Page) -> None:
     held: list[Route] = []
     stopped: list[str] = []
     choose_photos(page, *PHOTOS)
@@ -30,13 +31,13 @@ def test_heat_maps_are_asked_for_a_few_at_a_time_and_no_longer_once_their_photos
     expect(page.get_by_role("table").get_by_text("Heat map: ")).to_have_count(5)
     page.get_by_role("link", name="Back to all photos").click()
     page.get_by_role("button", name="Remove all").click()
-    # That takes a turn, which the others have given back.
+    # This request would have to wait if the others had not been cancelled.
     choose_photos(page, PHOTOS[0])
     wait_for_results(page, "rocket.jpg")
     assert len(held) == len(stopped) <= AT_A_TIME
 
 
-def test_a_filter_does_not_hide_photos_that_are_added_after_all_were_removed(page: Page) -> None:
+def test_removing_all_photos_resets_the_filters(page: Page) -> None:
     choose_photos(page, PHOTOS[0])
     wait_for_results(page, "rocket.jpg")
     open_controls(page)
@@ -47,7 +48,7 @@ def test_a_filter_does_not_hide_photos_that_are_added_after_all_were_removed(pag
     wait_for_results(page, "coffee.jpg")
 
 
-def test_the_focus_stays_near_what_is_gone(page: Page) -> None:
+def test_the_focus_stays_near_a_removed_element(page: Page) -> None:
     choose_photos(page, *PHOTOS[:2])
     wait_for_results(page, "rocket.jpg", "coffee.jpg")
     page.get_by_role("button", name="Remove: rocket.jpg").press("Enter")
@@ -62,25 +63,25 @@ def test_the_focus_stays_near_what_is_gone(page: Page) -> None:
     expect(card(page, "photographer.jpg")).to_be_focused()
 
 
-def test_the_same_failure_is_read_out_again(page: Page) -> None:
+def test_a_repeated_failure_is_announced_again(page: Page) -> None:
     page.route("**/v1/classify*", lambda route: route.abort())
     choose_photos(page, PHOTOS[0])
-    told = page.locator("body > [role=status]")
-    expect(told).to_contain_text("rocket.jpg: The service cannot be reached.")
+    status = page.locator("body > [role=status]")
+    expect(status).to_contain_text(f"rocket.jpg: {page_text('unreachable')}")
     page.evaluate("""() => {
-        const told = document.querySelector("body > [role=status]");
-        window.told = [];
-        new MutationObserver(() => window.told.push(told.textContent)).observe(
-            told, {childList: true, characterData: true, subtree: true});
+        const status = document.querySelector("body > [role=status]");
+        window.announcements = [];
+        new MutationObserver(() => window.announcements.push(status.textContent)).observe(
+            status, {childList: true, characterData: true, subtree: true});
     }""")
     card(page, "rocket.jpg").get_by_role("button", name="Try again").click()
-    page.wait_for_function("() => window.told.length >= 2")
-    said = page.evaluate("window.told")
-    assert said[0] == ""
-    assert said[-1].startswith("rocket.jpg: The service cannot be reached.")
+    page.wait_for_function("() => window.announcements.length >= 2")
+    announcements = page.evaluate("window.announcements")
+    assert announcements[0] == ""
+    assert announcements[-1].startswith(f"rocket.jpg: {page_text('unreachable')}")
 
 
-def test_a_report_that_cannot_be_fetched_says_so_beside_its_button(
+def test_a_failed_download_of_the_report_is_reported_next_to_its_button(
     context: BrowserContext, deployment: Deployment
 ) -> None:
     page = context.new_page()
@@ -88,11 +89,11 @@ def test_a_report_that_cannot_be_fetched_says_so_beside_its_button(
     page.goto(f"{deployment.url}/#model")
     page.route("**/v1/model/report", lambda route: route.abort())
     page.get_by_role("button", name="The full report").click()
-    expect(page.get_by_role("alert")).to_contain_text("The service cannot be reached.")
+    expect(page.get_by_role("alert")).to_contain_text(page_text("unreachable"))
     expect(page.get_by_role("heading", name="Classes")).to_be_visible()
 
 
-def test_the_page_works_where_the_browser_keeps_nothing(context: BrowserContext, port: int) -> None:
+def test_the_page_works_without_browser_storage(context: BrowserContext, port: int) -> None:
     page = context.new_page()
     page.add_init_script("""for (const name of ["sessionStorage", "localStorage"]) {
         Object.defineProperty(window, name, {get() { throw new DOMException("no", "SecurityError"); }});
@@ -117,7 +118,7 @@ def test_a_broken_photo_does_not_hide_the_next_one(context: BrowserContext, depl
     expect(page.get_by_role("main").locator("img[src^=blob]").first).to_be_visible()
 
 
-def test_no_share_is_told_for_a_threshold_above_all_that_were_measured(context: BrowserContext, tmp_path: Path) -> None:
+def test_no_share_is_shown_for_a_threshold_above_all_measured_ones(context: BrowserContext, tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(CIFAR_BUNDLE, tmp_path / "bundle"))
     for name, changes in {"manifest.json": {"threshold": 1.0}, "metrics.json": {"confusion": []}}.items():
         (bundle / name).write_text(json.dumps(json.loads((bundle / name).read_text()) | changes))
@@ -129,7 +130,7 @@ def test_no_share_is_told_for_a_threshold_above_all_that_were_measured(context: 
         expect(page.get_by_role("heading", name="Confusion")).to_have_count(0)
 
 
-def test_a_heat_map_that_has_come_is_read_out(page: Page) -> None:
+def test_a_heat_map_is_announced_when_it_is_shown(page: Page) -> None:
     choose_photos(page, PHOTOS[0])
     wait_for_results(page, "rocket.jpg")
     first = labels(card(page, "rocket.jpg")).first

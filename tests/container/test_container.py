@@ -1,4 +1,4 @@
-"""The container image, run as Lambda runs it: an unknown user, a read-only file system, one core's memory."""
+"""The container image, run as in Lambda: any user, a read-only file system, the memory of one core."""
 
 import dataclasses
 import subprocess
@@ -33,7 +33,7 @@ def image(docker: str, engine: str) -> str:
     return build_image(docker, engine)
 
 
-def inside(docker: str, image: str, script: str) -> str:
+def output_of(docker: str, image: str, script: str) -> str:
     """Run a shell script in a new container and return its output."""
     command = [docker, "run", "--rm", "--network=none", "--entrypoint=sh", image, "-c", script]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
@@ -57,7 +57,7 @@ def invoke(docker: str, image: str, emulator: Path) -> Iterator[Invoke]:
             subprocess.run([docker, "rm", "--force", name], capture_output=True)
 
 
-def test_it_predicts_what_the_handler_predicts(invoke: Invoke, engine: str) -> None:
+def test_the_image_gives_the_handlers_predictions(invoke: Invoke, engine: str) -> None:
     event = recorded_event("classify_jpeg")
     handler = create_handler(dataclasses.replace(read_settings(), engine=engine))
     expected = answer_of(handler(event, LambdaContext()))["predictions"]
@@ -66,27 +66,33 @@ def test_it_predicts_what_the_handler_predicts(invoke: Invoke, engine: str) -> N
     assert [answer_of(answer)["predictions"] for answer in answers] == [expected, expected]
 
 
-def test_bad_input_is_refused_and_the_next_image_classified(invoke: Invoke) -> None:
+def test_an_image_is_classified_after_a_bad_one_was_refused(invoke: Invoke) -> None:
     assert invoke(recorded_event("classify_truncated_jpeg"))["statusCode"] == 422
     assert invoke(recorded_event("classify_json"))["statusCode"] == 200
 
 
-def test_it_holds_the_handler_the_model_and_their_dependencies_only(docker: str, image: str, engine: str) -> None:
-    held = set(inside(docker, image, "ls $LAMBDA_TASK_ROOT").split())
-    assert {"litelens", "model", "aws_lambda_powertools"} <= held
-    assert held & {"ai_edge_litert", "openvino"} == {PACKAGES[engine]}
-    assert not held & {"tensorflow", "keras", "training", "tests", "uvicorn", "requirements.txt", "models"}
-    of_model = {path for path in inside(docker, image, "ls $LITELENS_BUNDLE").split() if not path.endswith(".openvino")}
+def test_the_image_contains_only_the_handler_the_model_and_their_dependencies(
+    docker: str, image: str, engine: str
+) -> None:
+    contents = set(output_of(docker, image, "ls $LAMBDA_TASK_ROOT").split())
+    assert {"litelens", "model", "aws_lambda_powertools"} <= contents
+    assert contents & {"ai_edge_litert", "openvino"} == {PACKAGES[engine]}
+    assert not contents & {"tensorflow", "keras", "training", "tests", "uvicorn", "requirements.txt", "models"}
+    of_model = {
+        path for path in output_of(docker, image, "ls $LITELENS_BUNDLE").split() if not path.endswith(".openvino")
+    }
     assert of_model == {"golden", "manifest.json", "metrics.json", "model.tflite", "report.html"}
 
 
-def test_the_default_model_is_the_only_one_in_it(docker: str, image: str) -> None:
-    models = inside(docker, image, "find / -name '*.tflite' -exec sha256sum {} + 2>/dev/null || true").split("\n")[:-1]
+def test_the_image_contains_only_the_default_model(docker: str, image: str) -> None:
+    models = output_of(docker, image, "find / -name '*.tflite' -exec sha256sum {} + 2>/dev/null || true").split("\n")[
+        :-1
+    ]
     assert [line.split()[0] for line in models] == [load_bundle(DEFAULT_BUNDLE).sha256]
 
 
-def test_what_openvino_makes_of_the_model_is_in_the_image(docker: str, image: str, engine: str) -> None:
-    compiled = inside(docker, image, "ls $LITELENS_BUNDLE | grep -c openvino || true").strip()
+def test_the_image_contains_the_model_compiled_by_openvino(docker: str, image: str, engine: str) -> None:
+    compiled = output_of(docker, image, "ls $LITELENS_BUNDLE | grep -c openvino || true").strip()
     assert compiled == {"openvino": "1", "litert": "0"}[engine]
 
 
@@ -102,14 +108,16 @@ def test_the_layer_above_the_base_image_is_small(docker: str, image: str, engine
     assert sizes[1] - sizes[0] <= LARGEST_LAYER[engine]
 
 
-def test_a_start_imports_no_telemetry_and_no_client_of_aws(docker: str, image: str) -> None:
-    """OpenVINO's package would tell its makers that it was imported; boto3 takes longer than all the rest."""
-    modules = set(inside(docker, image, 'python3 -c "import litelens.api.handler, sys; print(*sys.modules)"').split())
+def test_the_start_imports_neither_telemetry_nor_boto3(docker: str, image: str) -> None:
+    """OpenVINO's package would report its import to its makers, and importing boto3 takes longest."""
+    modules = set(
+        output_of(docker, image, 'python3 -c "import litelens.api.handler, sys; print(*sys.modules)"').split()
+    )
     assert not {module for module in modules if "telemetry" in module}
     assert not modules & {"boto3", "botocore.session", "botocore.client"}
 
 
-def test_all_that_the_function_can_be_asked_for_is_left_in_the_packages(docker: str, image: str) -> None:
+def test_the_packages_contain_everything_that_the_functions_use(docker: str, image: str) -> None:
     used = (
         "import litelens.bulk.handler, litelens.api.docs, litelens.release.hook, boto3",
         "litelens.api.docs.page('')",
@@ -120,20 +128,20 @@ def test_all_that_the_function_can_be_asked_for_is_left_in_the_packages(docker: 
         *("LITELENS_UPLOAD_BUCKET=uploads", "LITELENS_RESULTS_TABLE=results", "LITELENS_IDEMPOTENCY_TABLE=once"),
     )
     script = "; ".join((*used, "print('all there')"))
-    assert inside(docker, image, f'{" ".join(variables)} python3 -c "{script}"').endswith("all there\n")
+    assert output_of(docker, image, f'{" ".join(variables)} python3 -c "{script}"').endswith("all there\n")
 
 
-def test_any_user_can_read_everything_and_nothing_is_left_to_compile(docker: str, image: str) -> None:
+def test_any_user_can_read_all_files_and_python_is_compiled(docker: str, image: str) -> None:
     unreadable = "find $LAMBDA_TASK_ROOT ! -perm -o=r -o -type d ! -perm -o=x"
-    assert inside(docker, image, unreadable) == ""
-    compiled = inside(
+    assert output_of(docker, image, unreadable) == ""
+    compiled = output_of(
         docker, image, "ls $LAMBDA_TASK_ROOT/litelens/core/__pycache__ $LAMBDA_TASK_ROOT/litelens/api/__pycache__"
     )
     assert compiled.count(".pyc") >= 8
 
 
-def test_no_compiler_cache_or_certificate_of_the_build_is_left(docker: str, image: str) -> None:
-    assert inside(docker, image, "command -v gcc cc make || true") == ""
-    assert inside(docker, image, "ls -A /tmp; ls -d ~/.cache/pip 2>/dev/null || true") == ""
+def test_no_compiler_cache_or_certificate_of_the_build_remains(docker: str, image: str) -> None:
+    assert output_of(docker, image, "command -v gcc cc make || true") == ""
+    assert output_of(docker, image, "ls -A /tmp; ls -d ~/.cache/pip 2>/dev/null || true") == ""
     history = subprocess.run([docker, "history", "--no-trunc", image], check=True, capture_output=True, text=True)
     assert "CERTIFICATE" not in history.stdout

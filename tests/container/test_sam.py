@@ -26,9 +26,9 @@ from litelens.settings import read_settings
 from local.aws import serve_aws
 from local.storage import Storage, create_storage
 
-# What the template chooses.
+# The default of the template.
 ENGINE = str(parameters()["Engine"]["Default"])
-# Those with functions, which are built.
+# The templates with functions.
 IMAGE_TEMPLATES = ("template.yaml", "infra/bulk.yaml", "infra/release.yaml")
 SAM = str(Path(sys.executable).parent / "sam")
 ENVIRONMENT = {
@@ -43,7 +43,7 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class Deployed:
-    """The template's storage in moto, and moto's URL as a container sees it."""
+    """The template's storage on moto, and moto's URL for containers."""
 
     storage: Storage
     endpoint: str
@@ -62,9 +62,9 @@ def sam(*arguments: str) -> str:
 
 @pytest.fixture(scope="module")
 def built(docker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The template that `sam build` wrote, with the base image and certificates of this machine."""
+    """The path of the built template, with the base image and certificates of this machine."""
     build_image(docker, ENGINE)
-    # A copy, since nested templates and what they build from are found by their place.
+    # In a copy of the repository, because templates refer to other files by relative paths.
     folder = tmp_path_factory.mktemp("sam")
     for name in ("infra", "lambda", "models", "requirements"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -78,7 +78,7 @@ def built(docker: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def for_this_machine(template: str) -> str:
     base_image = "        BASE_IMAGE: public.ecr.aws/lambda/python:3.13\n"
-    # Only variables that the template has can be set when it is invoked.
+    # sam sets only variables that the template declares.
     variable = "          POWERTOOLS_SERVICE_NAME: "
     assert template.count(base_image) == template.count(variable) == 1
     here = f"        BASE_IMAGE: {BASE_IMAGE}\n        EXTRA_CA: {json.dumps(EXTRA_CA)}\n"
@@ -87,7 +87,7 @@ def for_this_machine(template: str) -> str:
 
 @pytest.fixture(scope="module")
 def deployed(docker: str) -> Iterator[Deployed]:
-    """The template's storage in moto's server, which listens where containers reach it; rocket.jpg is in the bucket."""
+    """The template's storage on a moto server that containers can reach, with rocket.jpg in the bucket."""
     question = [docker, "network", "inspect", "bridge", "--format={{(index .IPAM.Config 0).Subnet}}"]
     subnet = subprocess.run(question, check=True, capture_output=True, text=True).stdout.strip()
     host = str(ip_network(subnet)[1])
@@ -99,7 +99,7 @@ def deployed(docker: str) -> Iterator[Deployed]:
 
 @pytest.fixture(scope="module")
 def variables(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of the functions' variables that sam reads."""
+    """The path of the file with the functions' variables, for sam."""
     shared = {"AWS_ENDPOINT_URL": deployed.endpoint, "LITELENS_UPLOAD_BUCKET": deployed.bucket}
     shared["LITELENS_RESULTS_TABLE"] = deployed.storage.results_table
     bulk = {**deployed.storage.function.variables, **shared}
@@ -126,7 +126,7 @@ def curl(*arguments: str) -> Any:
     return json.loads(done.stdout)
 
 
-def expected(event: dict[str, Any]) -> Any:
+def expected_predictions(event: dict[str, Any]) -> Any:
     handler = create_handler(dataclasses.replace(read_settings(), engine=ENGINE))
     return answer_of(handler(event, LambdaContext()))["predictions"]
 
@@ -140,31 +140,31 @@ def test_a_recorded_event_is_classified(built: str) -> None:
     event = ROOT / "tests" / "events" / "classify_jpeg.json"
     answer = json.loads(sam("local", "invoke", f"--template={built}", f"--event={event}", "ApiFunction"))
     assert answer["statusCode"] == 200
-    assert answer_of(answer)["predictions"] == expected(recorded_event("classify_jpeg"))
+    assert answer_of(answer)["predictions"] == expected_predictions(recorded_event("classify_jpeg"))
 
 
-def test_raw_bytes_and_base64_over_http_get_the_same_answer(api: str, tmp_path: Path) -> None:
+def test_raw_bytes_and_base64_over_http_get_the_same_predictions(api: str, tmp_path: Path) -> None:
     raw = curl("-HContent-Type: image/jpeg", "--data-binary", f"@{ROCKET}", f"{api}/v1/classify")
     body = tmp_path / "body.json"
     body.write_text(json.dumps({"image": base64.b64encode(ROCKET.read_bytes()).decode()}))
     as_json = curl("-HContent-Type: application/json", "--data", f"@{body}", f"{api}/v1/classify")
-    assert raw["predictions"] == as_json["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
+    assert raw["predictions"] == as_json["predictions"] == expected_predictions(classify_bytes(ROCKET.read_bytes()))
 
 
-def test_a_form_over_http_gets_the_same_answer(api: str) -> None:
+def test_a_form_over_http_gets_the_same_predictions(api: str) -> None:
     form = curl("-F", f"image=@{ROCKET}", f"{api}/v1/classify")
-    assert form["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
+    assert form["predictions"] == expected_predictions(classify_bytes(ROCKET.read_bytes()))
 
 
-def test_an_object_in_s3_gets_the_same_answer_and_other_buckets_are_refused(api: str, deployed: Deployed) -> None:
+def test_an_object_in_s3_gets_the_same_predictions_and_other_buckets_are_refused(api: str, deployed: Deployed) -> None:
     sent = ("-HContent-Type: application/json", f"{api}/v1/classify", "--data")
     found = curl(*sent, json.dumps({"s3_uri": f"s3://{deployed.bucket}/rocket.jpg"}))
-    assert found["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
+    assert found["predictions"] == expected_predictions(classify_bytes(ROCKET.read_bytes()))
     assert curl(*sent, json.dumps({"s3_uri": f"s3://{deployed.bucket}/missing.jpg"}))["code"] == "object_not_found"
     assert curl(*sent, json.dumps({"s3_uri": "s3://another/rocket.jpg"}))["code"] == "bucket_not_allowed"
 
 
-def test_an_upload_is_classified_by_the_other_function(
+def test_an_upload_is_classified_by_the_bulk_function(
     api: str, built: str, deployed: Deployed, variables: Path, tmp_path: Path
 ) -> None:
     upload = curl("-HContent-Type: application/json", "--data", '{"content_type": "image/jpeg"}', f"{api}/v1/uploads")
@@ -183,7 +183,7 @@ def test_an_upload_is_classified_by_the_other_function(
     )
     assert json.loads(answer) == {"batchItemFailures": []}
     result = curl(f"{api}/v1/results/{upload['id']}")["result"]
-    assert result["predictions"] == expected(classify_bytes(ROCKET.read_bytes()))
+    assert result["predictions"] == expected_predictions(classify_bytes(ROCKET.read_bytes()))
 
 
 def test_other_routes_answer_over_http(api: str) -> None:

@@ -1,4 +1,4 @@
-"""The software bill of materials beside what the image really installs."""
+"""The software bill of materials, compared with the packages in the image."""
 
 import json
 import re
@@ -29,7 +29,7 @@ def components(engine: str) -> list[dict[str, Any]]:
     return list(bill["components"])
 
 
-def test_it_lists_what_the_image_installs_and_nothing_else(
+def test_the_bill_lists_exactly_the_packages_in_the_image(
     docker: str, engine: str, components: list[dict[str, Any]]
 ) -> None:
     script = "cd $LAMBDA_TASK_ROOT && ls -d *.dist-info"
@@ -41,7 +41,7 @@ def test_it_lists_what_the_image_installs_and_nothing_else(
     }
 
 
-def test_each_has_the_hash_of_a_file_that_is_locked_and_a_licence(
+def test_each_component_has_the_hash_of_a_locked_file_and_a_licence(
     engine: str, components: list[dict[str, Any]]
 ) -> None:
     lock = Path(ROOT, "requirements", f"image-{engine}.txt").read_text()

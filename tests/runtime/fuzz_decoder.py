@@ -1,6 +1,7 @@
-"""Feeds mutated files to the decoder: `python tests/runtime/fuzz_decoder.py FOLDER... -runs=100000 -seed=1`.
+"""Decode mutated files: `python tests/runtime/fuzz_decoder.py FOLDER... -runs=100000 -seed=1`.
 
-The options are libFuzzer's. Anything but an image or an InputError ends it with a traceback and the file that did it.
+The options are libFuzzer's. The program ends with a traceback and saves the file if the result is neither an image nor
+an InputError.
 """
 
 import sys
@@ -11,10 +12,11 @@ with atheris.instrument_imports(include=["PIL", "litelens"]):
     from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin  # noqa: F401
 
     from litelens.core.errors import InputError
-    from litelens.core.formats import FORMAT_NAMES, Limits, decode
+    from litelens.core.formats import FORMAT_NAMES
+    from litelens.core.images import Limits, decode
     from litelens.core.preprocessing import Preprocessing
 
-# So small that no run takes long, yet with room for every kind of image in the corpus.
+# Small, so that each run is fast, but large enough for every image in the corpus.
 LIMITS = Limits(bytes=50_000, pixels=100_000, memory=1_000_000)
 SPEC = Preprocessing(4, 4, crop=1.0, interpolation="bicubic", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
@@ -31,7 +33,7 @@ def try_to_decode(data: bytes) -> None:
 
 
 if __name__ == "__main__":
-    # Pillow opens its plugins when they are first needed, which must not be while they are counted.
+    # Otherwise Pillow would load its plugins during the first run, while coverage is measured.
     Image.preinit()
     atheris.Setup(sys.argv, try_to_decode)
     atheris.Fuzz()

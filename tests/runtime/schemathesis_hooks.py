@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import DEFAULT_BUNDLE
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+from litelens.core.formats import FORMAT_NAMES, IMAGE_FORMATS
 
 
 @st.composite
@@ -17,12 +17,12 @@ def images(draw: st.DrawFn, image_format: str | None = None) -> bytes:
     size = (draw(st.integers(1, 40)), draw(st.integers(1, 40)))
     colour = tuple(draw(st.integers(0, 255)) for _ in range(3))
     file = BytesIO()
-    Image.new("RGB", size, colour).save(file, image_format or draw(st.sampled_from(FORMATS)))
+    Image.new("RGB", size, colour).save(file, image_format or draw(st.sampled_from(FORMAT_NAMES)))
     return file.getvalue()
 
 
-for name in FORMATS:
-    schemathesis.openapi.media_type(f"image/{name.lower()}", images(name))
+for each in IMAGE_FORMATS:
+    schemathesis.openapi.media_type(each.media_type, images(each.name))
 schemathesis.openapi.format(
     "label", st.sampled_from(json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())["labels"])
 )

@@ -1,11 +1,12 @@
-"""A backfill from the command to its JSON lines: the stack's state machine at moto, the function in Lambda's runtime.
+"""A backfill from the command to its JSON lines: the stack's state machine on moto, the function in the emulator.
 
-tests/states.py says what moto leaves out, and does it instead.
+tests/step_functions.py implements the features that moto lacks.
 """
 
 import gzip
 import json
 import os
+import re
 import sys
 import threading
 import uuid
@@ -34,9 +35,9 @@ BATCH_SIZE = 2
 
 @dataclass
 class Bulk:
-    """The function in the runtime emulator, which takes one event at a time, and the buckets that it uses.
+    """The function in the runtime interface emulator, called with one event at a time, and its buckets.
 
-    `failures` are raised instead of the next answers.
+    The next calls raise the errors in `failures`, one each.
     """
 
     url: str
@@ -100,7 +101,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def state_machine(bulk: Bulk, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Its ARN, which the command takes from the environment."""
+    """The ARN of the state machine, which the command reads from the environment."""
     made = boto3.client("stepfunctions").create_state_machine(
         name=f"backfill-{uuid.uuid4()}",
         definition=backfill_definition(UploadBucketName=bulk.uploads, BatchSize=str(BATCH_SIZE), MaxConcurrency="4"),
@@ -124,7 +125,7 @@ def summary(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
 
 
 def lines(folder: str, status: str) -> list[dict[str, Any]]:
-    """The JSON lines below this URI, of the batches that ended like this."""
+    """Return the results in this folder, of the batches with this status."""
     bucket, _, prefix = folder.removeprefix("s3://").partition("/")
     s3 = boto3.client("s3")
     manifest = json.loads(s3.get_object(Bucket=bucket, Key=f"{prefix}manifest.json")["Body"].read())
@@ -132,7 +133,7 @@ def lines(folder: str, status: str) -> list[dict[str, Any]]:
     return [json.loads(line) for body in bodies for line in body.splitlines()]
 
 
-def test_every_object_below_a_prefix_gets_a_line_in_the_results(
+def test_every_object_with_the_prefix_gets_a_line_in_the_results(
     bulk: Bulk, state_machine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(bulk.photos, "holiday/a b+ü.jpg", "holiday/rocket.jpg", "holiday-not.jpg")
@@ -140,17 +141,17 @@ def test_every_object_below_a_prefix_gets_a_line_in_the_results(
     put(bulk.photos, "holiday/broken.jpg", body=ROCKET.read_bytes()[:5000])
     put(bulk.photos, "holiday/note.txt", body=b"hello")
     assert main(["backfill", f"s3://{bulk.photos}/holiday/", "--yes", "--json"]) == 0
-    told = summary(capsys)
-    assert told["status"] == "SUCCEEDED"
-    assert {name: told[name] for name in ("images", "done", "failed", "unanswered", "cause")} == {
+    report = summary(capsys)
+    assert report["status"] == "SUCCEEDED"
+    assert {name: report[name] for name in ("images", "done", "failed", "unanswered", "cause")} == {
         "images": 5,
         "done": 3,
         "failed": 2,
         "unanswered": 0,
         "cause": None,
     }
-    assert told["results"].startswith(f"s3://{bulk.uploads}/backfills/")
-    results = {line["key"]: line for line in lines(told["results"], "SUCCEEDED")}
+    assert report["results"].startswith(f"s3://{bulk.uploads}/backfills/")
+    results = {line["key"]: line for line in lines(report["results"], "SUCCEEDED")}
     assert sorted(len(batch) for batch in bulk.batches) == [1, 2, 2]
     assert results.keys() == {key for batch in bulk.batches for key in batch}
     problems = {key: line["result"]["problem"]["code"] for key, line in results.items() if "problem" in line["result"]}
@@ -161,7 +162,7 @@ def test_every_object_below_a_prefix_gets_a_line_in_the_results(
     }
 
 
-def test_a_backfill_and_this_machine_predict_the_same(
+def test_a_backfill_gives_the_same_predictions_as_this_machine(
     bulk: Bulk, state_machine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(bulk.photos, "same/rocket.jpg")
@@ -171,12 +172,12 @@ def test_a_backfill_and_this_machine_predict_the_same(
     here = LocalClassifier(local_settings())
     for key, image in {"same/rocket.jpg": ROCKET.read_bytes(), "same/noise.png": noise()}.items():
         answer = here.classify(image)
-        told = [(made["label"], made["confidence"]) for made in results[key]["result"]["predictions"]]
-        assert told == [(made.label, made.confidence) for made in answer.predictions]
+        predicted = [(made["label"], made["confidence"]) for made in results[key]["result"]["predictions"]]
+        assert predicted == [(made.label, made.confidence) for made in answer.predictions]
         assert results[key]["model"] == {"name": answer.model.name, "version": answer.model.version}
 
 
-def test_an_inventory_takes_the_place_of_listing(
+def test_an_inventory_replaces_listing_the_bucket(
     bulk: Bulk, state_machine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     keys = ["inventoried/a b+ü%.jpg", "inventoried/rocket.jpg", "inventoried/gone.jpg"]
@@ -192,48 +193,55 @@ def test_an_inventory_takes_the_place_of_listing(
         "files": [{"key": "data/1.csv.gz", "size": len(gzip.compress(rows.encode())), "MD5checksum": "-"}],
     }
     put(inventories, "manifest.json", body=json.dumps(manifest).encode())
-    asked = ["backfill", f"s3://{bulk.photos}", "--inventory", f"s3://{inventories}/manifest.json", "--yes", "--json"]
-    assert main(asked) == 0
-    told = summary(capsys)
-    assert (told["images"], told["done"], told["failed"], told["unanswered"]) == (3, 2, 1, 0)
-    results = {line["key"]: line["result"] for line in lines(told["results"], "SUCCEEDED")}
+    arguments = [
+        "backfill",
+        f"s3://{bulk.photos}",
+        "--inventory",
+        f"s3://{inventories}/manifest.json",
+        "--yes",
+        "--json",
+    ]
+    assert main(arguments) == 0
+    report = summary(capsys)
+    assert (report["images"], report["done"], report["failed"], report["unanswered"]) == (3, 2, 1, 0)
+    results = {line["key"]: line["result"] for line in lines(report["results"], "SUCCEEDED")}
     assert [results[key]["status"] for key in keys] == ["done", "done", "failed"]
     assert results[keys[2]]["problem"]["code"] == "object_not_found"
 
 
-def test_what_fails_in_passing_is_tried_again(
-    bulk: Bulk, state_machine: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_transient_failures_are_retried(bulk: Bulk, state_machine: str, capsys: pytest.CaptureFixture[str]) -> None:
     put(bulk.photos, "again/1.jpg", "again/2.jpg", "again/3.jpg")
     bulk.failures += [Throttled(), FunctionError("StorageTimeout"), Throttled(), FunctionError("Sandbox.Timedout")]
-    assert main(["backfill", f"s3://{bulk.photos}/again/", "--yes", "--tolerate", "0%"]) == 0
-    assert "3 images: 3 done, 0 failed, 0 without an answer." in capsys.readouterr().out
+    assert main(["backfill", f"s3://{bulk.photos}/again/", "--yes", "--tolerate", "0%", "--json"]) == 0
+    report = summary(capsys)
+    assert (report["images"], report["done"], report["failed"], report["unanswered"]) == (3, 3, 0, 0)
 
 
-def test_a_batch_that_keeps_failing_is_left_out_within_what_is_tolerated(
+def test_a_batch_that_keeps_failing_stays_unanswered_if_that_is_tolerated(
     bulk: Bulk, state_machine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(bulk.photos, "one/1.jpg")
     bulk.failures += [FunctionError("StorageTimeout")] * 4
     assert main(["backfill", f"s3://{bulk.photos}/one/", "--yes", "--tolerate", "100%", "--json"]) == 0
-    told = summary(capsys)
-    assert (told["images"], told["done"], told["failed"], told["unanswered"]) == (1, 0, 0, 1)
-    (left,) = lines(told["results"], "FAILED")
+    report = summary(capsys)
+    assert (report["images"], report["done"], report["failed"], report["unanswered"]) == (1, 0, 0, 1)
+    (left,) = lines(report["results"], "FAILED")
     assert [item["Key"] for item in json.loads(left["Input"])["Items"]] == ["one/1.jpg"]
 
 
-def test_a_backfill_that_the_function_may_not_read_fails_with_its_cause(
+def test_a_backfill_of_a_forbidden_bucket_fails_with_its_cause(
     bulk: Bulk, state_machine: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put(secret := new_bucket(), "1.jpg")
     assert main(["backfill", f"s3://{secret}", "--yes"]) == 1
-    printed = capsys.readouterr().out
-    assert "1 image: 0 done, 0 failed, 1 without an answer." in printed
-    assert "The backfill failed: more images got no answer than are tolerated" in printed
-    assert "aws stepfunctions redrive-execution --execution-arn arn:aws:states:" in printed
+    (execution,) = re.findall(r"aws stepfunctions redrive-execution --execution-arn (\S+)", capsys.readouterr().out)
+    assert main(["backfill", "--follow", execution, "--json"]) == 1
+    report = summary(capsys)
+    assert (report["images"], report["done"], report["failed"], report["unanswered"]) == (1, 0, 0, 1)
+    assert report["cause"]
 
 
-def test_the_same_backfill_runs_once_at_a_time_and_again_when_it_is_over(
+def test_the_same_backfill_runs_only_once_at_a_time_and_may_be_repeated_later(
     bulk: Bulk, state_machine: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(bulk.photos, "once/1.jpg")
@@ -246,13 +254,13 @@ def test_the_same_backfill_runs_once_at_a_time_and_again_when_it_is_over(
         interrupted.setattr("litelens_client.state_machine.time", SimpleNamespace(sleep=interrupt))
         for _ in range(2):
             assert main(["backfill", f"s3://{bulk.photos}/once/", "--yes"]) == 130
-    told = capsys.readouterr().err.splitlines()
-    followed = [line.rpartition(" ")[2] for line in told if "litelens backfill --follow arn:aws:states:" in line]
-    assert len(followed) == 2
-    assert len(set(followed)) == 1
+    printed = capsys.readouterr().err.splitlines()
+    executions = [line.rpartition(" ")[2] for line in printed if "litelens backfill --follow arn:aws:states:" in line]
+    assert len(executions) == 2
+    assert len(set(executions)) == 1
     bulk.may_answer.set()
-    assert main(["backfill", "--follow", followed[0], "--json"]) == 0
+    assert main(["backfill", "--follow", executions[0], "--json"]) == 0
     assert summary(capsys)["done"] == 1
     assert main(["backfill", f"s3://{bulk.photos}/once/", "--yes", "--json"]) == 0
-    assert summary(capsys)["execution"] != followed[0]
+    assert summary(capsys)["execution"] != executions[0]
     assert len(boto3.client("stepfunctions").list_executions(stateMachineArn=state_machine)["executions"]) == 2

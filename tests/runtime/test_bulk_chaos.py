@@ -1,4 +1,4 @@
-"""Two thousand uploads while workers are killed and the table of results refuses: nothing is lost, nothing doubled."""
+"""Two thousand uploads while workers are killed and the results table is throttled: exactly one result each."""
 
 import hashlib
 import io
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 OBJECTS, SENT_AGAIN, BROKEN, KILLS = 1800, 200, 180, 5
 
-# The function has the least time that the template allows. When a message comes again, the record that a killed
-# invocation left must have run out, which it does with the time that the invocation had.
+# The shortest timeout that the template allows. When a message is delivered again, the idempotency record of a killed
+# invocation must have expired, which it does at the time when the invocation would have timed out.
 TIMEOUTS = Timeouts(function=30, visibility=36)
 
-# Messages in the queue at a time; moto looks at all of them whenever some are asked for.
+# The most messages in the queue at a time, because moto scans all of them for each request.
 BACKLOG = 40
 
 POISON = [
@@ -43,7 +43,7 @@ POISON = [
 
 @dataclass(frozen=True)
 class Upload:
-    """An object, and what has to become of it: a label, or a problem's code."""
+    """An object and its expected result: a label, or a problem's code."""
 
     key: str
     body: bytes
@@ -51,7 +51,7 @@ class Upload:
 
 
 class Throttle:
-    """Refuses what is asked of one of DynamoDB's tables, so many times, as a table does that has no capacity left."""
+    """Middleware that refuses `left` requests to one DynamoDB table, like a table without free capacity."""
 
     def __init__(self) -> None:
         self.table = ""
@@ -72,59 +72,59 @@ class Throttle:
         return throttled
 
 
-class Victim:
-    """A worker that is watched, so that it can be killed in the middle of its work."""
+class KillableWorker:
+    """A worker that can be killed in the middle of a batch."""
 
     def __init__(self, worker: ExecutionEnvironment) -> None:
         self._worker = worker
-        self._begun = self._ended = self.failed = 0
+        self._started = self._finished = self.failed = 0
 
     def invoke(self, event: Any) -> Any:
-        self._begun += 1
+        self._started += 1
         try:
             return self._worker.invoke(event)
         except InvocationFailed:
             self.failed += 1
             raise
         finally:
-            self._ended += 1
+            self._finished += 1
 
     def interrupt(self, chance: random.Random) -> None:
-        """Kill it while it has a batch in hand."""
+        """Kill the worker while it processes a batch."""
         before = self.failed
         while self.failed == before:
-            wait_until(lambda: self._begun > self._ended, pause=0.01)
+            wait_until(lambda: self._started > self._finished, pause=0.01)
             self._kill(chance.uniform(0, 0.4))
 
     def _kill(self, after: float) -> None:
-        invocation = self._begun
+        invocation = self._started
         time.sleep(after)
         self._worker.kill()
-        wait_until(lambda: self._ended >= invocation, pause=0.01)
+        wait_until(lambda: self._finished >= invocation, pause=0.01)
 
 
-def test_nothing_is_lost_and_nothing_is_doubled() -> None:
+def test_every_upload_gets_exactly_one_result() -> None:
     chance = random.Random(5)
     throttle = Throttle()
     uploads = make_uploads(chance)
     with run_stack(DEFAULT_BUNDLE, workers=2, timeouts=TIMEOUTS, middleware=throttle) as stack:
-        victims = [Victim(worker) for worker in stack.workers]
+        workers = [KillableWorker(worker) for worker in stack.workers]
         kills = {chance.randrange(len(uploads) * 3 // 10, len(uploads) * 8 // 10) for _ in range(KILLS)}
         assert len(kills) == KILLS
-        with replace(stack, workers=victims).poll_queue():
+        with replace(stack, workers=workers).poll_queue():
             send_poison(stack)
-            for number, upload in enumerate(sent(uploads, chance)):
+            for number, upload in enumerate(with_repetitions(uploads, chance)):
                 put_object(stack, upload.key, upload.body)
                 if number % 10 == 0:
                     wait_until(lambda: count_visible(stack) < BACKLOG)
                 if number == len(uploads) // 5:
                     throttle.table, throttle.left = stack.storage.results_table, 200
                 if number in kills:
-                    chance.choice(victims).interrupt(chance)
+                    chance.choice(workers).interrupt(chance)
             wait_until(lambda: count_waiting(stack) == 0, within=600, pause=1)
         assert throttle.left <= 0
-        assert sum(victim.failed for victim in victims) >= KILLS
-        assert_all_is_there(stack, uploads)
+        assert sum(worker.failed for worker in workers) >= KILLS
+        assert_complete(stack, uploads)
         assert sorted(receive_bodies(stack.client("sqs"), stack.storage.dead_letters_url)) == sorted(POISON)
 
 
@@ -139,7 +139,7 @@ def make_uploads(chance: random.Random) -> list[Upload]:
 
 
 def good_images() -> list[bytes]:
-    """Crops of photos, which have many different labels."""
+    """Return crops of photos, which have many different labels."""
     places, made = random.Random(5), []
     photos = [Image.open(path).convert("RGB") for path in (ROCKET, *sorted(SAMPLES.glob("*.jpg")))]
     for image_format in ("JPEG", "PNG", "WEBP"):
@@ -161,8 +161,8 @@ def outcome_of(image: bytes) -> str:
     return str(answer["predictions"][0]["label"] if response["statusCode"] == 200 else answer["code"])
 
 
-def sent(uploads: Sequence[Upload], chance: random.Random) -> Iterator[Upload]:
-    """The uploads in their order, some of them once more after the next hundred."""
+def with_repetitions(uploads: Sequence[Upload], chance: random.Random) -> Iterator[Upload]:
+    """Yield the uploads in order, and some of them again after the next hundred."""
     again = set(chance.sample(range(len(uploads)), SENT_AGAIN))
     for number in range(len(uploads) + 100):
         if number < len(uploads):
@@ -176,11 +176,11 @@ def send_poison(stack: Stack) -> None:
         stack.client("sqs").send_message(QueueUrl=stack.storage.source.queue_url, MessageBody=body)
 
 
-def assert_all_is_there(stack: Stack, uploads: Sequence[Upload]) -> None:
+def assert_complete(stack: Stack, uploads: Sequence[Upload]) -> None:
     documents = saved_documents(stack)
     results = [json.loads(document) for document in documents]
     assert Counter(result["key"] for result in results) == Counter(upload.key for upload in uploads)
-    assert {result["key"]: told(result["result"]) for result in results} == {
+    assert {result["key"]: label_or_code(result["result"]) for result in results} == {
         upload.key: upload.expected for upload in uploads
     }
     assert files(stack) == {
@@ -189,7 +189,7 @@ def assert_all_is_there(stack: Stack, uploads: Sequence[Upload]) -> None:
     }
 
 
-def told(outcome: dict[str, Any]) -> str:
+def label_or_code(outcome: dict[str, Any]) -> str:
     return str(outcome["predictions"][0]["label"] if outcome["status"] == "done" else outcome["problem"]["code"])
 
 
@@ -199,7 +199,7 @@ def saved_documents(stack: Stack) -> list[str]:
 
 
 def files(stack: Stack) -> dict[str, str]:
-    """The MD5 of each file of a result; that of a small object is its etag."""
+    """Return the MD5 of each result's file, which is the ETag of a small object."""
     pages = (
         stack.client("s3").get_paginator("list_objects_v2").paginate(Bucket=stack.storage.bucket, Prefix=RESULTS_PREFIX)
     )

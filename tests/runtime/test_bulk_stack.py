@@ -1,4 +1,4 @@
-"""Uploads in the local stack: the function in Lambda's runtime emulator, the template's resources on moto, by HTTP."""
+"""Uploads in the local stack: the function in the runtime interface emulator, the template's resources on moto."""
 
 import json
 import shutil
@@ -29,6 +29,7 @@ from litelens.api.handler import handler
 from litelens.core.bundle import load_bundle
 from local.stack import Stack, Timeouts, run_stack
 
+# 1,024 bytes.
 LONGEST_KEY = f"uploads/{'ö' * 508}"
 
 
@@ -46,7 +47,7 @@ def api(stack: Stack) -> Iterator[str]:
 
 @pytest.fixture
 def events(stack: Stack) -> Iterator[str]:
-    """A queue that gets what the function tells on the bus."""
+    """A queue that receives the function's events."""
     sqs, bus = stack.client("sqs"), stack.client("events")
     queue, pattern = create_queue(sqs), {"source": ["litelens"], "detail-type": ["ImageClassified"]}
     bus.put_rule(Name="listen", EventPattern=json.dumps(pattern))
@@ -57,14 +58,14 @@ def events(stack: Stack) -> Iterator[str]:
 
 
 def process(stack: Stack) -> None:
-    """Have all that is in the queue processed."""
+    """Process all messages in the queue."""
     with stack.poll_queue():
         wait_until(lambda: count_waiting(stack) == 0)
 
 
 @contextmanager
-def hidden_for(stack: Stack, seconds: int) -> Iterator[None]:
-    """Messages that fail come again after so long."""
+def visibility_timeout(stack: Stack, seconds: int) -> Iterator[None]:
+    """Redeliver failed messages after this many seconds, until the block ends."""
     sqs, queue = stack.client("sqs"), stack.storage.source.queue_url
     attributes = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["VisibilityTimeout"])["Attributes"]
     sqs.set_queue_attributes(QueueUrl=queue, Attributes={"VisibilityTimeout": str(seconds)})
@@ -74,7 +75,7 @@ def hidden_for(stack: Stack, seconds: int) -> Iterator[None]:
         sqs.set_queue_attributes(QueueUrl=queue, Attributes=attributes)
 
 
-def dead_letters(stack: Stack) -> int:
+def count_dead_letters(stack: Stack) -> int:
     return count_messages(stack.client("sqs"), stack.storage.dead_letters_url)
 
 
@@ -86,7 +87,7 @@ def label_of(image: bytes) -> str:
     return str(answer_of(handler(classify_bytes(image), LambdaContext()))["predictions"][0]["label"])
 
 
-def test_an_upload_gets_one_result_in_the_table_a_file_and_an_event(stack: Stack, events: str) -> None:
+def test_an_upload_gets_one_result_in_the_table_one_in_the_bucket_and_one_event(stack: Stack, events: str) -> None:
     put_object(stack, "uploads/rocket.jpg", ROCKET.read_bytes())
     process(stack)
     (result,) = table_results(stack, "uploads/rocket.jpg")
@@ -103,7 +104,7 @@ def test_an_upload_gets_one_result_in_the_table_a_file_and_an_event(stack: Stack
     ["uploads/a photo.png", "uploads/1+1=2.png", "uploads/größe/写真 & <x>.png", "uploads/%2B.png", LONGEST_KEY],
     ids=["space", "plus", "unicode", "percent", "longest"],
 )
-def test_whatever_its_key_an_upload_gets_its_result(stack: Stack, key: str) -> None:
+def test_an_upload_with_an_unusual_key_gets_its_result(stack: Stack, key: str) -> None:
     assert len(key.encode()) <= 1024
     put_object(stack, key, photo("green"))
     process(stack)
@@ -112,11 +113,7 @@ def test_whatever_its_key_an_upload_gets_its_result(stack: Stack, key: str) -> N
     assert result_file(stack, key) == result
 
 
-def test_the_longest_key_is_as_long_as_keys_may_be() -> None:
-    assert len(LONGEST_KEY.encode()) == 1024
-
-
-def test_an_empty_object_is_a_failed_result(stack: Stack) -> None:
+def test_an_empty_object_gets_a_failed_result(stack: Stack) -> None:
     put_object(stack, "uploads/empty.jpg", b"")
     process(stack)
     (result,) = table_results(stack, "uploads/empty.jpg")
@@ -124,7 +121,7 @@ def test_an_empty_object_is_a_failed_result(stack: Stack) -> None:
     assert result_file(stack, "uploads/empty.jpg") == result
 
 
-def test_what_s3_sends_to_try_the_queue_is_taken_for_that(stack: Stack) -> None:
+def test_the_test_event_of_s3_is_not_an_error(stack: Stack) -> None:
     s3, bucket = stack.client("s3"), stack.storage.bucket
     configuration = s3.get_bucket_notification_configuration(Bucket=bucket)
     del configuration["ResponseMetadata"]
@@ -132,7 +129,7 @@ def test_what_s3_sends_to_try_the_queue_is_taken_for_that(stack: Stack) -> None:
     s3.put_bucket_notification_configuration(Bucket=bucket, NotificationConfiguration=configuration)
     assert count_waiting(stack) == 1
     process(stack)
-    assert dead_letters(stack) == 0
+    assert count_dead_letters(stack) == 0
 
 
 def test_an_upload_by_form_is_pending_and_then_done(stack: Stack, api: str) -> None:
@@ -159,17 +156,17 @@ def send_form(upload: dict[str, Any], image: bytes) -> None:
         assert response.status in (200, 204)
 
 
-def test_an_object_deleted_before_it_was_read_is_a_failed_result(stack: Stack) -> None:
+def test_an_object_deleted_before_it_is_read_gets_a_failed_result(stack: Stack) -> None:
     put_object(stack, "uploads/deleted.png", photo("red"))
     stack.client("s3").delete_object(Bucket=stack.storage.bucket, Key="uploads/deleted.png")
     assert count_waiting(stack) == 1
     process(stack)
     (result,) = table_results(stack, "uploads/deleted.png")
     assert result["result"]["problem"]["code"] == "object_not_found"
-    assert dead_letters(stack) == 0
+    assert count_dead_letters(stack) == 0
 
 
-def test_an_object_overwritten_before_it_was_read_tells_of_what_it_is_now(stack: Stack) -> None:
+def test_an_object_overwritten_before_it_is_read_has_the_result_of_its_new_content(stack: Stack) -> None:
     first = put_object(stack, "uploads/twice.png", photo("red"))
     second = put_object(stack, "uploads/twice.png", photo("white"))
     assert count_waiting(stack) == 2
@@ -182,15 +179,15 @@ def test_an_object_overwritten_before_it_was_read_tells_of_what_it_is_now(stack:
 
 
 def test_the_same_bytes_uploaded_twice_have_one_result(stack: Stack) -> None:
-    # The second message may find that the first one is being processed, and comes again.
-    with hidden_for(stack, 5):
+    # The second message may arrive while the first one is being processed, and is then retried.
+    with visibility_timeout(stack, 5):
         for _ in range(2):
             put_object(stack, "uploads/same.png", photo("blue"))
         process(stack)
     assert len(table_results(stack, "uploads/same.png")) == 1
 
 
-def test_each_record_in_a_message_is_taken(stack: Stack) -> None:
+def test_each_record_of_a_message_gets_a_result(stack: Stack) -> None:
     keys = [f"uploads/together/{number}.png" for number in range(3)]
     arrived = [put_object(stack, key, photo("yellow")) for key in keys]
     receive_bodies(stack.client("sqs"), stack.storage.source.queue_url)
@@ -203,9 +200,9 @@ def send(stack: Stack, body: str) -> None:
     stack.client("sqs").send_message(QueueUrl=stack.storage.source.queue_url, MessageBody=body)
 
 
-def test_a_poison_message_ends_in_the_dead_letters_and_harms_no_other(stack: Stack) -> None:
+def test_a_poison_message_goes_to_the_dead_letter_queue_and_the_others_succeed(stack: Stack) -> None:
     sqs = stack.client("sqs")
-    with hidden_for(stack, 2):
+    with visibility_timeout(stack, 2):
         send(stack, '{"not": "a notification"}')
         put_object(stack, "uploads/beside.png", photo("pink"))
         process(stack)
@@ -214,12 +211,12 @@ def test_a_poison_message_ends_in_the_dead_letters_and_harms_no_other(stack: Sta
     )["Messages"]
     sqs.delete_message(QueueUrl=stack.storage.dead_letters_url, ReceiptHandle=letter["ReceiptHandle"])
     assert letter["Body"] == '{"not": "a notification"}'
-    # Three times by the function, and once here.
+    # The function received it three times, and this test once.
     assert letter["Attributes"]["ApproximateReceiveCount"] == "4"
     assert len(table_results(stack, "uploads/beside.png")) == 1
 
 
-def test_results_never_notify(stack: Stack) -> None:
+def test_saved_results_cause_no_notifications(stack: Stack) -> None:
     put_object(stack, "results/by-hand.png", photo("red"))
     assert count_waiting(stack) == 0
     put_object(stack, "uploads/by-hand.png", photo("red"))
@@ -227,7 +224,7 @@ def test_results_never_notify(stack: Stack) -> None:
     process(stack)
 
 
-def test_a_worker_that_died_begins_anew(stack: Stack) -> None:
+def test_a_worker_that_died_is_restarted(stack: Stack) -> None:
     (worker,) = stack.workers
     worker.kill()
     put_object(stack, "uploads/after.png", photo("black"))
@@ -235,7 +232,7 @@ def test_a_worker_that_died_begins_anew(stack: Stack) -> None:
     assert len(table_results(stack, "uploads/after.png")) == 1
 
 
-def test_a_new_model_in_mid_stream_loses_nothing(stack: Stack, tmp_path: Path) -> None:
+def test_no_upload_is_lost_while_a_new_model_is_deployed(stack: Stack, tmp_path: Path) -> None:
     before = [put_object(stack, f"uploads/rollout/{number}.png", photo(f"#{number:02}8040")) for number in range(24)]
     with stack.poll_queue():
         wait_until(lambda: table_results(stack, before[11].key) and table_results(stack, before[0].key))
@@ -248,7 +245,7 @@ def test_a_new_model_in_mid_stream_loses_nothing(stack: Stack, tmp_path: Path) -
     assert all(len(set(found)) == len(found) >= 1 for found in versions.values())
     assert all(versions[each.key] == [load_bundle(DEFAULT_BUNDLE).version, "9.9.9"] for each in again)
     assert all(versions[each.key] == ["9.9.9"] for each in after)
-    assert dead_letters(stack) == 0
+    assert count_dead_letters(stack) == 0
 
 
 def roll_out(stack: Stack, bundle: Path) -> None:
@@ -264,7 +261,7 @@ def newer_bundle(folder: Path) -> Path:
 
 
 def versions_of(stack: Stack, arrived: Put) -> list[str]:
-    """The versions of the models that have classified the object, in the order in which they did."""
+    """Return the versions of the models that have classified the object, oldest result first."""
     results = table_results(stack, arrived.key)
     assert all((each["revision"], each["result"]["status"]) == (arrived.etag, "done") for each in results)
     return [str(each["model"]["version"]) for each in results]

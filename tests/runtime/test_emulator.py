@@ -1,4 +1,4 @@
-"""The handler under AWS's Lambda Runtime Interface Emulator, with the runtime client that runs it in Lambda."""
+"""The API's handler in AWS's runtime interface emulator, with the runtime client that Lambda uses."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def invoke(emulator: Path) -> Iterator[Invoke]:
         yield invoke
 
 
-def test_a_cold_and_a_warm_invocation_predict_what_the_handler_predicts(invoke: Invoke) -> None:
+def test_a_cold_and_a_warm_invocation_give_the_handlers_predictions(invoke: Invoke) -> None:
     event = recorded_event("classify_jpeg")
     expected = answer_of(handler(event, LambdaContext()))["predictions"]
     assert len(expected) == 5
@@ -73,12 +73,12 @@ def test_a_cold_and_a_warm_invocation_predict_what_the_handler_predicts(invoke: 
     assert answer_of(cold)["predictions"] == answer_of(warm)["predictions"] == expected
 
 
-def test_json_with_base64_is_classified_the_same(invoke: Invoke) -> None:
+def test_json_with_base64_gets_the_same_predictions(invoke: Invoke) -> None:
     raw, as_json = invoke(recorded_event("classify_jpeg")), invoke(recorded_event("classify_json"))
     assert answer_of(as_json)["predictions"] == answer_of(raw)["predictions"][:3]
 
 
-def test_a_truncated_image_is_refused_and_the_next_one_classified(invoke: Invoke) -> None:
+def test_an_image_is_classified_after_a_truncated_one_was_refused(invoke: Invoke) -> None:
     refused = invoke(recorded_event("classify_truncated_jpeg"))
     assert (refused["statusCode"], answer_of(refused)["code"]) == (422, "corrupt_image")
     assert invoke(recorded_event("classify_jpeg"))["statusCode"] == 200
@@ -91,17 +91,17 @@ def test_an_event_that_is_not_from_api_gateway_does_not_end_the_process(invoke: 
     assert invoke(recorded_event("classify_jpeg"))["statusCode"] == 200
 
 
-def test_health_is_ok(invoke: Invoke) -> None:
+def test_the_health_route_answers(invoke: Invoke) -> None:
     assert answer_of(invoke(recorded_event("health")))["status"] == "ok"
 
 
-def test_a_form_is_classified_the_same(invoke: Invoke) -> None:
+def test_a_form_gets_the_same_predictions(invoke: Invoke) -> None:
     body, content_type = encode_multipart_formdata({"image": ("rocket.jpg", ROCKET.read_bytes())})
     form = invoke(event("POST", "/v1/classify", body, content_type))
     assert answer_of(form)["predictions"] == answer_of(invoke(classify_bytes(ROCKET.read_bytes())))["predictions"]
 
 
-def test_objects_uploads_and_the_language_model_are_reached(emulator: Path, moto_server: str) -> None:
+def test_s3_uploads_and_the_language_model_work_in_the_emulator(emulator: Path, moto_server: str) -> None:
     settings = new_settings()
     bucket, table = settings.upload_bucket or "", settings.results_table or ""
     s3_client().put_object(Bucket=bucket, Key="rocket.jpg", Body=ROCKET.read_bytes())
@@ -133,7 +133,7 @@ def test_objects_uploads_and_the_language_model_are_reached(emulator: Path, moto
         assert answer_of(described)["answer"] == "A rocket beside its tower."
 
 
-def test_a_damaged_bundle_stops_the_start_with_the_files_name(emulator: Path, tmp_path: Path) -> None:
+def test_a_damaged_bundle_fails_the_start_with_an_error_that_names_the_file(emulator: Path, tmp_path: Path) -> None:
     bundle = shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
     with (bundle / "model.tflite").open("ab") as model:
         model.write(b"!")
@@ -141,4 +141,4 @@ def test_a_damaged_bundle_stops_the_start_with_the_files_name(emulator: Path, tm
         invoke(recorded_event("health"))
     answer = json.load(caught.value)
     assert answer["errorType"] == "BundleError"
-    assert "model.tflite has the sha256" in answer["errorMessage"]
+    assert "model.tflite" in answer["errorMessage"]

@@ -1,4 +1,4 @@
-"""An execution environment of the local stack, with a function of our own in it."""
+"""ExecutionEnvironment of the local stack, with a function of these tests."""
 
 import os
 import threading
@@ -16,11 +16,11 @@ from pathlib import Path
 
 def handler(event, context):
     if event.get("do") == "raise":
-        raise ValueError("as it was told")
-    if event.get("do") == "end":
+        raise ValueError("as the test requires")
+    if event.get("do") == "exit":
         os._exit(1)
     if event.get("do") == "sleep":
-        Path(event["tell"]).touch()
+        Path(event["marker"]).touch()
         time.sleep(600)
     return {"process": os.getpid(), "model": os.environ["MODEL"]}
 """
@@ -30,7 +30,7 @@ Make = Callable[..., ExecutionEnvironment]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes an environment of a function's source, which is ended with the test."""
+    """A function that makes environments from a function's source; they are closed after the test."""
     made = []
 
     def make(source: str = FUNCTION, timeout: int = 60) -> ExecutionEnvironment:
@@ -51,14 +51,14 @@ def make(tmp_path: Path) -> Iterator[Make]:
         environment.close()
 
 
-def test_a_function_takes_one_event_after_the_other_in_one_process(make: Make) -> None:
+def test_a_function_handles_several_events_in_one_process(make: Make) -> None:
     environment = make()
     first, second = environment.invoke({}), environment.invoke({})
     assert first == second
     assert first["model"] == "old"
 
 
-def test_a_function_that_raises_fails_and_goes_on(make: Make) -> None:
+def test_a_function_that_raises_an_error_keeps_running(make: Make) -> None:
     environment = make()
     before = environment.invoke({})
     with pytest.raises(InvocationFailed, match="ValueError"):
@@ -66,29 +66,29 @@ def test_a_function_that_raises_fails_and_goes_on(make: Make) -> None:
     assert environment.invoke({}) == before
 
 
-def test_a_function_that_ends_fails_and_begins_anew(make: Make) -> None:
+def test_a_function_that_exits_is_restarted(make: Make) -> None:
     environment = make()
     before = environment.invoke({})
     with pytest.raises(InvocationFailed):
-        environment.invoke({"do": "end"})
+        environment.invoke({"do": "exit"})
     assert environment.invoke({})["process"] != before["process"]
 
 
-def test_a_function_that_takes_too_long_fails_and_begins_anew(make: Make, tmp_path: Path) -> None:
+def test_a_function_that_times_out_is_restarted(make: Make, tmp_path: Path) -> None:
     environment = make(timeout=2)
     before = environment.invoke({})
     with pytest.raises(InvocationFailed):
-        environment.invoke({"do": "sleep", "tell": str(tmp_path / "began")})
+        environment.invoke({"do": "sleep", "marker": str(tmp_path / "started")})
     assert environment.invoke({})["process"] != before["process"]
 
 
-def test_a_function_that_is_killed_fails_with_no_process_left(make: Make, tmp_path: Path) -> None:
-    environment, began = make(), tmp_path / "began"
+def test_killing_a_function_leaves_no_process(make: Make, tmp_path: Path) -> None:
+    environment, started = make(), tmp_path / "started"
     before = environment.invoke({})
-    killer = threading.Thread(target=lambda: (wait_until(began.exists), environment.kill()))
+    killer = threading.Thread(target=lambda: (wait_until(started.exists), environment.kill()))
     killer.start()
     with pytest.raises(InvocationFailed):
-        environment.invoke({"do": "sleep", "tell": str(began)})
+        environment.invoke({"do": "sleep", "marker": str(started)})
     killer.join()
     wait_until(lambda: not is_running(before["process"]))
     assert environment.invoke({})["process"] != before["process"]
@@ -102,14 +102,14 @@ def is_running(process: int) -> bool:
     return state != "Z"
 
 
-def test_what_is_deployed_is_used_from_the_next_event_on(make: Make) -> None:
+def test_new_variables_apply_from_the_next_event(make: Make) -> None:
     environment = make()
     assert environment.invoke({})["model"] == "old"
     environment.deploy({"MODEL": "new"})
     assert environment.invoke({})["model"] == "new"
 
 
-def test_a_closed_environment_takes_no_event(make: Make) -> None:
+def test_a_closed_environment_refuses_events(make: Make) -> None:
     environment = make()
     process = environment.invoke({})["process"]
     environment.close()
@@ -118,7 +118,7 @@ def test_a_closed_environment_takes_no_event(make: Make) -> None:
         environment.invoke({})
 
 
-def test_a_function_that_cannot_begin_says_why(make: Make) -> None:
+def test_a_function_that_cannot_start_reports_its_error(make: Make) -> None:
     environment = make('raise ValueError("there is no model")')
     with pytest.raises(EmulatorError, match="there is no model"):
         environment.start()

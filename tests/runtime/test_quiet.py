@@ -1,4 +1,4 @@
-"""The serving programs print no log lines of their libraries on standard error."""
+"""The command and the server print no log lines of their libraries on standard error."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from servers import ENVIRONMENT, serve_command
 from support import ROCKET, ROOT, free_port, running
 
 
-def test_classifying_here_prints_nothing_but_labels() -> None:
+def test_classifying_on_this_machine_prints_only_labels() -> None:
     command = [sys.executable, "-m", "litelens_client", "classify", str(ROCKET)]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,4 +1,4 @@
-"""The handler under Lambda's own runtime client, which a Runtime API of SnapStart begins, restores and invokes.
+"""The handler in Lambda's runtime client, with a fake Runtime API that restores it from a snapshot and invokes it.
 
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html
 """
@@ -23,7 +23,7 @@ class RuntimeApi:
     """The requests of a runtime to Lambda, in order, and its answer to one event."""
 
     def __init__(self, event: Any) -> None:
-        self.asked: list[str] = []
+        self.requests: list[str] = []
         self.answers: queue.Queue[Any] = queue.Queue()
         self.event = event
         self.ended = threading.Event()
@@ -36,8 +36,8 @@ class RuntimeApi:
             protocol_version = "HTTP/1.1"
 
             def do_GET(self) -> None:
-                api.asked.append(self.path.rpartition("/runtime/")[2])
-                if api.asked.count("invocation/next") > 1:
+                api.requests.append(self.path.rpartition("/runtime/")[2])
+                if api.requests.count("invocation/next") > 1:
                     api.ended.wait(_SECONDS)
                 body = json.dumps(api.event).encode()
                 self.send_response(200)
@@ -51,14 +51,14 @@ class RuntimeApi:
                 self.wfile.write(body)
 
             def do_POST(self) -> None:
-                api.asked.append(self.path.rpartition("/runtime/")[2])
+                api.requests.append(self.path.rpartition("/runtime/")[2])
                 api.answers.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
                 self.send_response(202)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
             def log_message(self, *_: object) -> None:
-                """Tests print no requests."""
+                """Print no requests."""
 
         with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
             server.daemon_threads = True
@@ -70,7 +70,7 @@ class RuntimeApi:
                 server.shutdown()
 
 
-def test_a_function_is_restored_from_its_snapshot_and_answers() -> None:
+def test_a_function_answers_after_a_restore_from_its_snapshot() -> None:
     api = RuntimeApi(recorded_event("classify_jpeg"))
     with api.serving() as address:
         environment = {
@@ -88,4 +88,4 @@ def test_a_function_is_restored_from_its_snapshot_and_answers() -> None:
             function.kill()
             function.wait()
     assert answer_of(answer)["predictions"][0]["label"]
-    assert api.asked[:3] == ["restore/next", "invocation/next", "invocation/1/response"]
+    assert api.requests[:3] == ["restore/next", "invocation/next", "invocation/1/response"]

@@ -194,13 +194,17 @@ class TestCors:
         assert [header for header in headers if header.startswith("access-control")] == []
 
     def test_preflight_requests_of_other_origins_get_no_permission(self, handle_with_cors: Handle) -> None:
-        headers = headers_of(handle_with_cors(with_headers(event("OPTIONS", "/v1/classify"), Origin="https://evil.com")))
+        headers = headers_of(
+            handle_with_cors(with_headers(event("OPTIONS", "/v1/classify"), Origin="https://evil.com"))
+        )
         assert "access-control-allow-origin" not in headers
 
 
 class TestRoutes:
     @pytest.mark.parametrize(("method", "path", "allowed"), REFUSED_METHODS)
-    def test_a_wrong_method_gets_405_with_the_allowed_one(self, handle: Handle, method: str, path: str, allowed: str) -> None:
+    def test_a_wrong_method_gets_405_with_the_allowed_one(
+        self, handle: Handle, method: str, path: str, allowed: str
+    ) -> None:
         response = handle(event(method, path))
         assert (response["statusCode"], answer_of(response)["code"]) == (405, "method_not_allowed")
         assert headers_of(response)["allow"] == allowed

@@ -111,7 +111,9 @@ class TestObjects:
         assert succeeded(handle_s3(classify_json({"s3": location | {"version_id": old}})))["image"]["format"] == "JPEG"
 
     @pytest.mark.parametrize("name", REFUSALS)
-    def test_an_unreadable_object_gets_the_problem_with_its_code(self, handle_s3: Handle, bucket: str, name: str) -> None:
+    def test_an_unreadable_object_gets_the_problem_with_its_code(
+        self, handle_s3: Handle, bucket: str, name: str
+    ) -> None:
         other, status, code = REFUSALS[name]
         s3_client().put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
         response = handle_s3(classify_json({"s3": {"bucket": bucket, "key": KEY} | other}))
@@ -170,7 +172,9 @@ class TestSeveralImages:
         assert (results[1]["problem"]["status"], results[1]["problem"]["code"]) == (404, "object_not_found")
         assert results[0]["predictions"] == results[3]["predictions"]
 
-    def test_images_without_time_left_do_not_fail_the_others(self, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_images_without_time_left_do_not_fail_the_others(
+        self, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         run, seconds = LiteRT.run, {"each": 0.0}
 
         def slowly(*arguments: Any) -> Any:

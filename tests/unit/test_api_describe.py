@@ -51,7 +51,7 @@ def describe_bytes(**query: str) -> dict[str, Any]:
 
 def messages_of(bedrock: ConverseServer) -> list[tuple[str, str]]:
     """Return the role and the last text of each message in the last request."""
-    return [(said["role"], said["content"][-1]["text"]) for said in bedrock.requests[-1].document["messages"]]
+    return [(message["role"], message["content"][-1]["text"]) for message in bedrock.requests[-1].document["messages"]]
 
 
 @pytest.fixture
@@ -106,7 +106,8 @@ def test_a_conversation_continues_with_the_returned_turns(handle_describe: Handl
     ]
     # The image goes with the first question only.
     images = [
-        [part for part in said["content"] if "image" in part] for said in bedrock.requests[-1].document["messages"]
+        [part for part in message["content"] if "image" in part]
+        for message in bedrock.requests[-1].document["messages"]
     ]
     assert [len(parts) for parts in images] == [1, 0, 0, 0, 0]
 

@@ -160,7 +160,9 @@ class TestHeatMaps:
         assert alpha.min() < 30
 
     @pytest.mark.parametrize("options", [{"heatmap": True}, {"heatmap_label": "goldfish"}])
-    def test_a_model_without_heat_maps_refuses_a_request_for_one(self, without_maps: Handle, options: dict[str, Any]) -> None:
+    def test_a_model_without_heat_maps_refuses_a_request_for_one(
+        self, without_maps: Handle, options: dict[str, Any]
+    ) -> None:
         response = without_maps(classify_json({**PHOTO_JSON, **options}))
         assert (response["statusCode"], answer_of(response)["code"]) == (400, "invalid_option")
 

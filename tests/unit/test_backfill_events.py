@@ -20,7 +20,9 @@ def batch(*items: Any, **inputs: str) -> dict[str, Any]:
 
 
 def test_listed_objects_have_the_bucket_of_the_batch_and_their_etag() -> None:
-    assert parse_backfill_batch(batch(LISTED, bucket="photos")) == [ObjectRevision("photos", "holiday/a b+ü.jpg", "abc", False)]
+    assert parse_backfill_batch(batch(LISTED, bucket="photos")) == [
+        ObjectRevision("photos", "holiday/a b+ü.jpg", "abc", False)
+    ]
 
 
 def test_inventory_objects_name_their_bucket_and_have_url_encoded_keys() -> None:

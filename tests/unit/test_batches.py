@@ -189,9 +189,7 @@ def test_a_late_repeated_message_does_not_restore_an_old_result_in_the_bucket(
     assert result_object(settings, KEYS[0]).revision == new.etag
 
 
-def test_an_image_put_back_gets_its_earlier_result_in_the_bucket(
-    settings: Settings, runs: list[int]
-) -> None:
+def test_an_image_put_back_gets_its_earlier_result_in_the_bucket(settings: Settings, runs: list[int]) -> None:
     handler = create_handler(settings)
     for body, sequencer in ((PHOTO, "1"), (b"hello", "2"), (PHOTO, "3")):
         arrived = put(settings, KEYS[0], body)
@@ -208,7 +206,9 @@ def test_each_version_has_its_result_in_a_versioned_bucket(settings: Settings) -
         s3_client().put_object(Bucket=settings.upload_bucket, Key=KEYS[0], Body=body)["VersionId"]
         for body in (PHOTO, b"hello")
     ]
-    bodies = [notification_of(Put(settings.upload_bucket or "", KEYS[0], "etag"), versionId=version) for version in versions]
+    bodies = [
+        notification_of(Put(settings.upload_bucket or "", KEYS[0], "etag"), versionId=version) for version in versions
+    ]
     assert process(settings, *bodies) == []
     statuses = {result.revision: type(result.result) for result in results_of(settings, KEYS[0])}
     assert statuses == {versions[0]: Classification, versions[1]: Failure}
@@ -228,7 +228,9 @@ def test_a_repeated_message_causes_no_second_inference_and_no_second_result(
     assert results_of(settings, KEYS[0]) == result
 
 
-@pytest.mark.parametrize("sequencers", [["1", "1", "1", "1"], ["1", "2", "3", "4"]], ids=["delivered again", "put again"])
+@pytest.mark.parametrize(
+    "sequencers", [["1", "1", "1", "1"], ["1", "2", "3", "4"]], ids=["delivered again", "put again"]
+)
 def test_the_same_image_several_times_in_a_batch_is_classified_once(
     settings: Settings, runs: list[int], sequencers: list[str]
 ) -> None:
@@ -434,7 +436,9 @@ class TestBackfill:
         assert isinstance(result.result, Classification)
         assert table_of(settings.results_table) == table_of(settings.idempotency_table) == []
 
-    def test_answers_are_in_the_order_of_the_batch_and_a_bad_image_does_not_fail_the_others(self, settings: Settings) -> None:
+    def test_answers_are_in_the_order_of_the_batch_and_a_bad_image_does_not_fail_the_others(
+        self, settings: Settings
+    ) -> None:
         puts = [put(settings, f"{number}.jpg", b"hello" if number == 2 else PHOTO) for number in range(12)]
         items = [{"Key": arrived.key, "Etag": arrived.etag} for arrived in puts]
         event = {"BatchInput": {"bucket": puts[0].bucket}, "Items": items}

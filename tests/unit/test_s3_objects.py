@@ -185,7 +185,9 @@ def test_an_impossible_version_id_is_not_found_without_a_request(version_id: str
         (announced(10**9, b""), ImageTooLarge),
     ],
 )
-def test_a_permanent_error_of_s3_gets_its_own_class_and_is_not_retried(answer: Answer, expected: type[Exception]) -> None:
+def test_a_permanent_error_of_s3_gets_its_own_class_and_is_not_retried(
+    answer: Answer, expected: type[Exception]
+) -> None:
     with failing_aws(answer) as requests, pytest.raises(Exception) as caught:  # noqa: PT011
         read()
     assert type(caught.value) is expected

@@ -178,7 +178,7 @@ def test_ids_differ_and_sort_by_time(uploads: UploadBucket, monkeypatch: pytest.
 def test_only_a_canonical_uuid_of_version_7_is_an_upload_id(text: str) -> None:
     assert not is_upload_id(text)
     uploads = UploadBucket("photos", MAX_BYTES)
-    with failing_aws(found(b"not ours")) as requests, pytest.raises(ValueError):
+    with failing_aws(found(b"not ours")) as requests, pytest.raises(ValueError, match="upload"):
         uploads.has_image(text, soon())
     assert requests == []
 

@@ -111,11 +111,11 @@ class TestRequests:
         assert all(len(logs.metric_values(name)) == 2 for name in IMAGE_METRICS)
         assert logs.metric_values("Refused") == logs.metric_values("Requests") == [1.0]
 
-    @pytest.mark.parametrize("asked", ["0", "1"])
+    @pytest.mark.parametrize("threshold", ["0", "1"])
     def test_uncertain_answers_are_counted_by_the_models_threshold_and_not_the_requests(
-        self, handle: Handle, logs: CapturedLogs, asked: str
+        self, handle: Handle, logs: CapturedLogs, threshold: str
     ) -> None:
-        handle(classify_bytes(PHOTO, threshold=asked))
+        handle(classify_bytes(PHOTO, threshold=threshold))
         assert logs.metric_values("Uncertain") == [1.0]
         assert logs.log_lines("classified")[0]["uncertain"] is True
 
@@ -123,9 +123,7 @@ class TestRequests:
         handle(classify_bytes(CAT.read_bytes()))
         assert logs.metric_values("Uncertain") == [0.0]
 
-    def test_every_request_emits_a_line_with_its_id_route_and_engine(
-        self, handle: Handle, logs: CapturedLogs
-    ) -> None:
+    def test_every_request_emits_a_line_with_its_id_route_and_engine(self, handle: Handle, logs: CapturedLogs) -> None:
         for request in (recorded_event("health"), classify_bytes(PHOTO), classify_bytes(b"hello")):
             handle(request | {"resource": "/v1/classify"})
         for line in logs.metric_lines():
@@ -176,7 +174,9 @@ for _ in range(2):
 
 
 @pytest.mark.parametrize(("configured", "namespace"), [({}, "litelens"), ({"NAMESPACE": "shop-prod"}, "shop-prod")])
-def test_a_new_environment_counts_one_cold_start_with_the_service_as_its_only_dimension(configured: dict[str, str], namespace: str) -> None:
+def test_a_new_environment_counts_one_cold_start_with_the_service_as_its_only_dimension(
+    configured: dict[str, str], namespace: str
+) -> None:
     variables = {f"POWERTOOLS_METRICS_{name}": value for name, value in configured.items()}
     path = os.pathsep.join(str(ROOT / folder) for folder in ("lambda", "tests"))
     done = subprocess.run(
@@ -237,9 +237,7 @@ class TestUploads:
         codes = {line["upload_request_id"]: line["code"] for line in logs.log_lines("refused")}
         assert codes == {"UPLOADA": "not_an_image", "UPLOADB": "bucket_not_allowed"}
 
-    def test_no_id_is_carried_over_to_the_next_invocation(
-        self, settings: Settings, logs: CapturedLogs
-    ) -> None:
+    def test_no_id_is_carried_over_to_the_next_invocation(self, settings: Settings, logs: CapturedLogs) -> None:
         arrived = put(settings, "uploads/a", PHOTO)
         handler = batches.create_handler(settings)
         handler(batch(*[notification(record_of(arrived))] * 10), Context())

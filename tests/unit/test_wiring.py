@@ -204,17 +204,17 @@ def test_the_dashboards_widgets_do_not_overlap() -> None:
 
 def test_the_dashboards_queries_are_the_documented_ones() -> None:
     documented = {" ".join(path.read_text().split()) for path in (ROOT / "infra" / "queries").glob("*.txt")}
-    asked = [widget["properties"]["query"] for widget in dashboard() if widget["type"] == "log"]
+    queries = [widget["properties"]["query"] for widget in dashboard() if widget["type"] == "log"]
     logs = "SOURCE 'ApiLogs' | SOURCE 'Bulk.Outputs.BulkLogsName' | "
-    assert len(asked) >= 3
-    assert all(query.startswith(logs) and query.removeprefix(logs) in documented for query in asked)
+    assert len(queries) >= 3
+    assert all(query.startswith(logs) and query.removeprefix(logs) in documented for query in queries)
 
 
 def test_the_cost_alarm_uses_the_prices_of_the_cost_estimate() -> None:
     for architecture, price in (("x86_64", prices.LAMBDA_GB_SECOND), ("arm64", prices.LAMBDA_ARM_GB_SECOND)):
         made = alarms(Architecture=architecture, MemorySize="2048")["CostAlarm"]
         (expression,) = (metric["Expression"] for metric in made["Metrics"] if "Expression" in metric)
-        # In an hour: 1,000 seconds of the API function and 500 of the bulk function, 300 and 100 invocations, 200 requests.
+        # One hour: 1,000 seconds and 300 invocations of the API, 500 seconds and 100 invocations of bulk, 200 requests.
         values = {"api": 1_000_000.0, "bulk": 500_000.0, "answers": 300.0, "batches": 100.0, "requests": 200.0}
         dollars = eval(re.sub(r"FILL\((\w+), 0\)", r"\1", expression), {}, values)
         expected = 1500 * 2 * price + 400 * prices.LAMBDA_REQUEST + 200 * prices.API_REQUEST
