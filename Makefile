@@ -180,8 +180,9 @@ openapi: $(DEV_ENV) ## write the API's OpenAPI description to lambda/litelens/ap
 	@.venv-dev/bin/python -m litelens.api.openapi > lambda/litelens/api/openapi.json
 
 lock: $(DEV_ENV) ## resolve pyproject.toml into the lock files in requirements/
-	$(COMPILE) pyproject.toml --group build --all-extras --output-file requirements/train.txt
-	$(COMPILE_SUBSET) pyproject.toml --group build --extra test --output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --all-extras $(foreach group,build test train bench,--group $(group)) \
+		--output-file requirements/train.txt
+	$(COMPILE_SUBSET) pyproject.toml --all-extras --group build --group test --output-file requirements/dev.txt
 	$(COMPILE_SUBSET) pyproject.toml --group build --output-file requirements/run.txt
 	for engine in litert openvino; do \
 		$(COMPILE_SUBSET) --group image-$$engine --output-file requirements/image-$$engine.txt || exit 1; done
@@ -194,9 +195,10 @@ COMPILE_SUBSET := $(COMPILE) --constraint requirements/train.txt
 clean: ## remove the environments and caches
 	rm -rf .venv .venv-dev .venv-train .venv-check .aws-sam build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-$(RUN_ENV): requirements/run.txt
-$(DEV_ENV): requirements/dev.txt
-$(TRAIN_ENV): requirements/train.txt
+# The rule below installs the first prerequisite. The environments that contain litelens also follow its metadata.
+$(RUN_ENV): requirements/run.txt pyproject.toml
+$(DEV_ENV): requirements/dev.txt pyproject.toml
+$(TRAIN_ENV): requirements/train.txt pyproject.toml
 $(CHECK_ENV): requirements/check.txt
 
 %/.ready:

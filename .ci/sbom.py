@@ -6,10 +6,10 @@ Python base image and the licence that its author declared.
 
 import argparse
 import json
+import re
 import subprocess
 import sys
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parent.parent
+VERSION_FILE = ROOT / "client" / "litelens_client" / "__init__.py"
 
 # AWS's base image for Python 3.13: Amazon Linux 2023, which has glibc 2.34.
 PYTHON = "3.13"
@@ -110,11 +111,11 @@ def create_bom(engine: str) -> str:
     packages = list(read_lock((ROOT / "requirements" / f"image-{engine}.txt").read_text()))
     hashes_of = {package.name: hashes for package, hashes in packages}
     bom = Bom()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (version,) = re.findall(r'^__version__ = "(.+)"$', VERSION_FILE.read_text(), re.MULTILINE)
     image = Component(
         type=ComponentType.CONTAINER,
-        name=project["name"],
-        version=project["version"],
+        name="litelens",
+        version=version,
         properties=[Property(name="litelens:engine", value=engine)],
     )
     bom.metadata.component = image

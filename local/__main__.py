@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from litelens.settings import DEFAULT_MODEL
+from litelens_client.__main__ import positive_integer
 from litelens_client.serve import listen
 from local.aws import CREDENTIALS, isolated_environment
 from local.emulator import EmulatorError
@@ -24,7 +25,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the API and classify uploads on this machine, without Docker.")
     parser.add_argument("--port", type=int, default=8080, help="port of the API (default: 8080)")
     parser.add_argument(
-        "--workers", type=_positive_count, default=1, help="number of batches to classify at the same time (default: 1)"
+        "--workers", type=positive_integer, default=1, help="number of batches to classify at the same time (default: 1)"
     )
     given = parser.parse_args()
     bundle = Path(os.environ.get("LITELENS_BUNDLE") or ROOT / "models" / DEFAULT_MODEL)
@@ -39,12 +40,6 @@ def main() -> None:
         sys.exit(str(error))
     except KeyboardInterrupt:
         print()
-
-
-def _positive_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError("must be a whole number above 0")
-    return int(text)
 
 
 def _run(bundle: Path, port: int, workers: int) -> None:

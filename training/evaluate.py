@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 
 from litelens.core.bundle import Bundle
 from litelens.core.classifier import Classifier, Options, softmax
+from training.calibration import (
+    best_temperature,
+    calibration_error,
+    choose_threshold,
+    coverage_curve,
+    reliability,
+)
 from training.dataset import Dataset, Split
 from training.errors import DatasetError
 from training.metrics import (
     ClassScore,
-    best_temperature,
-    calibration_error,
     class_scores,
     confusion_matrix,
-    coverage_curve,
-    reliability,
 )
 from training.photos import LIMITS
 from training.preset import Preset
@@ -166,22 +169,6 @@ def remove_duplicates(split: Split, *others: Split) -> tuple[Split, tuple[str, .
 def load_run_bundle(run: Run, temperature: float = 1.0, threshold: float = 0.0) -> Bundle:
     """Load the run's int8 model as a bundle that the serving code can use."""
     return unpublished_bundle(run.folder, run.labels, run.preset.preprocessing, temperature, threshold)
-
-
-def choose_threshold(confidence: NDArray[np.float64], correct: NDArray[np.bool_], accuracy: float) -> float:
-    """Return the lowest threshold such that predictions with at least this confidence reach the accuracy.
-
-    If no threshold reaches it, return the lowest of those that come nearest.
-    """
-    order = np.argsort(-confidence, kind="stable")
-    reached = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
-    # Predictions of equal confidence reach a threshold together, so that only the last of them is a candidate.
-    is_last = np.append(np.diff(confidence[order]) < 0, True)
-    candidates = np.flatnonzero(is_last)
-    sufficient = candidates[reached[candidates] >= accuracy]
-    if not len(sufficient):
-        sufficient = candidates[reached[candidates] == reached[candidates].max()]
-    return float(confidence[order][sufficient[-1]])
 
 
 def _evaluate_unlabelled(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:

@@ -29,8 +29,6 @@ EXECUTION_ARN = re.compile(r"arn:[a-z-]+:states:[a-z0-9-]+:[0-9]{12}:execution:[
 _AGE_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _AGE = re.compile(rf"(\d+)([{''.join(_AGE_UNITS)}])", re.ASCII)
 
-_S3_SCHEME = "s3://"
-
 # Adds a subcommand's options to its parser.
 AddOptions = Callable[[ArgumentParser], None]
 # Raises ArgumentError if options do not go together.
@@ -111,14 +109,14 @@ def create_parser() -> ArgumentParser:
 
 def positive_integer(text: str) -> int:
     """Return a whole number above 0."""
-    if not text.isdecimal() or int(text) < 1:
+    if not _is_whole_number(text) or int(text) < 1:
         raise ArgumentTypeError("must be a whole number above 0")
     return int(text)
 
 
 def port(text: str) -> int:
     """Return the number of a TCP port; 0 stands for any free port."""
-    if not text.isdecimal() or int(text) > 65535:
+    if not _is_whole_number(text) or int(text) > 65535:
         raise ArgumentTypeError("must be a port from 0 to 65535")
     return int(text)
 
@@ -137,7 +135,7 @@ def fraction(text: str) -> float:
 def percentage(text: str) -> int:
     """Return a whole number from 0 to 100, with or without a percent sign."""
     number = text.removesuffix("%")
-    if not number.isdecimal() or int(number) > 100:
+    if not _is_whole_number(number) or int(number) > 100:
         raise ArgumentTypeError("must be a whole number from 0 to 100, such as 1%")
     return int(number)
 
@@ -157,10 +155,14 @@ def moment(text: str, time_of_day: time) -> datetime:
 
 def s3_prefix(text: str) -> tuple[str, str]:
     """Return the bucket and the prefix, which may be empty, in an S3 URI."""
-    bucket, _, key = text.removeprefix(_S3_SCHEME).partition("/")
-    if not text.startswith(_S3_SCHEME) or not bucket:
-        raise ArgumentTypeError("must be like s3://bucket or s3://bucket/prefix")
-    return bucket, key
+    # Imported only here, like the subcommands in main().
+    from litelens.aws.s3 import parse_s3_uri
+
+    try:
+        location = parse_s3_uri(text)
+    except ValueError:
+        raise ArgumentTypeError("must be like s3://bucket or s3://bucket/prefix") from None
+    return location.bucket, location.key
 
 
 def s3_object(text: str) -> tuple[str, str]:
@@ -169,6 +171,11 @@ def s3_object(text: str) -> tuple[str, str]:
     if not key or key.endswith("/"):
         raise ArgumentTypeError("must be like s3://bucket/path/manifest.json")
     return bucket, key
+
+
+def _is_whole_number(text: str) -> bool:
+    # isdigit() alone is also true for digits of other scripts.
+    return text.isascii() and text.isdigit()
 
 
 def _add_classify_options(command: ArgumentParser) -> None:
@@ -180,8 +187,8 @@ def _add_classify_options(command: ArgumentParser) -> None:
     )
     command.add_argument(
         "--url",
-        default=os.environ.get("LITELENS_URL"),
-        help="the API to use (default: LITELENS_URL); without one, or with '', this machine classifies",
+        help="the API to use (default: LITELENS_URL, unless there is a --bundle); without one, or with '', this "
+        "machine classifies",
     )
     command.add_argument(
         "--api-key",
@@ -210,6 +217,8 @@ def _add_classify_options(command: ArgumentParser) -> None:
 
 
 def _check_classify(parsed: Namespace) -> None:
+    if parsed.url is None and not parsed.bundle:
+        parsed.url = os.environ.get("LITELENS_URL")
     if parsed.parallel and not parsed.url:
         raise ArgumentError(None, "--parallel needs --url; this machine classifies one image at a time")
     if parsed.bundle and parsed.url:

@@ -30,7 +30,7 @@ from urllib3.exceptions import (
 from urllib3.util import parse_url
 
 from litelens.api.response_schemas import Failure, Pending, Problem, ResultAnswer, UploadAnswer
-from litelens.core.formats import media_type_of
+from litelens.core.formats import SIGNATURE_BYTES, media_type_of
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from litelens_client.answers import Answer, ClassifyError
 
@@ -57,9 +57,6 @@ _RETRIES = urllib3.Retry(
 
 # Errors that mean that no server listens at the URL.
 _CONNECTION_FAILURES = (ConnectTimeoutError, NameResolutionError, NewConnectionError, SSLError)
-
-# Bytes that are enough to recognize every image format.
-_SIGNATURE_BYTES = 16
 
 Decoded = TypeVar("Decoded")
 
@@ -233,9 +230,9 @@ def _apply_options(answer: Answer, top_k: int | None, threshold: float | None) -
 
 def _signature(image: bytes | Path) -> bytes:
     if isinstance(image, bytes):
-        return image[:_SIGNATURE_BYTES]
+        return image[:SIGNATURE_BYTES]
     with image.open("rb") as file:
-        return file.read(_SIGNATURE_BYTES)
+        return file.read(SIGNATURE_BYTES)
 
 
 def _read(image: bytes | Path) -> bytes:

@@ -1,13 +1,12 @@
-"""AWS for the command: boto3's usual credentials, region and endpoint, and errors as sentences."""
+"""AWS for the command: boto3's usual credentials, region and endpoint, and errors as sentences.
+
+The functions import boto3 themselves, because it takes a quarter of a second and most commands on files need none.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-from boto3.session import Session
-from botocore import exceptions as boto
-from botocore.config import Config
 
 from litelens.aws.s3 import UPLOADS_PREFIX
 
@@ -53,11 +52,15 @@ def create_client(service: str, region: str | None = None, *, attempts: int = _A
 
     Raises AwsError if there is no region.
     """
+    from boto3.session import Session
+    from botocore.config import Config
+    from botocore.exceptions import NoRegionError
+
     retries: Any = {"total_max_attempts": attempts, "mode": "standard"}
     config = Config(retries=retries, max_pool_connections=connections)
     try:
         return Session().client(service, region_name=region, config=config)  # type: ignore[call-overload]
-    except boto.NoRegionError as error:
+    except NoRegionError as error:
         raise AwsError(_NO_REGION) from error
 
 
@@ -68,6 +71,8 @@ def aws_errors(failure: str, permission: str, reasons: Mapping[str, str]) -> Ite
     `reasons` maps AWS's error codes to sentences. For other codes the sentence begins with `failure`; if access is
     denied, it names the `permission` that the call needs.
     """
+    from botocore import exceptions as boto
+
     try:
         yield
     except boto.ClientError as error:
@@ -98,6 +103,8 @@ def _sentence(code: str, failure: str, permission: str, reasons: Mapping[str, st
 
 def _reason(error: Exception) -> str:
     """Return why boto3 itself could not make a call."""
+    from botocore import exceptions as boto
+
     if isinstance(error, boto.ConnectionError | boto.HTTPClientError):
         return "AWS cannot be reached from here, or not in this region"
     if isinstance(error, boto.ProfileNotFound):

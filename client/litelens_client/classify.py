@@ -10,12 +10,10 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import msgspec
-from botocore.exceptions import NoCredentialsError
 
-from litelens.api.requests import parse_s3_uri
 from litelens.api.response_schemas import Model, classification_of
 from litelens.aws.clients import Deadline
-from litelens.aws.s3 import ObjectReader
+from litelens.aws.s3 import ObjectReader, parse_s3_uri
 from litelens.core.bundle import load_bundle
 from litelens.core.classifier import DEFAULT_TOP_K, Classifier, Options
 from litelens.core.errors import BundleError, ReportedError
@@ -94,7 +92,10 @@ class LocalClassifier:
             return image
         if isinstance(image, Path):
             return read_file(image, self._max_bytes)
-        location = parse_s3_uri(image)
+        try:
+            location = parse_s3_uri(image)
+        except ValueError as error:
+            raise ClassifyError("invalid_request", str(error)) from error
         # The person who runs the command chose the bucket, so there is no list of allowed buckets.
         return ObjectReader([location.bucket], self._max_bytes).read(location, Deadline.after(_READ_TIMEOUT))
 
@@ -167,6 +168,9 @@ def _local_classifier(bundle: str | None) -> LocalClassifier:
 
 
 def _detail(error: ReportedError) -> str:
+    # Imported only here: classifying files should not wait for boto3.
+    from botocore.exceptions import NoCredentialsError
+
     # The API's own sentence is for a client of a service, whose operator sets the credentials.
     return NO_CREDENTIALS if isinstance(error.__cause__, NoCredentialsError) else str(error)
 

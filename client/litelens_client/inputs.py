@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from litelens.aws.s3 import S3_SCHEME, parse_s3_uri
 from litelens.core.errors import ImageTooLarge
 from litelens.core.formats import SUFFIXES
 from litelens_client.answers import Failed
@@ -15,7 +16,6 @@ from litelens_client.output import spinner
 _NAMED_SUFFIXES = 5
 
 STANDARD_INPUT = "-"
-_S3 = "s3://"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def find_images(arguments: Sequence[str]) -> Inputs:
     for argument in arguments:
         if argument == STANDARD_INPUT:
             inputs.images.append(_read_standard_input())
-        elif argument.startswith(_S3):
+        elif argument.startswith(S3_SCHEME):
             _add_uri(argument, inputs)
         else:
             add_path(argument, inputs)
@@ -92,8 +92,8 @@ def add_path(path: str, inputs: Inputs) -> None:
 
 def names_one_image(argument: str) -> bool:
     """Return whether an argument names a single image rather than a folder or prefix."""
-    if argument.startswith(_S3):
-        return _is_image_key(argument.removeprefix(_S3).partition("/")[2])
+    if argument.startswith(S3_SCHEME):
+        return _is_image_key(argument.removeprefix(S3_SCHEME).partition("/")[2])
     return argument == STANDARD_INPUT or not os.path.isdir(argument)
 
 
@@ -151,13 +151,15 @@ def _has_image_suffix(name: str) -> bool:
 
 
 def _add_uri(uri: str, inputs: Inputs) -> None:
-    bucket, _, key = uri.removeprefix(_S3).partition("/")
-    if not bucket:
+    try:
+        location = parse_s3_uri(uri)
+    except ValueError:
         inputs.images.append(Failed(uri, "unreadable", f"{uri} names no bucket; write it as s3://bucket/photo.jpg."))
-    elif _is_image_key(key):
+        return
+    if _is_image_key(location.key):
         inputs.images.append(ImageObject(uri))
     else:
-        _add_prefix(bucket, key, inputs)
+        _add_prefix(location.bucket, location.key, inputs)
 
 
 def _is_image_key(key: str) -> bool:
@@ -165,7 +167,7 @@ def _is_image_key(key: str) -> bool:
 
 
 def _add_prefix(bucket: str, prefix: str, inputs: Inputs) -> None:
-    uri = f"{_S3}{bucket}/{prefix}"
+    uri = f"{S3_SCHEME}{bucket}/{prefix}"
     reasons = {"NoSuchBucket": f"{uri} cannot be listed: the bucket does not exist."}
     try:
         with spinner(f"Listing {uri}"), aws_errors(f"{uri} cannot be listed", "s3:ListBucket", reasons):
@@ -175,7 +177,7 @@ def _add_prefix(bucket: str, prefix: str, inputs: Inputs) -> None:
         inputs.images.append(Failed(uri, "unreadable", str(error)))
         return
     shown = [key for key in keys if _is_image_key(key) and not _is_hidden(key.removeprefix(prefix))]
-    images = [ImageObject(f"{_S3}{bucket}/{key}") for key in shown if _has_image_suffix(key)]
+    images = [ImageObject(f"{S3_SCHEME}{bucket}/{key}") for key in shown if _has_image_suffix(key)]
     inputs.images += images or [_no_images(uri)]
     inputs.skipped += [os.path.splitext(key)[1] for key in shown if not _has_image_suffix(key)]
 

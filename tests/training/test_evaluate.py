@@ -12,9 +12,9 @@ from litelens.core.bundle import load_bundle
 from litelens.core.classifier import Classifier, softmax
 from litelens.core.images import Limits
 from litelens.settings import Settings
+from training.calibration import calibration_error, choose_threshold
 from training.dataset import Pixels, Split
-from training.evaluate import Predictions, choose_threshold, classify_split, remove_duplicates
-from training.metrics import calibration_error
+from training.evaluate import Predictions, classify_split, remove_duplicates
 
 
 @pytest.fixture(scope="module")

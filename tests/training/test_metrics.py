@@ -5,15 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.metrics import (
+from training.calibration import (
     best_temperature,
     calibration_error,
-    chance_warnings,
-    class_scores,
-    confusion_matrix,
     coverage_curve,
     negative_log_likelihood,
     reliability,
+)
+from training.metrics import (
+    chance_warnings,
+    class_scores,
+    confusion_matrix,
     wilson_interval,
 )
 

@@ -220,7 +220,7 @@ def test_a_preset_can_raise_a_limit_and_the_manifest_has_the_reason(folder: Path
 def test_labels_that_do_not_match_the_outputs_are_not_published(folder: Path, tmp_path: Path) -> None:
     run = shutil.copytree(folder / "run", tmp_path / "run")
     (run / "data.json").write_text(json.dumps({"labels": ["cat", "dog"], "digest": ""}))
-    with pytest.raises(SystemExit, match=r"the tensor logits has the shape \(1, 10\), but there are 2 labels"):
+    with pytest.raises(SystemExit, match=r"tensors.logits has the shape \(1, 10\), but there are 2 labels"):
         run_steps(tmp_path, tmp_path, "publish")
     assert list((tmp_path / "models").iterdir()) == []
 

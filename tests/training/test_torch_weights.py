@@ -190,7 +190,7 @@ def test_nothing_that_a_file_names_is_run(name: str, read: Read, tmp_path: Path)
     witness = tmp_path / "witness"
     harmful = {"weight": Call(Global(name), (f"touch {witness}",))}
     for content in (file_of(harmful, {}), file_of(TENSORS, STORAGES, info=harmful), pickled(harmful)):
-        with pytest.raises(ValueError, match=r"it names .*, which is no part of a tensor"):
+        with pytest.raises(ValueError, match=r"it names .*, which is not part of a tensor"):
             read(content)
     assert not witness.exists()
 

@@ -1,4 +1,4 @@
-"""The project's upkeep: locks, environments, workflows, hooks, exceptions from checks, and the pages about them."""
+"""The project's upkeep: locks, environments, workflows, hooks, exceptions from checks, and files that pages name."""
 
 import re
 import subprocess
@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
-from support import ROOT
+from support import PAGES, ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+GROUPS = PYPROJECT["dependency-groups"]
 # By the name of the lock.
-REQUIREMENTS = {"check": PYPROJECT["dependency-groups"]["check"], "run": PYPROJECT["project"]["dependencies"]}
+REQUIREMENTS = {
+    "check": GROUPS["check"],
+    "run": PYPROJECT["project"]["dependencies"],
+    "dev": [*PYPROJECT["project"]["optional-dependencies"]["openvino"], *GROUPS["test"]],
+    "train": [*GROUPS["train"], *GROUPS["bench"]],
+}
 TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
-PAGES = [
-    *(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")),
-    *sorted((ROOT / "docs" / "decisions").glob("*.md")),
-]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 MANIFESTS = {"pip": "pyproject.toml", "docker": "Dockerfile", "github-actions": ".github/workflows"}
 
@@ -102,6 +104,12 @@ def test_the_lock_satisfies_the_requirements(name: str) -> None:
         assert requirement.specifier.contains(versions[requirement.name])
 
 
+def test_the_wheel_does_not_require_exact_versions() -> None:
+    """Exact versions would prevent an installation beside other applications."""
+    for requirement in map(Requirement, REQUIREMENTS["run"]):
+        assert not {specifier.operator for specifier in requirement.specifier} & {"==", "==="}
+
+
 def test_environments_contain_the_build_backend_that_installations_use() -> None:
     for name in ("run", "dev", "train"):
         assert set(PYPROJECT["build-system"]["requires"]) <= locked_packages(name)
@@ -161,21 +169,6 @@ def test_make_creates_only_the_environments_that_the_chosen_tests_need(tests: st
     commands = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert set(re.findall(r"-m venv --clear (\S+)", commands)) == environments
     assert set(re.findall(r"^(\S+)/bin/python -m pytest", commands, re.MULTILINE)) == environments
-
-
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_pages_link_to_files_and_sections_that_exist(page: Path) -> None:
-    for target, section in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", page.read_text()):
-        linked = (page.parent / target).resolve() if target else page
-        assert linked.exists(), f"{page.name} links to {target}"
-        if section:
-            headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
-            assert section in {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("page", PAGES, ids=named)
-def test_pages_name_make_targets_that_exist(page: Path) -> None:
-    assert set(re.findall(r"`make ([a-z]+)", page.read_text())) <= TARGETS
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.name != "CHANGELOG.md"], ids=named)

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import tomllib
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from support import ROCKET, ROOT
 
 from litelens.core.classifier import DEFAULT_TOP_K
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES
+from litelens_client import __version__
 from litelens_client.__main__ import main
 from litelens_client.api import TIMEOUT_SECONDS
 
@@ -60,12 +60,11 @@ def test_the_help_states_the_limits_of_the_api(capsys: pytest.CaptureFixture[str
     assert f"above {MAX_REQUEST_IMAGE_BYTES / 1e6:g} MB never gets more than {DEFAULT_TOP_K}" in shown
 
 
-def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+def test_the_option_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as raised:
         main(["--version"])
     assert raised.value.code == 0
-    assert capsys.readouterr().out == f"litelens {project['version']}\n"
+    assert capsys.readouterr().out == f"litelens {__version__}\n"
 
 
 def test_an_interrupted_upload_says_how_much_was_sent_and_how_to_continue(tmp_path: Path) -> None:

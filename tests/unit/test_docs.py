@@ -62,6 +62,11 @@ def test_every_call_of_litelens_in_a_page_is_valid(page: str, arguments: list[st
     assert create_parser().parse_args(arguments), page
 
 
+def test_the_readme_states_the_sizes_of_the_environments() -> None:
+    sizes = dict(re.findall(r"^\| `(\.venv[a-z-]*)` \| .+? \| ([\d.]+ [MG]B) \|$", README, re.MULTILINE))
+    assert list(sizes) == [".venv", ".venv-dev", ".venv-train"]
+
+
 def test_the_readme_links_to_every_page() -> None:
     linked = {(ROOT / link.partition("#")[0]).resolve() for link in links(ROOT / "README.md")}
     assert {page for page in PAGES if page.name != "README.md"} <= linked

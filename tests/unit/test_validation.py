@@ -1,3 +1,5 @@
+import math
+import sys
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,6 +12,7 @@ from litelens.core.validation import explain
 class Phase(Struct, forbid_unknown_fields=True):
     epochs: Annotated[int, Meta(ge=1)]
     trains: Literal["all", "head"] = "all"
+    rate: Annotated[float, Meta(le=sys.float_info.max)] = 0.1
 
     def __post_init__(self) -> None:
         if self.trains == "head" and self.epochs > 5:
@@ -37,6 +40,10 @@ def message(**changes: Any) -> str:
         ({"phases": [{}]}, "the field phases.0.epochs is missing"),
         ({"weight_bits": [8, 9]}, "weight_bits.1 must be one of 7, 8, not 9"),
         ({"weight_bits": 8}, "weight_bits must be a list, not 8"),
+        ({"weight_bits": [7.5]}, "weight_bits.0 must be one of 7, 8, not 7.5"),
+        ({"phases": [{"epochs": 1, "trains": 3}]}, "phases.0.trains must be one of all, head, not 3"),
+        ({"phases": [{"epochs": 1, "rate": math.inf}]}, "phases.0.rate must be a finite number, not inf"),
+        ({"": ""}, "there is no field "),
         ({"comment": ""}, "there is no field comment"),
     ],
 )

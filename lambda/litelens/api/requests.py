@@ -17,7 +17,7 @@ from litelens.api.problems import InvalidBase64, InvalidJson, InvalidMultipart, 
 from litelens.api.response_schemas import MAX_TURNS
 from litelens.aws.bedrock import Turn
 from litelens.aws.clients import Deadline
-from litelens.aws.s3 import ObjectLocation
+from litelens.aws.s3 import ObjectLocation, parse_s3_uri
 from litelens.core.classifier import DEFAULT_TOP_K, Options
 from litelens.core.errors import ImageMissing, InvalidOption
 from litelens.core.formats import MEDIA_TYPES
@@ -32,7 +32,6 @@ MAX_IMAGES = 16
 MAX_QUESTION = 2000
 
 _DATA_URL = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
-_S3_URI = re.compile(r"s3://([^/?#]+)/(.+)", re.DOTALL)
 
 # More bytes than API Gateway accepts, so that no part of a form is ever written to disk.
 _FORM_BUFFER = 16_000_000
@@ -254,19 +253,22 @@ def source_of(image: Image) -> bytes | ObjectLocation:
         version = None if image.s3.version_id is UNSET else image.s3.version_id
         return ObjectLocation(image.s3.bucket, image.s3.key, version)
     if image.s3_uri is not UNSET:
-        return parse_s3_uri(image.s3_uri)
+        return _parse_object_uri(image.s3_uri)
     if image.image is UNSET or image.image == "":
         raise ImageMissing("The field 'image' is missing or empty; put the image's bytes there in base64.")
     data_url = _DATA_URL.match(image.image)
     return _decode_base64(image.image[data_url.end() :] if data_url else image.image, "The field 'image'")
 
 
-def parse_s3_uri(uri: str) -> ObjectLocation:
+def _parse_object_uri(uri: str) -> ObjectLocation:
     """Return the object's place that `s3://bucket/key` names; raises InvalidRequest."""
-    found = _S3_URI.fullmatch(uri)
-    if not found:
-        raise InvalidRequest("An S3 URI must be like s3://bucket/key.")
-    return ObjectLocation(found[1], found[2])
+    try:
+        location = parse_s3_uri(uri)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from error
+    if not location.key:
+        raise InvalidRequest("An S3 URI must have a key, as in s3://bucket/key.")
+    return location
 
 
 def _has_image(body: ImageInput) -> bool:

@@ -32,6 +32,9 @@ UPLOADS_PREFIX, RESULTS_PREFIX = "uploads/", "results/"
 
 _CHUNK = 65536
 
+S3_SCHEME = "s3://"
+_S3_URI = re.compile(rf"{S3_SCHEME}([^/?#]+)(?:/(.*))?", re.DOTALL)
+
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-keys.html; version ids have the same limit.
 _MAX_KEY_BYTES = 1024
 
@@ -182,6 +185,14 @@ class UploadBucket:
             return _call_s3(lambda: s3_client().head_object(Bucket=self.bucket, Key=key), deadline)
         except ObjectNotFound:
             return None
+
+
+def parse_s3_uri(uri: str) -> ObjectLocation:
+    """Return the place that an S3 URI names; the key is empty for a bucket alone. Raises ValueError."""
+    found = _S3_URI.fullmatch(uri)
+    if not found:
+        raise ValueError("An S3 URI must be like s3://bucket/key.")
+    return ObjectLocation(found[1], found[2] or "")
 
 
 def is_object_key(text: str) -> bool:

@@ -4,6 +4,7 @@ Bundles that training publishes also contain metrics.json (all measurements), re
 and the folder golden/ with the golden images, which test a new version before it gets requests.
 """
 
+import codecs
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -188,7 +189,7 @@ def load_bundle(folder: Path) -> Bundle:
 def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
     """Read the whole document, and the fields of it that serving needs; raises BundleError."""
     try:
-        document = msgspec.json.decode(path.read_bytes())
+        document = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:

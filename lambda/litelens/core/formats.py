@@ -27,6 +27,9 @@ FORMAT_NAMES = tuple(each.name for each in IMAGE_FORMATS)
 MEDIA_TYPES = tuple(each.media_type for each in IMAGE_FORMATS)
 SUFFIXES = tuple(suffix for each in IMAGE_FORMATS for suffix in each.suffixes)
 
+# Bytes at the start of a file that are enough to recognize every format.
+SIGNATURE_BYTES = 32
+
 _SIGNATURES = re.compile(b"|".join(b"(%b)" % each.signature for each in IMAGE_FORMATS), re.DOTALL)
 _MEDIA_TYPES_BY_SUFFIX = {suffix: each.media_type for each in IMAGE_FORMATS for suffix in each.suffixes}
 

@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,14 +29,16 @@ def explain(error: msgspec.ValidationError, kind: type[msgspec.Struct], values: 
     field = re.sub(r"\[(\d+)\]", r".\1", path).removeprefix(".")
     if error.__cause__:  # a ValueError of __post_init__, whose message begins with a field of that struct
         return f"{field}.{text}" if field else text
-    if match := re.fullmatch(r"Object contains unknown field `(.+)`", text, re.DOTALL):
+    if match := re.fullmatch(r"Object contains unknown field `(.*)`", text, re.DOTALL):
         return f"there is no field {_join(field, match[1])}"
     if match := re.fullmatch(r"Object missing required field `(.+)`", text):
         return f"the field {_join(field, match[1])} is missing"
     if text.endswith("out of range"):
         return f"{field} is out of range"
-    if text.startswith("Invalid enum value"):
-        expected = f"one of {', '.join(map(str, _options_at(kind, field.split('.'))))}"
+    if options := _options_at(kind, field.split(".")):
+        expected = f"one of {', '.join(map(str, options))}"
+    elif text.endswith(f"<= {sys.float_info.max}"):
+        expected = "a finite number"
     else:
         expected = text.removeprefix("Expected ").partition(", got ")[0].replace(" | ", "` or `")
         expected = re.sub(r"`(\w+)`", lambda match: _TYPES.get(match[1], match[1]), expected)
@@ -67,12 +70,11 @@ def _value_at(values: Any, path: str) -> Any:
 
 
 def _options_at(kind: type[msgspec.Struct], steps: Sequence[str]) -> Sequence[Any]:
-    """Return the values that the field at this path can have, from its Literal type."""
+    """Return the values of the field's Literal type; empty if the field at this path has another type."""
     found: Any = inspect.type_info(kind)
     for step in steps:
         if isinstance(found, inspect.VarTupleType):
             found = found.item_type
         else:
-            found = next(field.type for field in found.fields if field.name == step)
-    options: Sequence[Any] = found.values
-    return options
+            found = next((each.type for each in getattr(found, "fields", ()) if each.encode_name == step), None)
+    return found.values if isinstance(found, inspect.LiteralType) else ()
