@@ -195,22 +195,28 @@ COMPILE_SUBSET := $(COMPILE) --constraint requirements/train.txt
 clean: ## remove the environments and caches
 	rm -rf .venv .venv-dev .venv-train .venv-check .aws-sam build .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
 
-# The rule below installs the first prerequisite. The environments that contain litelens also follow its metadata.
-$(RUN_ENV): requirements/run.txt pyproject.toml
-$(DEV_ENV): requirements/dev.txt pyproject.toml
-$(TRAIN_ENV): requirements/train.txt pyproject.toml
-$(CHECK_ENV): requirements/check.txt
+# A changed lock creates the environment again; changed metadata of litelens only installs litelens again.
+.venv/.locked: requirements/run.txt
+.venv-dev/.locked: requirements/dev.txt
+.venv-train/.locked: requirements/train.txt
+.venv-check/.locked: requirements/check.txt
 
-%/.ready:
+%/.locked:
 	@$(call create_environment,$*,$<)
 	@touch $@
 
-# The lock of .venv-check has no build backend, and its tools do not import litelens.
+$(RUN_ENV) $(DEV_ENV) $(TRAIN_ENV): %/.ready: %/.locked pyproject.toml
+	@$*/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable . --quiet
+	@touch $@
+
+# The tools of .venv-check do not import litelens.
+$(CHECK_ENV): %/.ready: %/.locked
+	@touch $@
+
 define create_environment
 $(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] <= (3, 13) else \
 	"litelens needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d; choose one: make PYTHON=python3.13 ..." % sys.version_info[:2])'
 echo "Installing $(2) into $(1), once ..."
 $(PYTHON) -m venv --clear $(1)
 $(1)/bin/python -m pip install --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --requirement $(2) --quiet --progress-bar on
-$(if $(filter-out .venv-check,$(1)),$(1)/bin/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation --editable . --quiet)
 endef

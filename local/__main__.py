@@ -25,7 +25,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the API and classify uploads on this machine, without Docker.")
     parser.add_argument("--port", type=int, default=8080, help="port of the API (default: 8080)")
     parser.add_argument(
-        "--workers", type=positive_integer, default=1, help="number of batches to classify at the same time (default: 1)"
+        "--workers",
+        type=positive_integer,
+        default=1,
+        help="number of batches to classify at the same time (default: 1)",
     )
     given = parser.parse_args()
     bundle = Path(os.environ.get("LITELENS_BUNDLE") or ROOT / "models" / DEFAULT_MODEL)

@@ -1,6 +1,7 @@
 """AWS for the command: boto3's usual credentials, region and endpoint, and errors as sentences.
 
-The functions import boto3 themselves, because it takes a quarter of a second and most commands on files need none.
+Functions import boto3 when they are called: the import takes as long as the rest of a start, and `litelens classify`
+does not need it for files.
 """
 
 from collections.abc import Iterator, Mapping

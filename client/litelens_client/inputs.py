@@ -91,9 +91,12 @@ def add_path(path: str, inputs: Inputs) -> None:
 
 
 def names_one_image(argument: str) -> bool:
-    """Return whether an argument names a single image rather than a folder or prefix."""
+    """Return whether an argument names a single image rather than a folder or prefix; true for an invalid S3 URI."""
     if argument.startswith(S3_SCHEME):
-        return _is_image_key(argument.removeprefix(S3_SCHEME).partition("/")[2])
+        try:
+            return _is_image_key(parse_s3_uri(argument).key)
+        except ValueError:
+            return True
     return argument == STANDARD_INPUT or not os.path.isdir(argument)
 
 

@@ -8,9 +8,9 @@ validation of JSON. A key is required if one is set. The page in web/ is at the 
 import asyncio
 import base64
 import contextlib
+import hashlib
 import importlib
 import logging
-import mimetypes
 import os
 import re
 import shlex
@@ -22,15 +22,14 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from litelens.api.problems import Forbidden, RequestTooLarge, problem_response
@@ -68,8 +67,17 @@ PAGE_HEADERS: Mapping[str, str] = {
     "x-frame-options": "DENY",
 }
 
-# Python 3.11 and the tables of some systems have another type, which browsers do not run as a module.
-mimetypes.add_type("text/javascript", ".js")
+# Not from the tables of the system, which may have types that browsers do not accept for a module or a style sheet.
+PAGE_TYPES: Mapping[str, str] = {
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".jpg": "image/jpeg",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+
+# The path of a file that is not hidden and, on every system, inside the folder: no `..`, no backslash, no drive.
+_FILE_PATH = re.compile(r"(/[a-z0-9_-][a-z0-9_.-]*)+", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -86,13 +94,28 @@ class LocalContext:
         return TIMEOUT_MS
 
 
-class PageFiles(StaticFiles):
+class PageFiles:
     """The files of the page, with its security headers; browsers ask each time whether a file has changed."""
 
-    def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        response = super().file_response(*args, **kwargs)
-        response.headers.update({**PAGE_HEADERS, "cache-control": "no-cache"})
-        return response
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def find(self, request: Request) -> Response | None:
+        """Return the response with the file at the request's path; None if there is no such file."""
+        path = "/index.html" if request.scope["path"] == "/" else request.scope["path"]
+        if not _FILE_PATH.fullmatch(path):
+            return None
+        file = self._folder / path[1:]
+        try:
+            content = file.read_bytes()
+        except OSError:
+            return None
+        tag = f'"{hashlib.sha256(content).hexdigest()}"'
+        headers = {**PAGE_HEADERS, "cache-control": "no-cache", "etag": tag}
+        if _has_tag(request, tag):
+            return Response(None, HTTPStatus.NOT_MODIFIED, headers)
+        headers["content-type"] = PAGE_TYPES.get(file.suffix, "application/octet-stream")
+        return Response(content, headers=headers)
 
 
 class Gateway:
@@ -103,26 +126,22 @@ class Gateway:
 
     def __init__(self, handler: Handler, api_key: str | None, cors_origin: str | None, page: Path) -> None:
         self._handler = handler
-        self._api_key = api_key
+        # Headers are bytes, and the key need not be ASCII.
+        self._api_key = os.fsencode(api_key) if api_key is not None else None
         self._cors_origin = cors_origin
-        self._page = PageFiles(directory=page, html=True)
+        self._page = PageFiles(page)
         self._thread = ThreadPoolExecutor(max_workers=1)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         try:
-            response = await self._find_file(request) or await self._call_api(request)
+            response = self._find_file(request) or await self._call_api(request)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
 
-    async def _find_file(self, request: Request) -> Response | None:
-        if request.method != "GET":
-            return None
-        try:
-            return await self._page.get_response(self._page.get_path(request.scope), request.scope)
-        except HTTPException:
-            return None
+    def _find_file(self, request: Request) -> Response | None:
+        return self._page.find(request) if request.method == "GET" else None
 
     async def _call_api(self, request: Request) -> Response:
         request_id = str(uuid.uuid4())
@@ -138,7 +157,7 @@ class Gateway:
             raise Forbidden("API Gateway has no such path or method.")
         if self._api_key is None or _is_open(request):
             return
-        if self._api_key not in request.headers.getlist("x-api-key"):
+        if (b"x-api-key", self._api_key) not in request.headers.raw:
             raise Forbidden("Send a valid API key in the header x-api-key.")
 
     async def _invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
@@ -170,6 +189,8 @@ def to_event(request: Request, body: bytes, request_id: str) -> dict[str, Any]:
     scope = request.scope
     headers = _group(request.headers.items())
     query = _group(request.query_params.multi_items())
+    # A client that has reset the connection has no address any more.
+    address, _ = scope.get("client") or ("127.0.0.1", 0)
     media_type = headers.get("content-type", [""])[-1].partition(";")[0].strip().lower()
     is_binary = bool(body) and media_type in BINARY_TYPES
     return {
@@ -195,7 +216,7 @@ def to_event(request: Request, body: bytes, request_id: str) -> dict[str, Any]:
             "httpMethod": request.method,
             "protocol": f"HTTP/{scope['http_version']}",
             "requestTimeEpoch": int(time.time() * 1000),
-            "identity": {"sourceIp": scope["client"][0], "userAgent": headers.get("user-agent", [None])[-1]},
+            "identity": {"sourceIp": address, "userAgent": headers.get("user-agent", [None])[-1]},
         },
         "body": (base64.b64encode(body).decode() if is_binary else body.decode(errors="replace")) or None,
         "isBase64Encoded": is_binary,
@@ -205,7 +226,9 @@ def to_event(request: Request, body: bytes, request_id: str) -> dict[str, Any]:
 def listen(port: int) -> socket.socket:
     """Return a socket that listens on this port of 127.0.0.1; ends the process if the port cannot be used."""
     listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if os.name == "posix":
+        # On Windows, this option would allow two processes on one port.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(("127.0.0.1", port))
         listener.listen()
@@ -270,6 +293,12 @@ def _to_response(result: Mapping[str, Any]) -> Response:
     content = base64.b64decode(body) if result.get("isBase64Encoded") else body.encode()
     joined = {name: ", ".join(values) for name, values in (result.get("multiValueHeaders") or {}).items()}
     return Response(content, result["statusCode"], {**(result.get("headers") or {}), **joined})
+
+
+def _has_tag(request: Request, tag: str) -> bool:
+    """Return whether the client already has the content with this ETag."""
+    known = request.headers.get("if-none-match", "").split(",")
+    return any(each.strip().removeprefix("W/") in ("*", tag) for each in known)
 
 
 def _is_open(request: Request) -> bool:

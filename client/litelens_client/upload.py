@@ -17,12 +17,12 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from litelens.api.response_schemas import BulkResult, Failure
-from litelens.aws.s3 import is_object_key
+from litelens.aws.s3 import S3_SCHEME, is_object_key
 from litelens.core.errors import ImageTooLarge
 from litelens.core.formats import media_type_of
 from litelens_client.answers import Answer, Classified, Failed, Result
 from litelens_client.aws import AwsError, aws_errors, create_client, uploads_prefix
-from litelens_client.inputs import Inputs, add_path, read_file, skipped_sentence, unreadable
+from litelens_client.inputs import STANDARD_INPUT, Inputs, add_path, read_file, skipped_sentence, unreadable
 from litelens_client.output import (
     failure_sentence,
     json_lines,
@@ -157,7 +157,7 @@ def create_plan(paths: Sequence[str], prefix: str) -> Plan:
     key_prefix = uploads_prefix(f"{folder}/" if folder else "")
     plan, by_key = Plan(), dict[str, str]()
     for path in paths:
-        if path == "-" or path.startswith("s3://"):
+        if path == STANDARD_INPUT or path.startswith(S3_SCHEME):
             raise ValueError(f"{path} is neither a file nor a folder; only those can be uploaded")
         inputs = Inputs()
         add_path(path, inputs)

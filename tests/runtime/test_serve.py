@@ -7,9 +7,11 @@ import json
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 from typing import Any
 
+import pytest
 from servers import API_KEY, ENVIRONMENT, Deployment, serve_command
 from support import (
     DEFAULT_BUNDLE,
@@ -88,6 +90,33 @@ def test_the_server_survives_a_client_that_disconnects(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall(b"POST /v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nabc")
     assert call(port, "GET", "/v1/health")[0].status == 200
+
+
+def test_a_client_that_resets_the_connection_causes_no_traceback() -> None:
+    with subprocess.Popen(
+        serve_command(0), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout
+            port = int(process.stdout.readline().split()[4].rpartition(":")[2])
+            for _ in range(20):
+                with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.sendall(b"GET /v1/model HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert call(port, "GET", "/v1/health")[0].status == 200
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert errors == ""
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/%2e%2e/README.md", "/views/%2e%2e/%2e%2e/README.md", "/%2e%2e%2fREADME.md", "/..%5cREADME.md", "/%2fetc/hosts"],
+)
+def test_no_path_leaves_the_folder_of_the_page(deployment: Deployment, path: str) -> None:
+    assert status(deployment, path) == 403
 
 
 def test_a_port_in_use_is_reported(port: int) -> None:

@@ -1,5 +1,6 @@
 """The wheel: its content, and the command that it installs, outside the checkout and without a network."""
 
+import email
 import importlib.metadata
 import os
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 from packaging.requirements import Requirement
 from support import CAT, DEFAULT_BUNDLE, ROOT, free_port, running
 
+from litelens_client import __version__
+
 # Ends a process that connects to another machine or looks up its name.
 OFFLINE = """
 import os, sys
@@ -30,6 +33,15 @@ sys.addaudithook(end_if_remote)
 """
 # Names of this process's variables that could lead the command to the checkout or to AWS.
 INHERITED = ("API_KEY", "AWS_", "LITELENS_", "PYTHON")
+# The program behind `make openapi`, and declarations for TypeScript.
+NOT_IN_WHEEL = {
+    "litelens/api/openapi.py",
+    "litelens_client/data/web/vendor/lit-html/directive-helpers.d.ts",
+    "litelens_client/data/web/vendor/lit-html/directive.d.ts",
+    "litelens_client/data/web/vendor/lit-html/directives/live.d.ts",
+    "litelens_client/data/web/vendor/lit-html/directives/repeat.d.ts",
+    "litelens_client/data/web/vendor/lit-html/lit-html.d.ts",
+}
 
 
 @pytest.fixture(scope="module")
@@ -94,16 +106,33 @@ def files(folder: Path, place: str) -> dict[str, bytes]:
 
 
 def test_the_wheel_holds_both_packages_the_everyday_bundle_and_the_page(wheel: Path) -> None:
-    version = wheel.name.split("-")[1]
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
-    metadata = {name for name in held if name.startswith(f"litelens-{version}.dist-info/")}
-    assert {name: held[name] for name in held.keys() - metadata} == {
+    metadata = {name for name in held if name.startswith(f"litelens-{__version__}.dist-info/")}
+    in_checkout = {
         **files(ROOT / "lambda" / "litelens", "litelens"),
         **files(ROOT / "client" / "litelens_client", "litelens_client"),
         **files(DEFAULT_BUNDLE, f"litelens_client/data/{DEFAULT_BUNDLE.name}"),
         **files(ROOT / "web", "litelens_client/data/web"),
     }
+    assert in_checkout.keys() >= NOT_IN_WHEEL
+    assert {name: held[name] for name in held.keys() - metadata} == {
+        name: content for name, content in in_checkout.items() if name not in NOT_IN_WHEEL
+    }
+
+
+def test_the_wheel_says_that_both_packages_have_types(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        assert {"litelens/py.typed", "litelens_client/py.typed"} <= set(archive.namelist())
+
+
+def test_the_metadata_has_the_version_the_licences_and_the_only_extra(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        metadata = email.message_from_bytes(archive.read(f"litelens-{__version__}.dist-info/METADATA"))
+    assert metadata["Version"] == __version__
+    assert metadata["License-Expression"] == "Apache-2.0 AND BSD-3-Clause"
+    assert metadata.get_all("License-File") == ["LICENSE", "web/vendor/lit-html/LICENSE"]
+    assert metadata.get_all("Provides-Extra") == ["openvino"]
 
 
 def test_the_installed_command_classifies_outside_the_checkout_and_offline(

@@ -15,7 +15,7 @@ from PIL import Image
 from support import encoded, free_port
 
 import litelens_client
-from litelens.core.formats import FORMAT_NAMES
+from litelens.core.formats import FORMAT_NAMES, IMAGE_FORMATS, ImageFormat
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from litelens_client import api
 from litelens_client.api import ApiProblem, ApiUnreachable, Client
@@ -358,6 +358,17 @@ def test_a_large_file_is_uploaded(tmp_path: Path) -> None:
         Client(url).classify(photo)
     assert json.loads(requests[0].body) == {"content_type": "image/png"}
     assert LARGE in requests[1].body
+
+
+@pytest.mark.parametrize("image_format", IMAGE_FORMATS, ids=FORMAT_NAMES)
+def test_a_large_file_of_every_format_is_uploaded_with_its_media_type(
+    image_format: ImageFormat, tmp_path: Path
+) -> None:
+    photo = tmp_path / "photo"
+    photo.write_bytes(encoded(Image.new("RGB", (2, 2)), image_format.name) + bytes(MAX_REQUEST_IMAGE_BYTES))
+    with answering(uploading(DONE)) as (url, requests):
+        Client(url).classify(photo)
+    assert json.loads(requests[0].body) == {"content_type": image_format.media_type}
 
 
 @pytest.mark.parametrize("takes_uploads", [True, False])

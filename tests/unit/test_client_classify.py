@@ -229,6 +229,14 @@ def test_an_empty_url_stands_for_this_machine(
     assert "Egyptian cat" in capsys.readouterr().out
 
 
+def test_the_option_bundle_replaces_the_variable_of_the_url(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LITELENS_URL", f"http://127.0.0.1:{free_port()}")
+    assert main(["classify", str(CAT), "--bundle", str(DEFAULT_BUNDLE)]) == 0
+    assert "Egyptian cat" in capsys.readouterr().out
+
+
 def test_requests_run_in_parallel_and_results_keep_their_order(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -302,6 +310,7 @@ def test_a_wrong_key_is_not_tried_for_every_image(photos: str, capsys: pytest.Ca
     [
         ([], "PATH_OR_S3"),
         (["a.jpg", "--top-k", "0"], "whole number above 0"),
+        (["a.jpg", "--top-k", "\N{ARABIC-INDIC DIGIT THREE}"], "whole number above 0"),
         (["a.jpg", "--top-k", "many"], "whole number above 0"),
         (["a.jpg", "--threshold", "1.5"], "number from 0 to 1"),
         (["a.jpg", "--threshold", "nan"], "number from 0 to 1"),

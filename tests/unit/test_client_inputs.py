@@ -226,5 +226,7 @@ def test_missing_credentials_are_a_failure(monkeypatch: pytest.MonkeyPatch) -> N
         assert failure("s3://photos/").detail.startswith("There are no AWS credentials;")
 
 
-def test_an_s3_uri_without_bucket_is_a_failure() -> None:
-    assert failure("s3:///a.jpg").detail.startswith("s3:///a.jpg names no bucket")
+@pytest.mark.parametrize("uri", ["s3:///a.jpg", "s3://", "s3://?/a.jpg"])
+def test_an_s3_uri_without_bucket_is_a_failure(uri: str) -> None:
+    assert failure(uri).detail.startswith(f"{uri} names no bucket")
+    assert names_one_image(uri)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from support import ROOT
 from template import page_headers
 
-from litelens_client.serve import MIN_COMPRESSED_BYTES, PAGE_HEADERS, create_app
+from litelens_client.serve import MIN_COMPRESSED_BYTES, PAGE_HEADERS, PAGE_TYPES, create_app
 
 WEB = ROOT / "web"
 
@@ -52,8 +53,7 @@ def test_the_page_is_at_the_root_and_requires_no_key() -> None:
 
 @pytest.mark.parametrize("file", [file for file in WEB.rglob("*") if file.is_file()], ids=lambda file: file.name)
 def test_every_file_of_the_page_is_served_unchanged(file: Path) -> None:
-    path = f"/{file.relative_to(WEB).as_posix()}"
-    status, headers, body = get("/" if path == "/index.html" else path)
+    status, headers, body = get(f"/{file.relative_to(WEB).as_posix()}")
     assert (status, body) == (200, file.read_bytes())
     assert headers["content-length"] == str(len(body))
 
@@ -71,10 +71,67 @@ def test_content_types_are_those_that_browsers_require(path: str, content_type: 
     assert get(path)[1]["content-type"] == content_type
 
 
-@pytest.mark.parametrize("path", ["/../README.md", "/views", "/views/", "/%2e%2e/README.md", "/nothing.js"])
+def test_every_file_that_a_browser_runs_or_shows_has_a_type() -> None:
+    # The compiler's declarations and licences are not for browsers.
+    others = {".ts", ""}
+    assert {file.suffix for file in WEB.rglob("*") if file.is_file()} - others == set(PAGE_TYPES)
+
+
+OTHER_PATHS = (
+    "/../README.md",
+    "/views",
+    "/views/",
+    "/%2e%2e/README.md",
+    "/nothing.js",
+    "//",
+    "//main.js",
+    "/./main.js",
+    "/main.js/",
+    "/views/../main.js",
+    "/..\\README.md",
+    "/main.js\0",
+    "/" + "a" * 5000,
+)
+
+
+@pytest.mark.parametrize("path", OTHER_PATHS, ids=lambda path: ascii(path)[:30])
 def test_the_api_answers_all_other_paths(path: str) -> None:
     status, headers, _ = get(path)
     assert (status, headers["content-type"]) == (403, "application/problem+json")
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of another page, which is empty."""
+    folder = tmp_path / "page"
+    folder.mkdir()
+    monkeypatch.setattr("litelens_client.serve.page_folder", lambda: folder)
+    return folder
+
+
+def test_a_404_page_does_not_hide_the_api(page: Path) -> None:
+    (page / "404.html").write_text("gone")
+    assert get("/v1/model")[0] == 403
+
+
+def test_hidden_files_are_not_served(page: Path) -> None:
+    (page / ".secret").write_text("secret")
+    assert get("/.secret")[0] == 403
+
+
+def test_linked_files_and_folders_are_served(page: Path, tmp_path: Path) -> None:
+    (tmp_path / "views").mkdir()
+    (tmp_path / "views" / "main.js").write_text("1")
+    (page / "main.js").symlink_to(tmp_path / "views" / "main.js")
+    (page / "views").symlink_to(tmp_path / "views")
+    assert get("/main.js")[2] == get("/views/main.js")[2] == b"1"
+
+
+@pytest.mark.parametrize("requested", ["bytes=0-1", "bytes=9-", "bytes=2-1", "lines=1-2", "bytes"])
+def test_a_range_gets_the_whole_file(requested: str) -> None:
+    status, headers, body = get("/main.js", range=requested)
+    assert (status, body) == (200, (WEB / "main.js").read_bytes())
+    assert headers.items() >= PAGE_HEADERS.items()
 
 
 def test_text_is_compressed_if_the_client_accepts_gzip_and_photos_are_not() -> None:
@@ -94,16 +151,20 @@ def test_an_unchanged_file_is_not_sent_again() -> None:
     tag = get("/main.js")[1]["etag"]
     status, headers, body = get("/main.js", if_none_match=tag)
     assert (status, headers["cache-control"], body) == (304, "no-cache", b"")
+    assert headers.items() >= PAGE_HEADERS.items()
+    assert get("/main.js", if_none_match=f'"older", W/{tag}')[0] == get("/main.js", if_none_match="*")[0] == 304
     assert get("/main.js", if_none_match='"older"')[0] == 200
 
 
-def test_changes_of_a_file_show_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litelens_client.serve.page_folder", lambda: tmp_path)
-    (tmp_path / "index.html").write_text("before")
+def test_a_change_shows_at_once_even_with_the_same_size_and_time(page: Path) -> None:
+    file = page / "index.html"
+    file.write_text("before")
+    changed_at = file.stat().st_mtime
     _, headers, before = get("/")
-    (tmp_path / "index.html").write_text("after")
+    file.write_text("after!")
+    os.utime(file, (changed_at, changed_at))
     status, _, after = get("/", if_none_match=headers["etag"])
-    assert (status, before, after) == (200, b"before", b"after")
+    assert (status, before, after) == (200, b"before", b"after!")
 
 
 def test_the_security_headers_are_those_of_cloudfront() -> None:

@@ -52,6 +52,17 @@ finally:
     assert "key-of-the-tests" not in done.stdout
 
 
+def test_classifying_a_file_imports_neither_boto3_nor_the_event_handler() -> None:
+    code = """
+import sys
+from litelens_client.__main__ import main
+code = main(["classify", sys.argv[1]])
+print(code, sorted({name.partition(".")[0] for name in sys.modules} & {"aws_lambda_powertools", "boto3", "botocore"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code, ROCKET], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.endswith("\n0 []\n")
+
+
 def test_the_help_states_the_limits_of_the_api(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["classify", "--help"])

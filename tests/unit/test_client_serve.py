@@ -107,6 +107,22 @@ def test_the_path_is_the_proxy_parameter() -> None:
     assert (event["resource"], event["pathParameters"]) == ("/{proxy+}", {"proxy": "v1/results/the-result"})
 
 
+def test_a_client_that_is_gone_gets_the_address_of_this_machine() -> None:
+    event = to_event(Request({**SCOPE, "client": None}), b"", "the-id")
+    assert event["requestContext"]["identity"]["sourceIp"] == "127.0.0.1"
+
+
+def test_a_key_need_not_be_ascii() -> None:
+    def accept(*_: object) -> dict[str, Any]:
+        return {"statusCode": 200}
+
+    def status(sent_key: str) -> int:
+        headers = [(b"x-api-key", sent_key.encode())]
+        return int(asyncio.run(exchange(accept, body(b""), headers=headers, api_key="schlüssel"))[0]["status"])
+
+    assert (status("schlüssel"), status("schlussel")) == (200, 403)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_handler_gets_every_method_of_api_gateway(method: str) -> None:
     def answer(event: dict[str, Any], _: object) -> dict[str, Any]:

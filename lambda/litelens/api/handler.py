@@ -55,7 +55,7 @@ REPORT_PATH = "/v1/model/report"
 UPLOADS_PATH = "/v1/uploads"
 DESCRIBE_PATH = "/v1/describe"
 
-# Seconds kept back from the invocation's time, to finish the current image and to respond.
+# Seconds of the invocation that are reserved for finishing the current image and responding.
 RESERVED_SECONDS = 3.0
 
 # `make openapi` writes it.
@@ -66,7 +66,7 @@ _DOCS_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; connect-src 'self'"
 )
 
-# The report's script and styles are inline. The sandbox keeps a bundle's report away from what pages of the same origin
+# The report's script and styles are inline. The sandbox prevents a report from reading what pages of the same origin
 # store, such as an API key.
 _REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
@@ -76,14 +76,14 @@ _OPERATOR = "the service's operator (see docs/deploy.md)"
 
 
 def create_handler(settings: Settings) -> Handler:
-    """Return a Lambda handler for API Gateway's REST proxy events; its model is loaded and has run once.
+    """Return a Lambda handler for API Gateway's REST proxy events; loads the model and runs it once.
 
     Raises BundleError if the bundle cannot be served.
     """
     api = _Api(settings)
     always = {
         "X-Content-Type-Options": "nosniff",
-        # A model's name is any text, a header is ASCII.
+        # A model's name can be any text, but a header must be ASCII.
         "Litelens-Model": quote(f"{api.model.name}/{api.model.version}"),
     }
     if settings.cors_origin:
@@ -93,7 +93,7 @@ def create_handler(settings: Settings) -> Handler:
         try:
             response = api.resolver.resolve(event, context)
             request_id, route = api.resolver.current_event.request_context.request_id, event.get("resource")
-        except Exception as error:  # the resolver itself fails on an event that is not API Gateway's
+        except Exception as error:  # the resolver fails on an event that is not from API Gateway
             request_id, route = context.aws_request_id, None
             response = _to_proxy_response(_internal_error(error, request_id))
         record_request(request_id, route)
@@ -106,7 +106,7 @@ def create_handler(settings: Settings) -> Handler:
 
 
 class _Api:
-    """The routes, the model, and the AWS services that this deployment uses."""
+    """The routes with their operations, the model, and the AWS services of this deployment."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises BundleError if the bundle cannot be served."""
@@ -176,7 +176,7 @@ class _Api:
             return self._objects.read(source, call.deadline)
         if len(source) > self._limits.bytes:
             detail = f"The image has {len(source):,} bytes; at most {self._limits.bytes:,} are accepted in a request."
-            raise RequestTooLarge(f"{detail} Send it by POST /v1/uploads." if self._bucket else detail)
+            raise RequestTooLarge(f"{detail} Upload it with POST /v1/uploads." if self._bucket else detail)
         return source
 
     def _create_upload(self) -> Response[str]:
@@ -187,11 +187,11 @@ class _Api:
         return _json(answer, HTTPStatus.CREATED)
 
     def _get_result(self, upload_id: str) -> Response[str]:
-        """Respond with the result of an upload, or that it is pending: not uploaded or not classified yet."""
+        """Respond with the result of an upload, or with "pending" if it has not been uploaded or classified yet."""
         call = self._call()
         bucket, table = self._required_uploads()
         if not is_upload_id(upload_id):
-            raise UnknownResult("This is not an id that POST /v1/uploads gave.")
+            raise UnknownResult("This is not an id that POST /v1/uploads returned.")
         saved = table.find_all(bucket.bucket, image_key(upload_id), call.deadline)
         if saved:
             results = [msgspec.json.decode(document, type=schemas.BulkResult) for document in saved]
@@ -283,7 +283,7 @@ class _Api:
         return self._bucket, self._results
 
     def _cached(self, body: str, content_type: str) -> Response[str]:
-        """Return a response that only changes with a deployment, or 304 if the client has it."""
+        """Return a cacheable response, which changes only with a deployment, or 304 if the client already has it."""
         etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
         headers = {"ETag": etag, "Cache-Control": f"private, max-age={_CACHE_SECONDS}"}
         known = self.resolver.current_event.headers.get("if-none-match") or ""
@@ -299,12 +299,13 @@ class _Api:
         path = self.resolver.current_event.path.rstrip("/")
         method = self.resolver.current_event.http_method.upper()
         for template, (allowed, _function) in self._routes.items():
-            # The resolver's path parameters match fewer characters than this, so a path may match with its method.
+            # Compared with the method too: the resolver's path parameters match fewer characters than [^/]+, so it can
+            # miss a path whose method is right.
             if method != allowed and re.fullmatch(re.sub("<.+>", "[^/]+", template), path):
                 response = self._problem(MethodNotAllowed(f"This path accepts {allowed} only."))
                 response.headers["Allow"] = allowed
                 return response
-        return self._problem(UnknownPath("There is nothing at this path; GET /docs lists all endpoints."))
+        return self._problem(UnknownPath("This path does not exist; GET /docs lists all endpoints."))
 
     def _call(self) -> Call:
         remaining = self.resolver.lambda_context.get_remaining_time_in_millis() / 1000
@@ -314,7 +315,7 @@ class _Api:
         return self.resolver.current_event.request_context.request_id
 
     def _root(self) -> str:
-        """Return the API's root as the client addressed it: only API Gateway's own host names have a stage in it."""
+        """Return the path of the API's root: the stage on API Gateway's own host names, empty on others."""
         path, requested = self.resolver.current_event.path, self.resolver.current_event.request_context.path or ""
         return requested.removesuffix(path) if requested.endswith(path) else ""
 
@@ -329,7 +330,7 @@ def _cors(origin: str) -> CORSConfig:
 
 
 def _services(settings: Settings) -> list[Service]:
-    """Return the AWS services that requests to this deployment can need."""
+    """Return the AWS services that this deployment uses."""
     services: dict[Service, object] = {
         "s3": settings.buckets or settings.upload_bucket,
         "dynamodb": settings.results_table,
@@ -339,7 +340,7 @@ def _services(settings: Settings) -> list[Service]:
 
 def _internal_error(error: Exception, request_id: str) -> Response[str]:
     record_failure(error, request_id)
-    return problem_response(InternalError("The request could not be completed; it may be sent again."), request_id)
+    return problem_response(InternalError("The request could not be completed; send it again."), request_id)
 
 
 def _to_proxy_response(response: Response[str]) -> dict[str, Any]:

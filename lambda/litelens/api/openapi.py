@@ -36,7 +36,7 @@ from litelens.core.formats import MEDIA_TYPES
 VERSION = "1.0.0"
 
 _ABOUT = (
-    "Errors are problem documents (RFC 9457): programs go by `code`, people by `detail`. Images are JPEG, PNG, WebP, "
+    "Errors are problem documents (RFC 9457): programs read `code`, people read `detail`. Images are JPEG, PNG, WebP, "
     "GIF or BMP; EXIF orientation is applied, transparency becomes white, and of an animation the first frame counts."
 )
 _TAGS = {

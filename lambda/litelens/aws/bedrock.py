@@ -99,7 +99,7 @@ class Describer:
                 lambda: self._converse(session, messages, deadline), _is_transient, deadline, _ATTEMPT_SECONDS
             )
         except Exception as error:
-            # For a malformed response, botocore's parsers raise errors of any type beside botocore's own.
+            # For a malformed response, botocore's parsers can raise errors of any type.
             raise _describe_error(error) from error
         return _read(reply)
 

@@ -21,14 +21,14 @@ T = TypeVar("T")
 CONNECT_SECONDS = 1.0
 READ_SECONDS = 2.0
 
-# More connections than the threads of one invocation use at a time.
+# More connections than the threads of one invocation use at the same time.
 _CONNECTIONS = 20
 
-# Seconds. The longest pause doubles with each attempt, and a pause is random between 0 and that ("full jitter", see
-# https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+# Seconds. The maximum pause doubles with each attempt, and each pause is random between 0 and the maximum ("full
+# jitter", see https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 _FIRST_PAUSE = 0.1
 
-# Processes restored from one snapshot share the state of `random`, and would all retry at the same moment.
+# Processes restored from one snapshot share the state of `random`, so they would all retry at the same moment.
 _random = SystemRandom()
 
 # AWS's codes for throttling, which come with various HTTP statuses.
@@ -59,7 +59,7 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> "Deadline":
-        """Return the moment that lies this many seconds ahead."""
+        """Return the deadline this many seconds from now."""
         return cls(time.monotonic() + seconds)
 
     def remaining(self) -> float:
@@ -69,7 +69,7 @@ class Deadline:
 
 @cache
 def aws_client(service: Service, attempts: int = 1) -> Any:
-    """Return the process's client for a service; it is created at the first call.
+    """Return the process's client for a service, which the first call creates.
 
     With one attempt the client does not retry, because call_with_retry does.
     """
@@ -79,7 +79,7 @@ def aws_client(service: Service, attempts: int = 1) -> Any:
 
 
 def new_session() -> "Session":
-    """Return a new boto3 session. Unlike boto3's default session, it may be used beside other threads."""
+    """Return a new boto3 session. Unlike boto3's default session, it is safe to use while other threads use theirs."""
     from boto3.session import Session
     from botocore.exceptions import NoCredentialsError
 
@@ -99,17 +99,18 @@ def new_client(session: "Session", service: Service, read_seconds: float, attemp
         read_timeout=read_seconds,
         max_pool_connections=_CONNECTIONS,
         retries={"total_max_attempts": attempts, "mode": "standard"},
-        # Otherwise forms are signed with version 2 in us-east-1, and elsewhere sent to an address that redirects.
+        # Without these settings, forms are signed with version 2 in us-east-1, and have a URL that redirects in other
+        # regions.
         signature_version="s3v4" if service == "s3" else None,
         s3={"addressing_style": "virtual"},
-        # litelens.aws.s3 reads bodies without botocore's stream, which is what would compare checksums.
+        # Checksums are compared by botocore's stream, which litelens.aws.s3 does not use to read bodies.
         response_checksum_validation="when_required",
     )
     return session.client(service, config=config)
 
 
 def close_connections() -> None:
-    """Close the connections of all clients; a client that is used again opens new ones."""
+    """Close the connections of all clients; each client opens new ones when it is used again."""
     for client in _clients:
         client.close()
 
@@ -117,7 +118,7 @@ def close_connections() -> None:
 def call_with_retry(
     attempt: Callable[[], T], deadline: Deadline, service: str, to_error: ErrorMapper = lambda _: None
 ) -> T:
-    """Return what `attempt` returns, which makes one call to AWS; transient errors are retried until the deadline.
+    """Call `attempt`, which makes one request to AWS, and return its result; retry transient errors until the deadline.
 
     `to_error` maps AWS's error codes to errors of litelens. Raises StorageError.
     """
@@ -127,7 +128,7 @@ def call_with_retry(
 
 @contextmanager
 def storage_errors(service: str, to_error: ErrorMapper = lambda _: None) -> Iterator[None]:
-    """Turn errors of boto3, urllib3 and retry() into StorageErrors, without their texts, which may hold keys."""
+    """Turn errors of boto3, urllib3 and retry() into StorageErrors, without their text, which may contain keys."""
     from botocore.exceptions import BotoCoreError, ClientError
     from urllib3.exceptions import HTTPError
 
@@ -137,7 +138,7 @@ def storage_errors(service: str, to_error: ErrorMapper = lambda _: None) -> Iter
         raise to_error(error) or _unavailable(service) from error
     except (BotoCoreError, HTTPError, TimeoutError) as error:
         if is_timeout(error):
-            raise StorageTimeout(f"{service} did not answer in time; the request may be sent again.") from error
+            raise StorageTimeout(f"{service} did not answer in time; send the request again.") from error
         raise _unavailable(service) from error
 
 
@@ -147,10 +148,10 @@ def retry(
     deadline: Deadline,
     attempt_seconds: float = 0,
 ) -> T:
-    """Return what `attempt` returns; after a transient error, call it again, with growing random pauses.
+    """Call `attempt` and return its result; after a transient error, call it again, with growing random pauses.
 
-    No attempt starts with less than `attempt_seconds` left; pass 0 if attempts end by the deadline themselves.
-    Raises the last attempt's error, or TimeoutError if there is not enough time for the first attempt.
+    No attempt starts with less than `attempt_seconds` left; pass 0 if each attempt limits its own time. Raises the last
+    attempt's error, or TimeoutError if there is not enough time for the first attempt.
     """
     if deadline.remaining() < attempt_seconds:
         raise TimeoutError("There is no time left to call AWS.")
@@ -175,7 +176,7 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, ClientError):
         status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         return status >= 500 or status == 429 or error.response["Error"]["Code"] in _THROTTLED
-    # While a body is read, botocore lets errors of urllib3 through.
+    # While a body is read, botocore passes on errors of urllib3.
     return isinstance(error, NoConnection | HTTPClientError | HTTPError | IncompleteReadError)
 
 
@@ -188,11 +189,11 @@ def is_timeout(error: Exception) -> bool:
 
 
 def error_code(error: Exception) -> str:
-    """Return the code of AWS's answer, such as AccessDenied; empty for errors that AWS did not send."""
+    """Return the error code of AWS's response, such as AccessDenied; empty for errors that AWS did not send."""
     from botocore.exceptions import ClientError
 
     return error.response["Error"]["Code"] if isinstance(error, ClientError) else ""
 
 
 def _unavailable(service: str) -> StorageUnavailable:
-    return StorageUnavailable(f"{service} cannot be used at the moment; the request may be sent again.")
+    return StorageUnavailable(f"{service} is not available at the moment; send the request again.")

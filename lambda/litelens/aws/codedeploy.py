@@ -1,4 +1,4 @@
-"""A published version of a function before it gets traffic, and CodeDeploy, which waits for the verdict on it."""
+"""Invoke a published version of a function before it gets traffic, and report the result to CodeDeploy."""
 
 import json
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ from litelens.aws.errors import VersionFailed, VersionUnavailable
 if TYPE_CHECKING:
     from boto3.session import Session
 
-# The least seconds in which a version is still invoked.
+# A version is invoked only if at least this many seconds remain.
 _LEAST_SECONDS = 2.0
 
-# Characters of a function's error that a finding quotes.
+# The maximum number of characters of a function's error in a finding.
 _QUOTED = 300
 
 # Lambda's codes while a version is still being prepared.
@@ -52,12 +52,12 @@ class Version:
         except VersionFailed:
             raise
         except Exception as error:
-            # For a malformed response, botocore's parsers raise errors of any type beside botocore's own.
+            # For a malformed response, botocore's parsers can raise errors of any type.
             raise _unavailable(error) from error
 
     def _invoke(self, payload: bytes, deadline: Deadline) -> bytes:
-        # A cold start takes longer than any other call, and a client's timeouts are fixed. After a session's first
-        # client, further ones take milliseconds.
+        # A new client, because a cold start takes longer than any other call and a client's timeouts are fixed. Further
+        # clients of a session take only milliseconds to create.
         with closing(new_client(self._session, "lambda", deadline.remaining() - CONNECT_SECONDS)) as client:
             response = client.invoke(FunctionName=self.arn, Payload=payload)
             body: bytes = response["Payload"].read()

@@ -9,13 +9,13 @@ _SERVICE = "The event bus"
 
 
 class EventBus:
-    """A bus. A retried publication can deliver an event twice. May be used by several threads."""
+    """An event bus. A retry can deliver an event twice. Safe for use by several threads."""
 
     def __init__(self, name: str) -> None:
         self._name = name
 
     def publish(self, document: bytes, deadline: Deadline) -> None:
-        """Publish that an image was classified, with this JSON as the event's detail; raises StorageError."""
+        """Publish an ImageClassified event with this JSON as its detail; raises StorageError."""
         entry = {
             "EventBusName": self._name,
             "Source": SOURCE,
@@ -24,4 +24,4 @@ class EventBus:
         }
         response = call_with_retry(lambda: aws_client("events").put_events(Entries=[entry]), deadline, _SERVICE)
         if response["FailedEntryCount"]:
-            raise StorageUnavailable(f"{_SERVICE} did not accept the event; it may be sent again.")
+            raise StorageUnavailable(f"{_SERVICE} did not accept the event; it will be sent again.")

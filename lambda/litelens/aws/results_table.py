@@ -1,4 +1,4 @@
-"""The results table in DynamoDB: a result for each revision of an object and each model, found by object or day."""
+"""The results table in DynamoDB: one result for each revision of an object and each model, by object or by day."""
 
 import heapq
 import zlib
@@ -28,7 +28,7 @@ class ResultId:
 
 
 class ResultsTable:
-    """A table of results, each a JSON document. Methods raise StorageError. May be used by several threads."""
+    """A table of results, each a JSON document. Methods raise StorageError. Safe for use by several threads."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -39,7 +39,7 @@ class ResultsTable:
         return _document(found["Item"]) if "Item" in found and found["Item"]["is_final"]["BOOL"] else None
 
     def find_all(self, bucket: str, key: str, deadline: Deadline) -> list[bytes]:
-        """Return all results of an object, newest first: few, since each has another revision or model."""
+        """Return all results of an object, newest first: one for each revision and model."""
         items = self._pages(
             lambda: deadline,
             KeyConditionExpression="image = :image",
@@ -58,7 +58,8 @@ class ResultsTable:
         *,
         is_final: bool = True,
     ) -> bytes:
-        """Save the result for this many days, unless the table has a final one; return the one that is there now."""
+        """Save the result for this many days, unless the table has a final one; return the result that the table has
+        now."""
         item = {
             **_primary_key(result_id),
             "day": {"S": f"{at.date()}#{zlib.crc32(result_id.key.encode()) % SHARDS}"},
@@ -71,9 +72,9 @@ class ResultsTable:
         return document if self._put(item, deadline) else self.find(result_id, deadline) or document
 
     def list(self, first: date, last: date, prefix: str, seconds: float) -> Iterator[bytes]:
-        """Yield the results of these days (UTC) for keys with this prefix: newest day first, in a day by key.
+        """Yield the results of these days (UTC) for keys with this prefix: newest day first, and by key within a day.
 
-        Each page of a query may take this many seconds.
+        Each page of a query may take this many `seconds`.
         """
         for back in range((last - first).days + 1):
             day = last - timedelta(days=back)
@@ -82,7 +83,7 @@ class ResultsTable:
                 yield _document(item)
 
     def _query_shard(self, day: str, prefix: str, seconds: float) -> Iterator[dict[str, Any]]:
-        """Yield the items of one partition in the order of their keys' bytes."""
+        """Yield the items of one partition, in byte order of their keys."""
         condition, names, values = "#day = :day", {"#day": "day"}, {":day": {"S": day}}
         if prefix:
             condition += " AND begins_with(#key, :prefix)"
@@ -115,7 +116,7 @@ class ResultsTable:
         return call_with_retry(attempt, deadline, _SERVICE)
 
     def _pages(self, deadline: Callable[[], Deadline], **query: Any) -> Iterator[dict[str, Any]]:
-        """Yield the items of all pages; each page calls `deadline` for a deadline of its own."""
+        """Yield the items of all pages; `deadline` returns the deadline of each page."""
         while True:
             page = self._call("query", deadline(), **query)
             yield from page["Items"]

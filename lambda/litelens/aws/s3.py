@@ -40,12 +40,12 @@ _MAX_KEY_BYTES = 1024
 
 # https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
 _NOT_FOUND = (ObjectNotFound, "There is no such object in S3.")
-_NO_VERSION = (ObjectVersionNotFound, "The object in S3 does not exist in this version.")
+_NO_VERSION = (ObjectVersionNotFound, "The object in S3 has no such version.")
 _DENIED = (ObjectAccessDenied, "S3 denies access to this object; ask the owner of its bucket for the permission.")
 _CHANGED = (ObjectVersionNotFound, "The object in S3 has been overwritten.")
 _ARCHIVED = (ObjectAccessDenied, "The object is archived; restore it in S3 before you send the request again.")
-_ENCRYPTED = (ObjectAccessDenied, "The object is encrypted with a key that may not be used here; ask its owner.")
-_ELSEWHERE = (ObjectAccessDenied, "The bucket is in another region, which S3 does not redirect to; ask the operator.")
+_ENCRYPTED = (ObjectAccessDenied, "The object is encrypted with a key that this service cannot use; ask its owner for access.")
+_ELSEWHERE = (ObjectAccessDenied, "The bucket is in another region, and S3 does not redirect to it; ask the operator.")
 _ERRORS: dict[str | int, tuple[type[StorageError], str]] = {
     "InvalidArgument": _NO_VERSION,
     "InvalidObjectState": _ARCHIVED,
@@ -66,13 +66,14 @@ _ERRORS: dict[str | int, tuple[type[StorageError], str]] = {
 _UPLOAD_ID = re.compile("[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _VERSION_7, _VARIANT = 0x7 << 76, 0b10 << 62
 
-# Seconds for an upload that started in time to finish, and for clocks that differ.
+# Extra seconds for an upload that started before the form expired, and for differences between clocks.
 _GRACE = 60
 
 
 @dataclass(frozen=True)
 class ObjectLocation:
-    """An object's place in S3. Without a version id it is the latest version; `etag` requires that one to match."""
+    """The location of an object in S3: its latest version, or that of a version id. An `etag` must match the
+    object's."""
 
     bucket: str
     key: str
@@ -91,8 +92,8 @@ class ObjectReader:
         """Return the object's bytes.
 
         Raises BucketNotAllowed, ObjectNotFound, ObjectVersionNotFound, ObjectAccessDenied, ImageTooLarge,
-        StorageTimeout or StorageUnavailable. Without the permission s3:ListBucket, S3 denies access to an object that
-        does not exist.
+        StorageTimeout or StorageUnavailable. Without the permission s3:ListBucket, S3 reports a missing object as
+        access denied.
         """
         if location.bucket not in self._buckets:
             raise BucketNotAllowed("This service does not read this bucket; ask its operator to allow it.")
@@ -131,9 +132,9 @@ class UploadForm:
 
 
 class UploadBucket:
-    """The bucket for uploaded images, and for the results beside them.
+    """The bucket for uploaded images and their results.
 
-    An image's key ends in its upload's id, or is chosen by whoever puts it there.
+    The key of an image that was uploaded with a form ends in the upload's id. Other clients choose their own keys.
     """
 
     def __init__(self, bucket: str, max_bytes: int, expires_in: int = 900) -> None:
@@ -160,7 +161,7 @@ class UploadBucket:
         return self._head(image_key(upload_id), deadline) is not None
 
     def is_current(self, location: ObjectLocation, deadline: Deadline) -> bool:
-        """Return whether the key's latest object has this version id, or else this ETag; raises StorageError."""
+        """Return whether this revision (version id, or else ETag) is the latest one of its key; raises StorageError."""
         head = self._head(location.key, deadline)
         if head is None:
             return False
@@ -169,7 +170,7 @@ class UploadBucket:
         return head["ETag"].strip('"') == location.etag
 
     def accepts_upload(self, upload_id: str) -> bool:
-        """Return whether the upload's form is still valid; an id with a time in the future never is."""
+        """Return whether the upload's form is still valid; false for an id whose time is in the future."""
         return -_GRACE < time.time() - _created_at(upload_id) < self._expires_in + _GRACE
 
     def save_result(self, key: str, document: bytes, deadline: Deadline) -> None:
@@ -188,7 +189,7 @@ class UploadBucket:
 
 
 def parse_s3_uri(uri: str) -> ObjectLocation:
-    """Return the place that an S3 URI names; the key is empty for a bucket alone. Raises ValueError."""
+    """Return the location that an S3 URI names; the key is empty if the URI has only a bucket. Raises ValueError."""
     found = _S3_URI.fullmatch(uri)
     if not found:
         raise ValueError("An S3 URI must be like s3://bucket/key.")
@@ -216,9 +217,9 @@ def image_key(upload_id: str) -> str:
 
 
 def result_key(key: str) -> str:
-    """Return the key of the result of the image at `key`: `uploads/a/b.jpg` has it at `results/a/b.jpg.json`.
+    """Return the key of the result of the image at `key`, for example `results/a/b.jpg.json` for `uploads/a/b.jpg`.
 
-    If that is too long, the result's key has the SHA-256 of the image's key instead.
+    If that is too long, the result's key contains the SHA-256 of the image's key instead.
     """
     result = f"{RESULTS_PREFIX}{key.removeprefix(UPLOADS_PREFIX)}.json"
     digest = hashlib.sha256(key.encode()).hexdigest()
@@ -245,7 +246,7 @@ def _to_error(error: "ClientError") -> StorageError | None:
 
 
 def _receive(body: Any, connection: Any, length: int, deadline: Deadline) -> bytes:
-    """Return a body's `length` bytes; raises TimeoutError at the deadline, however slowly they arrive."""
+    """Read a body of `length` bytes; raises TimeoutError at the deadline, even if bytes still arrive."""
     from botocore.exceptions import IncompleteReadError
 
     received = bytearray()
@@ -254,7 +255,7 @@ def _receive(body: Any, connection: Any, length: int, deadline: Deadline) -> byt
         if remaining <= 0:
             raise TimeoutError("The object did not arrive in time.")
         body.set_socket_timeout(min(clients.READ_SECONDS, remaining))
-        # read() would wait until all bytes are there, with a new timeout for each packet.
+        # read() would wait for all bytes, with a new timeout for each packet.
         chunk = connection.read1(min(_CHUNK, length - len(received)))
         if not chunk:
             raise IncompleteReadError(actual_bytes=len(received), expected_bytes=length)

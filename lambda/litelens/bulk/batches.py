@@ -38,12 +38,12 @@ from litelens.telemetry import (
 
 _KEY_PREFIX = "bulk"
 
-# Seconds at the end of the invocation in which nothing new starts: if DynamoDB does not answer, the idempotency layer
-# takes that long, with 3 seconds for each attempt.
+# Seconds that are reserved at the end of the invocation. If DynamoDB does not respond, the idempotency layer takes that
+# long, with 3 seconds for each attempt.
 _RESERVED_SECONDS = 10.0
 _ATTEMPTS = 3
 
-# The least seconds in which an image is started.
+# An image is started only if at least this many seconds remain.
 _LEAST_SECONDS = 10.0
 
 # SQS keeps a message for at most 14 days, after which it cannot be delivered again.
@@ -53,9 +53,9 @@ _DAY = 24 * 3600
 
 
 def create_handler(settings: Settings) -> Handler:
-    """Return a Lambda handler for SQS batches of S3's notifications, and for a backfill's batches of objects.
+    """Return a Lambda handler for SQS batches of S3 notifications, and for a backfill's batches of objects.
 
-    The handler returns the messages to retry, or the backfill's results. Raises BundleError or SettingsError.
+    For SQS it returns the messages to retry, for a backfill the results. Raises BundleError or SettingsError.
     """
     processor = _BatchProcessor(settings)
 
@@ -69,11 +69,11 @@ def create_handler(settings: Settings) -> Handler:
 
 
 class _NotFinal(Exception):
-    """The result may still change, so the idempotency layer must not record the image as done."""
+    """The result can still change, so the idempotency layer must not record the image as done."""
 
 
 class KeyedLock:
-    """A lock for each key: threads with the same key take turns, others do not wait."""
+    """A lock for each key: threads with the same key run one after the other, threads with other keys do not wait."""
 
     def __init__(self) -> None:
         self._held: set[tuple[str, ...]] = set()
@@ -96,18 +96,20 @@ class KeyedLock:
 class _BatchProcessor:
     def __init__(self, settings: Settings) -> None:
         self._worker = Worker(settings)
-        # The second of two threads with the same image finds the result of the first one.
+        # If two threads have the same image, the second one waits and finds the result of the first.
         self._locks = KeyedLock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="image")
         self._messages = AsyncBatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
-        # Idempotency records expire before the results do: a repetition without its result must be classified again.
+        # Idempotency records expire before the results: if a message is repeated after its result has expired, the
+        # image must be classified again.
         record_seconds = min(_QUEUE_DAYS, settings.result_days) * _DAY - _DAY // 24
         self._idempotency = IdempotencyConfig(
             expires_after_seconds=record_seconds, hash_function="sha256", response_hook=_record_repetition
         )
         client = aws_client("dynamodb", _ATTEMPTS)
         records = DynamoDBPersistenceLayer(required(settings, "idempotency_table"), boto3_client=client)
-        # Otherwise the first threads would each configure it, and some would use it half configured.
+        # Configured here, because otherwise the first threads would configure it concurrently, and some would use it
+        # before it is complete.
         records.configure(self._idempotency, key_prefix=_KEY_PREFIX)
         self._process_once: Callable[..., None] = idempotent_function(
             self._process_upload,
@@ -118,10 +120,10 @@ class _BatchProcessor:
         )
 
     def classify_objects(self, images: Sequence[ObjectRevision], deadline: Deadline, request_id: str) -> list[Any]:
-        """Return the results of a backfill's batch, in its order; raises StorageError."""
+        """Return the results of a backfill's batch, in the order of its objects; raises StorageError."""
         record_batch(len(images))
         results = [self._threads.submit(self._worker.classify_object, each, deadline, request_id) for each in images]
-        # Wait for all even if one has failed: those still running would continue in the next invocation.
+        # Wait for all even if one has failed; otherwise the others would continue during the next invocation.
         wait(results)
         for result in results:
             if isinstance(error := result.exception(), Exception):
@@ -160,7 +162,7 @@ class _BatchProcessor:
 
     def _process_if_new(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> None:
         if deadline.remaining() < _LEAST_SECONDS:
-            raise OutOfTime("There is no time left for this image; another invocation takes it.")
+            raise OutOfTime("There is no time left for this image; another invocation will retry it.")
         identity = {
             "bucket": image.bucket,
             "key": image.key,

@@ -20,22 +20,24 @@ from litelens.core.errors import InputError, ReportedError
 from litelens.settings import Settings, required
 from litelens.telemetry import record_duplicate, record_prediction, record_problem
 
-# Threads that use a worker at a time: one for each message of a batch. Fetching and saving mostly wait for the network,
-# and overlap. Decoding and inference take turns, as they share a core. docs/scale.md has the measured gain.
+# The number of threads that share a worker: one for each message of a batch. Fetching and saving overlap, because they
+# mostly wait for the network. Decoding and inference run one at a time, because they share a core. docs/scale.md has
+# the measured gain.
 THREADS = 10
 
-# While an object is fetched, there are up to two copies of it.
+# The number of copies of an object in memory while it is fetched.
 _COPIES = 2
 
-# Seconds that decoding the slowest image and saving its result may take.
+# An image is classified only if this many seconds remain: decoding the slowest image and saving its result can take
+# that long.
 _LEAST_SECONDS = 5.0
 
-# Errors that a retry cannot change. They become results; all others are raised, so that the message is retried.
+# Errors that a retry cannot fix. They become failed results; all others are raised, so that the message is retried.
 _PERMANENT_ERRORS = (InputError, ObjectNotFound, ObjectVersionNotFound)
 
 
 class Worker:
-    """The loaded model, the buckets that images come from, and the places that results go to. For THREADS threads."""
+    """The loaded model, the buckets with images, and the destinations of results. Shared by up to THREADS threads."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises BundleError if the bundle cannot be served, SettingsError if a table or the bucket is missing."""
@@ -54,7 +56,7 @@ class Worker:
         self._classifier = Classifier(bundle, limits, settings.threads, settings.engine)
         self._classifier.warm_up()
         self._classifier_lock = threading.Lock()
-        # Created here once, and not by each of the first threads.
+        # Created here, because otherwise each of the first threads would create its own.
         for service in BULK_SERVICES:
             aws_client(service)
 
@@ -74,7 +76,8 @@ class Worker:
             record_duplicate()
         saved = found or self._classify_and_save(result_id, image, deadline, request_id)
         result = msgspec.json.decode(saved, type=BulkResult)
-        # An image that was classified now was just read; for a result found, the key may have a newer revision.
+        # A new result belongs to the revision that was just read. For a stored result, the key may have a newer
+        # revision.
         is_current = self._bucket.is_current(image.location, deadline) if found else not result.is_superseded
         if is_current:
             self._bucket.save_result(image.key, saved, deadline)
@@ -85,8 +88,8 @@ class Worker:
     def classify_object(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> BulkResult:
         """Return the result of an object in any of the allowed buckets, without saving it; raises StorageError.
 
-        An object that may not be read, or for which there was no time, has a failure as its result: an error would
-        fail the whole batch.
+        An object that cannot be read, or for which there was no time, gets a failed result, because an error would fail
+        the whole batch.
         """
         try:
             outcome = self._classify(image, self._all_buckets, deadline, request_id)
@@ -113,7 +116,7 @@ class Worker:
             data = reader.read(image.location, deadline)
             with self._classifier_lock:
                 if deadline.remaining() < _LEAST_SECONDS:
-                    raise OutOfTime("The images before this one took all the time; another invocation takes it.")
+                    raise OutOfTime("The images before this one took all the time; another invocation will retry it.")
                 prediction = self._classifier.classify(data)
             record_prediction(prediction, self._classifier.bundle.threshold, len(data), request_id)
             return classification_of(prediction)

@@ -91,7 +91,8 @@ def load_engine(name: str, bundle: Bundle, threads: int) -> Engine:
         return ENGINES[name](bundle, threads)
     except ImportError as error:
         raise BundleError(
-            f"The engine {name} is not installed here: {error}. To install all engines: pip install 'litelens[openvino]'"
+            f"The engine {name} is not installed here: {error}. "
+            "To install both engines: pip install 'litelens[openvino]'"
         ) from error
     except (ValueError, RuntimeError) as error:
         raise BundleError(f"{bundle.model} is not a model that {name} can run here: {error}") from error

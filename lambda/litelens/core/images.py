@@ -1,4 +1,4 @@
-"""Decoding: from untrusted bytes to an upright RGB image, within limits of pixels, memory and time."""
+"""Decode untrusted bytes to an upright RGB image, within limits of pixels, memory and time."""
 
 import itertools
 import math
@@ -22,46 +22,48 @@ from litelens.core.formats import FORMAT_NAMES
 from litelens.core.metadata import StrippedImage, read_orientation, strip_metadata
 from litelens.core.preprocessing import Preprocessing
 
-# The longest side that a JPEG or GIF can have. A PNG or BMP can be one pixel wide and millions high, which no photo is.
+# The maximum side of a JPEG or GIF. A PNG or BMP could be one pixel wide and millions of pixels high.
 _LONGEST_SIDE = 65_535
 
-# The most pixels that a JPEG's scans may decode together. Each scan of a progressive JPEG decodes all 8x8 blocks again.
-# Ten scans are usual, but a file can hold thousands.
+# The maximum number of pixels that all scans of a JPEG may decode together. Each scan of a progressive JPEG decodes all
+# 8x8 blocks again. Ten scans are usual, but a file can contain thousands.
 _SCANNED_PIXELS = 1_000_000_000
 
-# The most bytes of a PNG's unpacked pixels: 25 megapixels of RGB, or 18 with transparency. Unpacking them takes less
-# than a second.
+# The maximum size of a PNG's decompressed pixels, in bytes: 25 megapixels of RGB, or 18 with transparency. They take
+# less than a second to decompress.
 _PNG_BYTES = 75_000_000
 
-# Pillow decodes run-length encoded BMP in Python loops. These are BI_RLE8 and BI_RLE4.
+# The compressions BI_RLE8 and BI_RLE4 of BMP. They are refused because Pillow decodes run-length encoding in Python.
 _BMP_RUN_LENGTHS = (1, 2)
 
-# The bytes per pixel of Pillow's images. All other modes take 4, whatever their channels.
+# Bytes per pixel of Pillow's images by mode. All other modes take 4.
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 _RGB_BYTES = 4
 
-# The bytes per pixel that libwebp takes besides Pillow's image, measured: two canvases and a copy of the frame.
+# Bytes per pixel that libwebp allocates in addition to Pillow's image, as measured: two canvases and a copy of the
+# frame.
 _WEBP_BYTES = 13
 
-# The bytes per coefficient. If the channels of a JPEG are in several scans, libjpeg keeps all coefficients until the
-# last scan.
+# Bytes per coefficient. If the channels of a JPEG are in several scans, libjpeg keeps all coefficients until the last
+# scan.
 _COEFFICIENT_BYTES = 2
 
 _TOO_MUCH_MEMORY = (
     "Decoding the image would take more than {:,} bytes of memory. Send a smaller image, or a baseline JPEG."
 )
 
-# The numbers by which libjpeg can divide a JPEG's width and height while it decodes.
+# The factors by which libjpeg can reduce a JPEG's width and height while it decodes.
 _REDUCTIONS = (8, 4, 2)
 
-# The fewest pixels of a reduced photo per pixel of the input, along each side. With 2, top-1 accuracy fell by 0.7
-# points on 10,000 enlarged test images of CIFAR-100. With 2.5, it fell by 0.2 points on 5,000, which is within chance.
+# The minimum number of pixels of a reduced photo per pixel of the model's input, along each side. With 2, top-1
+# accuracy fell by 0.7 points on 10,000 enlarged test images of CIFAR-100. With 2.5, it fell by 0.2 points on 5,000,
+# which is within chance.
 _MIN_PIXELS_PER_INPUT_PIXEL = 2.5
 
-# The pixels that are converted to RGB at once, so that few of them are in memory in a third form.
+# Pixels are converted to RGB in strips of this size, so that only one strip has an extra copy in memory.
 _STRIP_PIXELS = 1_000_000
 
-# The operation that turns an image of each EXIF orientation upright.
+# The operation that makes an image upright, by EXIF orientation.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,7 +74,8 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
-# Operations that move the right edge to the left, and the lower edge to the top. At these two edges, libjpeg rounds up.
+# Operations that move the right edge to the left, and those that move the lower edge to the top. libjpeg rounds the
+# size up at the right and lower edges.
 _TO_LEFT = {_UPRIGHT[orientation] for orientation in (2, 3, 6, 7)}
 _TO_TOP = {_UPRIGHT[orientation] for orientation in (3, 4, 7, 8)}
 
@@ -81,10 +84,10 @@ _TO_TOP = {_UPRIGHT[orientation] for orientation in (3, 4, 7, 8)}
 class Limits:
     """The limits of accepted images. Pixels and memory are computed from the header, before any pixel is decoded.
 
-    `bytes` is the size of the file. `memory` is the number of bytes that decoding may take besides the file. A JPEG
-    that would take more is decoded at half its width and height, which takes a quarter. The default leaves enough
-    memory for everything else in a function of 1,024 MB. `spare` is added to `memory` when Linux enforces it: for
-    copies of the file, for what decoders take regardless of the size, and for other threads.
+    `bytes` is the size of the file. `memory` is the number of bytes that decoding may allocate in addition to the file.
+    A JPEG that needs more is decoded at half its width and height, which takes a quarter of the memory. The default
+    leaves enough memory for everything else in a function of 1,024 MB. When Linux enforces the limit, `spare` is added
+    to `memory`: for copies of the file, for fixed allocations of the decoders, and for other threads.
     """
 
     bytes: int = 6_000_000
@@ -95,7 +98,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded image: upright RGB, its format (one of FORMAT_NAMES), and its full size in pixels, once upright.
+    """A decoded image: upright RGB, its format (one of FORMAT_NAMES), and the full size of the upright image in pixels.
 
     `rgb` is smaller than the full size if it was decoded at a reduced size. `photo_box` (left, top, right, bottom) is
     the part of `rgb` that the photo covers, in pixels of `rgb`: an eighth of 4001 pixels is 500.125, which libjpeg
@@ -111,7 +114,7 @@ class DecodedImage:
     def pixels(self, spec: Preprocessing) -> NDArray[np.uint8]:
         """Crop and resize to the input's pixels, uint8 `(height, width, 3)`.
 
-        `spec` must be the one that the image was decoded for. An image that was decoded without one fits any.
+        `spec` must be the one that was passed to decode(). An image that was decoded without one works with any `spec`.
         """
         left, top, right, bottom = self.photo_box
         across, down = (right - left) / self.width, (bottom - top) / self.height
@@ -121,16 +124,16 @@ class DecodedImage:
 
 
 def decode(data: bytes, limits: Limits, spec: Preprocessing | None = None) -> DecodedImage:
-    """Decode an image: upright, with transparency flattened on white; of an animation, the first frame.
+    """Decode an image to upright RGB, with transparency flattened on white; of an animation, only the first frame.
 
     With the `spec` of a model's input, a JPEG is decoded at a half, a quarter or an eighth of its width and height: the
     smallest size with at least 2.5 pixels per pixel of the input, along each side. DecodedImage.pixels then differs
-    from the result of all pixels by at most 20 of 255 levels, by at most 2 on average over a photo, and by at most half
-    a level on average over many photos. CMYK images, and the interpolation "nearest", need all pixels. A JPEG is also
-    decoded at half its width and height if limits.memory requires it.
+    from the result at full size by at most 20 of 255 levels, by at most 2 on average over a photo, and by at most half
+    a level on average over many photos. CMYK images are always decoded at full size, and so are all images if the
+    interpolation is "nearest". A JPEG is also decoded at half its width and height if limits.memory requires it.
 
-    Raises ImageMissing, ImageTooLarge, NotAnImage or CorruptImage. Not safe for concurrent use, because limits of
-    Pillow and of the process change meanwhile.
+    Raises ImageMissing, ImageTooLarge, NotAnImage or CorruptImage. Not safe for concurrent use, because it changes
+    limits of Pillow and of the process while it runs.
     """
     if not data:
         raise ImageMissing("The image is empty.")
@@ -152,7 +155,7 @@ def decode(data: bytes, limits: Limits, spec: Preprocessing | None = None) -> De
         with _data_limit(before + limits.memory + limits.spare):
             image.load()
         image_format = str(image.format)
-    # Each step assigns to the same name, so that the memory of the image before it is free for the next one.
+    # Each step assigns to the same name, so that the memory of the previous image is freed.
     image = _to_rgb(image, frame or (0, 0, *image.size))
     if turn is not None:
         image = image.transpose(turn)
@@ -174,7 +177,7 @@ def _pillow_limits(limits: Limits) -> Iterator[None]:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             yield
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageTooLarge(f"The image has more than {limits.pixels:,} pixels, which is the most accepted.") from error
+        raise ImageTooLarge(f"The image has more than {limits.pixels:,} pixels, which is the maximum.") from error
     except MemoryError as error:
         raise ImageTooLarge(_TOO_MUCH_MEMORY.format(limits.memory)) from error
     except InputError:
@@ -187,7 +190,8 @@ def _pillow_limits(limits: Limits) -> Iterator[None]:
 
 
 def _data_size() -> int:
-    """Return the bytes of the process's data segment, used or not; 0 on systems other than Linux."""
+    """Return the size of the process's data segment in bytes, including unused memory; 0 on systems other than
+    Linux."""
     if sys.platform != "linux":
         return 0
     return int(Path("/proc/self/statm").read_text().split()[5]) * mmap.PAGESIZE
@@ -197,8 +201,8 @@ def _data_size() -> int:
 def _data_limit(memory: int) -> Iterator[None]:
     """Limit the process's data segment to this many bytes; does nothing on systems other than Linux.
 
-    A lossless WebP of 300 kB can make libwebp build hundreds of MB of prefix codes, which no header announces. Such an
-    image is then reported as corrupt.
+    A lossless WebP of 300 kB can make libwebp allocate hundreds of MB for prefix codes, which cannot be computed from
+    the header. With the limit, such an image is reported as corrupt.
     """
     if sys.platform != "linux":
         yield
@@ -214,7 +218,7 @@ def _data_limit(memory: int) -> Iterator[None]:
 
 
 def _refuse_slow_image(image: Image.Image, stripped: StrippedImage) -> None:
-    """Raise InputError if Pillow would take far longer than images of that size usually take."""
+    """Raise InputError if decoding would take far longer than is usual for an image of that size."""
     if max(image.size) > _LONGEST_SIDE:
         raise ImageTooLarge(f"The image is {max(image.size):,} pixels long; at most {_LONGEST_SIDE:,} are accepted.")
     blocks = math.ceil(image.width / 8) * math.ceil(image.height / 8)
@@ -227,12 +231,12 @@ def _refuse_slow_image(image: Image.Image, stripped: StrippedImage) -> None:
 
 
 def _largest_reduction(image: Image.Image, spec: Preprocessing, width: int, height: int) -> int:
-    """Return the largest number by which the sides may be divided for this input; 1 if all pixels are needed.
+    """Return the largest factor by which the sides can be reduced for this input; 1 if all pixels are needed.
 
     `width` and `height` are those of the upright image.
     """
-    # "nearest" selects single pixels, which a reduction would have mixed. In CMYK, a reduction would mix inks, and the
-    # colour of mixed inks is not the mean of their colours.
+    # "nearest" selects single pixels, and a reduction averages several. In CMYK, a reduction would average inks, which
+    # does not give the average colour.
     if not isinstance(image, JpegImageFile) or image.mode == "CMYK" or spec.interpolation == "nearest":
         return 1
     left, _, right, _ = spec.crop_box(width, height)
@@ -242,10 +246,10 @@ def _largest_reduction(image: Image.Image, spec: Preprocessing, width: int, heig
 
 
 def _fit_into_memory(image: Image.Image, stripped: StrippedImage, turned: bool, reduction: int, limits: Limits) -> int:
-    """Set the size at which a JPEG is decoded: divided by `reduction`, or by 2 if memory requires that.
+    """Set the size at which a JPEG is decoded: reduced by `reduction`, or by 2 if the memory limit requires it.
 
-    Returns the number by which the sides are divided. Raises ImageTooLarge if the image would still take too much
-    memory. `turned` says whether the image will be turned upright.
+    Returns the factor by which the sides are reduced. Raises ImageTooLarge if the image would still take too much
+    memory. `turned` is whether the image will be rotated or mirrored to make it upright.
     """
     decoder = _decoder_memory(image, stripped)
     if isinstance(image, JpegImageFile):
@@ -259,7 +263,7 @@ def _fit_into_memory(image: Image.Image, stripped: StrippedImage, turned: bool, 
 
 
 def _decoder_memory(image: Image.Image, stripped: StrippedImage) -> int:
-    """Return the bytes that the decoder takes besides Pillow's image."""
+    """Return the bytes that the decoder allocates in addition to Pillow's image."""
     pixels = image.width * image.height
     if image.format == "WEBP":
         return pixels * _WEBP_BYTES
@@ -273,7 +277,7 @@ def _decoder_memory(image: Image.Image, stripped: StrippedImage) -> int:
 
 
 def _memory(image: Image.Image, decoder: int, turned: bool) -> int:
-    """Return the most bytes that are in use at once: while decoding, converting to RGB, or turning upright."""
+    """Return the peak number of bytes in use: while decoding, converting to RGB, or making the image upright."""
     pixels = image.width * image.height
     own = pixels * _PIXEL_BYTES.get(image.mode, _RGB_BYTES)
     rgb = pixels * _RGB_BYTES
@@ -285,7 +289,7 @@ def _is_plain_rgb(image: Image.Image) -> bool:
 
 
 def _to_rgb(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image:
-    """Convert to RGB: the frame of the image (left, top, right, bottom), on white."""
+    """Convert the frame of an image (left, top, right, bottom) to RGB, on a white canvas of the image's size."""
     if _is_plain_rgb(image):
         return image
     rgb = Image.new("RGB", image.size, "white")
@@ -298,7 +302,7 @@ def _to_rgb(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image
 def _photo_box(
     rgb: Image.Image, width: float, height: float, turn: Image.Transpose | None
 ) -> tuple[float, float, float, float]:
-    """Return where a photo of this size lies in an upright image that libjpeg rounded up to whole pixels."""
+    """Return the box of a photo of this size within an upright image whose size libjpeg rounded up to whole pixels."""
     left = rgb.width - width if turn in _TO_LEFT else 0
     top = rgb.height - height if turn in _TO_TOP else 0
     return (left, top, left + width, top + height)
@@ -306,7 +310,8 @@ def _photo_box(
 
 def _paste_flat(strip: Image.Image, rgb: Image.Image, position: tuple[int, int]) -> None:
     if strip.mode.startswith("I"):
-        # 16-bit grey. Pillow's own conversion would clip it at 255. A transparent grey level is ignored.
+        # 16-bit grey. Pillow's own conversion would clip it at 255. If a grey level is marked as transparent, that is
+        # ignored.
         strip = Image.fromarray((np.asarray(strip).clip(0, 65535) >> 8).astype(np.uint8))
     if strip.has_transparency_data:
         rgba = strip if strip.mode == "RGBA" else strip.convert("RGBA")

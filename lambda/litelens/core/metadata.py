@@ -1,8 +1,8 @@
-"""Metadata: removed from image files before Pillow decodes them.
+"""Remove metadata from image files before Pillow decodes them.
 
-Pillow reads all of it: comments, colour profiles, texts that unpack to a thousand times their size, EXIF entries that
-each repeat the whole EXIF, and millions of empty parts. An attacker can use that to exhaust memory and time. Of all
-metadata, only EXIF's orientation changes the image.
+Pillow parses all metadata: comments, colour profiles, compressed text that expands a thousandfold, EXIF entries that
+each refer to the whole EXIF data, and millions of empty segments. An attacker can use that to exhaust memory and time.
+The only metadata that affects the image is the EXIF orientation.
 """
 
 import re
@@ -17,18 +17,20 @@ from numpy.typing import NDArray
 from litelens.core.errors import ImageTooLarge, NotAnImage
 from litelens.core.formats import GIF, JPEG, PNG, ImageFormat, format_of
 
-# JPEG segments, PNG chunks or GIF extensions. Photos have tens; a PNG has thousands if its encoder's buffer is small.
+# JPEG segments, PNG chunks or GIF extensions. Photos have dozens of them; a PNG has thousands if its encoder uses a
+# small buffer.
 _MOST_PARTS = 20_000
 
-# Whether a byte after 0xFF makes a JPEG marker. The others occur within scans: stuffed zeros, restarts and fill bytes.
+# Whether 0xFF and this byte form the marker of a JPEG segment. The others occur inside scans: stuffed zeros, restart
+# markers and fill bytes.
 _IS_MARKER = ~np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), 0xFF])
 
-# The bytes that are searched at once, so that their copies stay small.
+# The size of the part that is searched in one step, so that its copies stay small.
 _WINDOW_BYTES = 1 << 16
 
 _JPEG_SCAN, _JPEG_END, _JPEG_EXIF = 0xDA, 0xD9, 0xE1
-# The markers of segments to keep, and how the content must begin: frames, tables and restart intervals, and JFIF's and
-# Adobe's segments, which say how colours are coded.
+# The markers of segments to keep, and the prefix that their content must have: frames, tables and restart intervals,
+# and the JFIF and Adobe segments, which define the colour space.
 _JPEG_KEPT = {**dict.fromkeys([0xC0, 0xC1, 0xC2, 0xC4, 0xDB, 0xDD], b""), 0xE0: b"JFIF", 0xEE: b"Adobe"}
 _JPEG_UNSUPPORTED_FRAMES = {0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 
@@ -47,9 +49,10 @@ _ORIENTATION, _SHORT = 0x0112, 3
 class StrippedImage:
     """An image file without its metadata.
 
-    `exif` begins with TIFF's header; it is empty if there is none, and for WebP, whose EXIF stays in `data`. `scans` is
-    the number of a JPEG's scans, and `first_scan_channels` the number of channels in the first one. `pixel_bits` is the
-    number of bits per pixel of a PNG before compression. Numbers that do not apply to the format are 0.
+    `exif` begins with the TIFF header. It is empty if the file has no EXIF, and for WebP, whose EXIF stays in `data`.
+    `scans` is the number of scans of a JPEG, and `first_scan_channels` the number of channels in the first scan.
+    `pixel_bits` is the number of bits per pixel of a PNG before compression. Numbers that do not apply to the format
+    are 0.
     """
 
     data: bytes
@@ -62,8 +65,8 @@ class StrippedImage:
 def strip_metadata(data: bytes) -> StrippedImage | None:
     """Remove the metadata from an image file; returns None if its format is none of IMAGE_FORMATS.
 
-    Raises ImageTooLarge if the file has far more parts than photos have, and NotAnImage if it is a JPEG of an
-    unsupported kind.
+    Raises ImageTooLarge if the file has far more segments, chunks or extensions than photos have, and NotAnImage if it
+    is a JPEG of an unsupported kind.
     """
     image_format = format_of(data)
     if image_format is None:
@@ -73,7 +76,7 @@ def strip_metadata(data: bytes) -> StrippedImage | None:
 
 
 def read_orientation(exif: bytes) -> int:
-    """Read the orientation (1 to 8) from EXIF's first directory; returns 1, upright, if it is missing or damaged.
+    """Read the orientation (1 to 8) from the first EXIF directory; returns 1 (upright) if it is missing or damaged.
 
     Damaged EXIF is no reason to refuse an image whose pixels can be decoded.
     """
@@ -94,7 +97,7 @@ def read_orientation(exif: bytes) -> int:
 
 
 def _strip_jpeg(data: bytes) -> StrippedImage:
-    """Keep a JPEG's first image. Data after its end, such as a phone's video, is removed."""
+    """Keep a JPEG's first image, without metadata and without data after its end, such as a phone's video."""
     head, exif, body, end = [data[:2]], b"", None, 2
     scans = first_scan_channels = 0
     for marker, start, end in _segments(data):
@@ -114,7 +117,7 @@ def _strip_jpeg(data: bytes) -> StrippedImage:
 
 
 def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield a JPEG's segments up to its end: the marker, where the segment starts, and where it ends.
+    """Yield the marker, start and end of each segment of a JPEG, up to the end marker.
 
     The data of a scan lies between its segment and the next. If the end marker is missing, the JPEG ends with the file.
     """
@@ -133,7 +136,7 @@ def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _markers(jpeg: bytes) -> Iterator[NDArray[np.int64]]:
-    """Yield the positions of markers, and of bytes within segments that look like markers: int64 `(n,)` per window."""
+    """Yield the positions of markers and of bytes in segments that look like markers, int64 `(n,)` for each window."""
     for start in range(0, len(jpeg), _WINDOW_BYTES):
         window = np.frombuffer(jpeg, np.uint8, min(_WINDOW_BYTES + 1, len(jpeg) - start), start)
         found = np.flatnonzero(window[:-1] == 0xFF)
@@ -141,9 +144,9 @@ def _markers(jpeg: bytes) -> Iterator[NDArray[np.int64]]:
 
 
 def _strip_png(data: bytes) -> StrippedImage:
-    """Keep one chunk of each type that the pixels need, and join all pixel data into one chunk.
+    """Keep one chunk of each type that decoding needs, and join all pixel data into one chunk.
 
-    Of an animation, the default image remains.
+    An animation keeps only its default image.
     """
     chunks: dict[bytes, bytes] = {}
     pixels: list[bytes] = []
@@ -174,7 +177,8 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _strip_gif(data: bytes) -> StrippedImage:
-    """Remove all extensions before a GIF's first frame except graphic controls, which define the transparent colour."""
+    """Remove all extensions before the first frame of a GIF, except graphic controls, which define the transparent
+    colour."""
     flags = int.from_bytes(data[10:11])
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     head, parts = [data[:position]], 0
@@ -195,7 +199,7 @@ def _strip_gif(data: bytes) -> StrippedImage:
 
 
 def _count_part(parts: int, image_format: str, name: str) -> int:
-    """Return the number of parts after one more; raises ImageTooLarge if there are too many."""
+    """Return the number of parts plus one; raises ImageTooLarge if there are too many."""
     if parts == _MOST_PARTS:
         raise ImageTooLarge(f"The {image_format} has more than {_MOST_PARTS:,} {name}. Save it without metadata.")
     return parts + 1
