@@ -78,7 +78,7 @@ PRETTIER := prettier@3.10.1
 
 check: lint scan audit ## run lint, scan and audit
 
-scan: $(DEV_ENV) $(CHECK_ENV) ## scan templates, workflows and code for known faults and secrets
+scan: $(DEV_ENV) $(CHECK_ENV) ## scan templates, workflows and code for known problems and for secrets
 	for template in template.yaml infra/*.yaml; do \
 		SAM_CLI_TELEMETRY=0 .venv-dev/bin/sam validate --lint --region us-east-1 --template "$$template" || exit 1; done
 	.venv-check/bin/checkov
@@ -114,8 +114,8 @@ deploy: ## build and deploy a stack with the settings in samconfig.toml (ENV=dev
 
 rollback: ## switch a stack back to its previous versions (ENV=prod; VERSION=7 BULK_VERSION=5 for others)
 	@$(call need_stack,rollback)
-	@$(call read_output,ApiFunctionName,is it one of litelens?) && \
-	$(call read_output,BulkFunctionName,is it one of litelens?) && \
+	@$(call read_output,ApiFunctionName,is it a litelens stack?) && \
+	$(call read_output,BulkFunctionName,is it a litelens stack?) && \
 	infra/rollback.sh "$$ApiFunctionName" "$$BulkFunctionName"
 
 logs: ## print the functions' logs (ENV=prod SINCE=1h)
@@ -131,21 +131,21 @@ tail: ## follow the functions' logs (ENV=prod)
 
 redrive: ## send uploads that failed three times back to the queue (ENV=prod)
 	@$(call need_stack,redrive)
-	@$(call read_output,ImagesDeadLettersArn,is it one of litelens?) && \
+	@$(call read_output,ImagesDeadLettersArn,is it a litelens stack?) && \
 	aws sqs start-message-move-task --source-arn "$$ImagesDeadLettersArn" >/dev/null && \
-	echo "The uploads that failed are on their way back to the queue."
+	echo "The messages of failed uploads are being moved back to the queue."
 
 destroy: ## delete a stack; with FORCE=1 even if its bucket is not empty (ENV=dev)
 	@$(call need_environment,destroy)
 	@$(call need_stack,destroy)
-	@$(call read_output,UploadBucketName,is it one of litelens?) && infra/destroy.sh "$$UploadBucketName"
+	@$(call read_output,UploadBucketName,is it a litelens stack?) && infra/destroy.sh "$$UploadBucketName"
 
-site: ## publish the page in web/ to a stack (ENV=prod)
+site: ## upload the page in web/ to a stack (ENV=prod)
 	@$(call need_stack,site)
-	@test -f web/index.html || { echo "There is no page to put anywhere; web/index.html is missing." >&2; exit 2; }
-	@$(call read_output,SiteBucketName,is it one of litelens with Page=true?) && \
-	$(call read_output,SiteDistributionId,is it one of litelens with Page=true?) && \
-	$(call read_output,PageUrl,is it one of litelens with Page=true?) && \
+	@test -f web/index.html || { echo "There is no page to upload: web/index.html is missing." >&2; exit 2; }
+	@$(call read_output,SiteBucketName,is it a litelens stack with Page=true?) && \
+	$(call read_output,SiteDistributionId,is it a litelens stack with Page=true?) && \
+	$(call read_output,PageUrl,is it a litelens stack with Page=true?) && \
 	aws s3 cp web "s3://$$SiteBucketName" --recursive --cache-control no-cache && \
 	aws s3 sync web "s3://$$SiteBucketName" --delete && \
 	aws cloudfront create-invalidation --distribution-id "$$SiteDistributionId" --paths '/*' >/dev/null && \
@@ -158,7 +158,7 @@ command -v sam >/dev/null || { echo "make $(1) needs the SAM CLI, the command sa
 endef
 
 define read_logs
-$(call read_output,ApiLogsName,is it one of litelens?) && $(call read_output,BulkLogsName,is it one of litelens?)
+$(call read_output,ApiLogsName,is it a litelens stack?) && $(call read_output,BulkLogsName,is it a litelens stack?)
 endef
 
 define need_stack

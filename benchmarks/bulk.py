@@ -1,8 +1,8 @@
 """Measure how many images per second one CPU core classifies on each path.
 
 The paths are those of the stack: SQS messages about uploads (bulk), batches of a backfill, requests with a photo (api).
-The handler runs in one process on one core, like a function with the template's memory. S3, DynamoDB and EventBridge
-are fake and answer after a fixed latency.
+The handler runs in one process on one core, like a function with the template's memory. A fake S3, DynamoDB and
+EventBridge respond after a fixed latency.
 """
 
 import argparse
@@ -52,11 +52,11 @@ class Measured:
 
 
 # The paths as the template sets them up.
-USUAL = (Setting("bulk", 10, 10), Setting("backfill", 100, 10), Setting("api", 1, 1))
+TEMPLATE_SETTINGS = (Setting("bulk", 10, 10), Setting("backfill", 100, 10), Setting("api", 1, 1))
 
 
 def measure(setting: Setting, seconds: float = 2.0, repetitions: int = 3) -> Measured:
-    """Measure one setting, with so many repetitions of so many seconds each."""
+    """Measure one setting, with this many repetitions of this many seconds each."""
     image = _photo(setting.megapixels)
     context = multiprocessing.get_context("spawn")
     with fake_aws(image, setting.latency) as url, ProcessPoolExecutor(1, mp_context=context) as process:
@@ -156,7 +156,7 @@ def _batches(setting: Setting) -> Classify:
 
 def measure_part(options: Options) -> list[dict[str, Any]]:
     print("Measuring the paths ...", file=sys.stderr)
-    return [asdict(measure(setting)) for setting in USUAL]
+    return [asdict(measure(setting)) for setting in TEMPLATE_SETTINGS]
 
 
 def render(results: Mapping[str, Any]) -> str:
@@ -176,15 +176,15 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    usual = {setting.path: setting for setting in USUAL}
+    defaults = {setting.path: setting for setting in TEMPLATE_SETTINGS}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", choices=usual)
+    parser.add_argument("path", choices=defaults)
     parser.add_argument("--batch", type=int, help="images per batch (default: as in the template)")
     parser.add_argument("--threads", type=int, help="threads per batch (default: as in the code)")
     parser.add_argument("--megapixels", type=float, help="size of a photo (default: 0.3)")
     parser.add_argument("--latency", type=float, help="seconds that each AWS call takes (default: 0.02)")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    measured = measure(Setting(**{**asdict(usual[given["path"]]), **given}))
+    measured = measure(Setting(**{**asdict(defaults[given["path"]]), **given}))
     print(f"{measured.median:.1f} images/s ({measured.least:.1f} to {measured.most:.1f})")
 
 

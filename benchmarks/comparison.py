@@ -1,8 +1,8 @@
 """Compare litelens with the alternatives on one network, and litelens' engines on the published bundle.
 
-Each peer is a Lambda handler in its own process. All take turns in one run, so that noise affects them alike. The
-results are the accuracy, the time of the model alone (invoke), the time from API Gateway's event to the answer, the
-start and the peak memory.
+Each peer is a Lambda handler in its own process. They take turns in one run, so that noise affects all of them equally.
+The results are the accuracy, the time of inference alone (invoke), the time from API Gateway's event to the response
+(answer), the start-up time and the peak memory.
 """
 
 import os
@@ -37,10 +37,10 @@ from litelens.core.bundle import load_bundle
 # The number of images that accuracy is measured on.
 _IMAGES = 200
 
-# A turn is long enough to fill the caches, and short enough for noise to affect all peers.
+# The calls of a peer in each turn: enough to fill the caches, and few enough for noise to affect all peers.
 _CALLS, _BUNDLE_CALLS = 3, 10
 
-# Some engines' threads spin for a while after their work.
+# The threads of some engines keep a core busy for a while after their work.
 _PAUSE_SECONDS = 0.1
 
 
@@ -59,7 +59,7 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class Timing:
-    """Milliseconds. `ratio` is the time of invoke relative to the reference's in the same round."""
+    """Milliseconds. `ratio` is the time of invoke divided by that of the reference in the same round."""
 
     peer: str
     import_ms: float
@@ -110,7 +110,7 @@ def measure_bundle(options: Options, bundle: Path = BUNDLE) -> dict[str, Any]:
 
 
 def measure_accuracy(peers: Sequence[Peer], network: Models, images: Images, *, reference: str) -> list[Accuracy]:
-    """Classify the images with each peer, from the event to the answer."""
+    """Classify the images with the handler of each peer."""
     print(f"Classifying {len(images)} images with each of {len(peers)} peers ...", file=sys.stderr)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         found = list(pool.map(lambda peer: _classify(peer, network, images), peers))
@@ -128,7 +128,7 @@ def measure_accuracy(peers: Sequence[Peer], network: Models, images: Images, *, 
 
 
 def measure_time(peers: Sequence[Peer], network: Models, rounds: int, calls: int, *, reference: str) -> list[Timing]:
-    """Time all peers in turn with one thread each; every round begins with another peer."""
+    """Time all peers in turn, with one thread each; every round begins with a different peer."""
     photo = photos.sample(500, 375)
     invoke: dict[str, list[list[float]]] = {peer.name: [] for peer in peers}
     answer: dict[str, list[list[float]]] = {peer.name: [] for peer in peers}
@@ -178,7 +178,7 @@ def _share(labels: Sequence[str], expected: Sequence[str]) -> float:
 
 
 def _first_answer(process: PeerProcess, photo: bytes) -> float:
-    """Return the milliseconds of the first answer, and run the model once, so that both are warm."""
+    """Return the milliseconds of the first answer; also runs the model once, so that both calls are warm."""
     (first,), _ = process.handle(json_request(photo), times=1)
     process.invoke(photo, times=1)
     return first
@@ -186,21 +186,21 @@ def _first_answer(process: PeerProcess, photo: bytes) -> float:
 
 _METHOD = (
     "Each peer is a Lambda handler in its own process with one core and one thread; all take turns. The peers are in "
-    "`benchmarks/peers`; litelens is the handler that is deployed, with a model of 7-bit weights. `invoke` is the "
-    "model alone, from its input to the scores. `answer` is from API Gateway's event, with a JPEG of 500x375 pixels in "
-    "base64, to the response. `ratio` is invoke relative to the better int8 model of ONNX Runtime: the median of the "
-    "ratios of all rounds."
+    "`benchmarks/peers`; litelens is the handler that is deployed, with a model of 7-bit weights. `invoke` is the time "
+    "of inference alone, from the model's input to the scores. `answer` is the time from API Gateway's event, with a "
+    "JPEG of 500x375 pixels in base64, to the response. `ratio` is invoke divided by that of the better int8 model of "
+    "ONNX Runtime: the median over all rounds."
 )
 
 _FP32 = (
-    "The bundle has no float weights: fp32 has its int8 weights times their scales. Quantizing these again rounds them "
-    "less than the weights of the trained network, so that the int8 models agree with fp32 more than they would with "
+    "The bundle has no float weights, so fp32 uses its dequantized int8 weights. Quantizing these again loses less "
+    "than quantizing the trained network would. The int8 models therefore agree with fp32 more than they would with "
     "the trained network."
 )
 
 _STARTS = (
-    "One start each, with the files in the system's cache. litelens imports its engine while it loads, and runs the "
-    "model once. The memory is the peak of a process that has answered all images above, one after the other."
+    "One start each, with the files in the system's cache. For litelens, `load` includes the import of the engine and "
+    "one inference. The memory is the peak of a process that has classified all images above, one after the other."
 )
 
 

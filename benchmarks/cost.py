@@ -35,10 +35,10 @@ LOG_LINE, LOG_METRICS = 800, 1100
 # A result is some 900 bytes of JSON: with its keys two write units, in the table and in its index.
 RESULT_UNITS = 2
 
-# The factor between the measured peak memory and the least recommended memory: other photos may need more.
+# The ratio of the minimum recommended memory to the measured peak: other photos may need more.
 HEADROOM = 1.25
 
-# Costs that differ by this share or less count as equal.
+# Costs that differ by at most this share count as equal.
 NEAR = 0.02
 
 MONTH_SECONDS = 30 * 86_400
@@ -46,7 +46,7 @@ COLD_SHARES = (0.001, 0.01, 0.1)
 
 
 class ResultsError(Exception):
-    """The results lack what costs are computed from; the message says what to do."""
+    """The results lack values that the costs depend on; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Times:
 
     @property
     def mean(self) -> float:
-        """The mean, which Lambda's bill follows: with part of a CPU, some requests wait for it and most do not."""
+        """The mean, which determines the bill: with a share of a CPU, some requests wait for it and most do not."""
         return statistics.fmean(self.samples)
 
 
@@ -154,7 +154,7 @@ def read_results(path: Path) -> Results:
 
 
 def dollars_per_image(path: str, seconds: float, gigabytes: float) -> dict[str, float]:
-    """Return the cost of an image by service, if a function with this memory takes so many seconds for it.
+    """Return the cost of an image by service, if a function with this memory takes this many seconds for it.
 
     Storage, data transfer, cold starts and the requests that upload images are left out.
     """
@@ -190,7 +190,7 @@ def milliseconds_per_image(path: str, serving: Serving, extra: Mapping[str, floa
 def cost_of(path: str, serving: Serving, extra: Mapping[str, float], assumed: Assumptions) -> Cost:
     """Compute the cost of an image, including cold starts."""
     milliseconds, images = milliseconds_per_image(path, serving, extra), IMAGES[path]
-    # Lambda bills an invocation by the started millisecond; less than a microsecond is noise.
+    # Lambda rounds up to whole milliseconds; less than a microsecond is a rounding error here.
     billed = math.ceil(round(milliseconds * images, 3)) / images
     dollars = {
         **dollars_per_image(path, billed / 1000, serving.gigabytes),
@@ -219,7 +219,7 @@ def costs_of(results: Results, assumed: Assumptions) -> list[Cost]:
 
 
 def recommend(costs: Iterable[Cost], latency_ms: float | None = None) -> Cost | None:
-    """Return the cheapest of the costs; of those near it, the one with the most unused memory.
+    """Return the lowest cost; of those near it, the one with the most unused memory.
 
     Functions with too little memory, or that take longer than `latency_ms` for an image, do not count.
     """
@@ -285,7 +285,7 @@ def advice(recommended: Mapping[str, Cost | None], latency_ms: float) -> str:
     for path, name in names.items():
         if cost := recommended[path]:
             function = f"{cost.serving.engine} with {cost.serving.memory_mb:,} MB"
-            lines.append(f"- For {name}: {function}; the peak was {cost.serving.peak_rss_mb:,.0f} MB.")
+            lines.append(f"- For {name}: {function} (measured peak: {cost.serving.peak_rss_mb:,.0f} MB).")
         else:
             bound = f" and answers within {latency_ms:,.0f} ms" if path == "api" else ""
             lines.append(f"- For {name}: no measured function has enough memory{bound}.")

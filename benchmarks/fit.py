@@ -119,6 +119,6 @@ def _prepare(name: str, stride: int, steps: int) -> dict[str, Any]:
 
 
 def _train(name: str, stride: int, steps: int) -> list[float]:
-    """Train for so many steps; return the images per second of each."""
+    """Train for this many steps; return the images per second of each."""
     with contextlib.redirect_stdout(sys.stderr):
         return _step(name, stride, steps).rates(steps)

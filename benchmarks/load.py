@@ -1,7 +1,7 @@
 """Load test over HTTP: send requests at fixed rates, whether or not earlier ones have been answered.
 
-Times count from when a request was due, so that a slow answer or a busy client does not hide waiting. The default URL
-is that of `make run`, which handles one request at a time, like one execution environment.
+A request's time starts when it is due, so that the time includes waiting for slow responses or a busy client. The
+default URL is that of `make run`, which handles one request at a time, like one execution environment.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from benchmarks.report import table
 
 LOCAL_URL = "http://127.0.0.1:8080"
 
-# Requests in flight; more of them wait here, and their time counts.
+# The maximum number of requests in flight. Others wait, and their time includes the wait.
 MAX_IN_FLIGHT = 1000
 
 # Seconds. API Gateway answers within 29.
@@ -91,7 +91,7 @@ def send_all(
             sent.append(threads.submit(send_one, at))
         return [each.result() for each in sent]
     finally:
-        # After Ctrl-C nobody waits for answers.
+        # Do not wait for responses after Ctrl-C.
         threads.shutdown(wait=False, cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""Make the files that the peers load: one network in every format, made once and kept in build/bench."""
+"""Create the files that the peers load: one network in every format, created once and kept in build/bench."""
 
 import hashlib
 import importlib.metadata

@@ -79,7 +79,7 @@ def crops(count: int) -> Dataset:
 
 
 def sample(width: int, height: int, *, noise: int = 0) -> bytes:
-    """Return the sample photo as a JPEG of this size, with noise of up to so many levels of 255 in each pixel."""
+    """Return the sample photo as a JPEG of this size, with noise of up to that many levels (of 255) in each pixel."""
     with Image.open(SAMPLE) as photo:
         resized = photo.resize((width, height), Image.Resampling.BICUBIC)
     if noise:

@@ -59,7 +59,7 @@ if [ -n "$in_progress" ]; then
     for deployment in $in_progress; do
         aws deploy stop-deployment --deployment-id "$deployment" --auto-rollback-enabled >/dev/null
     done
-    echo "A release was in progress and is stopped; the previous version answers again. Uploads never reached the new one."
+    echo "A release was in progress and is being stopped; the previous version gets all requests again. Uploads never reached the new one."
     exit 0
 fi
 
@@ -77,5 +77,5 @@ move_alias "$api" "$api_now" "$api_before"
 if [ -n "$bulk_before" ]; then
     move_alias "$bulk" "$bulk_now" "$bulk_before"
 else
-    echo "$bulk has no version before $bulk_now and stays there."
+    echo "$bulk has no version before $bulk_now and stays at it."
 fi

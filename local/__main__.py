@@ -71,7 +71,7 @@ def _instructions(stack: Stack, api: str) -> str:
     if litelens.is_relative_to(ROOT):
         litelens = litelens.relative_to(ROOT)
     return f"""\
-litelens is listening on {api}, with a local AWS on {endpoint} (Ctrl-C ends both).
+litelens is listening on {api}, with a local AWS on {endpoint} (Ctrl-C stops both).
 Set this in another terminal:
 
   export AWS_ENDPOINT_URL={endpoint} {credentials}
@@ -84,7 +84,7 @@ Then upload photos, with or without the AWS CLI, and list the results:
   {litelens} results
 
 Requests may read s3://{PHOTOS}/{Path(SAMPLE).name}, and any other object that you put into that bucket.
-The logs are in {stack.logs} until you end this.
+The logs are in {stack.logs} until you press Ctrl-C.
 """
 
 

@@ -73,7 +73,7 @@ class _QuietHandler(MotoRequestHandler):
 
 
 def _is_private(name: str) -> bool:
-    """Tell whether a variable is the user's own: of AWS, of litelens, or of a proxy."""
+    """Return whether a variable configures the user's own AWS, litelens or proxy."""
     return name.startswith(("AWS_", "LITELENS_", "POWERTOOLS_")) or name.lower().endswith("_proxy")
 
 

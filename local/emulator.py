@@ -20,7 +20,7 @@ from typing import Any
 _HOST = "127.0.0.1"
 _INVOCATIONS = "/2015-03-31/functions/function/invocations"
 
-# A backfill's batch without objects; the handler does nothing.
+# A backfill's batch without objects, for which the handler does nothing.
 _EMPTY_BATCH: dict[str, Any] = {"Items": []}
 
 # Seconds. Lambda allows ten for the initialization; a busy machine may need more.
@@ -32,7 +32,7 @@ class EmulatorError(Exception):
 
 
 class InvocationFailed(Exception):
-    """The function gave no answer: it raised an error, timed out or exited."""
+    """The function raised an error, timed out or exited."""
 
 
 def runtime_command(handler: str) -> list[str]:
@@ -100,7 +100,7 @@ class ExecutionEnvironment:
             raise EmulatorError(f"The function exited during initialization; its log is {self._log}.") from error
 
     def invoke(self, event: Any) -> Any:
-        """Invoke the function and return its answer; raises InvocationFailed."""
+        """Invoke the function and return its response; raises InvocationFailed."""
         try:
             self.start()
             answer = self._post(event, self._timeout + _START_SECONDS)
@@ -126,7 +126,7 @@ class ExecutionEnvironment:
             self._kill()
 
     def close(self) -> None:
-        """Kill the function for good."""
+        """Kill the function permanently."""
         with self._lock:
             self._is_closed = True
             self._kill()
@@ -168,7 +168,7 @@ class ExecutionEnvironment:
             raise EmulatorError(f"The function did not start: {answer['errorMessage']}")
 
     def _post(self, event: Any, timeout: float) -> Any:
-        """Return the JSON of the answer; raises OSError, HTTPException, or ValueError if it is not JSON."""
+        """Return the JSON of the response; raises OSError, HTTPException, or ValueError if it is not JSON."""
         connection = http.client.HTTPConnection(_HOST, self._port, timeout=timeout)
         with contextlib.closing(connection):
             connection.request("POST", _INVOCATIONS, json.dumps(event))
@@ -176,7 +176,7 @@ class ExecutionEnvironment:
 
 
 def _is_error(answer: Any) -> bool:
-    """Tell whether the answer is the function's exception. Unlike Lambda, the emulator has no header for that."""
+    """Return whether the response is the function's exception. Unlike Lambda, the emulator sends no header for that."""
     return isinstance(answer, dict) and {"errorType", "errorMessage"} <= answer.keys()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Invoke = Callable[[Any], Any]
 
-# The most messages in one request to SQS.
+# The maximum number of messages in one request to SQS.
 _MAX_MESSAGES = 10
 
 # Seconds between polls of an empty queue. Lambda uses long polling instead, which could not be interrupted.
@@ -103,9 +103,9 @@ class QueuePoller:
 
 
 def failed_messages(answer: Any, ids: Collection[str]) -> frozenset[str]:
-    """Return the ids of the failed messages from the answer of a function with ReportBatchItemFailures.
+    """Return the ids of the failed messages from the response of a function with ReportBatchItemFailures.
 
-    An answer without failures means that none failed; a malformed answer means that all failed.
+    A response without failures means that none failed; a malformed response means that all failed.
     """
     if answer is None:
         return frozenset()

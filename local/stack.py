@@ -1,4 +1,4 @@
-"""The whole stack on a laptop, as `make local` runs it: uploads are classified, and the API returns their results.
+"""The stack of `make local`: it classifies uploads, and its API returns their results.
 
 moto stands in for AWS, with the bucket, the queues and the tables of infra/storage.yaml. The function runs in Lambda's
 runtime interface emulator. All data is deleted when the stack ends.
@@ -28,7 +28,7 @@ from local.storage import ROOT, Storage, create_storage
 
 _DEFAULTS: Mapping[str, str] = MappingProxyType({})
 
-# Seconds, enough for a busy machine.
+# Seconds until the API must be ready; enough for a busy machine.
 _API_START = 60
 
 
@@ -61,7 +61,7 @@ class Stack:
 
     @contextlib.contextmanager
     def poll_queue(self) -> Iterator[threading.Event]:
-        """Invoke the workers with the queue's messages until the block ends; the event is set if polling fails."""
+        """Poll the queue and invoke the workers until the block ends; the yielded event is set if polling fails."""
         stop = threading.Event()
         poller = QueuePoller(self.client("sqs"), self.storage.source, [worker.invoke for worker in self.workers])
         with ThreadPoolExecutor(1) as thread:
@@ -101,8 +101,8 @@ def run_stack(
 ) -> Iterator[Stack]:
     """Run a stack with started workers until the block ends; raises LocalError or EmulatorError.
 
-    Parameters and timeouts that are not given have the template's defaults. Timeouts may be shorter than the template
-    allows. `middleware` wraps the stack's AWS.
+    Parameters and timeouts have the template's defaults. Timeouts may be shorter than the template allows. `middleware`
+    is WSGI middleware around the stack's AWS.
     """
     with (
         tempfile.TemporaryDirectory(prefix="litelens-") as temporary,

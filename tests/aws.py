@@ -1,4 +1,5 @@
-"""AWS for tests: boto3 pointed at a local server, servers that fail as scripted, and a clock that only pauses advance.
+"""AWS for tests: boto3 pointed at a local server, servers with scripted responses, and a clock that only pauses
+advance.
 
 Endpoints are IP addresses, so that boto3 puts the bucket into the path and not into the host name.
 """
@@ -54,14 +55,14 @@ def aws_at(url: str) -> Iterator[None]:
 def new_bucket() -> str:
     """Create a bucket for one test and return its name."""
     name = f"bucket-{uuid.uuid4()}"
-    # Not litelens' own client, which waits two seconds only: a busy machine may need longer for moto's first answer.
+    # Not litelens' own client, which waits only two seconds: on a busy machine, moto's first response may take longer.
     Session().client("s3").create_bucket(Bucket=name)
     return name
 
 
 @contextmanager
-def aws_answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
-    """Point boto3 at a server with this handler until the block ends, without waiting for unanswered requests."""
+def aws_server(handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
+    """Point boto3 at a server with this handler until the block ends; does not wait for unanswered requests."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -74,8 +75,8 @@ def aws_answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[None]:
 
 
 @contextmanager
-def failing_aws(*answers: Answer) -> Iterator[list[str]]:
-    """Point boto3 at a server that gives these answers, repeating the last one; yields the list of its requests."""
+def scripted_aws(*answers: Answer) -> Iterator[list[str]]:
+    """Point boto3 at a server that sends these responses, repeating the last one; yields the list of its requests."""
     requests: list[str] = []
     given = itertools.chain(answers, itertools.repeat(answers[-1]))
 
@@ -83,7 +84,7 @@ def failing_aws(*answers: Answer) -> Iterator[list[str]]:
         protocol_version = "HTTP/1.1"
 
         def handle(self) -> None:
-            # Clients that time out hang up.
+            # Clients that time out close the connection.
             with suppress(ConnectionError):
                 super().handle()
 
@@ -97,34 +98,34 @@ def failing_aws(*answers: Answer) -> Iterator[list[str]]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with aws_answering(Handler):
+    with aws_server(Handler):
         yield requests
 
 
-def found(body: bytes) -> Answer:
+def ok(body: bytes) -> Answer:
     return lambda handler: _send(handler, 200, body)
 
 
-def error(status: int, code: str) -> Answer:
-    """S3's XML error document with this code."""
+def s3_error(status: int, code: str) -> Answer:
+    """Respond with S3's XML error document and this code."""
     document = f"<Error><Code>{code}</Code><Message>{AWS_TEXT}</Message><HostId>{AWS_TEXT}</HostId></Error>"
     return lambda handler: _send(handler, status, document.encode())
 
 
-def in_another_region(handler: BaseHTTPRequestHandler) -> None:
-    """S3's redirect to the bucket's region. boto3 follows it; here it arrives at the same server."""
+def region_redirect(handler: BaseHTTPRequestHandler) -> None:
+    """Respond with S3's redirect to the bucket's region. boto3 follows it, here to the same server."""
     document = b"<Error><Code>PermanentRedirect</Code></Error>"
     _send(handler, 301, document, headers={"x-amz-bucket-region": "eu-west-1"})
 
 
-def json_error(code: str) -> Answer:
-    """DynamoDB's JSON error document with this code."""
+def dynamodb_error(code: str) -> Answer:
+    """Respond with DynamoDB's JSON error document and this code."""
     document = f'{{"__type": "com.amazonaws.dynamodb.v20120810#{code}", "message": "{AWS_TEXT}"}}'
     return lambda handler: _send(handler, 400, document.encode())
 
 
-def announced(length: int, body: bytes) -> Answer:
-    """A body with a wrong Content-Length, after which the connection closes."""
+def wrong_length(length: int, body: bytes) -> Answer:
+    """Send a body with a wrong Content-Length, then close the connection."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         _send(handler, 200, body, length)
@@ -138,14 +139,14 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
 
 
-def say_nothing(handler: BaseHTTPRequestHandler) -> None:
-    """Send nothing until the client hangs up."""
+def no_response(handler: BaseHTTPRequestHandler) -> None:
+    """Send nothing until the client closes the connection."""
     handler.rfile.read(1)
     handler.close_connection = True
 
 
-def drip(body: bytes, pause: float) -> Answer:
-    """A body sent one byte at a time, with a pause before each, until the client hangs up."""
+def slow_body(body: bytes, pause: float) -> Answer:
+    """Send a body one byte at a time, with a pause before each, until the client closes the connection."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         _send(handler, 200, b"", len(body))
@@ -171,8 +172,8 @@ class Clock:
         self.now += seconds
 
 
-def still_clock(patch: pytest.MonkeyPatch) -> Clock:
-    """Replace the clock of deadlines and retries by one that only their pauses advance."""
+def fake_clock(patch: pytest.MonkeyPatch) -> Clock:
+    """Replace the clock of deadlines and retries with one that only their pauses advance."""
     clock = Clock()
     patch.setattr("litelens.aws.clients.time", clock)
     return clock

@@ -47,29 +47,29 @@ def new_settings(max_upload_bytes: int = 1_000_000, **others: Any) -> Settings:
 
 
 @dataclass(frozen=True)
-class Put:
-    """An object after it was put."""
+class StoredObject:
+    """An object in S3 and its ETag."""
 
     bucket: str
     key: str
     etag: str
 
 
-def put(settings: Settings, key: str, body: bytes) -> Put:
+def put(settings: Settings, key: str, body: bytes) -> StoredObject:
     assert settings.upload_bucket
     answer = s3_client().put_object(Bucket=settings.upload_bucket, Key=key, Body=body)
-    return Put(settings.upload_bucket, key, answer["ETag"].strip('"'))
+    return StoredObject(settings.upload_bucket, key, answer["ETag"].strip('"'))
 
 
-def record(arrived: Put, event: str = "ObjectCreated:Put", **more: str) -> dict[str, Any]:
+def record(stored: StoredObject, event: str = "ObjectCreated:Put", **more: str) -> dict[str, Any]:
     """Return S3's notification record of an object.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
     """
     described = {
-        "key": quote_plus(arrived.key, safe="/"),
+        "key": quote_plus(stored.key, safe="/"),
         "size": 1024,
-        "eTag": arrived.etag,
+        "eTag": stored.etag,
         "sequencer": "0055AED6DC",
     }
     return {
@@ -82,7 +82,7 @@ def record(arrived: Put, event: str = "ObjectCreated:Put", **more: str) -> dict[
         "s3": {
             "s3SchemaVersion": "1.0",
             "configurationId": "uploads",
-            "bucket": {"name": arrived.bucket, "arn": f"arn:aws:s3:::{arrived.bucket}"},
+            "bucket": {"name": stored.bucket, "arn": f"arn:aws:s3:::{stored.bucket}"},
             "object": described | more,
         },
     }
@@ -112,20 +112,20 @@ def batch(*bodies: str) -> dict[str, Any]:
     }
 
 
-def left(answer: Any) -> list[str]:
-    """Return the ids of the failed messages in a handler's answer."""
+def failed_ids(answer: Any) -> list[str]:
+    """Return the ids of the failed messages in a handler's response."""
     return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
 
 def classify_uploads(settings: Settings) -> None:
-    """Invoke the handler with notifications of all objects below uploads/."""
+    """Invoke the handler with notifications of all objects under uploads/."""
     from litelens.bulk.batches import create_handler
 
     assert settings.upload_bucket
     listed = s3_client().list_objects_v2(Bucket=settings.upload_bucket, Prefix="uploads/")["Contents"]
-    puts = [Put(settings.upload_bucket, found["Key"], found["ETag"].strip('"')) for found in listed]
-    answer = create_handler(settings)(batch(*(notification(record(arrived)) for arrived in puts)), Context())
-    assert left(answer) == []
+    puts = [StoredObject(settings.upload_bucket, found["Key"], found["ETag"].strip('"')) for found in listed]
+    answer = create_handler(settings)(batch(*(notification(record(stored)) for stored in puts)), Context())
+    assert failed_ids(answer) == []
 
 
 def results_of(settings: Settings, key: str) -> list[BulkResult]:
@@ -138,7 +138,7 @@ def results_of(settings: Settings, key: str) -> list[BulkResult]:
     return [msgspec.json.decode(document, type=BulkResult) for document in documents]
 
 
-def table_of(name: str | None) -> list[dict[str, Any]]:
+def table_items(name: str | None) -> list[dict[str, Any]]:
     """Return all items of a table."""
     items: list[dict[str, Any]] = aws_client("dynamodb").scan(TableName=name)["Items"]
     return items

@@ -19,6 +19,8 @@ os.environ["LITELENS_BUNDLE"] = str(DEFAULT_BUNDLE)
 
 # Treat SIGTERM like Ctrl-C, so that fixtures stop their servers.
 signal.signal(signal.SIGTERM, signal.default_int_handler)
+# A shell's background job ignores SIGINT, and its children inherit that; tests send them SIGINT.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 

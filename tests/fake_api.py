@@ -33,7 +33,7 @@ Respond = Callable[[Request], Response | None]
 
 
 @contextmanager
-def answering(respond: Respond) -> Iterator[tuple[str, list[Request]]]:
+def api_server(respond: Respond) -> Iterator[tuple[str, list[Request]]]:
     """Run the server until the block ends; yields its URL and the list of its requests."""
     requests: list[Request] = []
 

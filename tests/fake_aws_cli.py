@@ -48,7 +48,7 @@ class FakeAwsCli:
 def install_fake_aws_cli(
     to: Path, failing: tuple[str, ...] = (), answers: Mapping[str, Any] | None = None
 ) -> FakeAwsCli:
-    """Install `aws` and `sam` into a folder below `to`. Calls of `aws` that begin with `failing` fail.
+    """Install `aws` and `sam` into a folder in `to`. Calls of `aws` that begin with `failing` fail.
 
     The known stacks are "litelens" and "litelens-dev", "pageless" without a page, and "another", which is not litelens.
     `answers` has the answers of other operations by name. `sam` does nothing.

@@ -13,7 +13,7 @@ from support import encoded
 
 Maker = Callable[[], bytes]
 
-# The size of files with many small parts, just below the most bytes accepted.
+# The size of files with many small parts, just below the accepted maximum.
 FULL = 5_900_000
 ORIENTATION_6 = struct.pack(">2sHIHHHIHHI", b"MM", 42, 8, 1, 0x0112, 3, 1, 6, 0, 0)
 
@@ -179,7 +179,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def many_idats(side: int, size: int) -> bytes:
-    """A PNG whose pixels, which do not compress, come in chunks of so many bytes."""
+    """A PNG whose pixels, which do not compress, come in chunks of this many bytes."""
     pixels = zlib.compress(b"".join(b"\0" + noise(side) for _ in range(side)), 0)
     pieces = [pixels[start : start + size] for start in range(0, len(pixels), size)]
     return png_header(side, side) + b"".join(chunk(b"IDAT", piece) for piece in pieces) + chunk(b"IEND")

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from bulk import Put
+from bulk import StoredObject
 
 from litelens.aws.s3 import result_key
 from local.stack import Stack
@@ -48,10 +48,10 @@ def receive_bodies(sqs: Any, queue: str) -> list[str]:
     return bodies
 
 
-def put_object(stack: Stack, key: str, body: bytes) -> Put:
+def put_object(stack: Stack, key: str, body: bytes) -> StoredObject:
     bucket = stack.storage.bucket
     answer = stack.client("s3").put_object(Bucket=bucket, Key=key, Body=body)
-    return Put(bucket, key, answer["ETag"].strip('"'))
+    return StoredObject(bucket, key, answer["ETag"].strip('"'))
 
 
 def count_waiting(stack: Stack) -> int:

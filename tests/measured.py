@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.bulk import USUAL, Measured
+from benchmarks.bulk import TEMPLATE_SETTINGS, Measured
 from benchmarks.cost import Container, Results, Serving, Times
 
 ONE_GB = 1024
@@ -19,7 +19,7 @@ def serving(**changes: Any) -> Serving:
 
 
 def rate(path: str, images: float) -> Measured:
-    (setting,) = [each for each in USUAL if each.path == path]
+    (setting,) = [each for each in TEMPLATE_SETTINGS if each.path == path]
     return Measured(setting, images, images, images)
 
 

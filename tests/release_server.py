@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote
 
-from aws import AWS_TEXT, aws_answering
+from aws import AWS_TEXT, aws_server
 from support import LambdaContext
 
 VERSION = "arn:aws:lambda:us-east-1:123456789012:function:litelens-api:7"
@@ -108,5 +108,5 @@ def release_of(respond: Respond, *refusals: Reply) -> Iterator[Release]:
         def log_message(self, *_: Any) -> None:
             """Print no requests."""
 
-    with aws_answering(Handler):
+    with aws_server(Handler):
         yield release

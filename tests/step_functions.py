@@ -2,7 +2,7 @@
 
 moto refuses definitions with ItemBatcher, WriterConfig, InputType MANIFEST or ExecutionType EXPRESS. This module
 removes these fields before moto interprets a definition, and implements them as documented at
-https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html and the pages below it. It also lists
+https://docs.aws.amazon.com/step-functions/latest/dg/state-map-distributed.html and the pages under it. It also lists
 more than a thousand objects, and fails a map in which more items failed than tolerated.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from boto3.session import Session
 from botocore.config import Config
-from fake_api import Request, Respond, Response, answering, sent
+from fake_api import Request, Respond, Response, api_server, sent
 from moto.core.config import default_user_config
 from moto.stepfunctions.parser.api import HistoryEventType, MapRunFailedEventDetails
 from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
@@ -48,7 +48,7 @@ from template import synthesize_template
 Worker = distributed_item_processor_worker.DistributedItemProcessorWorker
 Function = Callable[[dict[str, Any]], Any]
 
-# moto does not check the role's rights.
+# moto does not check the role's permissions.
 ROLE = "arn:aws:iam::123456789012:role/backfill"
 
 
@@ -82,7 +82,7 @@ def run_step_functions(function: Function) -> Iterator[None]:
     Retries do not wait.
     """
     logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL)
-    with pytest.MonkeyPatch.context() as patched, answering(_invoke(function)) as (lambda_url, _):
+    with pytest.MonkeyPatch.context() as patched, api_server(_invoke(function)) as (lambda_url, _):
         once = Config(retries={"total_max_attempts": 1})
         patched.setattr(
             lambda_eval_utils,

@@ -42,7 +42,7 @@ DATA = Path(os.environ.get("LITELENS_DATA", ROOT.parent / "shared" / "data"))
 
 
 class LambdaContext:
-    """Lambda's context object, as far as handlers read it."""
+    """The part of Lambda's context object that handlers read."""
 
     function_name = "litelens-test"
     function_version = "$LATEST"

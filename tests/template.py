@@ -128,7 +128,7 @@ def _transformed(template: Path, parameters: tuple[tuple[str, Any], ...]) -> dic
 
 
 class _Evaluator:
-    """CloudFormation's intrinsic functions, as far as the templates use them; a KeyError names any other."""
+    """The intrinsic functions that the templates use; a KeyError names any other."""
 
     def __init__(self, document: dict[str, Any], values: dict[str, Any]) -> None:
         self._conditions = document.get("Conditions", {})

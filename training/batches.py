@@ -28,7 +28,7 @@ class _EpochViews:
 class Batches(keras.utils.PyDataset):  # type: ignore[misc]
     """A split in the given order, as `images`, uint8 `(n, h, w, 3)`, and `labels`, float32 `(n, classes)`.
 
-    With a teacher there is also `teacher`, its logits, float32 `(n, classes)`. The last batch may be smaller, but is
+    With a teacher there is also `teacher`, its logits, float32 `(n, classes)`. The last batch may be smaller. It is
     filled up to a multiple of `devices` with black images whose labels are all 0, which have no effect on the loss.
     `error` is set if an image cannot be read.
     """

@@ -39,7 +39,7 @@ def choose_threshold(confidence: Floats, correct: NDArray[np.bool_], accuracy: f
     """
     order = np.argsort(-confidence, kind="stable")
     reached = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)
-    # Predictions of equal confidence reach a threshold together, so that only the last of them is a candidate.
+    # Predictions of equal confidence reach a threshold together, so only the last of them is a candidate.
     is_last = np.append(np.diff(confidence[order]) < 0, True)
     candidates = np.flatnonzero(is_last)
     sufficient = candidates[reached[candidates] >= accuracy]

@@ -35,7 +35,7 @@ def align_optimizer(optimizer: keras.optimizers.Optimizer) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Keep freed memory between training steps if that saves time; this affects the whole process."""
+    """Keep freed memory between training steps if that saves time. This affects the whole process."""
     if _is_torch_on_cpu():
         from training import torch_forward
 

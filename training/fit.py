@@ -44,7 +44,7 @@ from training.run import FitSummary, Run, discard, write_file, write_json
 from training.teacher import SoftLabels, compute_soft_labels
 from training.training_model import TrainingModel
 
-# The duration of a training step as a multiple of a forward pass, if all layers are trained or only the head.
+# The estimated duration of a training step, as a multiple of a forward pass: with all layers, and with only the head.
 _ALL_STEP_FACTOR, _HEAD_STEP_FACTOR = 3.5, 1.2
 _TIMED_BATCHES = 2
 
@@ -57,24 +57,24 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitSummary:
 
     With `resume`, an interrupted fit continues after its last complete epoch, with the same result as without the
     interruption. Raises FitError if there is an interrupted fit and `resume` is false, if its checkpoint is damaged, or
-    if the loss is no longer a finite number.
+    if the loss becomes infinite or undefined.
     """
     recipe = run.preset.recipe
     checkpoint = load_checkpoint(run.checkpoint)
     history = checkpoint.history if checkpoint else ()
     if history and not resume:
         raise FitError(
-            f"{run.folder} holds a fit that was interrupted after epoch {history[-1].epoch} of phase "
+            f"{run.folder} contains a fit that was interrupted after epoch {history[-1].epoch} of phase "
             f"{history[-1].phase}: add --resume to continue, or remove {run.checkpoint} to start again"
         )
     devices = use_all_devices(_batch_size(recipe, dataset))
     keep_freed_memory()
     soft_labels = compute_soft_labels(run.preset, dataset.labels, dataset.train, run.soft_labels)
-    # Seeded after the teacher, because loading one draws random numbers, and it is loaded only if logits are missing.
+    # Seeded here, because loading a teacher draws random numbers, and it is loaded only if logits are missing.
     keras.utils.set_random_seed(recipe.seed)
     classes, precision = len(dataset.labels), supported_precision(recipe.precision)
     network = build_network(run.preset.network, run.preset.preprocessing, classes, precision)
-    # Not before: if the teacher or the weights cannot be loaded, the results of an earlier fit are kept.
+    # Only now, so that the results of an earlier fit are kept if the teacher or the weights cannot be loaded.
     discard(run.fit_summary, run.weights, run.model, run.candidates, run.metrics, run.report)
     if history:
         _write_csv(run, history)
@@ -131,7 +131,7 @@ def _print_estimate(model: TrainingModel, recipe: Recipe, dataset: Dataset) -> N
 
 
 def _change_stem_stride(network: keras.Model, preset: Preset, number: int, classes: int, precision: str) -> keras.Model:
-    """Return the network with the stem stride of that phase; the same object if no phase changes the stride."""
+    """Return the network with the stem stride of that phase; the same network if no phase sets a stride."""
     phases = preset.recipe.phases
     if not any(phase.stem_stride for phase in phases):
         return network
@@ -154,7 +154,7 @@ def _fit_phase(
 ) -> tuple[Epoch, ...]:
     """Fit the remaining epochs of a phase, and return the history with them.
 
-    The network then has the weights of the phase's last epoch, or with patience those of its best.
+    Afterwards, the network has the weights of the phase's last epoch, or with `patience` those of its best epoch.
     """
     recipe = run.preset.recipe
     phase = recipe.phases[number - 1]
@@ -202,14 +202,14 @@ def _fit_epoch(run: Run, model: TrainingModel, number: int, epoch: int, batches:
 
 
 class _StopAfterEpoch(keras.callbacks.Callback):  # type: ignore[misc]
-    """Ends `fit` after one epoch, so that each epoch starts from its own seed."""
+    """Stops `fit` after one epoch, because each epoch has its own seed."""
 
     def on_epoch_end(self, epoch: int, logs: object = None) -> None:
         self.model.stop_training = True
 
 
 def compile_model(network: keras.Model, preset: Preset, number: int, dataset: Dataset) -> TrainingModel:
-    """Create the model for a phase, counted from 1: freeze the layers that it does not train, compile and build."""
+    """Create and compile the model for a phase, counted from 1; freezes the layers that the phase does not train."""
     recipe, phase = preset.recipe, preset.recipe.phases[number - 1]
     for layer in _all_layers(network):
         frozen_normalization = phase.freeze_normalization and isinstance(layer, keras.layers.BatchNormalization)
@@ -294,12 +294,12 @@ def _write_tensorboard(run: Run, history: tuple[Epoch, ...]) -> None:
     """Log the last epoch for TensorBoard, if it is installed."""
     if not importlib.util.find_spec("tensorboard"):
         return
-    # On Keras' other backends this is TensorFlow's first import, which prints log lines.
+    # With other Keras backends, TensorFlow is first imported here, and prints log lines.
     with hide_native_logs():
         import tensorflow as tf
 
     if keras.config.backend() != "tensorflow":
-        # The accelerator's memory is left to the other backend.
+        # TensorFlow must not take the memory of the accelerator, which the other backend uses.
         tf.config.set_visible_devices([], "GPU")
     values, step = dataclasses.asdict(history[-1]), len(history)
     with tf.summary.create_file_writer(str(run.tensorboard)).as_default(step=step):

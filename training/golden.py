@@ -40,10 +40,10 @@ Encode = Callable[[Image.Image, Preprocessing], bytes]
 def add_golden_images(folder: Path) -> list[str]:
     """Write golden images into a bundle's folder, and their expected answers into its manifest.
 
-    For each kind of file, the first photo is used for which the confidences of LiteRT and OpenVINO differ by at most
-    half of TOLERANCE and whose best label leads by more than TOLERANCE; if there is none, the photo whose label leads
-    the most. A kind is omitted if the engines differ by more on all photos. Returns the names of the omitted files.
-    Raises BundleError if the folder is not a bundle.
+    Each kind of file gets the first photo for which the confidences of LiteRT and OpenVINO differ by at most half of
+    TOLERANCE and whose best label leads by more than TOLERANCE. If no photo's label leads that clearly, it gets the
+    photo whose label leads most. A kind is omitted if the engines differ too much on all photos. Returns the names of
+    the omitted files. Raises BundleError if the folder is not a bundle.
     """
     bundle = load_bundle(folder)
     classifier = Classifier(bundle, Limits(), threads=1)

@@ -18,18 +18,18 @@ from training.pretrained import copy_weights
 _OUTPUTS = {LOGITS, MAP}
 _RESERVED = {IMAGE, *_OUTPUTS}
 
-# Layers that leave scores as they are, except for their shape or in training.
+# Layers that do not change scores, except for their shape or in training.
 _SAME_SCORES = (layers.Dropout, layers.Flatten, layers.Identity, layers.Reshape)
 
-# Layers without an activation whose outputs have any sign and size, as scores before a softmax have.
+# Layers whose outputs, without an activation, can have any sign and size, like scores before a softmax.
 _UNBOUNDED = (layers.Add, layers.Average, layers.BatchNormalization, layers.GlobalAveragePooling2D, layers.Rescaling)
 
 
 def import_classifier(path: Path, classes: int, spec: Preprocessing) -> keras.Model:
     """Load the classifier in a .keras file, with its weights, in the form of `training.network.build_network`.
 
-    Input: "image", float32 `(batch, height, width, 3)` of `spec`, whatever dtype the model was saved with.
-    Outputs, by name: `logits`, float32 `(batch, classes)`, the scores before the softmax, which is removed if the
+    Input: "image", float32 `(batch, height, width, 3)` of `spec`, regardless of the dtype that the model was saved
+    with. Outputs, by name: `logits`, float32 `(batch, classes)`, the scores before the softmax, which is removed if the
     model ends in one; and `class_activation_map` if the model ends in pooling and a dense layer. A model that litelens
     saved is returned unchanged.
 
@@ -183,7 +183,7 @@ def _call_layers(model: keras.Model, x: keras.KerasTensor) -> keras.KerasTensor:
         clone_function=lambda layer: layer,
         call_function=call,
     )
-    # Keras runs the graph from its inputs on, so that the only output is the last result.
+    # Keras runs the graph from its inputs, so the only output is the last result.
     (output,) = keras.tree.flatten(results[-1])
     return output
 

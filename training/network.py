@@ -147,7 +147,7 @@ def _load_run_weights(network: keras.Model, settings: Network) -> None:
     # A file that is damaged or of another network fails anywhere inside h5py or Keras.
     except Exception as error:
         raise NetworkError(
-            f"network.weights: {path} does not hold the weights of a run of {settings.architecture}: "
+            f"network.weights: {path} does not contain the weights of a run of {settings.architecture}: "
             f"{first_line(error)}"
         ) from error
 

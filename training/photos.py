@@ -21,7 +21,7 @@ from litelens.core.preprocessing import Preprocessing
 from training.errors import DatasetError
 from training.progress import progress
 
-# Photos on the user's own disk may be larger than those that the API accepts.
+# Photos on the user's own disk may be larger than images that the API accepts.
 LIMITS = Limits(bytes=200_000_000, pixels=200_000_000, memory=3_000_000_000)
 
 _SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that cannot be read: its path below the folder, and the reason."""
+    """A file that cannot be read: its path relative to the folder, and the reason."""
 
     file: str
     reason: str
@@ -41,7 +41,7 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Photos:
-    """Image files, each read when it is needed, so that there may be more of them than fit in memory.
+    """Image files, each read when it is needed, because all of them may not fit into memory.
 
     `digests` are of the pixels at the network's input size; equal digests mean equal images.
     """
@@ -86,7 +86,8 @@ class ClassFolders:
 
 
 def read_class_folders(root: Path, spec: Preprocessing, labels: tuple[str, ...] = ()) -> ClassFolders:
-    """Find the photos in `root/CLASS`, or in `root/train/CLASS` and the folders `validation` and `test` beside `train`.
+    """Find the photos in `root/CLASS`, or in `root/train/CLASS` and the folders `validation` and `test` next to
+    `train`.
 
     The folders' names are the labels, in alphabetical order, unless `labels` gives them; then every folder must be
     one of those. Each file is decoded once as serving would decode it, and left out if that fails. Raises
@@ -115,13 +116,13 @@ def read_class_folders(root: Path, spec: Preprocessing, labels: tuple[str, ...] 
 
 
 def read_photos(root: Path, spec: Preprocessing) -> tuple[Photos, tuple[Unreadable, ...]]:
-    """Find all photos below a folder, whatever their classes; raises DatasetError if there are none."""
+    """Find all photos in a folder, at any depth, regardless of classes; raises DatasetError if there are none."""
     if not root.is_dir():
         raise DatasetError(f"there is no folder {root}")
     paths = _files_below(root)
     digests, unreadable = _scan(root, paths, spec)
     if not digests:
-        raise DatasetError(f"{root} holds no readable photo")
+        raise DatasetError(f"{root} contains no readable photo")
     return Photos(tuple(digests), tuple(digests.values()), spec, in_parallel=len(paths) >= _MIN_PARALLEL), unreadable
 
 
@@ -138,7 +139,7 @@ def _split_folders(root: Path) -> dict[str, Path]:
     other = sorted(folder.name for folder in present.values() if folder not in found.values())
     if other:
         raise DatasetError(
-            f"{root} has '{other[0]}' beside '{found['train'].name}', which holds the classes; move it into "
+            f"{root} has '{other[0]}' next to '{found['train'].name}', which contains the classes; move it into "
             f"'{found['train'].name}' if it is a class, and out of {root.name} if it is not"
         )
     return found
@@ -182,7 +183,7 @@ def _check_classes(
 def _require_photos(folder: Path, classes: NDArray[np.int64], labels: tuple[str, ...]) -> None:
     for index, count in enumerate(np.bincount(classes, minlength=len(labels))):
         if not count:
-            raise DatasetError(f"the class folder {folder / labels[index]} holds no readable photo")
+            raise DatasetError(f"the class folder {folder / labels[index]} contains no readable photo")
 
 
 def _files(folder: Path, names: tuple[str, ...]) -> list[tuple[Path, str]]:
@@ -245,7 +246,8 @@ def _map(function: Callable[[Path], Result], paths: list[Path], in_parallel: boo
 
 @functools.cache
 def _process_pool() -> ProcessPoolExecutor:
-    """Start processes, since decoding is not safe in threads; by spawn, since the frameworks' threads break a fork."""
+    """Start processes, because decoding is not thread-safe; by spawn, because fork is not safe with frameworks'
+    threads."""
     context = multiprocessing.get_context("spawn")
     # Only the main process reports Ctrl-C.
     ignore = (signal.SIGINT, signal.SIG_IGN)

@@ -37,8 +37,8 @@ _ShareBetween = Annotated[float, Meta(gt=0, lt=1)]
 class Augmentation(Struct, frozen=True, forbid_unknown_fields=True):
     """Random changes of the training images, by Keras' layers of similar names; all are off by default.
 
-    `crop_padding` is in pixels: the image is padded by so many on each side and cropped at random. `shift`, `zoom` and
-    `shear` are fractions of the image, `rotation` is in degrees, `randaugment` is the strength from 0 to 1 of two
+    `crop_padding` is in pixels: the image is padded by that many on each side and cropped at random. `shift`, `zoom`
+    and `shear` are fractions of the image, `rotation` is in degrees, `randaugment` is the strength from 0 to 1 of two
     operations drawn for each batch. `mixup` and `cutmix` are the alpha of their beta distributions, for which the
     papers use 0.2 and 1.0 (https://arxiv.org/abs/1710.09412, https://arxiv.org/abs/1905.04899); use at most one.
     """

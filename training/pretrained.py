@@ -167,7 +167,7 @@ def _load_file(architecture: str, network: keras.Model, path: Path, top: bool) -
     except Exception as error:
         head = "with its 1000-class head" if top else "without a head ('notop')"
         raise NetworkError(
-            f"network.weights: {path} does not hold Keras' published weights of {architecture} {head} "
+            f"network.weights: {path} does not contain Keras' published weights of {architecture} {head} "
             f"for images of this size: {first_line(error)}"
         ) from error
 

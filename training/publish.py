@@ -18,7 +18,8 @@ from training.preset import Gate
 from training.quantize import check_integer_only
 from training.run import FitSummary, Metrics, Run, write_json
 
-# Fewer lost images may be chance: four of four differing images (1/16) are not significant in a sign test at 5%.
+# Fewer lost images may be chance: if the models differ on four images, losing all four has a probability of 1/16, which
+# is not significant in a sign test at 5%.
 MIN_LOST_IMAGES = 5
 
 # Limits of the difference between the engines. LiteRT is slower on most x86 CPUs, but exact on all of them.
@@ -55,7 +56,7 @@ def check_gate(metrics: Metrics, duplicates: Sequence[str], model: bytes, gate: 
 
 
 def _exceeds(share: float, limit: float, test_images: int) -> bool:
-    """Return True if a share of the test images is above the limit, and not by so few images that it may be chance."""
+    """Return True if a share of the test images is above the limit, by enough images that it is not chance."""
     return share > limit and round(share * test_images) >= MIN_LOST_IMAGES
 
 

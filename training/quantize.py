@@ -1,4 +1,4 @@
-"""Quantization: build several int8 .tflite files of a fitted network, measure them, and choose the best."""
+"""Quantize a fitted network: build several int8 .tflite files, measure them, and choose the best."""
 
 import dataclasses
 import os
@@ -41,8 +41,8 @@ class Score:
 
     `agreement` is the share of images with the same best class as the float network, `divergence` the mean
     Kullback-Leibler divergence, in nats, of its softmax from the float network's, `top1` the share of images whose best
-    class is the true one (None if the true classes are unknown). `error` explains in a sentence why a candidate cannot
-    be used; such a candidate has no measurements.
+    class is the true one (None if the true classes are unknown). `error` is the reason, in a sentence, why a candidate
+    cannot be used; it then has no measurements.
     """
 
     converter: Converter
@@ -81,14 +81,13 @@ def quantize(
     `Preprocessing.pixels`, used neither for training nor for testing, and `truth` their classes, int64 `(n,)`.
     Candidates are measured with the serving code.
 
-    The best candidate is the one that agrees most often with the float network, and among equals the one with the
-    lowest divergence, which is finer than a count of images. Agreement p on n images has a standard error of
-    sqrt(p * (1 - p) / n), 0.4% for 96% of 2,000: a smaller lead may be chance; it does no harm, but does not prove
-    that the settings are better. Top-1 does not decide, because among candidates of similar agreement it differs by
-    chance only.
+    The best candidate is the one that agrees most often with the float network. If several agree equally often, it is
+    the one of them with the lowest divergence. Agreement p on n images has a standard error of sqrt(p * (1 - p) / n),
+    which is 0.4% for 96% of 2,000 images. A smaller lead may be chance, so it does not prove that the settings are
+    better. Top-1 is not used, because between candidates of similar agreement it differs only by chance.
 
-    A candidate that cannot be built, has other tensors than integers or cannot be served is reported in its score.
-    Raises QuantizationError, with the reasons, if this applies to all candidates.
+    If a candidate cannot be built, has tensors other than integers or cannot be served, its score has the error. Raises
+    QuantizationError, with the reasons, if no candidate can be used.
     """
     require_export_backend()
     if not len(pixels):
@@ -236,7 +235,7 @@ def _export(network: keras.Model, calibration: NDArray[np.float32]) -> Iterator[
     with ExitStack() as stack:
         try:
             builder = stack.enter_context(candidate_builder(network, calibration))
-        # TensorFlow has error types of its own, for a full disk, for example.
+        # TensorFlow has its own error types, for example for a full disk.
         except Exception as error:
             raise QuantizationError(f"the network cannot be exported: {first_line(error)}") from error
         yield builder

@@ -158,7 +158,7 @@ def open_run(folder: Path, preset: Preset, data: DataSummary | None = None) -> R
     """Open this preset's run in a folder; raises RunError if there is none, or one of another preset or other data."""
     known = reopen_run(folder)
     if _fit_settings(known.preset) != _fit_settings(preset):
-        raise RunError(f"{folder} holds a run of another preset or of another version of it; choose another --run")
+        raise RunError(f"{folder} contains a run of another preset or preset version; choose another --run")
     started = _read_data(folder)
     if data and data.labels != started.labels:
         raise RunError(
@@ -174,7 +174,7 @@ def open_run(folder: Path, preset: Preset, data: DataSummary | None = None) -> R
 
 
 def reopen_run(folder: Path) -> Run:
-    """Open the run in a folder, whatever its preset and data are; raises RunError if there is none."""
+    """Open the run in a folder, with any preset and data; raises RunError if there is none."""
     path, data = require(folder / PRESET, step="fit"), _read_data(folder)
     return Run(folder, parse_preset(read_json(path), source=str(path)), data.labels)
 

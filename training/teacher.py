@@ -37,7 +37,7 @@ Predict = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """A teacher's logits for `count` views of each of `images` training images; the folder has one file per view."""
+    """A teacher's logits for `count` views of each training image, of which there are `images`; one file per view."""
 
     folder: Path
     images: int
@@ -59,10 +59,11 @@ class SoftLabels:
 
 
 def compute_soft_labels(preset: Preset, labels: Sequence[str], train: Split, folder: Path) -> SoftLabels | None:
-    """Compute and store the teacher's logits, except those that the folder has; return None if there is no teacher.
+    """Compute and store the teacher's logits, except those that are already in the folder; return None if there is no
+    teacher.
 
-    An interruption loses the logits for the current view only. Raises TeacherError if the teacher cannot be loaded or
-    lacks some of the labels.
+    After an interruption, only the logits for the current view are computed again. Raises TeacherError if the teacher
+    cannot be loaded or lacks some of the labels.
     """
     teacher, recipe = preset.recipe.teacher, preset.recipe
     if not teacher.source:
@@ -128,7 +129,7 @@ def _predict_with(network: keras.Model, spec: Preprocessing) -> Predict:
 
 
 def _resize(pixels: NDArray[np.uint8], spec: Preprocessing) -> NDArray[np.uint8]:
-    """Resize whole images to the teacher's input size, without its crop: the student's images are cropped already."""
+    """Resize images to the teacher's input size, without cropping: the student's images are already cropped."""
     return resize_images(pixels, msgspec.structs.replace(spec, crop=1.0))
 
 
@@ -155,13 +156,13 @@ def _store_logits(predict: Predict, train: Split, soft_labels: SoftLabels, numbe
 
 
 def _has_key(folder: Path, key: str) -> bool:
-    """Return True if the stored logits are this teacher's, for these images and views."""
+    """Return True if the stored logits are those of this teacher, these images and these views."""
     path = folder / _KEY
     return path.is_file() and path.read_text() == key
 
 
 def _clear(folder: Path, key: str) -> None:
-    """Replace the folder by an empty one with that key."""
+    """Empty the folder, and store the new key in it."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     write_file(folder / _KEY, key.encode())

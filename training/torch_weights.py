@@ -38,7 +38,7 @@ def read_torch_weights(path: Path) -> dict[str, NDArray[Any]]:
     """Read the tensors of a state dict that `torch.save` wrote in its format before torch 1.6, by name.
 
     The tensors are read-only views of the file's content, so that they take no more memory than the file's size. Raises
-    OSError if the file cannot be read, and ValueError if it has another format or holds anything but tensors.
+    OSError if the file cannot be read, and ValueError if it has another format or contains anything but tensors.
     """
     try:
         return _read(path.read_bytes())
@@ -54,7 +54,7 @@ def _read(content: bytes) -> dict[str, NDArray[Any]]:
         raise ValueError("its numbers are big-endian")
     tensors = _unpickle(file)
     if not isinstance(tensors, dict) or not all(isinstance(tensor, _Tensor) for tensor in tensors.values()):
-        raise ValueError("it holds something other than tensors")
+        raise ValueError("it contains something other than tensors")
     storages = _read_storages(file, {tensor.storage for tensor in tensors.values()})
     return {name: _view(tensor, storages[tensor.storage.key]) for name, tensor in tensors.items()}
 

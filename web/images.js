@@ -4,7 +4,7 @@ import { Failure, failure } from "./api.js";
 
 /** @import {Model} from "./state.js" */
 
-/** The most bytes of an image in a request: Lambda's event of 6 MB contains it as base64, with headers. */
+/** The maximum size of an image in a request, in bytes: Lambda's event of 6 MB contains it as base64, with headers. */
 const REQUEST_BYTES = 4_400_000;
 
 /** Codes of the API for photos that it would accept in a smaller size. */
@@ -129,7 +129,7 @@ export function previewOf(file) {
   return drawn(file, PREVIEW_SIDE);
 }
 
-/** @param {Blob} file @param {number} side the most pixels of the longer side @returns {Promise<Blob>} */
+/** @param {Blob} file @param {number} side the maximum of the longer side, in pixels @returns {Promise<Blob>} */
 async function drawn(file, side) {
   /** @type {ImageBitmap} */
   let bitmap;

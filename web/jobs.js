@@ -2,7 +2,7 @@
 
 import { failure } from "./api.js";
 
-/** The most jobs at the same time. Browsers send about six requests per host at once; some are left for others. */
+/** The maximum number of concurrent jobs. Browsers send about six requests per host; some are left for others. */
 const MAX_JOBS = 4;
 
 /** @typedef {"classify" | "heat map" | "ask"} Kind */

@@ -7,7 +7,7 @@ import { blobOf, canvasOf, contextOf } from "./images.js";
 
 const REVOKE_AFTER_MS = 60_000;
 
-/** The most pixels of a canvas; more are too many for phones. */
+/** The maximum number of pixels of a canvas; phones fail with more. */
 const MAX_PIXELS = 12_000_000;
 
 /** @param {Blob} content @param {string} name */

@@ -38,7 +38,7 @@ const problems = {
   too_many_requests: "There are too many requests at once. Wait a few seconds, then try again.",
   quota_exceeded: "The key's requests for today are used up. Try again tomorrow, or use another key in Settings.",
   request_too_large: "The photo is too large, even after this page made it smaller. Choose a smaller one.",
-  image_too_large: "The photo has more pixels or bytes than this service takes. Choose a smaller one.",
+  image_too_large: "The photo has more pixels or bytes than this service accepts. Choose a smaller one.",
   not_an_image: "This file is not a supported photo. Choose a JPEG, PNG, WebP, GIF or BMP.",
   corrupt_image: "The file is damaged or incomplete. Export the photo again and choose the new file.",
   image_missing: "The file is empty, or cannot be read. Choose another one.",
@@ -59,7 +59,7 @@ const problems = {
   offline: "This device is offline. Connect it, then try again.",
   unreachable: "The service cannot be reached. Check the connection and the endpoint in Settings, then try again.",
   endpoint_blocked:
-    "This page may not call that endpoint. Change it in Settings, or ask the page's operator to allow it.",
+    "This page is not allowed to call that endpoint. Change it in Settings, or ask the page's operator to allow it.",
   not_litelens: "The endpoint is not a litelens API. Check it in Settings.",
   not_drawn: "The browser could not draw the photo; it may be too large for it. Choose a smaller one.",
 };
@@ -148,7 +148,7 @@ export const text = {
     shown === all ? counted(all, "photo", "photos") : `${number(shown)} of ${counted(all, "photo", "photos")}`,
   countUncertain: (/** @type {number} */ count) => `${number(count)} uncertain`,
   countFailed: (/** @type {number} */ count) => `${number(count)} failed`,
-  countWorking: (/** @type {number} */ count) => `${number(count)} under way`,
+  countWorking: (/** @type {number} */ count) => `${number(count)} in progress`,
   nothingShown: "No photo matches these filters.",
   resetFilters: "Show all",
   saveCsv: "Save CSV",

@@ -16,7 +16,7 @@ from litelens.settings import read_settings
 
 
 class Handler:
-    """Serves a bundle's folder. `preprocess` and `invoke` use a second engine, as the handler hides its own."""
+    """Serves a bundle's folder. `preprocess` and `invoke` use a second engine, because the handler's is private."""
 
     def __init__(self, model: Path, threads: int) -> None:
         os.environ.update(LITELENS_BUNDLE=str(model), LITELENS_THREADS=str(threads))

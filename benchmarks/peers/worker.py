@@ -25,7 +25,7 @@ from typing import Any
 def main() -> None:
     module, model, threads = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     if "--pin" in sys.argv and hasattr(os, "sched_setaffinity"):
-        # Some libraries start more threads than they are asked for; a function's share of CPU limits all of them.
+        # Some libraries start more threads than requested. In Lambda, the share of CPU limits all of them.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     answers = os.fdopen(os.dup(1), "w")
     # Handlers log to standard output.

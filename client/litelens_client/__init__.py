@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: the command's help would otherwise wait for the HTTP library.
+    # Imported on first use, so that the command's help does not wait for the HTTP library.
     if name == "Client":
         from litelens_client.api import Client
 

@@ -31,7 +31,7 @@ _AGE = re.compile(rf"(\d+)([{''.join(_AGE_UNITS)}])", re.ASCII)
 
 # Adds a subcommand's options to its parser.
 AddOptions = Callable[[ArgumentParser], None]
-# Raises ArgumentError if options do not go together.
+# Raises ArgumentError if options cannot be combined.
 Check = Callable[[Namespace], None]
 
 
@@ -42,13 +42,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parsed = create_parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # File names are bytes, and not all of them are valid text.
+        # File names are bytes, and not necessarily valid UTF-8.
         sys.stdout.reconfigure(errors="backslashreplace")
     parser: ArgumentParser = parsed.parser
     try:
         if parsed.check:
             parsed.check(parsed)
-        # Imported only now, so that the help and wrong arguments are answered at once.
+        # Imported only now, so that help and error messages appear immediately.
         run: Callable[[Namespace], int] = importlib.import_module(f"litelens_client.{parsed.command}").run
         return run(parsed)
     except ArgumentError as error:
@@ -108,21 +108,21 @@ def create_parser() -> ArgumentParser:
 
 
 def positive_integer(text: str) -> int:
-    """Return a whole number above 0."""
+    """Parse a whole number above 0."""
     if not _is_whole_number(text) or int(text) < 1:
         raise ArgumentTypeError("must be a whole number above 0")
     return int(text)
 
 
 def port(text: str) -> int:
-    """Return the number of a TCP port; 0 stands for any free port."""
+    """Parse the number of a TCP port; 0 stands for any free port."""
     if not _is_whole_number(text) or int(text) > 65535:
         raise ArgumentTypeError("must be a port from 0 to 65535")
     return int(text)
 
 
 def fraction(text: str) -> float:
-    """Return a number from 0 to 1."""
+    """Parse a number from 0 to 1."""
     try:
         number = float(text)
     except ValueError:
@@ -133,7 +133,7 @@ def fraction(text: str) -> float:
 
 
 def percentage(text: str) -> int:
-    """Return a whole number from 0 to 100, with or without a percent sign."""
+    """Parse a whole number from 0 to 100, with or without a percent sign."""
     number = text.removesuffix("%")
     if not _is_whole_number(number) or int(number) > 100:
         raise ArgumentTypeError("must be a whole number from 0 to 100, such as 1%")
@@ -141,7 +141,7 @@ def percentage(text: str) -> int:
 
 
 def moment(text: str, time_of_day: time) -> datetime:
-    """Return the time that an age such as `2h`, a date or a date and time means; a date alone gets `time_of_day`."""
+    """Parse an age such as `2h`, a date, or a date and time; a date without a time gets `time_of_day`."""
     try:
         if age := _AGE.fullmatch(text):
             return datetime.now(UTC) - int(age[1]) * _AGE_UNITS[age[2]]
@@ -154,7 +154,7 @@ def moment(text: str, time_of_day: time) -> datetime:
 
 
 def s3_prefix(text: str) -> tuple[str, str]:
-    """Return the bucket and the prefix, which may be empty, in an S3 URI."""
+    """Parse an S3 URI; return its bucket and its prefix, which may be empty."""
     # Imported only here, like the subcommands in main().
     from litelens.aws.s3 import parse_s3_uri
 
@@ -166,7 +166,7 @@ def s3_prefix(text: str) -> tuple[str, str]:
 
 
 def s3_object(text: str) -> tuple[str, str]:
-    """Return the bucket and the key in an S3 URI."""
+    """Parse the S3 URI of an object; return its bucket and key."""
     bucket, key = s3_prefix(text)
     if not key or key.endswith("/"):
         raise ArgumentTypeError("must be like s3://bucket/path/manifest.json")
@@ -187,8 +187,8 @@ def _add_classify_options(command: ArgumentParser) -> None:
     )
     command.add_argument(
         "--url",
-        help="the API to use (default: LITELENS_URL, unless there is a --bundle); without one, or with '', this "
-        "machine classifies",
+        help="the API to use (default: LITELENS_URL, unless there is a --bundle); without one, or with '', photos "
+        "are classified on this machine",
     )
     command.add_argument(
         "--api-key",
@@ -200,7 +200,7 @@ def _add_classify_options(command: ArgumentParser) -> None:
         "--top-k",
         type=positive_integer,
         metavar="N",
-        help="number of labels for each image (default: 5; with --url an image above 4.4 MB never gets more than 5)",
+        help="number of labels for each image (default: 5; at most 5 for an image above 4.4 MB with --url)",
     )
     command.add_argument(
         "--threshold", type=fraction, metavar="0..1", help="confidence below which an answer is uncertain"
@@ -220,9 +220,9 @@ def _check_classify(parsed: Namespace) -> None:
     if parsed.url is None and not parsed.bundle:
         parsed.url = os.environ.get("LITELENS_URL")
     if parsed.parallel and not parsed.url:
-        raise ArgumentError(None, "--parallel needs --url; this machine classifies one image at a time")
+        raise ArgumentError(None, "--parallel needs --url; without it, images are classified one at a time")
     if parsed.bundle and parsed.url:
-        raise ArgumentError(None, "--bundle is for classification on this machine; the API at --url has its own")
+        raise ArgumentError(None, "--bundle is for classification on this machine; the API at --url has its own bundle")
     parsed.parallel = parsed.parallel or DEFAULT_PARALLEL
 
 
@@ -248,9 +248,9 @@ def _add_bundle_option(command: ArgumentParser) -> None:
 
 
 def _add_upload_options(command: ArgumentParser) -> None:
-    command.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder with all images in it")
+    command.add_argument("paths", nargs="+", metavar="PATH", help="a file, or a folder with images")
     _add_bucket_option(command, "the stack's output UploadBucketName (default: LITELENS_UPLOAD_BUCKET)")
-    command.add_argument("--prefix", default="", help="folder below uploads/ for the photos (default: uploads/ itself)")
+    command.add_argument("--prefix", default="", help="folder under uploads/ for the photos (default: uploads/ itself)")
     command.add_argument("--wait", action="store_true", help="wait for the results and print them")
     _add_table_option(command, "with --wait: the stack's output ResultsTableName (default: LITELENS_RESULTS_TABLE)")
     command.add_argument(
@@ -265,9 +265,7 @@ def _add_upload_options(command: ArgumentParser) -> None:
 
 def _check_upload(parsed: Namespace) -> None:
     if not parsed.bucket:
-        raise ArgumentError(
-            None, "set --bucket or LITELENS_UPLOAD_BUCKET to the bucket, the stack's output UploadBucketName"
-        )
+        raise ArgumentError(None, "set --bucket or LITELENS_UPLOAD_BUCKET to the stack's output UploadBucketName")
     if parsed.wait and not parsed.table:
         raise ArgumentError(
             None,
@@ -287,10 +285,10 @@ def _add_results_options(command: ArgumentParser) -> None:
         type=partial(moment, time_of_day=time.min),
         default=DEFAULT_SINCE,
         metavar="TIME",
-        help=f"an age such as 90m, 2h or 3d, 2026-11-20 or 2026-11-20T14:30 (default: {DEFAULT_SINCE})",
+        help=f"an age (90m, 2h or 3d), a date (2026-11-20) or a time (2026-11-20T14:30) (default: {DEFAULT_SINCE})",
     )
     command.add_argument(
-        "--until", type=partial(moment, time_of_day=time.max), metavar="TIME", help="likewise (default: now)"
+        "--until", type=partial(moment, time_of_day=time.max), metavar="TIME", help="like --since (default: now)"
     )
     command.add_argument("--label", help="only results with this best label")
     command.add_argument("--uncertain", action="store_true", help="only uncertain results")
@@ -302,15 +300,13 @@ def _add_results_options(command: ArgumentParser) -> None:
 
 def _check_results(parsed: Namespace) -> None:
     if not parsed.table:
-        raise ArgumentError(
-            None, "set --table or LITELENS_RESULTS_TABLE to the results table, the stack's output ResultsTableName"
-        )
+        raise ArgumentError(None, "set --table or LITELENS_RESULTS_TABLE to the stack's output ResultsTableName")
     if datetime.now(UTC) - parsed.since > timedelta(days=MAX_DAYS):
         raise ArgumentError(None, f"--since may be at most {MAX_DAYS} days ago")
     if parsed.until and parsed.until < parsed.since:
         raise ArgumentError(None, "--until must not be before --since")
     if parsed.failed and (parsed.label or parsed.uncertain):
-        raise ArgumentError(None, "--failed excludes --label and --uncertain: a failed photo has no label")
+        raise ArgumentError(None, "--failed cannot be combined with --label or --uncertain; failures have no label")
 
 
 def _add_bucket_option(command: ArgumentParser, description: str) -> None:
@@ -341,9 +337,9 @@ def _add_backfill_options(command: ArgumentParser) -> None:
         "--tolerate",
         type=percentage,
         metavar="PERCENT",
-        help="percentage of images that may get no answer before the backfill fails (default: the stack's setting)",
+        help="percentage of images that may have no result before the backfill fails (default: the stack's setting)",
     )
-    command.add_argument("--yes", action="store_true", help="start without a confirmation")
+    command.add_argument("--yes", action="store_true", help="start without asking for confirmation")
     command.add_argument("--json", action="store_true", help="print the summary as a JSON object")
 
 
@@ -360,7 +356,7 @@ def _check_backfill(parsed: Namespace) -> None:
     if parsed.inventory and parsed.images[1]:
         raise ArgumentError(None, "an inventory lists a whole bucket; name the bucket without a prefix")
     if not parsed.yes and not sys.stdin.isatty():
-        raise ArgumentError(None, "there is no terminal to confirm the start on; add --yes to start without asking")
+        raise ArgumentError(None, "a confirmation needs a terminal; add --yes to start without one")
 
 
 def _check_follow(parsed: Namespace) -> None:

@@ -1,4 +1,4 @@
-"""The outcome for one image, an answer or an error; the same by the API and on this machine."""
+"""The outcome for one image, an answer or an error, from the API or from this machine."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from litelens.api.response_schemas import ImageResult, Model
 
 
 class Answer(ImageResult, frozen=True, omit_defaults=True, kw_only=True):
-    """The predictions for one image and the model that made them; without request id if made on this machine."""
+    """The predictions for one image and the model that made them; those of this machine have no request id."""
 
     model: Model
     request_id: str | UnsetType = UNSET
@@ -17,8 +17,8 @@ class Answer(ImageResult, frozen=True, omit_defaults=True, kw_only=True):
 class ClassifyError(Exception):
     """An image could not be classified: `code` is for programs, `detail` a sentence for people.
 
-    `request_id` identifies the request in the API's logs, if the API received it. `concerns_all` is set if every other
-    image would fail for the same reason, so that no other needs to be tried.
+    `request_id` identifies the request in the API's logs, if the API received it. `concerns_all` is set if all other
+    images would fail for the same reason.
     """
 
     def __init__(self, code: str, detail: str, request_id: str | None = None, *, concerns_all: bool = False) -> None:
@@ -41,7 +41,7 @@ class Classified:
 class Failed:
     """An image, folder or prefix, named by its path or S3 URI, and why it could not be classified.
 
-    `code` is one of the API or of `litelens_client.api`, `unreadable` for a file or folder that cannot be read, or
+    `code` is one of the API's or of ApiProblem's, `unreadable` for a file or folder that cannot be read, or
     `no_images` for a folder or prefix without images.
     """
 

@@ -37,7 +37,7 @@ from litelens_client.answers import Answer, ClassifyError
 # API Gateway's limit: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
 MAX_PAYLOAD_BYTES = 10_000_000
 
-# API Gateway gives up after 29 seconds, so no answer comes later.
+# API Gateway responds within 29 seconds, if only with a timeout.
 TIMEOUT_SECONDS = 35.0
 RESULT_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.5
@@ -55,17 +55,17 @@ _RETRIES = urllib3.Retry(
     retry_after_max=30,
 )
 
-# Errors that mean that no server listens at the URL.
+# Errors that occur if there is no server at the URL.
 _CONNECTION_FAILURES = (ConnectTimeoutError, NameResolutionError, NewConnectionError, SSLError)
 
 Decoded = TypeVar("Decoded")
 
 
 class ApiProblem(ClassifyError):
-    """The API answered with an error and this HTTP status.
+    """The API responded with an error and this HTTP status.
 
-    `code` is the API's own, or `forbidden` for a wrong or missing key, `upload_refused`, `result_late`,
-    `unexpected_answer` for an answer that is not litelens', or `http_502` and the like for errors of a proxy.
+    `code` is that of the API's problem, `forbidden` for a wrong or missing key, `upload_refused`, `result_late`,
+    `unexpected_answer` for a response that is not from a litelens API, or one such as `http_502` for errors of a proxy.
     """
 
     def __init__(self, code: str, detail: str, status: int, request_id: str | None = None) -> None:
@@ -76,7 +76,7 @@ class ApiProblem(ClassifyError):
 class ApiUnreachable(ClassifyError):
     """The API did not answer in any attempt; the detail says why.
 
-    The error concerns all images if the API has never answered and no connection can be made.
+    `concerns_all` is set if the API has never answered and no connection can be made.
     """
 
     def __init__(self, detail: str, *, concerns_all: bool = False) -> None:
@@ -97,8 +97,8 @@ class Client:
     ) -> None:
         """Create a client that `connections` threads can use at the same time.
 
-        `timeout` is the limit for one answer, `result_timeout` that for the classification of an upload, in seconds.
-        Raises ValueError for a URL or a key that cannot be one.
+        `timeout` is the limit for one response, `result_timeout` that for the classification of an upload, in seconds.
+        Raises ValueError for an invalid URL or key.
         """
         self._url, self._host = _parse_api_url(url)
         self._headers = {"User-Agent": "litelens", **_key_header(api_key)}
@@ -109,12 +109,12 @@ class Client:
     def classify(
         self, image: bytes | Path | str, *, top_k: int | None = None, threshold: float | None = None
     ) -> Answer:
-        """Classify an image, given as bytes, path, or S3 URI of an object that the API may read.
+        """Classify an image: bytes, a path, or the S3 URI of an object in a bucket that the API may read.
 
         `top_k` is the number of labels, `threshold` (0 to 1) the confidence below which the answer is uncertain; by
         default the API and its model decide. An image that is too large for a request is uploaded, and gets at most as
         many labels as the API returns by default. Raises ApiProblem and ApiUnreachable, and OSError if a file cannot
-        be read. A file above the API's limits is not read.
+        be read. A file that is larger than the API accepts is not read.
         """
         if isinstance(image, str):
             body = json.dumps({"s3_uri": image}).encode()
@@ -133,7 +133,7 @@ class Client:
         return self._call(Answer, "POST", path, body=body, headers={"Content-Type": media_type})
 
     def _create_upload(self, size: int, media_type: str) -> UploadAnswer | None:
-        """Return the form for an upload, or None if the API has no uploads; it may accept larger requests then."""
+        """Return the form for an upload, or None if the API has no uploads and may therefore accept larger requests."""
         try:
             upload = self._call(UploadAnswer, "POST", "/v1/uploads", json={"content_type": media_type})
         except ApiProblem as problem:
@@ -145,7 +145,7 @@ class Client:
         return upload
 
     def _send(self, upload: UploadAnswer, image: bytes) -> None:
-        # The form goes to S3, which must not get the API key, and which ignores fields after the file.
+        # The form goes to S3, which must not get the API key. S3 ignores fields after the file.
         form = {**upload.fields, "file": ("image", image, media_type_of(image))}
         response = self._request("POST", upload.url, "The storage for uploads", fields=form)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
@@ -176,7 +176,7 @@ class Client:
         try:
             return msgspec.json.decode(response.data, type=answer_type)
         except (ValueError, RecursionError) as error:
-            detail = f"The answer of {self._host} is not litelens'; is the URL right?"
+            detail = f"The response of {self._host} is not from a litelens API; check the URL."
             raise ApiProblem("unexpected_answer", detail, response.status) from error
 
     def _request(self, method: str, url: str, server: str, **request: Any) -> urllib3.BaseHTTPResponse:
@@ -200,7 +200,7 @@ def _parse_api_url(url: str) -> tuple[str, str]:
     except LocationParseError:
         parsed = parse_url("")
     if not parsed.netloc or parsed.auth or parsed.query or parsed.fragment:
-        raise ValueError("The URL of the API must be like https://example.com/stage, with nothing before or after.")
+        raise ValueError("The URL of the API must be like https://example.com/stage, without user, query or fragment.")
     return parsed.url.rstrip("/"), parsed.netloc
 
 
@@ -209,7 +209,7 @@ def _key_header(api_key: str | None) -> dict[str, str]:
         return {}
     # http.client's own error message would contain the key.
     if not re.fullmatch(r"[!-~]+", api_key):
-        raise ValueError("The API key contains spaces or characters that no API key has.")
+        raise ValueError("The API key contains spaces or other invalid characters.")
     return {"x-api-key": api_key}
 
 
@@ -219,7 +219,7 @@ def _query(top_k: int | None, threshold: float | None) -> str:
 
 
 def _apply_options(answer: Answer, top_k: int | None, threshold: float | None) -> Answer:
-    """Return the answer as it would be with these options, which uploads do not have."""
+    """Apply these options to the answer of an upload, which has no options of its own."""
     best = answer.predictions[0].confidence
     return msgspec.structs.replace(
         answer,
@@ -246,7 +246,7 @@ def _check_size(size: int, max_bytes: int, request_id: str | None) -> None:
 
 
 def _problem(response: urllib3.BaseHTTPResponse) -> ApiProblem:
-    """Return the API's own problem, or one made from the status if a server in front of the API answered."""
+    """Return the API's own problem, or one for the status if a server in front of the API responded."""
     try:
         return _from_document(msgspec.json.decode(response.data, type=Problem))
     except (ValueError, RecursionError):
@@ -270,13 +270,13 @@ def _status_line(status: int) -> str:
 
 
 def _reason(cause: Exception) -> str:
-    """Return why there was no answer, for people who do not know urllib3."""
+    """Return the reason in words that do not require knowledge of urllib3."""
     if isinstance(cause, NameResolutionError):
         return "the host does not exist"
     if isinstance(cause, NewConnectionError):
-        return "nothing accepts the connection"
+        return "the connection was not accepted"
     if isinstance(cause, ConnectTimeoutError | ReadTimeoutError):
-        return "it took too long"
+        return "the request timed out"
     if isinstance(cause, SSLError):
         return "its certificate is not valid, or it does not use TLS"
-    return "the connection broke"
+    return "the connection was interrupted"

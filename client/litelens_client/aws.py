@@ -87,7 +87,7 @@ def aws_errors(failure: str, permission: str, reasons: Mapping[str, str]) -> Ite
 
 
 def uploads_prefix(prefix: str) -> str:
-    """Return a prefix below uploads/, the folder whose images are classified; prepends uploads/ if it is missing."""
+    """Return the prefix under uploads/, whose images are classified; prepends uploads/ if it is missing."""
     prefix = prefix.lstrip("/")
     return prefix if f"{prefix}/".startswith(UPLOADS_PREFIX) else UPLOADS_PREFIX + prefix
 
@@ -103,15 +103,15 @@ def _sentence(code: str, failure: str, permission: str, reasons: Mapping[str, st
 
 
 def _reason(error: Exception) -> str:
-    """Return why boto3 itself could not make a call."""
+    """Return the reason why boto3 could not make a call."""
     from botocore import exceptions as boto
 
     if isinstance(error, boto.ConnectionError | boto.HTTPClientError):
-        return "AWS cannot be reached from here, or not in this region"
+        return "AWS cannot be reached, or does not have this service in the region"
     if isinstance(error, boto.ProfileNotFound):
         return "AWS_PROFILE names a profile that does not exist"
     if isinstance(error, boto.SSOError | boto.TokenRetrievalError | boto.LoginError):
         return "the AWS login has expired; log in again as for the AWS CLI"
     if isinstance(error, boto.ParamValidationError):
-        return "AWS has nothing with such a name"
+        return "AWS does not allow such a name"
     return type(error).__name__

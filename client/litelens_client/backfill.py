@@ -1,7 +1,8 @@
 """`litelens backfill`: classify every image in a bucket with the stack's state machine.
 
-The command counts the objects, estimates time and price, asks, starts the backfill and follows it. Exit codes: 0 if the
-backfill succeeded, 1 if it failed or was not started, 130 after Ctrl-C, which does not stop the backfill.
+The command counts the objects, estimates time and cost, asks for confirmation, starts the backfill and follows it. Exit
+codes: 0 if the backfill succeeded, 1 if it failed or was not started, 130 after Ctrl-C, which does not stop the
+backfill.
 """
 
 import json
@@ -35,11 +36,11 @@ IMAGE_SECONDS = 0.2
 # The default of MemorySize in template.yaml.
 FUNCTION_GB = 1769 / 1024
 
-# S3 lists up to 1,000 objects per request. Counting stops after so many requests.
+# S3 lists up to 1,000 objects per request. Counting stops after this many requests.
 _PAGE_SIZE = 1000
 _MAX_PAGES = 20
 
-# Bytes of an inventory's first file, from which the number of lines in all files is estimated.
+# Bytes that are read of an inventory's first file, to estimate the number of lines in all files.
 _SAMPLE_BYTES = 1_000_000
 # Makes zlib read the gzip format.
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
@@ -47,7 +48,7 @@ _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 @dataclass(frozen=True)
 class Count:
-    """A number of objects; `bound` is "" if it is exact, else "about", "at least" or "at most"."""
+    """A number of objects; `bound` is "about", "at least" or "at most", or empty if the number is exact."""
 
     objects: int
     bound: str = ""
@@ -105,8 +106,8 @@ def estimate(objects: int, batch_size: int, concurrency: int) -> Estimate:
 def count_objects(images: S3Location) -> Count:
     """Count the objects below a prefix; raises AwsError.
 
-    Counts up to 20,000 objects. If there are more, the count is at most the bucket's size in S3's daily metric, which
-    includes old versions, or at least 20,000 if the metric cannot be read.
+    If there are more than 20,000 objects, they are not all counted. The result is then "at most" the number in S3's
+    daily metric of the bucket, which includes old versions, or "at least" 20,000 if the metric cannot be read.
     """
     limits = {"PageSize": _PAGE_SIZE, "MaxItems": _MAX_PAGES * _PAGE_SIZE}
     missing = {"NoSuchBucket": f"The bucket {images.bucket} does not exist."}
@@ -122,7 +123,8 @@ def count_objects(images: S3Location) -> Count:
 def count_inventory(manifest: S3Location, bucket: str) -> Count:
     """Count the objects in an S3 inventory of this bucket, estimated from the first part of a large inventory.
 
-    Raises AwsError, also if the inventory is of another bucket, or not CSV, which is all that Step Functions reads.
+    Raises AwsError, including if the inventory is of another bucket or is not CSV, the only format that Step Functions
+    reads.
     """
     s3 = create_client("s3")
     reasons = {
@@ -140,7 +142,7 @@ def count_inventory(manifest: S3Location, bucket: str) -> Count:
 
 
 def _bucket_size(bucket: str) -> Count:
-    """Return the number of objects by CloudWatch, 0 if the metric does not exist or cannot be read.
+    """Return the number of objects according to CloudWatch; 0 if the metric does not exist or cannot be read.
 
     See https://docs.aws.amazon.com/AmazonS3/latest/userguide/metrics-dimensions.html
     """
@@ -239,7 +241,7 @@ def _duration(seconds: float) -> str:
 
 
 def _confirm() -> bool:
-    # input() would ask on standard output, which may be a file.
+    # input() would print the question on standard output, which may be a file.
     print("Start? [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -269,19 +271,19 @@ def _text(summary: Summary) -> str:
     progress, lines = summary.progress, []
     if progress.images:
         images = counted(progress.images, "image")
-        lines.append(f"{images}: {_outcome(summary)}, {progress.unanswered:,} without an answer.")
+        lines.append(f"{images}: {_outcome(summary)}, {progress.unanswered:,} without a result.")
     if summary.results:
         lines.append(f"The results are JSON lines in {printable(str(summary.results))}")
     if summary.cause:
         lines.append(f"The backfill failed: {printable(summary.cause)}.")
-        lines.append(f"To retry what is left: aws stepfunctions redrive-execution --execution-arn {summary.execution}")
+        lines.append(f"To retry the others: aws stepfunctions redrive-execution --execution-arn {summary.execution}")
     return "\n".join(lines) + "\n"
 
 
 def _outcome(summary: Summary) -> str:
     answered, failed = summary.progress.answered, summary.failed
     if failed is None:
-        return f"{answered:,} answered (failures among them not counted)"
+        return f"{answered:,} with a result (failures were not counted)"
     return f"{answered - failed:,} done, {failed:,} failed"
 
 

@@ -45,13 +45,13 @@ Classify = Callable[[bytes | Path | str], Answer]
 
 @dataclass
 class Tally:
-    """The images that failed so far, and the error that stopped the command, if one did."""
+    """The images that failed so far, and the error that stopped the command, if any."""
 
     failed: list[Failed] = field(default_factory=list)
     stopped: ClassifyError | None = None
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Yield the results and keep the failures; an error that concerns all images ends them."""
+        """Yield the results and record the failures; stops at an error that concerns all images."""
         try:
             for result in results:
                 if isinstance(result, Failed):
@@ -66,7 +66,7 @@ class LocalClassifier:
 
     def __init__(self, settings: Settings) -> None:
         """Load the bundle; raises BundleError."""
-        # No image is inside a request here, so the larger of both limits applies, that of uploads.
+        # There are no requests here, so the larger limit applies, that of uploads.
         self._max_bytes = max(settings.limits.bytes, settings.max_upload_bytes)
         limits = dataclasses.replace(settings.limits, bytes=self._max_bytes)
         bundle = load_bundle(settings.bundle)
@@ -96,7 +96,7 @@ class LocalClassifier:
             location = parse_s3_uri(image)
         except ValueError as error:
             raise ClassifyError("invalid_request", str(error)) from error
-        # The person who runs the command chose the bucket, so there is no list of allowed buckets.
+        # Any bucket is allowed, because the person who runs the command chose it.
         return ObjectReader([location.bucket], self._max_bytes).read(location, Deadline.after(_READ_TIMEOUT))
 
 
@@ -120,7 +120,7 @@ def run(arguments: Namespace) -> int:
 def classify_all(sources: Sequence[Source | Failed], classify: Classify, parallel: int = 1) -> Iterator[Result]:
     """Classify images and yield a result for each, in their order.
 
-    With `parallel` above 1, that many threads call `classify`; they do not keep the process alive. Raises a
+    With `parallel` above 1, that many threads call `classify`; they do not keep the process from ending. Raises a
     ClassifyError that concerns all images.
     """
     if parallel == 1:
@@ -153,7 +153,7 @@ def _client(arguments: Namespace) -> Client:
 def _results(api: Client | None, images: Sequence[Source | Failed], arguments: Namespace) -> Iterator[Result]:
     failed = [image for image in images if isinstance(image, Failed)]
     if len(failed) == len(images):
-        # Saves loading the bundle.
+        # Nothing to classify: do not load the bundle.
         return iter(failed)
     classify = api.classify if api else _local_classifier(arguments.bundle).classify
     options = functools.partial(classify, top_k=arguments.top_k, threshold=arguments.threshold)
@@ -171,7 +171,7 @@ def _detail(error: ReportedError) -> str:
     # Imported only here: classifying files should not wait for boto3.
     from botocore.exceptions import NoCredentialsError
 
-    # The API's own sentence is for a client of a service, whose operator sets the credentials.
+    # The error's own message is for clients of an API whose operator sets the credentials.
     return NO_CREDENTIALS if isinstance(error.__cause__, NoCredentialsError) else str(error)
 
 

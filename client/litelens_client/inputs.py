@@ -12,7 +12,7 @@ from litelens_client.answers import Failed
 from litelens_client.aws import AwsError, aws_errors, create_client
 from litelens_client.output import spinner
 
-# How many different suffixes of skipped files are named.
+# The maximum number of suffixes of skipped files in the message.
 _NAMED_SUFFIXES = 5
 
 STANDARD_INPUT = "-"
@@ -63,8 +63,8 @@ def find_images(arguments: Sequence[str]) -> Inputs:
     """Return the images that these arguments name, in their order.
 
     An argument is a file, a folder, s3://bucket/key, s3://bucket/prefix/ or - for standard input. A folder or prefix
-    stands for all images below it, sorted, except hidden ones; links to folders are not followed. An argument that
-    does not exist, cannot be listed or has no images becomes a failure. Files are not opened.
+    stands for all images in it, at any depth, sorted, except hidden ones; links to folders are not followed. An
+    argument that does not exist, cannot be listed or has no images becomes a failure. Files are not opened.
     """
     inputs = Inputs()
     for argument in arguments:
@@ -122,7 +122,7 @@ def unreadable(name: str, error: OSError) -> Failed:
 
 
 def _read_standard_input() -> Source | Failed:
-    # Read here, in the main thread: Ctrl-C could not end another thread that waits for input.
+    # Read in the main thread, because Ctrl-C does not end another thread that waits for input.
     try:
         with open(0, "rb", closefd=False) as file:
             return ImageBytes("standard input", file.read())
@@ -144,7 +144,7 @@ def _walk(folder: str, unlistable: list[OSError]) -> Iterator[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             path = os.path.join(parent, name)
-            # Reading a pipe would block for ever; a broken link is reported when it is read.
+            # Reading a pipe would block forever; a broken link is reported when it is read.
             if not name.startswith(".") and (os.path.isfile(path) or os.path.islink(path)):
                 yield path
 
@@ -190,4 +190,4 @@ def _is_hidden(key: str) -> bool:
 
 
 def _no_images(name: str) -> Failed:
-    return Failed(name, "no_images", f"{name} has no images in it, which are files that end in {', '.join(SUFFIXES)}.")
+    return Failed(name, "no_images", f"{name} contains no images; their names must end in {', '.join(SUFFIXES)}.")

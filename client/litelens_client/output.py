@@ -1,6 +1,7 @@
-"""Output on the terminal: results as labels, a table, JSON lines or CSV; messages and progress on standard error.
+"""Output: results as labels, a table, JSON lines or CSV; messages and progress on standard error.
 
-Formats are streams of text pieces. JSON and CSV yield a line for each result as it arrives; the table needs all first.
+Each format is an iterator of pieces of text. JSON and CSV yield a line for each result as it arrives; the table is
+complete only after the last result.
 """
 
 import csv
@@ -22,10 +23,10 @@ from litelens_client.answers import Classified, Failed, Result
 
 COLUMNS = ("image", "label", "confidence", "uncertain", "group", "error_code", "error")
 
-# Spreadsheets take cells that begin with these for formulas.
+# Spreadsheets interpret cells that begin with these characters as formulas.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
-# Wide enough that no line is folded where the output is not a terminal.
+# Wide enough that no line is wrapped if the output is not a terminal.
 UNLIMITED_WIDTH = 100_000
 
 T = TypeVar("T")
@@ -54,8 +55,8 @@ def print_message(sentence: str) -> None:
 def track(results: Iterable[T], total: int, description: str, *, as_lines: bool) -> Iterator[T]:
     """Yield the results, with a progress bar on standard error if that is a terminal.
 
-    There is no bar for a single result, nor if each result is printed on a terminal `as_lines`, which shows progress
-    by itself.
+    There is no bar for a single result, or if results are printed `as_lines` on a terminal, because the lines show the
+    progress.
     """
     if total > 1 and sys.stderr.isatty() and not (as_lines and sys.stdout.isatty()):
         return _track(results, total, description)
@@ -68,20 +69,20 @@ def _track(results: Iterable[T], total: int, description: str) -> Iterator[T]:
 
 
 def progress_bar() -> Progress:
-    """Return a progress bar that is shown on standard error while it is entered, if that is a terminal."""
+    """Return a context manager that shows a progress bar on standard error, if that is a terminal."""
     return Progress(
         *Progress.get_default_columns(),
         MofNCompleteColumn(),
         console=Console(stderr=True),
         transient=True,
-        # rich would otherwise print on standard error what is printed on standard output meanwhile.
+        # Otherwise rich redirects what is printed on standard output to standard error.
         redirect_stdout=False,
         disable=not sys.stderr.isatty(),
     )
 
 
 def spinner(description: str) -> AbstractContextManager[object]:
-    """Show on standard error that something of unknown length is in progress, if that is a terminal."""
+    """Show a spinner on standard error while the block runs, if that is a terminal."""
     return Console(stderr=True).status(description) if sys.stderr.isatty() else nullcontext()
 
 
@@ -93,7 +94,7 @@ def label_lines(results: Iterable[Result]) -> Iterator[str]:
 
 
 def table(results: Iterable[Result]) -> Iterator[str]:
-    """Yield a table with a row for each image, and a line for each problem below it; in colour on a terminal only."""
+    """Yield a table with a row for each image, then a line for each problem; in colour only on a terminal."""
     rows = Table("image", "label", box=None, pad_edge=False)
     rows.columns[0].overflow = rows.columns[1].overflow = "fold"
     rows.add_column("confidence", justify="right")
@@ -114,7 +115,7 @@ def table(results: Iterable[Result]) -> Iterator[str]:
     with console.capture() as captured:
         console.print(rows)
         for problem in problems:
-            # The terminal folds these lines itself, so that each can be copied as one.
+            # Not wrapped here: the terminal does that, so that each line can be copied as a whole.
             console.print(problem, soft_wrap=True)
     yield captured.get()
 
@@ -128,7 +129,7 @@ def json_lines(results: Iterable[Result]) -> Iterator[str]:
 def csv_lines(results: Iterable[Result]) -> Iterator[str]:
     """Yield COLUMNS and a row for each image, as in RFC 4180.
 
-    A cell that a spreadsheet would take for a formula starts with an apostrophe; JSON has names unchanged.
+    A cell that a spreadsheet would interpret as a formula gets an apostrophe in front; in JSON, names are unchanged.
     """
     yield csv_line(COLUMNS)
     for result in results:
@@ -144,7 +145,7 @@ def csv_line(cells: Iterable[str]) -> str:
 
 def failure_sentence(failed: Failed) -> str:
     """Return a sentence that names the image and says why it failed."""
-    # Details written by the client itself begin with the name.
+    # Details that the client itself writes begin with the name.
     detail = failed.detail if failed.detail.startswith(failed.name) else f"{failed.name}: {failed.detail}"
     return with_request_id(detail, failed.request_id)
 
@@ -155,7 +156,7 @@ def with_request_id(detail: str, request_id: str | None) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape what is not printable, such as control characters and invalid UTF-8, so that no text moves the cursor."""
+    """Escape unprintable characters, such as control characters and invalid UTF-8, so that no text moves the cursor."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
@@ -169,7 +170,7 @@ def _labels(result: Classified) -> str:
     width = max(len(label) for label, _ in predictions)
     lines = [f"{label:{width}}  {confidence:6.1%}\n" for label, confidence in predictions]
     if result.answer.uncertain:
-        lines.append("The best is below the threshold: uncertain.\n")
+        lines.append("Uncertain: the best label is below the threshold.\n")
     return "".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""`litelens results`: list what is in the stack's results table, newest day first."""
+"""`litelens results`: list the results in the stack's results table, newest day first."""
 
 import itertools
 from argparse import Namespace
@@ -30,10 +30,10 @@ COLUMNS = (
     "detail",
 )
 
-# The key is last, as its width is not known before all results have arrived.
+# The key is last, because its width is unknown until all results have arrived.
 _ROW = "{:19}  {:24}  {:>10}  {:9}  {}"
 
-# Seconds until the next results arrive, including all retries, or until a day turns out to have no more.
+# The maximum number of seconds to wait for the next page of results, including all retries.
 _QUERY_TIMEOUT = 30.0
 
 
@@ -68,7 +68,7 @@ class ResultsReader:
         return next((result for result in results if result.revision == revision), None)
 
     def between(self, first: date, last: date, prefix: str) -> Iterator[StoredResult]:
-        """Yield the results of these days (UTC) for keys below a prefix, newest day first and by key within a day.
+        """Yield the results of these days (UTC) for keys under a prefix, newest day first and by key within a day.
 
         Raises AwsError.
         """
@@ -92,7 +92,8 @@ class ResultsReader:
             try:
                 yield
             except StorageError as error:
-                # The cause is the error of AWS or boto3; the sentence of StorageError is for clients of the API.
+                # The cause is the error of AWS or boto3. The message of the StorageError itself is for clients of the
+                # API.
                 if error.__cause__ and not isinstance(error.__cause__, TimeoutError):
                     raise error.__cause__ from None
                 raise AwsError(f"The table {self._name} did not answer in time.") from error
@@ -102,11 +103,11 @@ def run(arguments: Namespace) -> int:
     """Run the command and return its exit code."""
     try:
         results = _selected(arguments)
-        # Queried before anything is printed, so that a wrong table gives an error and no header.
+        # Queried before anything is printed, so that a wrong table leads to an error without a header.
         with spinner("Searching"):
             first = list(itertools.islice(results, 1))
         if not first:
-            print_message("There are no such results.")
+            print_message("No results match.")
         if not (first or arguments.csv):
             return 0
         return 0 if write_output(_format(arguments)(itertools.chain(first, results))) else 1

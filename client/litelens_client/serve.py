@@ -1,8 +1,8 @@
 """`litelens serve`: API Gateway, Lambda and the page on this machine.
 
 HTTP requests become REST proxy events for the handler that is deployed to Lambda, one event at a time, as in one Lambda
-execution environment. Not imitated are Lambda's timeout and its 6 MB limit on events, throttling, and API Gateway's
-validation of JSON. A key is required if one is set. The page in web/ is at the root.
+execution environment. Lambda's timeout and 6 MB limit, throttling, and API Gateway's validation of JSON are not
+imitated. An API key is required only if one is set. The page in web/ is at the root.
 """
 
 import asyncio
@@ -52,8 +52,8 @@ MIN_COMPRESSED_BYTES = 1024
 
 TIMEOUT_MS = 29_000
 
-# The security headers of infra/site.yaml. A page on this machine may use any API that its settings name, and uploads
-# to a fake AWS on another port.
+# The security headers of infra/site.yaml. A page on this machine may also call any API that is set in its settings, and
+# upload to a local AWS on another port.
 PAGE_HEADERS: Mapping[str, str] = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
@@ -95,7 +95,7 @@ class LocalContext:
 
 
 class PageFiles:
-    """The files of the page, with its security headers; browsers ask each time whether a file has changed."""
+    """The files of the page, with its security headers; browsers revalidate a file before each use."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -119,9 +119,9 @@ class PageFiles:
 
 
 class Gateway:
-    """An ASGI application that answers with the page's files and, at all other paths, with a Lambda handler.
+    """An ASGI application that serves the page's files, and passes all other requests to a Lambda handler.
 
-    Without an `api_key` no key is required. Errors of API Gateway itself can be read by pages of `cors_origin`.
+    Without an `api_key`, no key is required. Pages of `cors_origin` can read API Gateway's own errors.
     """
 
     def __init__(self, handler: Handler, api_key: str | None, cors_origin: str | None, page: Path) -> None:
@@ -169,7 +169,7 @@ class Gateway:
             raise InternalError("The request could not be completed; you can send it again.") from error
 
     def _problem(self, error: ReportedError, request_id: str) -> Response:
-        """Return an error as template.yaml has API Gateway return it."""
+        """Return an error in the form that template.yaml defines for API Gateway."""
         answer = problem_response(error, request_id)
         response = Response(answer.body, answer.status_code, media_type=answer.content_type)
         response.headers["x-request-id"] = request_id
@@ -179,13 +179,13 @@ class Gateway:
 
 
 def create_app(handler: Handler, api_key: str | None = None, cors_origin: str | None = None) -> ASGIApp:
-    """Return an ASGI application with the page and with the API that this Lambda handler answers."""
+    """Return an ASGI application with the page and with the API that this Lambda handler implements."""
     gateway = Gateway(handler, api_key, cors_origin, page_folder())
     return GZipMiddleware(gateway, minimum_size=MIN_COMPRESSED_BYTES)
 
 
 def to_event(request: Request, body: bytes, request_id: str) -> dict[str, Any]:
-    """Return the REST proxy event that API Gateway makes of a request; bodies of binary types are in base64."""
+    """Convert a request into API Gateway's REST proxy event; bodies of binary types are in base64."""
     scope = request.scope
     headers = _group(request.headers.items())
     query = _group(request.query_params.multi_items())
@@ -235,18 +235,18 @@ def listen(port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or error
-        sys.exit(f"Port {port} cannot be used ({reason}); choose another with --port, or for make with PORT=8081.")
+        sys.exit(f"Port {port} cannot be used ({reason}); choose another one with --port, or with make run PORT=8081.")
     return listener
 
 
 def run(arguments: Namespace) -> int:
     """Run the command until Ctrl-C and return its exit code; ends the process if the bundle cannot be served."""
     os.environ["LITELENS_BUNDLE"] = str(bundle_folder(arguments.bundle))
-    # The handler would print its metrics, which are for CloudWatch.
+    # The metrics are for CloudWatch; without it, they would only be printed.
     os.environ.setdefault("POWERTOOLS_METRICS_DISABLED", "true")
     with listen(arguments.port) as listener:
         try:
-            # This import loads the bundle that the environment names, so it comes only now.
+            # Imported here, because the import loads the bundle that the environment names.
             handler = importlib.import_module("litelens.api.handler").handler
         except (LitelensError, SettingsError) as error:
             sys.exit(str(error))
@@ -262,7 +262,7 @@ def _greeting(url: str) -> str:
     sample, here = page_folder() / "samples" / "cat.jpg", Path.cwd()
     path = shlex.quote(str(sample.relative_to(here) if sample.is_relative_to(here) else sample))
     return f"""\
-litelens is listening on {url} (Ctrl-C ends it). Open the page there and drop a photo on it, or try:
+litelens is listening on {url} (Ctrl-C stops it). Open the page there and drop a photo on it, or try:
 
   curl -H 'Content-Type: image/jpeg' --data-binary @{path} {url}/v1/classify
 """
@@ -276,7 +276,7 @@ def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 
 
 async def _read_body(request: Request) -> bytes:
-    """Return the whole body; raises RequestTooLarge as soon as it exceeds API Gateway's limit, and ClientDisconnect."""
+    """Read the body; raises RequestTooLarge as soon as it exceeds API Gateway's limit, or ClientDisconnect."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk

@@ -1,4 +1,4 @@
-"""Settings of the command, and the folders that come with it: the everyday bundle and the page."""
+"""Settings of the command, and the folders that are installed with it: the bundle `everyday` and the page."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ _CHECKOUT = _PACKAGE.parents[1]
 
 
 def local_settings(bundle: str | None = None) -> Settings:
-    """Return the settings in the environment, with this bundle; ends the process if a variable has a wrong value."""
+    """Read the settings from the environment, with this bundle; ends the process if a variable is invalid."""
     try:
         return read_settings({**os.environ, "LITELENS_BUNDLE": str(bundle_folder(bundle))})
     except SettingsError as error:
@@ -19,7 +19,7 @@ def local_settings(bundle: str | None = None) -> Settings:
 
 
 def bundle_folder(bundle: str | None = None) -> Path:
-    """Return the folder of this bundle, by default that of LITELENS_BUNDLE, else of the everyday bundle."""
+    """Return the bundle's folder; by default that in LITELENS_BUNDLE, or else that of the bundle `everyday`."""
     chosen = bundle or os.environ.get("LITELENS_BUNDLE")
     return Path(chosen) if chosen else _shipped(DEFAULT_MODEL, f"models/{DEFAULT_MODEL}")
 

@@ -27,12 +27,12 @@ _WATCH_PERMISSIONS = (
     "states:DescribeExecution, states:ListMapRuns, states:DescribeMapRun and states:DescribeStateMachineForExecution"
 )
 
-# Larger results are not downloaded only to count the failures in them.
+# Results that are larger in total are not downloaded, and their failures are not counted.
 MAX_COUNTED_BYTES = 100_000_000
 
 # https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
 _REASONS = {
-    "States.ExceedToleratedFailureThreshold": "more images got no answer than are tolerated",
+    "States.ExceedToleratedFailureThreshold": "more images have no result than are tolerated",
     "States.ItemReaderFailed": "the objects or the inventory cannot be read",
     "States.Permissions": "its role lacks a permission",
     "States.ResultWriterFailed": "the results cannot be written",
@@ -41,9 +41,9 @@ _REASONS = {
 
 @dataclass(frozen=True)
 class Backfill:
-    """The images below a prefix, or all images of a bucket if the manifest of an S3 `inventory` lists them.
+    """The images under a prefix, or all images in the S3 `inventory` with this manifest.
 
-    `tolerate` is the percentage of images that may get no answer; the state machine decides if it is None.
+    `tolerate` is the percentage of images that may have no result; None stands for the state machine's own.
     """
 
     images: S3Location
@@ -64,8 +64,8 @@ class StateMachine:
 class BackfillProgress:
     """The status of an execution, the number of images listed so far, and how many of them are finished.
 
-    A batch that fails in every attempt leaves its images unanswered. An image that cannot be classified counts as
-    answered: its answer is a problem.
+    If all attempts of a batch fail, its images are unanswered: they have no result. An image that cannot be classified
+    counts as answered: its result is a problem.
     """
 
     status: str
@@ -82,8 +82,8 @@ class BackfillProgress:
 class Summary:
     """The outcome of a backfill.
 
-    `failed` is the number of images answered by a problem, None if they were not counted. `results` is the folder with
-    the results, if there are any. `cause` is why the backfill failed, if it did.
+    `failed` is the number of images whose result is a problem, None if they were not counted. `results` is the folder
+    with the results, if there are any. `cause` is the reason if the backfill failed.
     """
 
     execution: str
@@ -137,7 +137,7 @@ class _Outcome(Struct):
 
 
 class _Line(Struct):
-    """The part of a result that is read here; litelens.api.response_schemas.BulkResult is the whole."""
+    """The fields of litelens.api.response_schemas.BulkResult that are read here."""
 
     result: _Outcome
 
@@ -167,12 +167,12 @@ def start(machine: StateMachine, backfill: Backfill) -> str:
                 started = client.start_execution(stateMachineArn=machine.arn, name=name, input=document)
                 return str(started["executionArn"])
             except client.exceptions.ExecutionAlreadyExists:
-                # That execution has ended, and its name stays taken for 90 days.
+                # That execution has ended; its name cannot be used again for 90 days.
                 number += 1
 
 
 def watch(execution: str) -> Iterator[BackfillProgress]:
-    """Yield the progress of a backfill every few seconds, for the last time when it is over; raises AwsError."""
+    """Yield the progress of a backfill every few seconds until it is over; raises AwsError."""
     client = _client_for(execution)
     while not (progress := _progress(client, execution)).is_over:
         yield progress
@@ -262,7 +262,7 @@ def _count_failed(results: S3Location) -> int | None:
             lines = itertools.chain.from_iterable(body.iter_lines() for body in bodies)
             return sum(msgspec.json.decode(line, type=_Line).result.status == "failed" for line in lines)
     except (AwsError, msgspec.DecodeError):
-        # The permission to start a backfill does not include reading its results, and they may have been deleted.
+        # Someone who can start a backfill need not have permission to read its results, and they may have been deleted.
         return None
 
 

@@ -35,23 +35,23 @@ from litelens_client.output import (
 from litelens_client.results import ResultsReader
 from litelens_client.settings import local_settings
 
-# The same command can be repeated, so an upload need not survive a long failure of the network.
+# Few, because after a long network failure the same command can be repeated.
 _ATTEMPTS = 5
 
-# One page of a listing costs about as much as requests for ten objects: https://aws.amazon.com/s3/pricing/
+# Listing one page costs about as much as requests for ten objects: https://aws.amazon.com/s3/pricing/
 _OBJECTS_PER_PAGE_PRICE = 10
 
-# Concurrent queries of the results table; litelens.aws.clients has as many connections.
+# Concurrent queries of the results table, not more than the connections in litelens.aws.clients.
 _PARALLEL_QUERIES = 16
 
-# Seconds between two queries for all missing results.
+# Seconds between two rounds of queries for the missing results.
 _POLL_SECONDS = 2.0
 
-# Seconds without any new result. After a failure the queue delivers a message again up to two times, each time after
-# six times BulkTimeout, which is a minute by default.
+# Waiting stops after this many seconds without a new result. After a failure, the queue delivers a message up to two
+# more times, each time after six times BulkTimeout, which is one minute by default.
 _MAX_WAIT_SECONDS = 1800.0
 
-_REPEAT = "the same command continues from there."
+_REPEAT = "run the same command again to continue."
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A photo in the bucket and its revision there; `is_new` unless it was already there, unchanged."""
+    """A photo in the bucket, with its revision; `is_new` is false if the same file was already there."""
 
     name: str
     key: str
@@ -74,7 +74,7 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Plan:
-    """The photos to upload, failures between them, and the suffixes of skipped files, such as `.txt`."""
+    """The photos to upload and the failures, in order, and the suffixes of skipped files, such as `.txt`."""
 
     items: list[Photo | Failed] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -90,7 +90,7 @@ class Plan:
 
 @dataclass
 class Tally:
-    """The photos so far: uploaded, failed, and uploaded but not classified."""
+    """The photos so far: uploaded, not uploaded (`failed`), and uploaded but not classified."""
 
     total: int
     uploaded: list[Uploaded] = field(default_factory=list)
@@ -104,7 +104,7 @@ class Tally:
         return f"{summary}; {len(self.unclassified):,} could not be classified" if self.unclassified else summary
 
     def count_uploads(self, items: Iterable[Uploaded | Failed]) -> Iterator[Uploaded | Failed]:
-        """Yield the outcomes of uploads and keep them."""
+        """Yield the outcomes of uploads and record them."""
         for item in items:
             if isinstance(item, Failed):
                 self.failed.append(item)
@@ -113,7 +113,7 @@ class Tally:
             yield item
 
     def count_results(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Yield the results of uploaded photos and keep those that failed."""
+        """Yield the results of uploaded photos and record the failures."""
         for result in results:
             if isinstance(result, Failed):
                 self.unclassified.append(result)
@@ -149,9 +149,10 @@ def run(arguments: Namespace) -> int:
 
 
 def create_plan(paths: Sequence[str], prefix: str) -> Plan:
-    """Return the photos in these files and folders with their keys: `prefix` and the path within the folder.
+    """Return the photos in these files and folders. Their keys are `prefix` and the path within the folder.
 
-    Raises ValueError if two photos would get the same key, or for standard input and S3, which cannot be uploaded.
+    Raises ValueError if two photos would have the same key, or for standard input and S3 URIs, which cannot be
+    uploaded.
     """
     folder = prefix.strip("/")
     key_prefix = uploads_prefix(f"{folder}/" if folder else "")
@@ -193,7 +194,7 @@ class Uploader:
     """Uploads photos of up to `max_bytes` to a bucket, in `parallel` threads."""
 
     def __init__(self, bucket: str, max_bytes: int, parallel: int) -> None:
-        """Create the client for S3; raises AwsError."""
+        """Create an S3 client; raises AwsError."""
         self._bucket = bucket
         self._max_bytes = max_bytes
         self._parallel = parallel
@@ -201,11 +202,12 @@ class Uploader:
             self._s3 = create_client("s3", attempts=_ATTEMPTS, connections=parallel)
 
     def upload_all(self, photos: Sequence[Photo], *, may_list: bool = True) -> Iterator[Uploaded | Failed]:
-        """Upload the photos that are not in the bucket unchanged; yields outcomes as soon as they are known.
+        """Upload photos, except those that are already in the bucket; yields each outcome as soon as it is known.
 
-        An object is unchanged if its size and MD5 are. The MD5 is the ETag of an object uploaded in one request,
-        unless the bucket encrypts with customer keys. `may_list` allows listing the bucket where that is cheaper than a
-        request for each object; a listing has no version ids. Raises AwsError; the upload can be repeated then.
+        A photo is already there if the object has the same size and MD5. The MD5 is the ETag of an object uploaded in
+        one request, unless the bucket encrypts with customer keys. `may_list` allows listing the bucket if that is
+        cheaper than a request for each object; a listing has no version ids. Raises AwsError; the upload can then be
+        repeated.
         """
         with self._errors():
             listed = self._list([photo.key for photo in photos]) if may_list else None
@@ -228,9 +230,9 @@ class Uploader:
         return Uploaded(photo.name, photo.key, _revision(response), is_new=True)
 
     def _list(self, keys: Sequence[str]) -> dict[str, _StoredObject] | None:
-        """Return the objects among which these keys are, or None if there are too many or they cannot be listed."""
+        """List objects that include these keys; returns None if there are too many or they cannot be listed."""
         found: dict[str, _StoredObject] = {}
-        # A prefix in S3 need not end at a slash.
+        # A prefix in S3 need not end with a slash.
         prefix = os.path.commonprefix(keys)  # noqa: RUF071
         pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
         try:
@@ -249,7 +251,7 @@ class Uploader:
         try:
             head = self._s3.head_object(Bucket=self._bucket, Key=key)
         except ClientError as error:
-            # Without the permission to list, S3 answers 403 for missing objects. PutObject reports any other error.
+            # Without the permission to list, S3 responds with 403 for missing objects. PutObject reports other errors.
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
                 return None
             raise
@@ -261,7 +263,7 @@ class Uploader:
 
 
 def _revision(response: Mapping[str, Any]) -> str:
-    """Return the revision that S3's notification will have for this object: the version id or else the ETag."""
+    """Return the revision of this object in S3's notification: the version id, or else the ETag."""
     return str(response.get("VersionId") or response["ETag"].strip('"'))
 
 
@@ -273,7 +275,7 @@ def _upload(plan: Plan, tally: Tally, arguments: Namespace) -> bool:
 def _upload_and_wait(plan: Plan, tally: Tally, arguments: Namespace) -> bool:
     """Upload the photos, wait for their results and print them; return whether the output could be written."""
     reader = ResultsReader(arguments.table)
-    # Checked first, so that nothing is uploaded if the name of the table is wrong.
+    # Checked first, so that nothing is uploaded if the table is wrong.
     reader.check()
     for _ in _uploads(plan, tally, arguments):
         pass
@@ -285,7 +287,7 @@ def _upload_and_wait(plan: Plan, tally: Tally, arguments: Namespace) -> bool:
 
 
 def _uploads(plan: Plan, tally: Tally, arguments: Namespace) -> Iterator[Uploaded | Failed]:
-    """Upload the photos, count and yield the outcomes."""
+    """Upload the photos; count and yield the outcomes."""
     items = tally.count_uploads(_upload_plan(plan, arguments))
     return track(items, tally.total, "Uploading", as_lines=arguments.json and not arguments.wait)
 
@@ -299,7 +301,7 @@ def _upload_plan(plan: Plan, arguments: Namespace) -> Iterator[Uploaded | Failed
 
 
 def _outcome_lines(items: Iterable[Uploaded | Failed], *, as_json: bool) -> Iterator[str]:
-    """Yield a line of JSON for each photo, or print a sentence on standard error for each failure only."""
+    """Yield a line of JSON for each photo; without `as_json`, print only failures, on standard error."""
     for item in items:
         if isinstance(item, Failed):
             if as_json:
@@ -321,7 +323,7 @@ def _results(tally: Tally, reader: ResultsReader, arguments: Namespace) -> Itera
 def wait_for_results(reader: ResultsReader, bucket: str, uploaded: Sequence[Uploaded]) -> Iterator[Result]:
     """Yield the result of each photo as soon as it is in the table, in any order.
 
-    Raises AwsError, also if no result has arrived for half an hour.
+    Raises AwsError, including if no result arrives for half an hour.
     """
     # The threads of a ThreadPool do not keep the process alive.
     with ThreadPool(_PARALLEL_QUERIES) as pool:

@@ -1,7 +1,7 @@
 """Put lists of CPUs into the image and make LiteRT read them, because Lambda on Arm has no /sys/devices/system/cpu.
 
 Without the lists, LiteRT's copy of the library cpuinfo fails (https://github.com/pytorch/cpuinfo/issues/143), and
-LiteRT runs the model with far slower code, whose answers differ slightly. Only the Dockerfile runs this script.
+LiteRT runs the model with far slower code, whose results differ slightly. Only the Dockerfile runs this script.
 """
 
 import sys
@@ -9,12 +9,12 @@ from pathlib import Path
 
 FOLDER = "/sys/devices/system/cpu/"
 NAMES = ("possible", "present")
-# The most CPUs that Lambda gives a function. Of these, cpuinfo uses those that /proc/cpuinfo lists.
+# The maximum number of CPUs of a function. cpuinfo uses those of them that /proc/cpuinfo lists.
 CPUS = "0-5\n"
 
 
 def put_lists(folder: Path, task_root: str) -> None:
-    """Write the lists to `folder`/cpu, and change the paths in the libraries in `folder`/ai_edge_litert to them.
+    """Write the lists to `folder`/cpu, and make the libraries in `folder`/ai_edge_litert read these.
 
     `task_root` is the folder's path in the finished image. Raises SystemExit if a path is too long to replace the one
     in the libraries, or if the libraries do not read these lists.
@@ -31,7 +31,7 @@ def put_lists(folder: Path, task_root: str) -> None:
 
 
 def _served_path(name: str, task_root: str) -> str:
-    """Return a path as long as the one that it replaces, padded with slashes, which paths may repeat."""
+    """Return a path of the same length as the one that it replaces, padded with slashes, which a path may repeat."""
     room = len(FOLDER + name) - len(task_root)
     path = task_root + f"/cpu/{name}".rjust(room, "/")
     if len(path) > len(FOLDER + name):

@@ -1,8 +1,8 @@
 """Remove from the installed packages everything that serving never loads. The Dockerfile runs this; nothing imports it.
 
 Lambda runs the image as an unknown user on a read-only file system, where Python cannot cache compiled modules. The
-packages are therefore compiled here, and their sources, which would double their size, are removed. A traceback still
-names file and line.
+packages are therefore compiled here, and their sources, which would double their size, are removed. Tracebacks still
+have file names and line numbers.
 """
 
 import compileall
@@ -60,7 +60,7 @@ def replace_sources(folder: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Delete a file or a folder, unless it went with the folder that contained it."""
+    """Delete a file or a folder, unless it was deleted with its parent folder."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

@@ -94,7 +94,7 @@ def required(settings: Settings, field: str) -> str:
 
 
 def _cores(environment: Mapping[str, str]) -> int:
-    """Return the number of cores; in Lambda, those that belong to the function's memory, since Linux shows more.
+    """Return the number of cores; in Lambda, the share that comes with the function's memory, because Linux shows more.
 
     1,769 MB are one core: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
     """

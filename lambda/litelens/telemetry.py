@@ -29,8 +29,8 @@ logger = Logger(service="litelens")
 # The dimension's value is POWERTOOLS_SERVICE_NAME, which Powertools reads.
 metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "litelens")
 
-# Metrics are not thread-safe. At a hundred values of a metric Powertools prints them in two writes, between which no
-# other thread may log.
+# Metrics are not thread-safe. When a metric has a hundred values, Powertools prints them in two writes, and no other
+# thread may log between these.
 _lock = threading.RLock()
 
 
@@ -73,7 +73,7 @@ def record_batch(count: int) -> None:
 
 
 def record_in_progress(request_id: str) -> None:
-    """Log that another invocation is classifying the same image; the message is retried and will find the result."""
+    """Log that another invocation is classifying the same image; the retried message will find the result."""
     with _lock:
         logger.info("in progress", request_id=request_id)
 
@@ -128,7 +128,7 @@ def record_description(model: str, input_tokens: int, output_tokens: int, reques
 
 
 def record_problem(error: ReportedError, request_id: str) -> None:
-    """Log and count an error: as refused if the client caused it, as failed if AWS or time did."""
+    """Log and count an error: as refused if the client caused it, as failed if AWS or a timeout did."""
     fields: dict[str, Any] = {"request_id": request_id, "code": error.code, "status": error.status.value}
     with _lock:
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.status != HTTPStatus.NOT_IMPLEMENTED:
@@ -154,7 +154,7 @@ def record_failure(error: Exception, request_id: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Return AWS's error code, or the type of the cause; never a text, which may hold names and keys."""
+    """Return AWS's error code, or the type of the cause; never its text, which may contain names and keys."""
     cause = error.__cause__ or error
     response = getattr(cause, "response", None)
     return str(response["Error"]["Code"]) if isinstance(response, dict) else type(cause).__name__
@@ -171,7 +171,7 @@ def _call_chain(error: Exception) -> list[str]:
 
 
 def _start_invocation(engine: str, function_request_id: str) -> None:
-    # With metrics disabled, Powertools keeps the values until there are a hundred, and then prints them.
+    # If metrics are disabled, Powertools still keeps the values and prints them when there are a hundred.
     metrics.clear_metrics()
     ids: dict[str, str] = {"engine": engine, "function_request_id": function_request_id}
     if trace := os.environ.get("_X_AMZN_TRACE_ID"):
@@ -179,7 +179,7 @@ def _start_invocation(engine: str, function_request_id: str) -> None:
     for name, value in ids.items():
         metrics.add_metadata(name, value)
     logger.append_keys(engine=engine, service=metrics.service or logger.service)
-    # Powertools' own cold start metric has the function's name as a dimension, and takes a line of its own.
+    # Powertools' own cold start metric has the function's name as a dimension, and is a separate line.
     if logger.get_current_keys().get("cold_start"):
         _add("ColdStarts", MetricUnit.Count, 1)
 

@@ -320,7 +320,7 @@ def test_previews_are_shown_before_any_answer(page: Page) -> None:
     choose_photos(page, ROCKET, SAMPLES / "photographer.jpg")
     expect(preview(card(page, "rocket.jpg"))).to_have_js_property("naturalWidth", 640)
     expect(preview(card(page, "photographer.jpg"))).to_have_js_property("naturalHeight", 470)
-    expect(page.get_by_text("2 photos · 2 under way")).to_be_visible()
+    expect(page.get_by_text("2 photos · 2 in progress")).to_be_visible()
     expect(labels(page.get_by_role("article"))).to_have_count(0)
     held.release_all()
     wait_for_results(page, "rocket.jpg", "photographer.jpg")
@@ -418,7 +418,7 @@ def test_a_photo_removed_while_it_is_classified_does_not_reappear(page: Page) ->
     held.release_all()
     wait_for_results(page, "coffee.jpg")
     expect(photo_names(page)).to_have_text(["coffee.jpg"])
-    expect(page.get_by_text("1 photo", exact=False)).not_to_contain_text("under way")
+    expect(page.get_by_text("1 photo", exact=False)).not_to_contain_text("in progress")
 
 
 def test_the_threshold_decides_which_answers_are_certain_without_a_new_request(page: Page) -> None:

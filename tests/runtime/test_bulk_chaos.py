@@ -29,7 +29,7 @@ OBJECTS, SENT_AGAIN, BROKEN, KILLS = 1800, 200, 180, 5
 # invocation must have expired, which it does at the time when the invocation would have timed out.
 TIMEOUTS = Timeouts(function=30, visibility=36)
 
-# The most messages in the queue at a time, because moto scans all of them for each request.
+# The maximum number of messages in the queue, because moto scans all of them for each request.
 BACKLOG = 40
 
 POISON = [

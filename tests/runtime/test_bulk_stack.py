@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bulk import Put, notification, record
+from bulk import StoredObject, notification, record
 from local_stack import (
     count_messages,
     count_waiting,
@@ -189,9 +189,9 @@ def test_the_same_bytes_uploaded_twice_have_one_result(stack: Stack) -> None:
 
 def test_each_record_of_a_message_gets_a_result(stack: Stack) -> None:
     keys = [f"uploads/together/{number}.png" for number in range(3)]
-    arrived = [put_object(stack, key, photo("yellow")) for key in keys]
+    stored = [put_object(stack, key, photo("yellow")) for key in keys]
     receive_bodies(stack.client("sqs"), stack.storage.source.queue_url)
-    send(stack, notification(*[record(each) for each in arrived]))
+    send(stack, notification(*[record(each) for each in stored]))
     process(stack)
     assert [len(table_results(stack, key)) for key in keys] == [1, 1, 1]
 
@@ -260,8 +260,8 @@ def newer_bundle(folder: Path) -> Path:
     return bundle
 
 
-def versions_of(stack: Stack, arrived: Put) -> list[str]:
+def versions_of(stack: Stack, stored: StoredObject) -> list[str]:
     """Return the versions of the models that have classified the object, oldest result first."""
-    results = table_results(stack, arrived.key)
-    assert all((each["revision"], each["result"]["status"]) == (arrived.etag, "done") for each in results)
+    results = table_results(stack, stored.key)
+    assert all((each["revision"], each["result"]["status"]) == (stored.etag, "done") for each in results)
     return [str(each["model"]["version"]) for each in results]

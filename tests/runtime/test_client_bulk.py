@@ -122,7 +122,7 @@ def test_an_interrupted_upload_continues_with_what_is_missing(
     gate.opened.set()
     assert first == ["sent"] * 20
     assert process.returncode == 130
-    assert re.fullmatch(rb"Interrupted: 2\d of 40 sent, .* the same command continues from there\.\n", told)
+    assert re.fullmatch(rb"Interrupted: 2\d of 40 sent, .* run the same command again to continue\.\n", told)
 
     assert main([*arguments, "--wait", "--json"]) == 0
     captured = capsys.readouterr()

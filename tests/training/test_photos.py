@@ -127,7 +127,7 @@ def test_folders_without_usable_classes_are_refused_with_the_reason(preset: Pres
         load_dataset(preset, tmp_path)
     (tmp_path / "dog").mkdir()
     (tmp_path / "dog" / "broken.jpg").write_bytes(b"broken")
-    with pytest.raises(DatasetError, match=r"the class folder .*dog holds no readable photo"):
+    with pytest.raises(DatasetError, match=r"the class folder .*dog contains no readable photo"):
         load_dataset(preset, tmp_path)
     fill(tmp_path / "few" / "cat", 1)
     fill(tmp_path / "few" / "dog", 1)
@@ -140,7 +140,7 @@ def test_a_folder_beside_the_splits_is_not_mistaken_for_a_class(preset: Preset, 
         fill(tmp_path / "train" / name, 5)
     fill(tmp_path / "val" / "cat", 5)
     fill(tmp_path / "__MACOSX", 1)
-    with pytest.raises(DatasetError, match="has '__MACOSX' beside 'train', which holds the classes"):
+    with pytest.raises(DatasetError, match="has '__MACOSX' next to 'train', which contains the classes"):
         load_dataset(preset, tmp_path)
 
 

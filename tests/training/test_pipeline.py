@@ -439,7 +439,7 @@ def test_all_steps_are_refused_on_a_backend_that_cannot_export(
 
 
 def test_a_folder_with_another_run_is_not_overwritten(folder: Path, data: Path) -> None:
-    with pytest.raises(SystemExit, match="holds a run of another preset"):
+    with pytest.raises(SystemExit, match="contains a run of another preset"):
         run_steps(folder, data, "fit", more=(*SMALL, "--set=recipe.seed=9"))
     assert (folder / "run" / "metrics.json").is_file()
 
@@ -504,7 +504,7 @@ def test_a_run_with_results_is_not_replaced(result: str, tmp_path: Path) -> None
     start_run(tmp_path, preset, data)
     (tmp_path / result).mkdir()
     other = load_preset("folder", ["network.weights=none"])
-    with pytest.raises(RunError, match="holds a run of another preset"):
+    with pytest.raises(RunError, match="contains a run of another preset"):
         start_run(tmp_path, other, data)
     with pytest.raises(RunError, match="was started with other images"):
         start_run(tmp_path, preset, DataSummary(("cat", "dog"), "another digest"))

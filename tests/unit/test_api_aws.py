@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from aws import Answer, Clock, error, failing_aws, found, new_bucket, say_nothing, still_clock
+from aws import Answer, Clock, fake_clock, new_bucket, no_response, ok, s3_error, scripted_aws
 from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, classify_json, content_type_of
 
 from litelens.api.handler import create_handler
@@ -23,11 +23,11 @@ MAX_BYTES = 100_000
 
 # By name: the response of S3, and the expected status and code.
 FAULTS: dict[str, tuple[Answer, int, str]] = {
-    "no access": (error(403, "AccessDenied"), 403, "object_access_denied"),
-    "an archived object": (error(403, "InvalidObjectState"), 403, "object_access_denied"),
-    "a busy S3": (error(503, "SlowDown"), 503, "storage_unavailable"),
-    "a failing S3": (error(500, "InternalError"), 503, "storage_unavailable"),
-    "an S3 that does not respond": (say_nothing, 504, "storage_timeout"),
+    "no access": (s3_error(403, "AccessDenied"), 403, "object_access_denied"),
+    "an archived object": (s3_error(403, "InvalidObjectState"), 403, "object_access_denied"),
+    "a busy S3": (s3_error(503, "SlowDown"), 503, "storage_unavailable"),
+    "a failing S3": (s3_error(500, "InternalError"), 503, "storage_unavailable"),
+    "an S3 that does not respond": (no_response, 504, "storage_timeout"),
 }
 # By name: the change to a request for the photo at KEY, and the expected status and code. large.bin has MAX_BYTES + 1
 # bytes.
@@ -90,7 +90,7 @@ def handle_faults() -> Handle:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return still_clock(monkeypatch)
+    return fake_clock(monkeypatch)
 
 
 class TestObjects:
@@ -127,14 +127,14 @@ class TestObjects:
     ) -> None:
         monkeypatch.setattr("litelens.aws.clients.READ_SECONDS", 0.2)
         answer, status, code = FAULTS[name]
-        with failing_aws(answer) as requests:
+        with scripted_aws(answer) as requests:
             response = handle_faults(classify_json({"s3_uri": "s3://photos/cat.jpg"}))
         assert requests
         assert problem_of(response) == (status, code)
         assert (response["multiValueHeaders"].get("Retry-After") == ["2"]) is (status == 503)
 
     @pytest.mark.parametrize(
-        ("answer", "reason"), [(error(503, "SlowDown"), "SlowDown"), (say_nothing, "ReadTimeoutError")]
+        ("answer", "reason"), [(s3_error(503, "SlowDown"), "SlowDown"), (no_response, "ReadTimeoutError")]
     )
     def test_the_log_says_why_s3_failed(
         self,
@@ -146,19 +146,19 @@ class TestObjects:
         reason: str,
     ) -> None:
         monkeypatch.setattr("litelens.aws.clients.READ_SECONDS", 0.2)
-        with failing_aws(answer):
+        with scripted_aws(answer):
             handle_faults(classify_json({"s3_uri": "s3://photos/cat.jpg"}))
         (line,) = [vars(record) for record in caplog.records if record.getMessage() == "failed"]
         assert (line["levelname"], line["reason"]) == ("WARNING", reason)
 
     def test_no_request_goes_to_a_bucket_that_is_not_allowed(self, handle_faults: Handle) -> None:
-        with failing_aws(found(PHOTO)) as requests:
+        with scripted_aws(ok(PHOTO)) as requests:
             response = handle_faults(classify_json({"s3_uri": "s3://secrets/cat.jpg"}))
         assert problem_of(response) == (403, "bucket_not_allowed")
         assert requests == []
 
     def test_no_bucket_is_allowed_by_default(self, handle: Handle) -> None:
-        with failing_aws(found(PHOTO)) as requests:
+        with scripted_aws(ok(PHOTO)) as requests:
             assert problem_of(handle(classify_json({"s3_uri": "s3://photos/cat.jpg"})))[1] == "bucket_not_allowed"
         assert requests == []
 

@@ -7,7 +7,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from aws import AWS_TEXT, Clock, aws_at, still_clock
+from aws import AWS_TEXT, Clock, aws_at, fake_clock
 from converse import HANGS, ConverseServer, Reply, answer, converse_server, failure, refusal
 from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, event
 from test_api_aws import problem_of, put, succeeded
@@ -73,7 +73,7 @@ def handle_describe(bedrock: ConverseServer) -> Handle:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return still_clock(monkeypatch)
+    return fake_clock(monkeypatch)
 
 
 def test_the_answer_comes_with_the_predictions(

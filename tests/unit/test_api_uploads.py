@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import urllib3
-from aws import failing_aws, found
-from bulk import Context, Put, batch, classify_uploads, new_settings, notification, record, results_of
+from aws import ok, scripted_aws
+from bulk import Context, StoredObject, batch, classify_uploads, new_settings, notification, record, results_of
 from support import DEFAULT_BUNDLE, ROCKET, LambdaContext, answer_of, classify_bytes, event
 from test_api_aws import MAX_BYTES, problem_of, put, succeeded
 from test_s3_uploads import id_made_at
@@ -108,7 +108,7 @@ def test_the_result_is_that_of_the_last_image_sent(handle_s3: Handle, settings: 
     upload = create_upload(handle_s3)
     key = upload["fields"]["key"]
     send_form(upload, b"hello")
-    overwritten = Put(settings.upload_bucket, key, etag_of(settings, key))
+    overwritten = StoredObject(settings.upload_bucket, key, etag_of(settings, key))
     send_form(upload, PHOTO)
     classify_uploads(settings)
     # The message about the first image arrives late, when the image is already overwritten.
@@ -119,7 +119,7 @@ def test_the_result_is_that_of_the_last_image_sent(handle_s3: Handle, settings: 
 
 @pytest.mark.parametrize("upload_id", ["x", "..", "%2e%2e", "results", "9a00d317-3e73-4f23-aec5-3eb8269d6efd"])
 def test_an_invalid_upload_id_is_not_found(handle_faults: Handle, upload_id: str) -> None:
-    with failing_aws(found(b"{}")) as requests:
+    with scripted_aws(ok(b"{}")) as requests:
         assert problem_of(get_result(handle_faults, upload_id)) == NOT_FOUND
     assert requests == []
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from aws import Clock, still_clock
+from aws import Clock, fake_clock
 from botocore import exceptions as boto
 from urllib3 import exceptions as http
 
@@ -12,7 +12,7 @@ from litelens.aws.clients import Deadline, is_timeout, is_transient, retry
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return still_clock(monkeypatch)
+    return fake_clock(monkeypatch)
 
 
 def failing_first(times: int) -> Callable[[], str]:

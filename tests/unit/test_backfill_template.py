@@ -1,4 +1,5 @@
-"""infra/backfill.yaml: the state machine has documented fields and stays within quotas; the role has no extra rights.
+"""infra/backfill.yaml: the state machine has documented fields and stays within quotas; the role has no unneeded
+permissions.
 
 tests/runtime/test_backfill.py runs the state machine.
 """

@@ -10,18 +10,18 @@ from typing import Any
 
 import msgspec
 import pytest
-from aws import error, failing_aws, json_error, still_clock
+from aws import dynamodb_error, fake_clock, s3_error, scripted_aws
 from bulk import (
     Context,
-    Put,
+    StoredObject,
     batch,
-    left,
+    failed_ids,
     new_settings,
     notification,
     put,
     record,
     results_of,
-    table_of,
+    table_items,
 )
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
@@ -50,7 +50,7 @@ def settings(moto_server: str) -> Settings:
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def inferences(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list that grows by one item with each inference."""
     run, counted = LiteRT.run, []
 
@@ -63,11 +63,11 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def process(settings: Settings, *bodies: str, seconds: float = 60) -> list[str]:
-    """Process messages in a new execution environment; return the ids of those that it leaves in the queue."""
-    return left(create_handler(settings)(batch(*bodies), Context(seconds)))
+    """Process messages in a new execution environment; return the ids of the failed ones."""
+    return failed_ids(create_handler(settings)(batch(*bodies), Context(seconds)))
 
 
-def notification_of(put: Put, **more: str) -> str:
+def notification_of(put: StoredObject, **more: str) -> str:
     return notification(record(put, **more))
 
 
@@ -88,7 +88,7 @@ def result_object(settings: Settings, key: str) -> BulkResult:
 
 
 def subscribe(bus: str) -> Callable[[], list[dict[str, Any]]]:
-    """Subscribe a queue to this bus; return a function that returns the events received since."""
+    """Subscribe a queue to this bus; return a function that returns the events received so far."""
     queue, events = aws_client("sqs"), aws_client("events")  # type: ignore[arg-type]
     url = queue.create_queue(QueueName=f"listener-{uuid.uuid4()}")["QueueUrl"]
     arn = queue.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
@@ -104,19 +104,19 @@ def subscribe(bus: str) -> Callable[[], list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("key", KEYS, ids=["plain", "spaces and plus signs", "unicode", "1024 bytes", "long"])
 def test_an_image_gets_a_result_in_the_table_and_in_the_bucket(settings: Settings, key: str) -> None:
-    arrived = put(settings, key, PHOTO)
-    assert process(settings, notification_of(arrived)) == []
+    stored = put(settings, key, PHOTO)
+    assert process(settings, notification_of(stored)) == []
     (result,) = results_of(settings, key)
     assert isinstance(result.result, Classification)
     assert result.result.predictions[0].label == "Egyptian cat"
-    assert (result.bucket, result.key, result.revision) == (arrived.bucket, key, arrived.etag)
+    assert (result.bucket, result.key, result.revision) == (stored.bucket, key, stored.etag)
     assert result_object(settings, key) == result
 
 
 def test_a_result_is_published_on_the_event_bus(settings: Settings) -> None:
     received_events = subscribe("default")
-    arrived = put(settings, KEYS[1], PHOTO)
-    process(settings, notification_of(arrived))
+    stored = put(settings, KEYS[1], PHOTO)
+    process(settings, notification_of(stored))
     (event,) = received_events()
     assert (event["source"], event["detail-type"]) == ("litelens", "ImageClassified")
     assert msgspec.convert(event["detail"], BulkResult) == results_of(settings, KEYS[1])[0]
@@ -146,9 +146,9 @@ def test_an_image_that_cannot_be_classified_gets_a_failed_result_without_a_retry
 
 
 def test_a_deleted_object_gets_a_failed_result(settings: Settings) -> None:
-    arrived = put(settings, KEYS[0], PHOTO)
-    s3_client().delete_object(Bucket=arrived.bucket, Key=arrived.key)
-    assert process(settings, notification_of(arrived)) == []
+    stored = put(settings, KEYS[0], PHOTO)
+    s3_client().delete_object(Bucket=stored.bucket, Key=stored.key)
+    assert process(settings, notification_of(stored)) == []
     assert problem_code(settings, KEYS[0]) == "object_not_found"
 
 
@@ -163,14 +163,14 @@ def test_the_result_of_an_overwritten_object_does_not_replace_the_new_one_in_the
 
 
 def test_an_image_put_again_after_its_deletion_is_classified(settings: Settings) -> None:
-    arrived = put(settings, KEYS[0], PHOTO)
-    s3_client().delete_object(Bucket=arrived.bucket, Key=arrived.key)
+    stored = put(settings, KEYS[0], PHOTO)
+    s3_client().delete_object(Bucket=stored.bucket, Key=stored.key)
     handler = create_handler(settings)
-    assert left(handler(batch(notification_of(arrived)), Context())) == []
+    assert failed_ids(handler(batch(notification_of(stored)), Context())) == []
     assert problem_code(settings, KEYS[0]) == "object_not_found"
     again = put(settings, KEYS[0], PHOTO)
-    assert again == arrived
-    assert left(handler(batch(notification_of(again)), Context())) == []
+    assert again == stored
+    assert failed_ids(handler(batch(notification_of(again)), Context())) == []
     assert isinstance(result_of(settings, KEYS[0]), Classification)
     assert isinstance(result_object(settings, KEYS[0]).result, Classification)
 
@@ -182,21 +182,21 @@ def test_a_late_repeated_message_does_not_restore_an_old_result_in_the_bucket(
     old = put(settings, KEYS[0], encoded(Image.new("RGB", (9, 9)), "PNG"))
     with monkeypatch.context() as patch:
         patch.setattr(UploadBucket, "save_result", raise_unavailable)
-        assert left(handler(batch(notification_of(old)), Context())) == ["0"]
+        assert failed_ids(handler(batch(notification_of(old)), Context())) == ["0"]
     new = put(settings, KEYS[0], PHOTO)
-    assert left(handler(batch(notification_of(new)), Context())) == []
-    assert left(handler(batch(notification_of(old)), Context())) == []
+    assert failed_ids(handler(batch(notification_of(new)), Context())) == []
+    assert failed_ids(handler(batch(notification_of(old)), Context())) == []
     assert result_object(settings, KEYS[0]).revision == new.etag
 
 
-def test_an_image_put_back_gets_its_earlier_result_in_the_bucket(settings: Settings, runs: list[int]) -> None:
+def test_an_image_put_back_gets_its_earlier_result_in_the_bucket(settings: Settings, inferences: list[int]) -> None:
     handler = create_handler(settings)
     for body, sequencer in ((PHOTO, "1"), (b"hello", "2"), (PHOTO, "3")):
-        arrived = put(settings, KEYS[0], body)
-        before = len(runs)
-        assert left(handler(batch(notification_of(arrived, sequencer=sequencer)), Context())) == []
-    assert len(runs) == before
-    assert result_object(settings, KEYS[0]).revision == arrived.etag
+        stored = put(settings, KEYS[0], body)
+        before = len(inferences)
+        assert failed_ids(handler(batch(notification_of(stored, sequencer=sequencer)), Context())) == []
+    assert len(inferences) == before
+    assert result_object(settings, KEYS[0]).revision == stored.etag
     assert len(results_of(settings, KEYS[0])) == 2
 
 
@@ -207,7 +207,8 @@ def test_each_version_has_its_result_in_a_versioned_bucket(settings: Settings) -
         for body in (PHOTO, b"hello")
     ]
     bodies = [
-        notification_of(Put(settings.upload_bucket or "", KEYS[0], "etag"), versionId=version) for version in versions
+        notification_of(StoredObject(settings.upload_bucket or "", KEYS[0], "etag"), versionId=version)
+        for version in versions
     ]
     assert process(settings, *bodies) == []
     statuses = {result.revision: type(result.result) for result in results_of(settings, KEYS[0])}
@@ -215,16 +216,16 @@ def test_each_version_has_its_result_in_a_versioned_bucket(settings: Settings) -
 
 
 def test_a_repeated_message_causes_no_second_inference_and_no_second_result(
-    settings: Settings, runs: list[int]
+    settings: Settings, inferences: list[int]
 ) -> None:
-    arrived = put(settings, KEYS[0], PHOTO)
+    stored = put(settings, KEYS[0], PHOTO)
     handler = create_handler(settings)
-    before = len(runs)
-    assert left(handler(batch(notification_of(arrived)), Context())) == []
-    assert len(runs) == before + 1
+    before = len(inferences)
+    assert failed_ids(handler(batch(notification_of(stored)), Context())) == []
+    assert len(inferences) == before + 1
     result = results_of(settings, KEYS[0])
-    assert left(handler(batch(notification_of(arrived), notification_of(arrived)), Context())) == []
-    assert len(runs) == before + 1
+    assert failed_ids(handler(batch(notification_of(stored), notification_of(stored)), Context())) == []
+    assert len(inferences) == before + 1
     assert results_of(settings, KEYS[0]) == result
 
 
@@ -232,54 +233,56 @@ def test_a_repeated_message_causes_no_second_inference_and_no_second_result(
     "sequencers", [["1", "1", "1", "1"], ["1", "2", "3", "4"]], ids=["delivered again", "put again"]
 )
 def test_the_same_image_several_times_in_a_batch_is_classified_once(
-    settings: Settings, runs: list[int], sequencers: list[str]
+    settings: Settings, inferences: list[int], sequencers: list[str]
 ) -> None:
-    arrived = put(settings, KEYS[0], PHOTO)
+    stored = put(settings, KEYS[0], PHOTO)
     handler = create_handler(settings)
-    before = len(runs)
-    assert left(handler(batch(*(notification_of(arrived, sequencer=text) for text in sequencers)), Context())) == []
-    assert len(runs) == before + 1
+    before = len(inferences)
+    assert (
+        failed_ids(handler(batch(*(notification_of(stored, sequencer=text) for text in sequencers)), Context())) == []
+    )
+    assert len(inferences) == before + 1
     assert len(results_of(settings, KEYS[0])) == 1
 
 
 def test_an_image_in_progress_in_another_invocation_is_retried(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrived = put(settings, KEYS[0], PHOTO)
+    stored = put(settings, KEYS[0], PHOTO)
     first, second = create_handler(settings), create_handler(settings)
     keep, retried = Worker.process_upload, []
 
     def meanwhile(*arguments: Any) -> Any:
         if not retried:
-            retried.append(left(second(batch(notification_of(arrived)), Context())))
+            retried.append(failed_ids(second(batch(notification_of(stored)), Context())))
         return keep(*arguments)
 
     monkeypatch.setattr(Worker, "process_upload", meanwhile)
-    assert left(first(batch(notification_of(arrived)), Context())) == []
+    assert failed_ids(first(batch(notification_of(stored)), Context())) == []
     assert retried == [["0"]]
-    assert left(second(batch(notification_of(arrived)), Context())) == []
+    assert failed_ids(second(batch(notification_of(stored)), Context())) == []
     assert len(results_of(settings, KEYS[0])) == 1
 
 
 def test_a_message_may_have_several_objects(settings: Settings) -> None:
     puts = [put(settings, f"uploads/{number}.jpg", PHOTO) for number in range(3)]
-    assert process(settings, notification(*(record(arrived) for arrived in puts))) == []
-    for arrived in puts:
-        assert isinstance(result_of(settings, arrived.key), Classification)
+    assert process(settings, notification(*(record(stored) for stored in puts))) == []
+    for stored in puts:
+        assert isinstance(result_of(settings, stored.key), Classification)
 
 
 def test_a_failing_object_does_not_stop_the_others_of_its_message(settings: Settings) -> None:
-    arrived = put(settings, KEYS[0], PHOTO)
-    elsewhere = Put("secrets", "uploads/cat.jpg", "etag")
-    assert process(settings, notification(record(elsewhere), record(arrived))) == ["0"]
+    stored = put(settings, KEYS[0], PHOTO)
+    elsewhere = StoredObject("secrets", "uploads/cat.jpg", "etag")
+    assert process(settings, notification(record(elsewhere), record(stored))) == ["0"]
     assert isinstance(result_of(settings, KEYS[0]), Classification)
 
 
 def test_test_events_and_deletions_have_no_result(settings: Settings) -> None:
     test = '{"Service": "Amazon S3", "Event": "s3:TestEvent", "Bucket": "photos"}'
-    deleted = notification(record(Put("photos", KEYS[0], "etag"), "ObjectRemoved:Delete"))
+    deleted = notification(record(StoredObject("photos", KEYS[0], "etag"), "ObjectRemoved:Delete"))
     assert process(settings, test, deleted) == []
-    assert table_of(settings.results_table) == []
+    assert table_items(settings.results_table) == []
 
 
 def test_only_the_invalid_message_of_a_batch_is_retried(settings: Settings) -> None:
@@ -299,39 +302,39 @@ def raise_unavailable(*_: object, **__: object) -> Any:
 def test_after_a_failure_in_any_step_the_retry_leads_to_one_result(
     settings: Settings, failing_part: tuple[type, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrived = put(settings, KEYS[0], PHOTO)
+    stored = put(settings, KEYS[0], PHOTO)
     received_events = subscribe("default")
     with monkeypatch.context() as patch:
         patch.setattr(*failing_part, raise_unavailable)
-        assert process(settings, notification_of(arrived)) == ["0"]
-    assert process(settings, notification_of(arrived)) == []
+        assert process(settings, notification_of(stored)) == ["0"]
+    assert process(settings, notification_of(stored)) == []
     (result,) = results_of(settings, KEYS[0])
     assert result_object(settings, KEYS[0]) == result
     assert [msgspec.convert(event["detail"], BulkResult) for event in received_events()] == [result]
 
 
 def test_a_retry_uses_the_result_that_is_already_in_the_table(
-    settings: Settings, runs: list[int], monkeypatch: pytest.MonkeyPatch
+    settings: Settings, inferences: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrived = put(settings, KEYS[0], PHOTO)
+    stored = put(settings, KEYS[0], PHOTO)
     handler = create_handler(settings)
-    before = len(runs)
+    before = len(inferences)
     with monkeypatch.context() as patch:
         patch.setattr(UploadBucket, "save_result", raise_unavailable)
-        assert left(handler(batch(notification_of(arrived)), Context())) == ["0"]
-    assert left(handler(batch(notification_of(arrived)), Context())) == []
-    assert len(runs) == before + 1
+        assert failed_ids(handler(batch(notification_of(stored)), Context())) == ["0"]
+    assert failed_ids(handler(batch(notification_of(stored)), Context())) == []
+    assert len(inferences) == before + 1
 
 
 def test_each_version_of_the_model_has_its_own_result(settings: Settings, tmp_path: Any) -> None:
-    arrived = put(settings, KEYS[0], PHOTO)
-    assert process(settings, notification_of(arrived)) == []
+    stored = put(settings, KEYS[0], PHOTO)
+    assert process(settings, notification_of(stored)) == []
     new = shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
     manifest = json.loads((new / "manifest.json").read_text())
     (new / "manifest.json").write_text(json.dumps(manifest | {"version": "9.0.0"}))
     # The message is delivered again while the function is being replaced.
-    assert process(dataclasses.replace(settings, bundle=new), notification_of(arrived)) == []
-    assert process(settings, notification_of(arrived)) == []
+    assert process(dataclasses.replace(settings, bundle=new), notification_of(stored)) == []
+    assert process(settings, notification_of(stored)) == []
     assert [result.model.version for result in results_of(settings, KEYS[0])] == [
         "9.0.0",
         load_bundle(DEFAULT_BUNDLE).version,
@@ -342,14 +345,14 @@ def test_each_version_of_the_model_has_its_own_result(settings: Settings, tmp_pa
 def test_with_too_little_time_all_messages_are_left_for_another_invocation(settings: Settings) -> None:
     bodies = [notification_of(put(settings, f"uploads/{number}.jpg", PHOTO)) for number in range(3)]
     assert process(settings, *bodies, seconds=4) == ["0", "1", "2"]
-    assert table_of(settings.results_table) == []
+    assert table_items(settings.results_table) == []
     assert process(settings, *bodies) == []
-    assert len(table_of(settings.results_table)) == 3
+    assert len(table_items(settings.results_table)) == 3
 
 
 def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Advance the clock by this many seconds with each inference from now on."""
-    clock, run = still_clock(monkeypatch), LiteRT.run
+    clock, run = fake_clock(monkeypatch), LiteRT.run
 
     def slowly(*arguments: Any) -> Any:
         clock.now += seconds
@@ -359,38 +362,38 @@ def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
 
 
 def test_when_time_runs_out_the_remaining_messages_are_left_for_another_invocation(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, runs: list[int]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, inferences: list[int]
 ) -> None:
     puts = [put(settings, f"uploads/{number}.jpg", PHOTO) for number in range(6)]
     handler = create_handler(settings)
-    before = len(runs)
+    before = len(inferences)
     with monkeypatch.context() as patch:
         slow_down(patch, 14)
-        again = left(handler(batch(*map(notification_of, puts)), Context(60)))
-    # 50 seconds remain for images, and none starts in the last 5 of them.
-    assert len(runs) - before <= 4
+        again = failed_ids(handler(batch(*map(notification_of, puts)), Context(60)))
+    # 50 seconds remain for images, and none starts in the last 10 of them.
+    assert len(inferences) - before <= 4
     assert len(again) >= 2
-    assert left(handler(batch(*(notification_of(puts[int(number)]) for number in again)), Context())) == []
-    assert len(table_of(settings.results_table)) == 6
+    assert failed_ids(handler(batch(*(notification_of(puts[int(number)]) for number in again)), Context())) == []
+    assert len(table_items(settings.results_table)) == 6
 
 
 def test_a_record_of_a_message_starts_only_if_there_is_time(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, runs: list[int]
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, inferences: list[int]
 ) -> None:
     puts = [put(settings, f"uploads/{number}.jpg", PHOTO) for number in range(4)]
     handler = create_handler(settings)
     slow_down(monkeypatch, 21)
-    before = len(runs)
-    assert left(handler(batch(notification(*map(record, puts))), Context(60))) == ["0"]
+    before = len(inferences)
+    assert failed_ids(handler(batch(notification(*map(record, puts))), Context(60))) == ["0"]
     # After two, 8 of the 50 seconds are left. An image starts only if 10 are left.
-    assert len(runs) - before == 2
-    assert len(table_of(settings.idempotency_table)) == 2
+    assert len(inferences) - before == 2
+    assert len(table_items(settings.idempotency_table)) == 2
 
 
 def test_the_idempotency_record_expires_before_the_result(settings: Settings) -> None:
     process(dataclasses.replace(settings, result_days=1), notification_of(put(settings, KEYS[0], PHOTO)))
-    (memory,), (result,) = table_of(settings.idempotency_table), table_of(settings.results_table)
-    assert int(memory["expiration"]["N"]) < int(result["expires_at"]["N"])
+    (record_item,), (result,) = table_items(settings.idempotency_table), table_items(settings.results_table)
+    assert int(record_item["expiration"]["N"]) < int(result["expires_at"]["N"])
 
 
 def test_images_that_other_threads_fetch_do_not_reduce_the_decoders_memory(
@@ -413,7 +416,7 @@ def test_images_that_other_threads_fetch_do_not_reduce_the_decoders_memory(
 
 def test_results_expire_after_the_configured_days(settings: Settings) -> None:
     process(dataclasses.replace(settings, result_days=7), notification_of(put(settings, KEYS[0], PHOTO)))
-    (item,) = table_of(settings.results_table)
+    (item,) = table_items(settings.results_table)
     seconds = int(item["expires_at"]["N"]) - msgspec.convert(item["time"]["S"], datetime).timestamp()
     assert abs(seconds - 7 * 86_400) <= 1
 
@@ -425,31 +428,31 @@ def test_the_handler_needs_its_bucket_and_its_tables(settings: Settings, field: 
 
 
 class TestBackfill:
-    def batch(self, arrived: Put) -> dict[str, Any]:
-        return {"BatchInput": {"bucket": arrived.bucket}, "Items": [{"Key": arrived.key, "Etag": f'"{arrived.etag}"'}]}
+    def batch(self, stored: StoredObject) -> dict[str, Any]:
+        return {"BatchInput": {"bucket": stored.bucket}, "Items": [{"Key": stored.key, "Etag": f'"{stored.etag}"'}]}
 
     def test_a_batch_is_answered_and_nothing_is_saved(self, settings: Settings) -> None:
-        arrived = put(settings, "anywhere/cat.jpg", PHOTO)
-        (answer,) = create_handler(settings)(self.batch(arrived), Context())
+        stored = put(settings, "anywhere/cat.jpg", PHOTO)
+        (answer,) = create_handler(settings)(self.batch(stored), Context())
         result = msgspec.convert(json.loads(json.dumps(answer)), BulkResult)
-        assert (result.bucket, result.key, result.revision) == (arrived.bucket, arrived.key, arrived.etag)
+        assert (result.bucket, result.key, result.revision) == (stored.bucket, stored.key, stored.etag)
         assert isinstance(result.result, Classification)
-        assert table_of(settings.results_table) == table_of(settings.idempotency_table) == []
+        assert table_items(settings.results_table) == table_items(settings.idempotency_table) == []
 
     def test_answers_are_in_the_order_of_the_batch_and_a_bad_image_does_not_fail_the_others(
         self, settings: Settings
     ) -> None:
         puts = [put(settings, f"{number}.jpg", b"hello" if number == 2 else PHOTO) for number in range(12)]
-        items = [{"Key": arrived.key, "Etag": arrived.etag} for arrived in puts]
+        items = [{"Key": stored.key, "Etag": stored.etag} for stored in puts]
         event = {"BatchInput": {"bucket": puts[0].bucket}, "Items": items}
         answers = create_handler(settings)(event, Context())
-        assert [answer["key"] for answer in answers] == [arrived.key for arrived in puts]
+        assert [answer["key"] for answer in answers] == [stored.key for stored in puts]
         assert [number for number, answer in enumerate(answers) if answer["result"]["status"] == "failed"] == [2]
 
     def test_an_object_that_may_not_be_read_gets_a_failed_result(self, settings: Settings) -> None:
         handler = create_handler(settings)
-        with failing_aws(error(403, "AccessDenied")):
-            (answer,) = handler(self.batch(Put(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
+        with scripted_aws(s3_error(403, "AccessDenied")):
+            (answer,) = handler(self.batch(StoredObject(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
         assert answer["result"]["problem"]["code"] == "object_access_denied"
 
     def test_objects_without_time_left_get_failed_results(self, settings: Settings) -> None:
@@ -458,21 +461,21 @@ class TestBackfill:
 
     def test_another_bucket_is_refused(self, settings: Settings) -> None:
         with pytest.raises(Exception, match="bucket"):
-            create_handler(settings)(self.batch(Put("secrets", "cat.jpg", "etag")), Context())
+            create_handler(settings)(self.batch(StoredObject("secrets", "cat.jpg", "etag")), Context())
 
     def test_a_transient_error_is_raised_so_that_the_batch_is_retried(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         handler = create_handler(settings)
-        still_clock(monkeypatch)
-        with failing_aws(error(503, "SlowDown")), pytest.raises(StorageUnavailable):
-            handler(self.batch(Put(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
+        fake_clock(monkeypatch)
+        with scripted_aws(s3_error(503, "SlowDown")), pytest.raises(StorageUnavailable):
+            handler(self.batch(StoredObject(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
 
 
 def test_a_throttled_idempotency_table_leaves_the_message_in_the_queue(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    still_clock(monkeypatch)
-    with failing_aws(json_error("ProvisionedThroughputExceededException")) as requests:
-        assert process(settings, notification_of(Put(settings.upload_bucket or "", KEYS[0], "etag"))) == ["0"]
+    fake_clock(monkeypatch)
+    with scripted_aws(dynamodb_error("ProvisionedThroughputExceededException")) as requests:
+        assert process(settings, notification_of(StoredObject(settings.upload_bucket or "", KEYS[0], "etag"))) == ["0"]
     assert requests

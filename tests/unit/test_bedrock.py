@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from aws import AWS_TEXT, Clock, still_clock
+from aws import AWS_TEXT, Clock, fake_clock
 from converse import (
     ACCOUNT,
     HANGS,
@@ -49,7 +49,7 @@ def bedrock(monkeypatch: pytest.MonkeyPatch) -> Iterator[ConverseServer]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return still_clock(monkeypatch)
+    return fake_clock(monkeypatch)
 
 
 def point_to(server: ConverseServer, patch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 
 import boto3
 import pytest
-from aws import AWS_TEXT, error, failing_aws, new_bucket
-from fake_api import Request, Response, answering, sent
+from aws import AWS_TEXT, new_bucket, s3_error, scripted_aws
+from fake_api import Request, Response, api_server, sent
 from step_functions import ROLE, backfill_definition
 from support import ROOT
 
@@ -75,7 +75,7 @@ def step_functions(**answers: Any) -> Iterator[list[Request]]:
             answer = answer.pop(0) if len(answer) > 1 else answer[0]
         return answer if isinstance(answer, Response) else sent(answer)
 
-    with answering(respond) as (url, requests), pytest.MonkeyPatch.context() as patched:
+    with api_server(respond) as (url, requests), pytest.MonkeyPatch.context() as patched:
         patched.setenv("AWS_ENDPOINT_URL_SFN", url)
         yield requests
 
@@ -161,7 +161,7 @@ def test_a_missing_permission_is_reported(capsys: pytest.CaptureFixture[str]) ->
         message = failure_message(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
     assert message.endswith("you need the permission states:DescribeStateMachine.")
     described = {"definition": backfill_definition()}
-    with failing_aws(error(403, "AccessDenied")), step_functions(DescribeStateMachine=described):
+    with scripted_aws(s3_error(403, "AccessDenied")), step_functions(DescribeStateMachine=described):
         message = failure_message(capsys, "s3://photos", "--yes", "--state-machine", MACHINE)
     assert message == "s3://photos/ cannot be listed; you need the permission s3:ListBucket."
 
@@ -206,7 +206,7 @@ def test_without_the_metric_the_count_of_many_objects_is_a_lower_bound(
     monkeypatch.setattr("litelens_client.backfill._PAGE_SIZE", 2)
     monkeypatch.setattr("litelens_client.backfill._MAX_PAGES", 1)
     put(photos, *(f"a/{number}.jpg" for number in range(3)))
-    with answering(lambda _: sent({"__type": "AccessDenied"}, 403)) as (url, requests):
+    with api_server(lambda _: sent({"__type": "AccessDenied"}, 403)) as (url, requests):
         monkeypatch.setenv("AWS_ENDPOINT_URL_CLOUDWATCH", url)
         assert count_objects(S3Location(photos, "a/")) == Count(2, "at least")
     assert requests
@@ -351,7 +351,7 @@ def test_a_running_backfill_is_followed_until_it_is_over(capsys: pytest.CaptureF
         assert main(["backfill", "--follow", EXECUTION]) == 0
     polls = [request for request in requests if request.headers["x-amz-target"].endswith("DescribeExecution")]
     assert len(polls) == 4
-    assert "5 images: 5 answered" in capsys.readouterr().out
+    assert "5 images: 5 " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_a_running_backfill_is_followed_until_it_is_over(capsys: pytest.CaptureF
         (
             "FAILED",
             {"error": "States.ExceedToleratedFailureThreshold", "cause": "The threshold was exceeded."},
-            "more images got no answer than are tolerated: The threshold was exceeded",
+            "more images have no result than are tolerated: The threshold was exceeded",
         ),
         ("FAILED", {"error": "States.ItemReaderFailed"}, "the objects or the inventory cannot be read"),
         ("FAILED", {"error": "States.ResultWriterFailed"}, "the results cannot be written"),
@@ -376,7 +376,7 @@ def test_a_failed_backfill_says_why_and_how_to_retry(
         assert main(["backfill", "--follow", EXECUTION]) == 1
     assert capsys.readouterr().out.splitlines() == [
         f"The backfill failed: {cause}.",
-        f"To retry what is left: aws stepfunctions redrive-execution --execution-arn {EXECUTION}",
+        f"To retry the others: aws stepfunctions redrive-execution --execution-arn {EXECUTION}",
     ]
 
 
@@ -399,7 +399,7 @@ def test_the_summary_counts_done_failed_and_unanswered_images(
     with step_functions(**ended("SUCCEEDED", uploads, counts=counts)):
         assert main(["backfill", "--follow", EXECUTION]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "9 images: 2 done, 1 failed, 6 without an answer.",
+        "9 images: 2 done, 1 failed, 6 without a result.",
         f"The results are JSON lines in s3://{uploads}/backfills/run-1/",
     ]
 
@@ -431,7 +431,7 @@ def test_results_that_cannot_be_read_are_not_counted(hidden: str, capsys: pytest
     with step_functions(**ended("SUCCEEDED", uploads, counts={"total": 7, "succeeded": 7})):
         assert main(["backfill", "--follow", EXECUTION]) == 0
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "7 images: 7 answered (failures among them not counted), 0 without an answer."
+    assert first == "7 images: 7 with a result (failures were not counted), 0 without a result."
     assert second.endswith(f"s3://{uploads}/backfills/run-1/")
 
 
@@ -481,4 +481,4 @@ def test_a_confirmed_backfill_is_started_and_followed(photos: str) -> None:
     assert code == 0
     assert f"Started {EXECUTION}" in shown
     assert "Classifying" in shown
-    assert "1 image: 1 answered" in shown
+    assert "1 image: 1 " in shown

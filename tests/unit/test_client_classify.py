@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from aws import aws_at, new_bucket
-from fake_api import Request, Response, answering, in_turn, labelled, refused
+from fake_api import Request, Response, api_server, in_turn, labelled, refused
 from support import CAT, DEFAULT_BUNDLE, ROOT, free_port
 
 from litelens.core.classifier import DEFAULT_TOP_K
@@ -132,7 +132,7 @@ def test_the_bundle_is_not_loaded_if_there_is_no_image(
     assert main(["classify", str(tmp_path / "nope.jpg"), str(tmp_path / "empty")]) == 1
     captured = capsys.readouterr()
     assert "nope.jpg cannot be read: No such file or directory." in captured.out
-    assert f"{tmp_path}/empty has no images in it" in captured.out
+    assert f"{tmp_path}/empty contains no images" in captured.out
 
 
 def test_a_file_that_is_too_large_is_not_read(
@@ -212,7 +212,7 @@ def test_missing_aws_credentials_are_reported(
 def test_the_url_and_the_key_of_an_api_can_be_set_by_variables(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with answering(in_turn(labelled("cat", confidence=0.9))) as (url, requests):
+    with api_server(in_turn(labelled("cat", confidence=0.9))) as (url, requests):
         monkeypatch.setenv("LITELENS_URL", url)
         monkeypatch.setenv("LITELENS_API_KEY", "key-of-the-tests")
         assert main(["classify", str(CAT), "--top-k", "1", "--threshold", "0.5"]) == 0
@@ -255,20 +255,20 @@ def test_requests_run_in_parallel_and_results_keep_their_order(
         turns[name].set()
         return labelled(name)
 
-    with answering(last_first) as (url, _):
+    with api_server(last_first) as (url, _):
         assert main(["classify", *map(str, paths), "--url", url, "--parallel", "4", "--json"]) == 0
     documents = map(json.loads, capsys.readouterr().out.splitlines())
     assert [(d["source"], d["predictions"][0]["label"]) for d in documents] == [(str(p), p.stem) for p in paths]
 
 
 def test_the_api_reads_objects_in_s3_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    with answering(in_turn(labelled("cat"))) as (url, requests):
+    with api_server(in_turn(labelled("cat"))) as (url, requests):
         assert main(["classify", "s3://photos/cat.jpg", "--url", url]) == 0
     assert json.loads(requests[0].body) == {"s3_uri": "s3://photos/cat.jpg"}
 
 
 def test_the_problem_of_an_api_is_printed_with_the_request_id(capsys: pytest.CaptureFixture[str]) -> None:
-    with answering(in_turn(refused(500, "internal_error", "Something broke."))) as (url, _):
+    with api_server(in_turn(refused(500, "internal_error", "Something broke."))) as (url, _):
         assert main(["classify", str(CAT), "--url", url]) == 1
     assert capsys.readouterr().err == f"{CAT}: Something broke. (request request-1)\n"
 
@@ -290,14 +290,14 @@ def test_an_unreachable_api_is_not_tried_for_every_image(
     url = f"http://127.0.0.1:{free_port()}"
     assert main(["classify", str(tmp_path), "--url", url, "--parallel", parallel, "--csv"]) == 1
     captured = capsys.readouterr()
-    assert captured.err == f"{url.removeprefix('http://')} cannot be reached: nothing accepts the connection.\n"
+    assert captured.err == f"{url.removeprefix('http://')} cannot be reached: the connection was not accepted.\n"
     assert captured.out.splitlines() == [",".join(COLUMNS)]
     assert len(read) < 50
 
 
 def test_a_wrong_key_is_not_tried_for_every_image(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = refused(403, "forbidden", "Send a valid API key in the header x-api-key.")
-    with answering(in_turn(labelled("cat"), wrong)) as (url, requests):
+    with api_server(in_turn(labelled("cat"), wrong)) as (url, requests):
         assert main(["classify", photos, "--url", url, "--parallel", "1"]) == 1
     captured = capsys.readouterr()
     assert captured.err == "Send a valid API key in the header x-api-key. (request request-1)\n"

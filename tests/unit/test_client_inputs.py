@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aws import aws_at, new_bucket
-from fake_api import Request, Response, answering
+from fake_api import Request, Response, api_server
 from support import ROOT, free_port
 
 from litelens_client.answers import Failed
@@ -104,7 +104,7 @@ def test_files_with_unusual_names_can_be_read(name: str, tmp_path: Path) -> None
 def test_a_folder_without_images_is_a_failure(tmp_path: Path) -> None:
     failed = failure(create(tmp_path, "notes.txt"))
     assert failed.code == "no_images"
-    assert failed.detail.startswith(f"{tmp_path} has no images in it,")
+    assert failed.detail.startswith(f"{tmp_path} contains no images;")
 
 
 def test_skipped_files_are_reported_by_their_suffixes(tmp_path: Path) -> None:
@@ -203,12 +203,12 @@ def test_a_prefix_is_listed_over_several_pages() -> None:
         page = f"<ListBucketResult>{more}<Contents><Key>{key}</Key></Contents></ListBucketResult>"
         return Response(200, page.encode())
 
-    with answering(list_one) as (url, _), aws_at(url):
+    with api_server(list_one) as (url, _), aws_at(url):
         assert names("s3://photos/") == ["s3://photos/a.jpg", "s3://photos/b.jpg"]
 
 
 def test_a_prefix_without_images_is_a_failure(bucket: str) -> None:
-    assert failure(f"s3://{bucket}/in/").detail.startswith(f"s3://{bucket}/in/ has no images in it,")
+    assert failure(f"s3://{bucket}/in/").detail.startswith(f"s3://{bucket}/in/ contains no images;")
 
 
 def test_a_missing_bucket_is_a_failure(moto_server: str) -> None:

@@ -45,7 +45,7 @@ def test_each_label_of_an_image_is_a_line() -> None:
 
 
 def test_an_uncertain_image_gets_a_line_that_says_so() -> None:
-    assert "".join(label_lines([classified(uncertain=True)])).endswith("uncertain.\n")
+    assert "Uncertain" in "".join(label_lines([classified(uncertain=True)]))
 
 
 def test_the_table_has_a_row_for_each_image_and_a_line_for_each_problem() -> None:

@@ -13,8 +13,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
-from aws import error, failing_aws
-from fake_api import Request, Response, answering, in_turn, labelled
+from aws import s3_error, scripted_aws
+from fake_api import Request, Response, api_server, in_turn, labelled
 from support import ROCKET, ROOT
 
 from litelens.core.classifier import DEFAULT_TOP_K
@@ -68,7 +68,7 @@ def test_the_help_states_the_limits_of_the_api(capsys: pytest.CaptureFixture[str
         main(["classify", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
     assert f"default: {DEFAULT_TOP_K};" in shown
-    assert f"above {MAX_REQUEST_IMAGE_BYTES / 1e6:g} MB never gets more than {DEFAULT_TOP_K}" in shown
+    assert f"at most {DEFAULT_TOP_K} for an image above {MAX_REQUEST_IMAGE_BYTES / 1e6:g} MB" in shown
 
 
 def test_the_option_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -92,11 +92,11 @@ def test_an_interrupted_upload_says_how_much_was_sent_and_how_to_continue(tmp_pa
         handler.end_headers()
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        (accept_one if handler.command == "PUT" else error(403, "AccessDenied"))(handler)
+        (accept_one if handler.command == "PUT" else s3_error(403, "AccessDenied"))(handler)
 
     options = ["--bucket", "photos", "--parallel", "1", "--json"]
     command = [sys.executable, "-m", "litelens_client", "upload", str(tmp_path), *options]
-    with failing_aws(answer):
+    with scripted_aws(answer):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
             assert json.loads(process.stdout.readline())["status"] == "sent"
@@ -105,7 +105,7 @@ def test_an_interrupted_upload_says_how_much_was_sent_and_how_to_continue(tmp_pa
         test_is_over.set()
     assert (process.returncode, out) == (130, b"")
     assert message.decode() == (
-        "Interrupted: 1 of 30 sent, 0 were there already, 0 failed; the same command continues from there.\n"
+        "Interrupted: 1 of 30 sent, 0 were there already, 0 failed; run the same command again to continue.\n"
     )
 
 
@@ -125,7 +125,7 @@ def test_ctrl_c_ends_the_command_at_once_and_silently() -> None:
         received.set()
         test_is_over.wait()
 
-    with answering(wait) as (url, _):
+    with api_server(wait) as (url, _):
         command = [*COMMAND, str(ROCKET), str(ROCKET), "--url", url]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert received.wait(60)
@@ -144,7 +144,7 @@ def test_a_closed_pipe_ends_the_command_silently() -> None:
             assert reader_is_gone.wait(60)
         return labelled("cat")
 
-    with answering(first_at_once) as (url, requests):
+    with api_server(first_at_once) as (url, requests):
         command = [*COMMAND, str(ROCKET), str(ROCKET), "--url", url, "--parallel", "1", "--json"]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
@@ -158,14 +158,14 @@ def test_a_closed_pipe_ends_the_command_silently() -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 def test_a_full_disk_is_reported() -> None:
-    with answering(in_turn(labelled("cat"))) as (url, _), Path("/dev/full").open("wb") as full:
+    with api_server(in_turn(labelled("cat"))) as (url, _), Path("/dev/full").open("wb") as full:
         done = subprocess.run([*COMMAND, str(ROCKET), "--url", url], cwd=ROOT, stdout=full, stderr=subprocess.PIPE)
     assert (done.returncode, done.stderr) == (1, b"The output cannot be written: No space left on device.\n")
 
 
 def test_progress_is_shown_on_a_terminal_beside_the_output() -> None:
     terminal, its_end = pty.openpty()
-    with answering(in_turn(labelled("cat"))) as (url, _):
+    with api_server(in_turn(labelled("cat"))) as (url, _):
         command = [*COMMAND, str(ROCKET), str(ROCKET), "--url", url, "--json"]
         environment = {**os.environ, "TERM": "xterm"}
         with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=its_end) as process:
@@ -188,7 +188,7 @@ def read_all(terminal: int) -> bytes:
 
 @pytest.mark.parametrize(("images", "form"), [(1, "--json"), (2, "--csv")])
 def test_without_a_terminal_no_progress_is_shown(images: int, form: str) -> None:
-    with answering(in_turn(labelled("cat"))) as (url, _):
+    with api_server(in_turn(labelled("cat"))) as (url, _):
         done = subprocess.run([*COMMAND, *[str(ROCKET)] * images, "--url", url, form], cwd=ROOT, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"\x1b" not in done.stdout

@@ -9,7 +9,7 @@ from io import StringIO
 from typing import Any
 
 import pytest
-from aws import Answer, aws_at, error, failing_aws, found, json_error, say_nothing, still_clock
+from aws import Answer, aws_at, dynamodb_error, fake_clock, no_response, ok, s3_error, scripted_aws
 from bulk import new_table
 from fake_api import MODEL, classification, problem
 from support import free_port
@@ -223,19 +223,19 @@ def test_results_are_printed_as_they_arrive(table: str, save: Save, monkeypatch:
 def test_a_listing_without_results_says_so(table: str, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["results", *options]) == 0
     captured = capsys.readouterr()
-    assert (captured.out, captured.err) == ("", "There are no such results.\n")
+    assert (captured.out, captured.err) == ("", "No results match.\n")
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ([], "set --table or LITELENS_RESULTS_TABLE to the results table"),
+        ([], "set --table or LITELENS_RESULTS_TABLE to the stack's output"),
         (["--table", "t", "--since", "yesterday"], "must be like 90m, 2h, 3d, 2026-11-20 or 2026-11-20T14:30"),
         (["--table", "t", "--since", "2026-13-20"], "must be like 90m, 2h, 3d"),
         (["--table", "t", "--since", "9999999999d"], "must be like 90m, 2h, 3d"),
         (["--table", "t", "--since", "999d"], "--since may be at most 400 days ago"),
         (["--table", "t", "--until", "2000-01-01"], "--until must not be before --since"),
-        (["--table", "t", "--failed", "--label", "cat"], "a failed photo has no label"),
+        (["--table", "t", "--failed", "--label", "cat"], "failures have no label"),
         (["--table", "t", "--json", "--csv"], "not allowed with"),
     ],
 )
@@ -256,16 +256,16 @@ def test_a_missing_table_is_reported(moto_server: str, capsys: pytest.CaptureFix
     ("answer", "sentence"),
     [
         (
-            json_error("AccessDeniedException"),
+            dynamodb_error("AccessDeniedException"),
             "The table results cannot be read; you need the permission dynamodb:Query.",
         ),
         (
-            json_error("UnrecognizedClientException"),
+            dynamodb_error("UnrecognizedClientException"),
             "The table results cannot be read: AWS rejects the credentials; they are wrong or have expired.",
         ),
-        (json_error("ValidationException"), "results is not a results table of litelens."),
+        (dynamodb_error("ValidationException"), "results is not a results table of litelens."),
         (
-            found(b'{"Items": [{"key": {"S": "k"}, "document": {"S": "{}"}}], "Count": 1}'),
+            ok(b'{"Items": [{"key": {"S": "k"}, "document": {"S": "{}"}}], "Count": 1}'),
             "results is not a results table of litelens.",
         ),
     ],
@@ -273,25 +273,25 @@ def test_a_missing_table_is_reported(moto_server: str, capsys: pytest.CaptureFix
 def test_a_table_that_cannot_be_read_is_reported(
     answer: Answer, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with failing_aws(answer):
+    with scripted_aws(answer):
         assert error_of(capsys, "--table", "results", "--csv") == f"{sentence}\n"
 
 
-@pytest.mark.parametrize("answer", [error(503, "ServiceUnavailable"), say_nothing])
+@pytest.mark.parametrize("answer", [s3_error(503, "ServiceUnavailable"), no_response])
 def test_a_table_that_does_not_answer_is_reported(
     answer: Answer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    still_clock(monkeypatch)
+    fake_clock(monkeypatch)
     monkeypatch.setattr("litelens.aws.clients.READ_SECONDS", 0.05)
-    with failing_aws(answer) as requests:
+    with scripted_aws(answer) as requests:
         assert "The table results cannot be read: " in error_of(capsys, "--table", "results")
     assert len(requests) > 3
 
 
 def test_a_missing_network_is_reported(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    still_clock(monkeypatch)
+    fake_clock(monkeypatch)
     with aws_at(f"http://127.0.0.1:{free_port()}"):
-        assert "AWS cannot be reached from here" in error_of(capsys, "--table", "results")
+        assert "AWS cannot be reached" in error_of(capsys, "--table", "results")
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_missing_credentials_or_region_are_reported(
 def test_the_timeout_applies_to_each_page_of_a_listing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    clock, pages = still_clock(monkeypatch), 30
+    clock, pages = fake_clock(monkeypatch), 30
     now = datetime.now(UTC)
     documents = [json.dumps(document_of(f"uploads/{n}", now, "photos", done("cat"))) for n in range(pages)]
     last_key = {"image": {"S": "i"}, "revision": {"S": "r"}, "day": {"S": "d"}, "key": {"S": "k"}}
@@ -325,7 +325,7 @@ def test_the_timeout_applies_to_each_page_of_a_listing(
     def slowly(handler: Any) -> None:
         # All pages together take longer than the timeout.
         clock.now += 3
-        found(json.dumps(next(left)).encode())(handler)
+        ok(json.dumps(next(left)).encode())(handler)
 
-    with failing_aws(slowly):
+    with scripted_aws(slowly):
         assert len(listed(capsys, "--table", "results")) == pages

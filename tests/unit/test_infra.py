@@ -1,4 +1,4 @@
-"""All templates: they are valid, roles have no more rights than needed, and the storage works on moto."""
+"""All templates: they are valid, roles have no more permissions than needed, and the storage works on moto."""
 
 import json
 import re
@@ -42,7 +42,7 @@ APPLICATIONS = [
 UPLOAD_BUCKET = "arn:aws:s3:::Storage.Outputs.UploadBucketName"
 TABLE = "arn:aws:dynamodb:eu-central-1:123456789012:table/Storage.Outputs."
 
-# Every resource ARN with a wildcard in a role's rights, by the nested stack that creates the role.
+# Every resource ARN with a wildcard in a role's permissions, by the nested stack that creates the role.
 STARRED = {
     "": {
         "Storage.Outputs.UploadBucketArn/uploads/*",

@@ -122,7 +122,9 @@ def test_rollback_stops_a_release_in_progress_and_does_not_move_the_alias(tmp_pa
     fake = install_fake_aws_cli(tmp_path, answers={**LIVE, "list-deployments": deployments})
     done = make("rollback", fake.folder, ENV="dev")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("A release was in progress and is stopped; the previous version answers again.")
+    assert done.stdout.startswith(
+        "A release was in progress and is being stopped; the previous version gets all requests again."
+    )
     assert fake.calls()[-1] == ["deploy", "stop-deployment", "--deployment-id", "d-4", "--auto-rollback-enabled"]
     assert not [call for call in fake.calls() if "update-alias" in call]
 

@@ -61,7 +61,8 @@ LIT_FILES = {
 
 @dataclass
 class Script:
-    """The parts of a script that can reach the screen. It may not have regular expressions with quotes or brackets."""
+    """The parts of a script that can reach the screen. The script must not have regular expressions with quotes or
+    brackets."""
 
     templates: list[str] = field(default_factory=list)
     strings: list[str] = field(default_factory=list)

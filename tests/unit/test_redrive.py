@@ -14,7 +14,7 @@ def fake_aws(tmp_path: Path) -> FakeAwsCli:
 def test_redrive_moves_dead_letters_back_to_the_queue(fake_aws: FakeAwsCli) -> None:
     done = make("redrive", fake_aws.folder, STACK="litelens")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "The uploads that failed are on their way back to the queue.\n"
+    assert done.stdout == "The messages of failed uploads are being moved back to the queue.\n"
     describe, move = fake_aws.calls()
     assert describe[:4] == ["cloudformation", "describe-stacks", "--stack-name", "litelens"]
     assert move == ["sqs", "start-message-move-task", "--source-arn", "Storage.Outputs.ImagesDeadLettersArn"]
@@ -37,7 +37,7 @@ def test_redrive_reports_a_missing_aws_command(tmp_path: Path) -> None:
 def test_redrive_does_nothing_for_a_stack_that_is_not_litelens(fake_aws: FakeAwsCli) -> None:
     done = make("redrive", fake_aws.folder, STACK="another")
     assert done.returncode != 0
-    assert done.stderr.startswith("The stack another has no output ImagesDeadLettersArn; is it one of litelens?\n")
+    assert done.stderr.startswith("The stack another has no output ImagesDeadLettersArn; is it a litelens stack?\n")
     assert len(fake_aws.calls()) == 1
 
 

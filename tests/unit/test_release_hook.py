@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aws import AWS_TEXT, Clock, still_clock
+from aws import AWS_TEXT, Clock, fake_clock
 from bulk import Context
 from release_server import VERSION, Release, Reply, Respond, codedeploy_error, refusing, release_of, running
 from support import DEFAULT_BUNDLE, answer_of
@@ -47,7 +47,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> StringIO:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return still_clock(monkeypatch)
+    return fake_clock(monkeypatch)
 
 
 def settings_of(bundle: Path, milliseconds: int = AN_HOUR) -> Settings:

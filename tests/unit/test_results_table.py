@@ -3,8 +3,8 @@
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from aws import failing_aws, json_error, still_clock
-from bulk import new_table, table_of
+from aws import dynamodb_error, fake_clock, scripted_aws
+from bulk import new_table, table_items
 
 from litelens.aws.clients import Deadline
 from litelens.aws.errors import StorageUnavailable
@@ -42,7 +42,7 @@ def test_the_first_final_result_is_kept(results: ResultsTable, table: str) -> No
     results.save(CAT, b"first", NOON, 30, soon(), is_final=True)
     assert results.save(CAT, b"second", NOON, 30, soon(), is_final=True) == b"first"
     assert results.find(CAT, soon()) == b"first"
-    assert len(table_of(table)) == 1
+    assert len(table_items(table)) == 1
 
 
 def test_a_result_that_is_not_final_is_replaced_by_a_final_one(results: ResultsTable, table: str) -> None:
@@ -52,7 +52,7 @@ def test_a_result_that_is_not_final_is_replaced_by_a_final_one(results: ResultsT
     assert results.save(CAT, b"back", NOON, 30, soon(), is_final=True) == b"back"
     assert results.save(CAT, b"gone again", NOON, 30, soon(), is_final=False) == b"back"
     assert results.find(CAT, soon()) == b"back"
-    assert len(table_of(table)) == 1
+    assert len(table_items(table)) == 1
 
 
 def test_every_revision_and_every_model_has_its_own_result(results: ResultsTable) -> None:
@@ -70,7 +70,7 @@ def test_every_revision_and_every_model_has_its_own_result(results: ResultsTable
 
 def test_a_result_expires_after_its_days(results: ResultsTable, table: str) -> None:
     results.save(CAT, b"{}", NOON, 7, soon(), is_final=True)
-    (item,) = table_of(table)
+    (item,) = table_items(table)
     assert item["expires_at"] == {"N": str(int((NOON + timedelta(days=7)).timestamp()))}
 
 
@@ -104,10 +104,10 @@ def test_any_valid_key_can_have_a_result(results: ResultsTable, key: str) -> Non
 
 
 def test_requests_to_a_throttled_table_are_retried_until_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = still_clock(monkeypatch)
-    throttled = json_error("ProvisionedThroughputExceededException")
+    clock = fake_clock(monkeypatch)
+    throttled = dynamodb_error("ProvisionedThroughputExceededException")
     unavailable = pytest.raises(StorageUnavailable)
-    with failing_aws(throttled) as requests, unavailable:
+    with scripted_aws(throttled) as requests, unavailable:
         ResultsTable("results").find(CAT, soon())
     assert len(requests) > 3
     assert clock.pauses

@@ -5,13 +5,13 @@ import json
 from typing import Any
 
 import pytest
-from bulk import UPLOAD_REQUEST_ID, Put, notification, record
+from bulk import UPLOAD_REQUEST_ID, StoredObject, notification, record
 from hypothesis import given
 from hypothesis import strategies as st
 
 from litelens.bulk.s3_events import InvalidNotification, ObjectRevision, parse_notification
 
-PUT = Put("photos", "uploads/cat.jpg", "0123456789abcdef0123456789abcdef")
+PUT = StoredObject("photos", "uploads/cat.jpg", "0123456789abcdef0123456789abcdef")
 
 KEYS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda key: len(key.encode()) <= 1024)
 
@@ -37,7 +37,7 @@ def test_the_revision_is_the_version_id_in_a_versioned_bucket() -> None:
 
 @given(KEYS)
 def test_any_key_is_decoded(key: str) -> None:
-    (found,) = parse_notification(notification(record(Put("photos", key, "etag"))))
+    (found,) = parse_notification(notification(record(StoredObject("photos", key, "etag"))))
     assert found.key == key
 
 
@@ -51,7 +51,7 @@ def test_keys_are_decoded_like_form_fields(encoded: str, key: str) -> None:
 
 
 def test_a_notification_may_have_several_records() -> None:
-    others = [Put("photos", f"uploads/{number}", "etag") for number in range(3)]
+    others = [StoredObject("photos", f"uploads/{number}", "etag") for number in range(3)]
     found = parse_notification(notification(*map(record, others)))
     assert [each.key for each in found] == ["uploads/0", "uploads/1", "uploads/2"]
 

@@ -11,17 +11,17 @@ from aws import (
     AWS_TEXT,
     Answer,
     Clock,
-    announced,
     aws_at,
-    drip,
-    error,
-    failing_aws,
-    found,
+    fake_clock,
     hang_up,
-    in_another_region,
     new_bucket,
-    say_nothing,
-    still_clock,
+    no_response,
+    ok,
+    region_redirect,
+    s3_error,
+    scripted_aws,
+    slow_body,
+    wrong_length,
 )
 from botocore.exceptions import ClientError
 from support import ROOT, free_port
@@ -46,7 +46,7 @@ LOCATION = ObjectLocation("photos", "holiday/secret-key.jpg")
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return still_clock(monkeypatch)
+    return fake_clock(monkeypatch)
 
 
 @pytest.fixture
@@ -149,21 +149,21 @@ def test_access_to_an_archived_object_is_denied(bucket: str) -> None:
 
 
 def test_no_request_goes_to_a_bucket_that_is_not_allowed() -> None:
-    with failing_aws(found(PHOTO)) as requests, pytest.raises(BucketNotAllowed):
+    with scripted_aws(ok(PHOTO)) as requests, pytest.raises(BucketNotAllowed):
         ObjectReader(["photos"], len(PHOTO)).read(ObjectLocation("private", LOCATION.key), Deadline.after(25))
     assert requests == []
 
 
 @pytest.mark.parametrize("key", ["", "k" * 1025, "é" * 513, "\ud800"])
 def test_an_impossible_key_is_not_found_without_a_request(key: str) -> None:
-    with failing_aws(found(PHOTO)) as requests, pytest.raises(ObjectNotFound):
+    with scripted_aws(ok(PHOTO)) as requests, pytest.raises(ObjectNotFound):
         read(ObjectLocation("photos", key))
     assert requests == []
 
 
 @pytest.mark.parametrize("version_id", ["", "v" * 1025, "\ud800"])
 def test_an_impossible_version_id_is_not_found_without_a_request(version_id: str) -> None:
-    with failing_aws(found(PHOTO)) as requests, pytest.raises(ObjectVersionNotFound):
+    with scripted_aws(ok(PHOTO)) as requests, pytest.raises(ObjectVersionNotFound):
         read(ObjectLocation("photos", LOCATION.key, version_id))
     assert requests == []
 
@@ -171,49 +171,49 @@ def test_an_impossible_version_id_is_not_found_without_a_request(version_id: str
 @pytest.mark.parametrize(
     ("answer", "expected"),
     [
-        (error(404, "NoSuchKey"), ObjectNotFound),
-        (error(404, "NoSuchBucket"), ObjectNotFound),
-        (error(405, "MethodNotAllowed"), ObjectNotFound),
-        (error(404, "NoSuchVersion"), ObjectVersionNotFound),
-        (error(400, "InvalidArgument"), ObjectVersionNotFound),
-        (error(403, "AccessDenied"), ObjectAccessDenied),
-        (error(403, "InvalidObjectState"), ObjectAccessDenied),
-        (error(400, "InvalidRequest"), ObjectAccessDenied),
-        (error(400, "KMS.DisabledException"), ObjectAccessDenied),
-        (error(400, "InvalidURI"), ObjectNotFound),
-        (error(400, "ExpiredToken"), StorageUnavailable),
-        (announced(10**9, b""), ImageTooLarge),
+        (s3_error(404, "NoSuchKey"), ObjectNotFound),
+        (s3_error(404, "NoSuchBucket"), ObjectNotFound),
+        (s3_error(405, "MethodNotAllowed"), ObjectNotFound),
+        (s3_error(404, "NoSuchVersion"), ObjectVersionNotFound),
+        (s3_error(400, "InvalidArgument"), ObjectVersionNotFound),
+        (s3_error(403, "AccessDenied"), ObjectAccessDenied),
+        (s3_error(403, "InvalidObjectState"), ObjectAccessDenied),
+        (s3_error(400, "InvalidRequest"), ObjectAccessDenied),
+        (s3_error(400, "KMS.DisabledException"), ObjectAccessDenied),
+        (s3_error(400, "InvalidURI"), ObjectNotFound),
+        (s3_error(400, "ExpiredToken"), StorageUnavailable),
+        (wrong_length(10**9, b""), ImageTooLarge),
     ],
 )
 def test_a_permanent_error_of_s3_gets_its_own_class_and_is_not_retried(
     answer: Answer, expected: type[Exception]
 ) -> None:
-    with failing_aws(answer) as requests, pytest.raises(Exception) as caught:  # noqa: PT011
+    with scripted_aws(answer) as requests, pytest.raises(Exception) as caught:  # noqa: PT011
         read()
     assert type(caught.value) is expected
     assert requests == [f"GET /photos/{LOCATION.key}"]
 
 
 def test_access_to_a_bucket_without_a_known_region_is_denied() -> None:
-    with failing_aws(in_another_region), pytest.raises(ObjectAccessDenied):
+    with scripted_aws(region_redirect), pytest.raises(ObjectAccessDenied):
         read()
 
 
 @pytest.mark.parametrize(
     "failure",
     [
-        error(500, "InternalError"),
-        error(503, "SlowDown"),
+        s3_error(500, "InternalError"),
+        s3_error(503, "SlowDown"),
         lambda handler: handler.send_error(502),
-        error(400, "RequestTimeout"),
+        s3_error(400, "RequestTimeout"),
         hang_up,
-        announced(len(PHOTO), b""),
-        announced(len(PHOTO), PHOTO[:100_000]),
+        wrong_length(len(PHOTO), b""),
+        wrong_length(len(PHOTO), PHOTO[:100_000]),
     ],
     ids=["500", "slow-down", "502-in-html", "request-timeout", "hung-up", "no-body", "half-a-body"],
 )
 def test_two_transient_errors_are_retried(failure: Answer, clock: Clock) -> None:
-    with failing_aws(failure, failure, found(PHOTO)) as requests:
+    with scripted_aws(failure, failure, ok(PHOTO)) as requests:
         assert read() == PHOTO
     assert requests == [f"GET /photos/{LOCATION.key}"] * 3
     assert len(clock.pauses) == 2
@@ -222,18 +222,18 @@ def test_two_transient_errors_are_retried(failure: Answer, clock: Clock) -> None
 @pytest.mark.usefixtures("impatient")
 def test_a_stalled_body_is_read_again(clock: Clock) -> None:
     def stop(handler: BaseHTTPRequestHandler) -> None:
-        announced(len(PHOTO), PHOTO[:1000])(handler)
-        say_nothing(handler)
+        wrong_length(len(PHOTO), PHOTO[:1000])(handler)
+        no_response(handler)
 
-    with failing_aws(stop, found(PHOTO)) as requests:
+    with scripted_aws(stop, ok(PHOTO)) as requests:
         assert read() == PHOTO
     assert len(requests) >= 2
     assert clock.pauses
 
 
-@pytest.mark.parametrize("failure", [error(503, "SlowDown"), hang_up, announced(9, b"12345678")])
+@pytest.mark.parametrize("failure", [s3_error(503, "SlowDown"), hang_up, wrong_length(9, b"12345678")])
 def test_s3_is_unavailable_when_it_fails_until_the_deadline(failure: Answer, clock: Clock) -> None:
-    with failing_aws(failure) as requests, pytest.raises(StorageUnavailable):
+    with scripted_aws(failure) as requests, pytest.raises(StorageUnavailable):
         read()
     # Retries of botocore would multiply the requests.
     assert len(requests) == len(clock.pauses) + 1 >= 4
@@ -246,7 +246,7 @@ def test_s3_is_unavailable_if_nothing_listens(clock: Clock) -> None:
 
 
 def test_s3_is_unavailable_without_credentials() -> None:
-    with failing_aws(found(PHOTO)) as requests, pytest.MonkeyPatch.context() as patch:
+    with scripted_aws(ok(PHOTO)) as requests, pytest.MonkeyPatch.context() as patch:
         patch.delenv("AWS_ACCESS_KEY_ID")
         with pytest.raises(StorageUnavailable):
             read()
@@ -257,14 +257,14 @@ def test_s3_is_unavailable_without_credentials() -> None:
 def test_botocore_retries_nothing_whatever_the_environment_says(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_RETRY_MODE", mode)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "5")
-    with failing_aws(error(503, "SlowDown")) as requests, pytest.raises(ClientError):
+    with scripted_aws(s3_error(503, "SlowDown")) as requests, pytest.raises(ClientError):
         s3_client().get_object(Bucket="photos", Key="any")
     assert len(requests) == 1
 
 
 @pytest.mark.usefixtures("impatient")
 def test_an_s3_that_does_not_respond_is_a_timeout(clock: Clock) -> None:
-    with failing_aws(say_nothing) as requests, pytest.raises(StorageTimeout):
+    with scripted_aws(no_response) as requests, pytest.raises(StorageTimeout):
         read(seconds=1)
     assert requests
     assert clock.pauses
@@ -272,7 +272,7 @@ def test_an_s3_that_does_not_respond_is_a_timeout(clock: Clock) -> None:
 
 @pytest.mark.usefixtures("impatient")
 def test_reading_a_slow_body_stops_at_the_deadline() -> None:
-    with failing_aws(drip(PHOTO[:200], pause=0.05)) as requests, pytest.raises(StorageTimeout):
+    with scripted_aws(slow_body(PHOTO[:200], pause=0.05)) as requests, pytest.raises(StorageTimeout):
         read(seconds=1.5)
     assert requests
 
@@ -282,12 +282,12 @@ def test_waiting_for_a_body_stops_at_the_deadline(clock: Clock, monkeypatch: pyt
 
     def pause_near_the_deadline(handler: BaseHTTPRequestHandler) -> None:
         clock.now += 24.9
-        announced(len(PHOTO), PHOTO[:1000])(handler)
+        wrong_length(len(PHOTO), PHOTO[:1000])(handler)
         client_hung_up, _, _ = select.select([handler.connection], [], [], 5)
         if not client_hung_up:
             handler.wfile.write(PHOTO[1000:])
 
-    with failing_aws(pause_near_the_deadline) as requests, pytest.raises(StorageTimeout):
+    with scripted_aws(pause_near_the_deadline) as requests, pytest.raises(StorageTimeout):
         read(seconds=25)
     assert len(requests) == 1
 
@@ -295,15 +295,15 @@ def test_waiting_for_a_body_stops_at_the_deadline(clock: Clock, monkeypatch: pyt
 def test_a_body_is_not_read_after_the_deadline(clock: Clock) -> None:
     def answer_late(handler: BaseHTTPRequestHandler) -> None:
         clock.now += 26
-        found(PHOTO)(handler)
+        ok(PHOTO)(handler)
 
-    with failing_aws(answer_late) as requests, pytest.raises(StorageTimeout):
+    with scripted_aws(answer_late) as requests, pytest.raises(StorageTimeout):
         read(seconds=25)
     assert len(requests) == 1
 
 
 def test_without_time_for_a_response_there_is_no_request(clock: Clock) -> None:
-    with failing_aws(found(PHOTO)) as requests, pytest.raises(StorageTimeout):
+    with scripted_aws(ok(PHOTO)) as requests, pytest.raises(StorageTimeout):
         read(seconds=clients.CONNECT_SECONDS + clients.READ_SECONDS - 0.1)
     assert requests == []
 
@@ -311,19 +311,19 @@ def test_without_time_for_a_response_there_is_no_request(clock: Clock) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        *(error(404, code) for code in ("NoSuchKey", "NoSuchVersion")),
-        *(error(403, code) for code in ("AccessDenied", "InvalidObjectState")),
-        error(503, "SlowDown"),
-        error(400, AWS_TEXT),
-        in_another_region,
+        *(s3_error(404, code) for code in ("NoSuchKey", "NoSuchVersion")),
+        *(s3_error(403, code) for code in ("AccessDenied", "InvalidObjectState")),
+        s3_error(503, "SlowDown"),
+        s3_error(400, AWS_TEXT),
+        region_redirect,
         hang_up,
-        announced(10**9, b""),
+        wrong_length(10**9, b""),
     ],
 )
 @pytest.mark.usefixtures("clock")
 def test_messages_and_logs_contain_no_text_of_aws_and_no_key(answer: Answer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with failing_aws(answer) as requests, pytest.raises((StorageError, ImageTooLarge)) as caught:
+    with scripted_aws(answer) as requests, pytest.raises((StorageError, ImageTooLarge)) as caught:
         read()
     assert requests
     for text in (str(caught.value), caplog.text):
@@ -336,9 +336,9 @@ def test_the_connection_is_reused_for_the_next_object() -> None:
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         ports.append(handler.client_address[1])
-        found(PHOTO)(handler)
+        ok(PHOTO)(handler)
 
-    with failing_aws(answer):
+    with scripted_aws(answer):
         assert read() == read() == PHOTO
     assert len(ports) == 2
     assert len(set(ports)) == 1

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from aws import ENVIRONMENT, aws_at, error, failing_aws, found, new_bucket, still_clock
+from aws import ENVIRONMENT, aws_at, fake_clock, new_bucket, ok, s3_error, scripted_aws
 from support import ROCKET
 
 from litelens.aws.clients import Deadline
@@ -178,7 +178,7 @@ def test_ids_differ_and_sort_by_time(uploads: UploadBucket, monkeypatch: pytest.
 def test_only_a_canonical_uuid_of_version_7_is_an_upload_id(text: str) -> None:
     assert not is_upload_id(text)
     uploads = UploadBucket("photos", MAX_BYTES)
-    with failing_aws(found(b"not ours")) as requests, pytest.raises(ValueError, match="upload"):
+    with scripted_aws(ok(b"not ours")) as requests, pytest.raises(ValueError, match="upload"):
         uploads.has_image(text, soon())
     assert requests == []
 
@@ -190,20 +190,20 @@ def test_an_upload_is_accepted_until_a_minute_after_its_form_expires(age: int, i
 
 
 def test_transient_errors_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
-    still_clock(monkeypatch)
+    fake_clock(monkeypatch)
     uploads, upload_id = UploadBucket("photos", MAX_BYTES), id_made_at(time.time())
-    slow, busy = error(503, "SlowDown"), error(500, "InternalError")
-    with failing_aws(slow, busy, found(b"")) as requests:
+    slow, busy = s3_error(503, "SlowDown"), s3_error(500, "InternalError")
+    with scripted_aws(slow, busy, ok(b"")) as requests:
         assert uploads.has_image(upload_id, soon())
     assert requests == [f"HEAD /photos/uploads/{upload_id}"] * 3
-    with failing_aws(slow, busy, found(b"")) as requests:
+    with scripted_aws(slow, busy, ok(b"")) as requests:
         uploads.save_result("uploads/cat.jpg", b"{}", soon())
     assert requests == ["PUT /photos/results/cat.jpg.json"] * 3
 
 
 def test_denied_access_is_not_mistaken_for_a_missing_image() -> None:
     uploads, upload_id = UploadBucket("photos", MAX_BYTES), id_made_at(time.time())
-    with failing_aws(error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
+    with scripted_aws(s3_error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
         uploads.has_image(upload_id, soon())
-    with failing_aws(error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
+    with scripted_aws(s3_error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
         uploads.save_result("uploads/cat.jpg", b"{}", soon())

@@ -7,7 +7,7 @@ from support import DEFAULT_BUNDLE, ROCKET
 from template import parameters, synthesize_nested
 
 from benchmarks import cost, scale
-from benchmarks.bulk import USUAL
+from benchmarks.bulk import TEMPLATE_SETTINGS
 from litelens.api.response_schemas import BulkResult, Model, classification_of
 from litelens.aws.results_table import ResultId
 from litelens.bulk.worker import THREADS
@@ -44,7 +44,7 @@ def test_the_defaults_are_those_of_the_template() -> None:
     assert declared["MemorySize"]["Default"] / 1024 == FUNCTION_GB
     source = synthesize_nested("Bulk")["Resources"]["BulkSource"]["Properties"]
     assert source["BatchSize"] == cost.MESSAGES
-    assert {setting.path: (setting.batch, setting.threads) for setting in USUAL} == {
+    assert {setting.path: (setting.batch, setting.threads) for setting in TEMPLATE_SETTINGS} == {
         "bulk": (cost.MESSAGES, THREADS),
         "backfill": (cost.BATCH, THREADS),
         "api": (1, 1),

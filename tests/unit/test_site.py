@@ -52,7 +52,7 @@ def test_site_deletes_nothing_if_there_is_no_page(fake_aws: FakeAwsCli, checkout
     (checkout / "web" / "index.html").unlink()
     done = make("site", fake_aws.folder, cwd=checkout, STACK="litelens")
     assert done.returncode != 0
-    assert done.stderr.startswith("There is no page to put anywhere; web/index.html is missing.\n")
+    assert done.stderr.startswith("There is no page to upload: web/index.html is missing.\n")
     assert fake_aws.calls() == []
 
 
@@ -60,7 +60,7 @@ def test_site_deletes_nothing_if_there_is_no_page(fake_aws: FakeAwsCli, checkout
 def test_site_uploads_nothing_to_a_stack_without_a_page(fake_aws: FakeAwsCli, checkout: Path, stack: str) -> None:
     done = make("site", fake_aws.folder, cwd=checkout, STACK=stack)
     assert done.returncode != 0
-    sentence = f"The stack {stack} has no output SiteBucketName; is it one of litelens with Page=true?\n"
+    sentence = f"The stack {stack} has no output SiteBucketName; is it a litelens stack with Page=true?\n"
     assert done.stderr.startswith(sentence)
     assert len(fake_aws.calls()) == 1
 

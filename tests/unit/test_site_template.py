@@ -110,7 +110,7 @@ def test_the_page_may_call_the_configured_endpoints() -> None:
 
 def test_the_longest_policy_is_short_enough_for_cloudfront() -> None:
     made = page_headers(PageEndpoints="e" * parameters()["PageEndpoints"]["MaxLength"])["content-security-policy"]
-    # Names of buckets have 63 characters at the most, of regions 14; the bucket's is there twice.
+    # Bucket names have at most 63 characters, region names 14; the bucket's name occurs twice.
     assert len(made) + 2 * 63 + 14 < LONGEST_POLICY
 
 

@@ -13,8 +13,19 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from aws import error, failing_aws, still_clock
-from bulk import UPLOAD_REQUEST_ID, Context, Put, batch, left, new_settings, new_table, notification, put, record
+from aws import fake_clock, s3_error, scripted_aws
+from bulk import (
+    UPLOAD_REQUEST_ID,
+    Context,
+    StoredObject,
+    batch,
+    failed_ids,
+    new_settings,
+    new_table,
+    notification,
+    put,
+    record,
+)
 from captured_logs import CapturedLogs, capture_logs, metric_units
 from converse import answer, converse_server
 from PIL import Image
@@ -73,13 +84,13 @@ def settings(moto_server: str) -> Settings:
     return new_settings()
 
 
-def record_of(arrived: Put, upload_request_id: str = UPLOAD_REQUEST_ID) -> dict[str, Any]:
+def record_of(stored: StoredObject, upload_request_id: str = UPLOAD_REQUEST_ID) -> dict[str, Any]:
     """Return S3's record of an object that was put by the request with this id."""
-    return record(arrived) | {"responseElements": {"x-amz-request-id": upload_request_id}}
+    return record(stored) | {"responseElements": {"x-amz-request-id": upload_request_id}}
 
 
-def backfill(*puts: Put) -> dict[str, Any]:
-    items = [{"Key": arrived.key, "Etag": f'"{arrived.etag}"'} for arrived in puts]
+def backfill(*puts: StoredObject) -> dict[str, Any]:
+    items = [{"Key": stored.key, "Etag": f'"{stored.etag}"'} for stored in puts]
     return {"BatchInput": {"bucket": puts[0].bucket}, "Items": items}
 
 
@@ -203,9 +214,9 @@ class TestUploads:
             widths = range(4 + 10 * turn, 14 + 10 * turn)
             puts = [put(settings, f"uploads/{width}.png", small(width)) for width in widths]
             bodies = [
-                notification(record_of(arrived, f"UPLOAD{width}")) for arrived, width in zip(puts, widths, strict=True)
+                notification(record_of(stored, f"UPLOAD{width}")) for stored, width in zip(puts, widths, strict=True)
             ]
-            assert left(handler(batch(*bodies), Context())) == []
+            assert failed_ids(handler(batch(*bodies), Context())) == []
             lines = logs.log_lines("classified")
             assert len(lines) == 10
             for line in lines:
@@ -231,18 +242,18 @@ class TestUploads:
     def test_a_failure_is_logged_with_its_upload_request_id(self, settings: Settings, logs: CapturedLogs) -> None:
         bodies = [
             notification(record_of(put(settings, "uploads/a", b"hello"), "UPLOADA")),
-            notification(record_of(Put("elsewhere", "uploads/b", "etag"), "UPLOADB")),
+            notification(record_of(StoredObject("elsewhere", "uploads/b", "etag"), "UPLOADB")),
         ]
-        assert left(batches.create_handler(settings)(batch(*bodies), Context())) == ["1"]
+        assert failed_ids(batches.create_handler(settings)(batch(*bodies), Context())) == ["1"]
         codes = {line["upload_request_id"]: line["code"] for line in logs.log_lines("refused")}
         assert codes == {"UPLOADA": "not_an_image", "UPLOADB": "bucket_not_allowed"}
 
     def test_no_id_is_carried_over_to_the_next_invocation(self, settings: Settings, logs: CapturedLogs) -> None:
-        arrived = put(settings, "uploads/a", PHOTO)
+        stored = put(settings, "uploads/a", PHOTO)
         handler = batches.create_handler(settings)
-        handler(batch(*[notification(record_of(arrived))] * 10), Context())
+        handler(batch(*[notification(record_of(stored))] * 10), Context())
         logs.clear()
-        handler(backfill(*[arrived] * 10), Context())
+        handler(backfill(*[stored] * 10), Context())
         assert len(logs.log_lines("classified")) == 10
         for line in logs.log_lines():
             assert not {"message_id", "upload_request_id"} & line.keys()
@@ -312,10 +323,10 @@ class TestBackfills:
 
     def test_a_failed_batch_counts_its_failures(self, settings: Settings, logs: CapturedLogs) -> None:
         handler = batches.create_handler(settings)
-        with pytest.MonkeyPatch.context() as patch, failing_aws(error(503, "SlowDown")):
-            still_clock(patch)
+        with pytest.MonkeyPatch.context() as patch, scripted_aws(s3_error(503, "SlowDown")):
+            fake_clock(patch)
             with pytest.raises(StorageUnavailable):
-                handler(backfill(Put(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
+                handler(backfill(StoredObject(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
         assert logs.metric_values("Failed") == [1.0]
         assert [(line["code"], line["status"]) for line in logs.log_lines("failed")] == [("storage_unavailable", 503)]
 
@@ -339,10 +350,10 @@ def all_output(moto_server: str) -> Iterator[CapturedLogs]:
             handle(classify_bytes(PHOTO), LambdaContext())
         start_environment(patch, "bulk")
         puts = [put(settings, f"uploads/{SECRET}{number}.jpg", body) for number, body in enumerate((PHOTO, b"hello"))]
-        bodies = [notification(record_of(arrived)) for arrived in puts]
+        bodies = [notification(record_of(stored)) for stored in puts]
         for _ in range(2):
-            take(batch(*bodies, SECRET, notification(record_of(Put(SECRET, SECRET, "etag")))), Context())
-        take(backfill(*puts, Put(SECRET, SECRET, "etag")), Context(seconds=12))
+            take(batch(*bodies, SECRET, notification(record_of(StoredObject(SECRET, SECRET, "etag")))), Context())
+        take(backfill(*puts, StoredObject(SECRET, SECRET, "etag")), Context(seconds=12))
         yield logs
 
 

@@ -1,4 +1,4 @@
-"""template.yaml: access, rights and API Gateway's responses, with and without the optional parts."""
+"""template.yaml: access, permissions and API Gateway's responses, with and without the optional parts."""
 
 import json
 import re
@@ -65,7 +65,7 @@ def definition(**parameters: str) -> dict[str, Any]:
 
 
 def statements(**parameters: str) -> list[dict[str, Any]]:
-    """Return the statements of the function's role, except the rights to write logs."""
+    """Return the statements of the function's role, except the permissions to write logs."""
     (policy,) = properties("ApiFunctionRole", **parameters)["Policies"]
     return list(policy["PolicyDocument"]["Statement"])
 

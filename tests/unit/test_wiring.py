@@ -37,7 +37,7 @@ RUNBOOK = ROOT / "docs" / "runbook.md"
 
 # The permissions that a role needs for a call of boto3. An upload is put with the permissions of the role that signed
 # its form. HeadObject needs GetObject. Without ListBucket, S3 answers that a missing object is forbidden.
-RIGHTS = {
+PERMISSIONS = {
     "get_object": {"s3:GetObject", "s3:GetObjectVersion", "s3:ListBucket"},
     "head_object": {"s3:GetObject", "s3:ListBucket"},
     "put_object": {"s3:PutObject"},
@@ -94,7 +94,7 @@ def boto3_calls() -> set[str]:
     for path in (ROOT / "lambda/litelens/aws").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             named = node.attr if isinstance(node, ast.Attribute) else getattr(node, "value", None)
-            if isinstance(named, str) and named in RIGHTS:
+            if isinstance(named, str) and named in PERMISSIONS:
                 found.add(named)
     return found
 
@@ -223,12 +223,12 @@ def test_the_cost_alarm_uses_the_prices_of_the_cost_estimate() -> None:
 
 @pytest.mark.parametrize("function", USED)
 def test_a_function_has_exactly_the_permissions_that_it_uses(function: str) -> None:
-    rights = set().union(*(RIGHTS[call] for call in USED[function]))
-    assert allowed(function) == rights | (IDEMPOTENCY | POLLER if function == "BulkFunction" else set())
+    permissions = set().union(*(PERMISSIONS[call] for call in USED[function]))
+    assert allowed(function) == permissions | (IDEMPOTENCY | POLLER if function == "BulkFunction" else set())
 
 
 def test_the_functions_permissions_cover_exactly_their_calls_to_aws() -> None:
-    assert boto3_calls() == set().union(*USED.values()) == set(RIGHTS)
+    assert boto3_calls() == set().union(*USED.values()) == set(PERMISSIONS)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -1,4 +1,4 @@
-"""The API's documentation page: Swagger UI, whose files Powertools contains, over /openapi.json."""
+"""The API's documentation page: Swagger UI for /openapi.json, with the files that Powertools contains."""
 
 import html
 from pathlib import Path
@@ -7,7 +7,7 @@ import aws_lambda_powertools
 
 from litelens.api.problems import UnknownPath
 
-# Importing the package around these files would import pydantic, which nothing else here needs.
+# The files are found without importing their package, because that would import pydantic.
 _ASSETS = Path(aws_lambda_powertools.__file__).parent / "event_handler" / "openapi" / "swagger_ui"
 
 _START = """
@@ -42,7 +42,7 @@ _PAGE = """<!doctype html>
 
 
 def page(root: str) -> str:
-    """Return the page as HTML for an API whose root is this path."""
+    """Return the HTML of the page, for an API with this root path."""
     return _PAGE.replace("{root}", html.escape(root))
 
 

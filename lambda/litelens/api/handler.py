@@ -81,13 +81,13 @@ def create_handler(settings: Settings) -> Handler:
     Raises BundleError if the bundle cannot be served.
     """
     api = _Api(settings)
-    always = {
+    common_headers = {
         "X-Content-Type-Options": "nosniff",
         # A model's name can be any text, but a header must be ASCII.
         "Litelens-Model": quote(f"{api.model.name}/{api.model.version}"),
     }
     if settings.cors_origin:
-        always["Vary"] = "Origin"
+        common_headers["Vary"] = "Origin"
 
     def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         try:
@@ -99,7 +99,7 @@ def create_handler(settings: Settings) -> Handler:
         record_request(request_id, route)
         headers = response["multiValueHeaders"]
         headers.setdefault("Cache-Control", ["no-store"])
-        headers.update({name: [value] for name, value in always.items()} | {"X-Request-Id": [request_id]})
+        headers.update({name: [value] for name, value in common_headers.items()} | {"X-Request-Id": [request_id]})
         return response
 
     return recorded(handle, settings.engine)
@@ -148,7 +148,7 @@ class _Api:
         call = self._call()
         request = parse_classify(call.event)
         self._classifier.check(request.options)
-        if request.are_many:
+        if request.is_list:
             results = [self._classify_item(image, request.options, call) for image in request.images]
             return _json(schemas.ClassifyManyAnswer(self.model, results, call.id))
         (image,) = request.images
@@ -299,8 +299,8 @@ class _Api:
         path = self.resolver.current_event.path.rstrip("/")
         method = self.resolver.current_event.http_method.upper()
         for template, (allowed, _function) in self._routes.items():
-            # Compared with the method too: the resolver's path parameters match fewer characters than [^/]+, so it can
-            # miss a path whose method is right.
+            # Check the method too: the resolver's path parameters match fewer characters than [^/]+, so it can reject a
+            # path whose method is right.
             if method != allowed and re.fullmatch(re.sub("<.+>", "[^/]+", template), path):
                 response = self._problem(MethodNotAllowed(f"This path accepts {allowed} only."))
                 response.headers["Allow"] = allowed

@@ -37,7 +37,7 @@ VERSION = "1.0.0"
 
 _ABOUT = (
     "Errors are problem documents (RFC 9457): programs read `code`, people read `detail`. Images are JPEG, PNG, WebP, "
-    "GIF or BMP; EXIF orientation is applied, transparency becomes white, and of an animation the first frame counts."
+    "GIF or BMP; EXIF orientation is applied, transparency becomes white, and only an animation's first frame is used."
 )
 _TAGS = {
     "images": "Classify and describe images.",
@@ -199,7 +199,7 @@ def _schemas() -> dict[str, Any]:
     schemas["ImageInput"]["oneOf"] = one
     schemas["DescribeBody"]["oneOf"] = one
     schemas["ClassifyBody"]["oneOf"] = [*one, {"required": ["images"]}]
-    # Anything else is taken too, and fails alone.
+    # Any other value is accepted too, and fails only its own image.
     schemas["ClassifyBody"]["properties"]["images"]["items"] = {"anyOf": [_refer("ImageInput"), {}]}
     return schemas
 
@@ -209,7 +209,7 @@ def _refer(name: str) -> dict[str, Any]:
 
 
 def _content(*names: str, **examples: Any) -> dict[str, Any]:
-    """One of these schemas, with examples under their names, in which blanks are written _."""
+    """Return media type content: one of these schemas, and named examples (an underscore in a name becomes a space)."""
     schemas = [_refer(name) for name in names]
     content: dict[str, Any] = {"schema": schemas[0] if len(schemas) == 1 else {"oneOf": schemas}}
     if examples:
@@ -218,11 +218,11 @@ def _content(*names: str, **examples: Any) -> dict[str, Any]:
 
 
 def _fields(body: type[msgspec.Struct], *names: str) -> dict[str, Any]:
-    """The schemas of these fields, which queries and forms have as well as the JSON."""
+    """Return the schemas of these fields of a JSON body, for queries and forms."""
     _, schemas = msgspec.json.schema_components((body,), ref_template="#/components/schemas/{name}")
     fields = {name: dict(schemas[body.__name__]["properties"][name]) for name in names}
     for field in fields.values():
-        # A form's example would need one of the image as well, which JSON cannot hold.
+        # An example of a form would also need an image file, which JSON cannot contain.
         field.pop("examples", None)
     return fields
 

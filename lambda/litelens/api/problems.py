@@ -10,9 +10,9 @@ from litelens.core.errors import ReportedError
 
 
 class RequestError(ReportedError):
-    """The request is wrong, whatever image it carries."""
+    """The request is wrong, regardless of the image."""
 
-    code, status, title = "invalid_request", HTTPStatus.BAD_REQUEST, "The request is not of the documented form"
+    code, status, title = "invalid_request", HTTPStatus.BAD_REQUEST, "The request does not match the API's schema"
 
 
 class InvalidJson(RequestError):
@@ -38,7 +38,7 @@ class InvalidBase64(RequestError):
 
 
 class RequestTooLarge(RequestError):
-    """The request is larger than one call can carry."""
+    """The image is larger than a request can carry."""
 
     code, status, title = "request_too_large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large"
 
@@ -56,7 +56,7 @@ class UnsupportedMediaType(RequestError):
 class UnknownPath(RequestError):
     """No route has this path."""
 
-    code, status, title = "not_found", HTTPStatus.NOT_FOUND, "There is nothing here"
+    code, status, title = "not_found", HTTPStatus.NOT_FOUND, "The path does not exist"
 
 
 class UnknownResult(RequestError):
@@ -68,19 +68,19 @@ class UnknownResult(RequestError):
 class MethodNotAllowed(RequestError):
     """A route has this path, but not this method."""
 
-    code, status, title = "method_not_allowed", HTTPStatus.METHOD_NOT_ALLOWED, "The method is not allowed here"
+    code, status, title = "method_not_allowed", HTTPStatus.METHOD_NOT_ALLOWED, "The path does not allow this method"
 
 
 class NotConfigured(RequestError):
     """This deployment does not offer the requested feature."""
 
-    code, status, title = "not_configured", HTTPStatus.NOT_IMPLEMENTED, "This deployment leaves it out"
+    code, status, title = "not_configured", HTTPStatus.NOT_IMPLEMENTED, "This deployment does not have this feature"
 
 
 class OutOfTime(RequestError):
     """The images before this one used up the time of the invocation."""
 
-    code, status, title = "timeout", HTTPStatus.GATEWAY_TIMEOUT, "There was no time left"
+    code, status, title = "timeout", HTTPStatus.GATEWAY_TIMEOUT, "The time ran out"
 
 
 # The next three are API Gateway's own responses, which template.yaml defines and `litelens serve` imitates.

@@ -25,7 +25,7 @@ from litelens.core.formats import MEDIA_TYPES
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
 
-# The content types whose bodies API Gateway passes on in base64; template.yaml has the same list.
+# The content types whose bodies API Gateway encodes in base64; template.yaml has the same list.
 BINARY_TYPES = (*MEDIA_TYPES, FORM_TYPE)
 
 MAX_IMAGES = 16
@@ -33,10 +33,10 @@ MAX_QUESTION = 2000
 
 _DATA_URL = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
 
-# More bytes than API Gateway accepts, so that no part of a form is ever written to disk.
+# The size above which parts of a form are written to disk: larger than any body that API Gateway accepts.
 _FORM_BUFFER = 16_000_000
 
-# Characters of a client's text that an error message quotes.
+# The maximum number of characters of a client's text that an error message quotes.
 _QUOTED = 80
 _QUOTED_FIELD = 40
 
@@ -85,7 +85,7 @@ class ImageInput(Struct, frozen=True, forbid_unknown_fields=True):
 class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
     """One image, or several as `images`; and options, which override those in the query."""
 
-    # Each is an ImageInput. source_of() decodes them one by one, so that an invalid one fails alone.
+    # Each is an ImageInput. source_of() decodes them one by one, so that an invalid one does not fail the others.
     images: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_IMAGES)] | UnsetType = UNSET
     top_k: (
         Annotated[
@@ -157,10 +157,10 @@ class Call:
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """The images of a request; `are_many` if they were sent as a list, and the options for each of them."""
+    """The images of a request, and the options for all of them; `is_list` if the images were sent as a list."""
 
     images: tuple[Image, ...]
-    are_many: bool
+    is_list: bool
     options: Options
 
 
@@ -241,7 +241,7 @@ def parse_form(body: bytes, content_type: str, *, images: int, fields: tuple[str
 
 
 def source_of(image: Image) -> bytes | ObjectLocation:
-    """Return an image's bytes, or its place in S3; raises RequestError or ImageMissing."""
+    """Return an image's bytes, or its location in S3; raises RequestError or ImageMissing."""
     if isinstance(image, bytes):
         return image
     if isinstance(image, msgspec.Raw):
@@ -299,7 +299,7 @@ def _json(text: bytes, form: type[Body]) -> Body:
     try:
         return msgspec.json.decode(text, type=form)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"The JSON is not of the documented form: {str(error)[: 2 * _QUOTED]}.") from error
+        raise InvalidRequest(f"The JSON does not match the API's schema: {str(error)[: 2 * _QUOTED]}.") from error
     except (ValueError, RecursionError) as error:
         raise InvalidJson("The body is not valid JSON.") from error
 
@@ -321,7 +321,7 @@ def _form_parts(body: bytes, content_type: str) -> list[MultipartPart]:
             options["boundary"],
             content_length=len(body),
             strict=True,
-            # All at once: in strict mode the parser refuses a final line end that arrives in a read of its own.
+            # In one read: in strict mode the parser refuses a final line break that is read separately.
             buffer_size=_FORM_BUFFER,
             spool_limit=_FORM_BUFFER,
             memory_limit=_FORM_BUFFER,

@@ -1,4 +1,4 @@
-"""Questions about an image to a multimodal language model on Amazon Bedrock, through the Converse API."""
+"""Ask a multimodal language model on Amazon Bedrock about an image, through the Converse API."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MAX_SIDE = 1568
 JPEG_QUALITY = 90
 
-# About 200 words: short to read, and even slow models write them within the time of an API call.
+# About 200 words: short to read, and even slow models write that much within the time of an API call.
 MAX_TOKENS = 300
 
 # Seconds. A handshake within a region takes milliseconds, and few models answer within one second.
@@ -44,10 +44,10 @@ _QUOTA_EXCEEDED = "ServiceQuotaExceededException"
 _REFUSAL = "The language model refuses this image or question; ask another question or send another image."
 _THROTTLED = "The language model receives too many requests at the moment; try again in a minute."
 _TOO_SLOW = "The language model took too long to answer; try again, or ask a simpler question."
-_FAILED = "The language model gave no answer; try again later."
+_FAILED = "The language model did not answer; try again later."
 _UNAVAILABLE = {
-    "AccessDeniedException": "This service may not use the language model; its operator must allow it.",
-    "ResourceNotFoundException": "There is no such language model; the service's operator must choose another.",
+    "AccessDeniedException": "This service is not allowed to use the language model; its operator must allow it.",
+    "ResourceNotFoundException": "The language model does not exist; the service's operator must choose another one.",
     "ValidationException": "The language model does not accept this request; shorten the question and earlier turns.",
     "ModelNotReadyException": "The language model is not ready yet; try again in a minute.",
 }
@@ -93,7 +93,8 @@ class Describer:
         """
         messages = _messages(jpeg, labels, question, turns)
         try:
-            # Loading boto3 takes longer than a pause between attempts, so it happens before their time is measured.
+            # Loaded before the time of the attempts is measured, because loading boto3 takes longer than a pause
+            # between them.
             session = self._session
             reply = retry(
                 lambda: self._converse(session, messages, deadline), _is_transient, deadline, _ATTEMPT_SECONDS
@@ -106,8 +107,8 @@ class Describer:
     def _converse(self, session: "Session", messages: list[dict[str, Any]], deadline: Deadline) -> Mapping[str, Any]:
         """Call Converse once.
 
-        Each call has a client of its own, because a client's timeouts are fixed; after a session's first client that
-        takes about 3 ms.
+        Each call has its own client, because a client's timeouts are fixed. Further clients of a session take about 3
+        ms to create.
         """
         from botocore.config import Config
 
@@ -136,14 +137,14 @@ class Describer:
 
 
 def to_jpeg(rgb: Image.Image) -> bytes:
-    """Return the RGB image as a JPEG for Describer: no side above MAX_SIDE, and no metadata, so no GPS position.
+    """Return the RGB image as a JPEG for Describer: no side above MAX_SIDE, and no metadata such as a GPS position.
 
-    Even noise stays below the 3.75 MB that Converse accepts. The image itself is not changed.
+    Even a JPEG of noise is smaller than the 3.75 MB that Converse accepts. The image itself is not changed.
     """
     scale = min(1.0, MAX_SIDE / max(rgb.size))
     size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
     small = rgb.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-    # Otherwise Pillow writes the comment of the file that the image was read from.
+    # Otherwise Pillow copies the comment of the original file.
     small.info = {}
     file = BytesIO()
     small.save(file, "JPEG", quality=JPEG_QUALITY)
@@ -153,7 +154,7 @@ def to_jpeg(rgb: Image.Image) -> bytes:
 def _messages(
     jpeg: bytes, labels: Sequence[tuple[str, float]], question: str, turns: Sequence[Turn]
 ) -> list[dict[str, Any]]:
-    """Return Converse's messages, user and assistant in turn; the image and its predictions come first."""
+    """Return Converse's messages, alternating between user and assistant; the first has the image and predictions."""
     texts: list[tuple[str, str]] = []
     for turn in turns:
         texts += [("user", turn.question), ("assistant", turn.answer)]
@@ -209,7 +210,7 @@ def _read(response: Mapping[str, Any]) -> Description:
 
 
 def _is_transient(error: Exception) -> bool:
-    """Return whether to retry. A model that was too slow is not asked again, which would be paid for twice."""
+    """Return whether to retry. A model that was too slow is not asked again, because both answers would be charged."""
     from botocore.exceptions import ReadTimeoutError
 
     if isinstance(error, ReadTimeoutError):
@@ -218,7 +219,7 @@ def _is_transient(error: Exception) -> bool:
 
 
 def _describe_error(error: Exception) -> DescribeError:
-    """Map botocore's error. Nothing of AWS's text is used, since it may name accounts or repeat the question."""
+    """Map botocore's error, without AWS's text, which may contain account ids or the question."""
     code = error_code(error)
     if is_timeout(error) or code == "ModelTimeoutException":
         return DescribeTimeout(_TOO_SLOW)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from boto3.session import Session
 
 # A version is invoked only if at least this many seconds remain.
-_LEAST_SECONDS = 2.0
+_MIN_SECONDS = 2.0
 
 # The maximum number of characters of a function's error in a finding.
 _QUOTED = 300
@@ -47,7 +47,7 @@ class Version:
         """
         payload = json.dumps(event).encode()
         try:
-            response = retry(lambda: self._invoke(payload, deadline), _is_transient, deadline, _LEAST_SECONDS)
+            response = retry(lambda: self._invoke(payload, deadline), _is_transient, deadline, _MIN_SECONDS)
             return json.loads(response)
         except VersionFailed:
             raise

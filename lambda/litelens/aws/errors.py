@@ -29,19 +29,19 @@ _RETRY_SECONDS = 2
 class StorageError(ReportedError):
     """A call to S3, DynamoDB, EventBridge or CodeDeploy failed."""
 
-    code, status, title = "storage_unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The storage failed"
+    code, status, title = "storage_unavailable", HTTPStatus.SERVICE_UNAVAILABLE, "The storage is not available"
 
 
 class BucketNotAllowed(StorageError):
     """This deployment is not allowed to read the bucket."""
 
-    code, status, title = "bucket_not_allowed", HTTPStatus.FORBIDDEN, "The bucket may not be read"
+    code, status, title = "bucket_not_allowed", HTTPStatus.FORBIDDEN, "Access to the bucket is not allowed"
 
 
 class ObjectNotFound(StorageError):
     """The object does not exist."""
 
-    code, status, title = "object_not_found", HTTPStatus.NOT_FOUND, "There is no such object"
+    code, status, title = "object_not_found", HTTPStatus.NOT_FOUND, "The object does not exist"
 
 
 class ObjectVersionNotFound(StorageError):
@@ -53,7 +53,7 @@ class ObjectVersionNotFound(StorageError):
 class ObjectAccessDenied(StorageError):
     """S3 denies access to the object."""
 
-    code, status, title = "object_access_denied", HTTPStatus.FORBIDDEN, "The object may not be read"
+    code, status, title = "object_access_denied", HTTPStatus.FORBIDDEN, "Access to the object is denied"
 
 
 class StorageTimeout(StorageError):
@@ -69,9 +69,9 @@ class StorageUnavailable(StorageError):
 
 
 class DescribeError(ReportedError):
-    """The language model gave no answer."""
+    """The language model did not answer."""
 
-    code, status, title = "describe_unavailable", HTTPStatus.BAD_GATEWAY, "The language model cannot be asked"
+    code, status, title = "describe_unavailable", HTTPStatus.BAD_GATEWAY, "The language model is not available"
 
 
 class DescribeRefused(DescribeError):
@@ -80,7 +80,7 @@ class DescribeRefused(DescribeError):
     code, status, title = (
         "describe_refused",
         HTTPStatus.UNPROCESSABLE_ENTITY,
-        "The language model will not answer this",
+        "The language model refused to answer",
     )
 
 
@@ -90,7 +90,7 @@ class DescribeThrottled(DescribeError):
     code, status, title = (
         "describe_throttled",
         HTTPStatus.SERVICE_UNAVAILABLE,
-        "The language model is asked too often",
+        "The language model receives too many requests",
     )
     retry_after = _RETRY_SECONDS
 
@@ -102,11 +102,11 @@ class DescribeTimeout(DescribeError):
 
 
 class DescribeUnavailable(DescribeError):
-    """The language model does not exist, or this account may not use it."""
+    """The language model does not exist, or this account is not allowed to use it."""
 
 
 class VersionError(LitelensError):
-    """A published version gave no answer."""
+    """A published version did not respond."""
 
 
 class VersionFailed(VersionError):

@@ -58,8 +58,7 @@ class ResultsTable:
         *,
         is_final: bool = True,
     ) -> bytes:
-        """Save the result for this many days, unless the table has a final one; return the result that the table has
-        now."""
+        """Save the result for this many days, unless the table has a final one; return the one that it has now."""
         item = {
             **_primary_key(result_id),
             "day": {"S": f"{at.date()}#{zlib.crc32(result_id.key.encode()) % SHARDS}"},

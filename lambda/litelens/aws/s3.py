@@ -44,7 +44,7 @@ _NO_VERSION = (ObjectVersionNotFound, "The object in S3 has no such version.")
 _DENIED = (ObjectAccessDenied, "S3 denies access to this object; ask the owner of its bucket for the permission.")
 _CHANGED = (ObjectVersionNotFound, "The object in S3 has been overwritten.")
 _ARCHIVED = (ObjectAccessDenied, "The object is archived; restore it in S3 before you send the request again.")
-_ENCRYPTED = (ObjectAccessDenied, "The object is encrypted with a key that this service cannot use; ask its owner for access.")
+_ENCRYPTED = (ObjectAccessDenied, "The object is encrypted with a key that this service cannot use; ask its owner.")
 _ELSEWHERE = (ObjectAccessDenied, "The bucket is in another region, and S3 does not redirect to it; ask the operator.")
 _ERRORS: dict[str | int, tuple[type[StorageError], str]] = {
     "InvalidArgument": _NO_VERSION,
@@ -72,8 +72,7 @@ _GRACE = 60
 
 @dataclass(frozen=True)
 class ObjectLocation:
-    """The location of an object in S3: its latest version, or that of a version id. An `etag` must match the
-    object's."""
+    """The location of an object in S3, by default of its latest version. If `etag` is set, the object's must match."""
 
     bucket: str
     key: str

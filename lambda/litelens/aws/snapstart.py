@@ -25,10 +25,10 @@ def register_hooks(services: Iterable[Service]) -> None:
 
 
 def before_snapshot(services: Iterable[Service]) -> None:
-    """Create the clients, which takes most of the time of the first request that needs AWS."""
+    """Create the clients in advance, which takes most of the time of a first request that needs AWS."""
     from botocore.exceptions import BotoCoreError
 
-    # A client that cannot be created raises its error again when it is needed; all else works without it.
+    # If a client cannot be created, the error is raised again when it is needed; everything else works without it.
     with contextlib.suppress(BotoCoreError):
         for service in services:
             aws_client(service)
@@ -37,7 +37,7 @@ def before_snapshot(services: Iterable[Service]) -> None:
 def after_restore() -> None:
     """Discard the state that all processes restored from one snapshot share.
 
-    That is dead connections, and the state of `random`, by which packages choose pauses and boundaries.
+    These are dead connections, and the state of `random`, with which packages choose pauses and boundaries.
     """
     close_connections()
     random.seed()

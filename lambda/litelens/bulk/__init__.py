@@ -1,1 +1,1 @@
-"""The entry point of the queue: uploads that S3 announces through SQS, and batches of a backfill."""
+"""The entry point for images in bulk: uploads, which S3 reports through SQS, and batches of a backfill."""

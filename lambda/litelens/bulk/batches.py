@@ -44,7 +44,7 @@ _RESERVED_SECONDS = 10.0
 _ATTEMPTS = 3
 
 # An image is started only if at least this many seconds remain.
-_LEAST_SECONDS = 10.0
+_MIN_SECONDS = 10.0
 
 # SQS keeps a message for at most 14 days, after which it cannot be delivered again.
 _QUEUE_DAYS = 14
@@ -161,7 +161,7 @@ class _BatchProcessor:
         return None
 
     def _process_if_new(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> None:
-        if deadline.remaining() < _LEAST_SECONDS:
+        if deadline.remaining() < _MIN_SECONDS:
             raise OutOfTime("There is no time left for this image; another invocation will retry it.")
         identity = {
             "bucket": image.bucket,

@@ -11,7 +11,7 @@ from litelens.aws.s3 import ObjectLocation
 
 
 class InvalidNotification(Exception):
-    """A message in the queue is not a notification of S3; someone else has sent it."""
+    """A message in the queue is not from S3."""
 
 
 class InvalidBatch(Exception):
@@ -22,8 +22,8 @@ class InvalidBatch(Exception):
 class ObjectRevision:
     """An object in S3 with one content.
 
-    `revision` is its version id, or else its ETag, or empty if neither is known. `sequencer` differs when the same
-    bytes are put again, and is the same when S3 or SQS deliver a notification twice. `upload_request_id` is S3's id of
+    `revision` is its version id, or else its ETag, or empty if neither is known. `sequencer` changes when the same
+    bytes are uploaded again, but not when S3 or SQS delivers a notification twice. `upload_request_id` is S3's id of
     the request that put the object. Both are empty if unknown.
     """
 
@@ -95,7 +95,7 @@ def _notified(record: _Record) -> ObjectRevision:
         raise InvalidNotification("The notification has neither a version id nor an ETag.")
     return ObjectRevision(
         record.s3.bucket.name,
-        # S3 encodes keys like form fields: a space becomes a plus sign, and what is not ASCII %xx.
+        # S3 encodes keys like form fields: a space becomes a plus sign, and non-ASCII bytes become %xx.
         unquote_plus(found.key),
         found.version_id or found.e_tag,
         is_version=bool(found.version_id),

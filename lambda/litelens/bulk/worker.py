@@ -30,7 +30,7 @@ _COPIES = 2
 
 # An image is classified only if this many seconds remain: decoding the slowest image and saving its result can take
 # that long.
-_LEAST_SECONDS = 5.0
+_MIN_SECONDS = 5.0
 
 # Errors that a retry cannot fix. They become failed results; all others are raised, so that the message is retried.
 _PERMANENT_ERRORS = (InputError, ObjectNotFound, ObjectVersionNotFound)
@@ -115,7 +115,7 @@ class Worker:
         try:
             data = reader.read(image.location, deadline)
             with self._classifier_lock:
-                if deadline.remaining() < _LEAST_SECONDS:
+                if deadline.remaining() < _MIN_SECONDS:
                     raise OutOfTime("The images before this one took all the time; another invocation will retry it.")
                 prediction = self._classifier.classify(data)
             record_prediction(prediction, self._classifier.bundle.threshold, len(data), request_id)

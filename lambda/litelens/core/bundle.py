@@ -31,22 +31,22 @@ IMAGE, LOGITS, MAP = "image", "logits", "class_activation_map"
 
 
 class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
-    """An int8 input or output of the model. Its levels stand for the real values `scale * (level - zero_point)`."""
+    """An int8 input or output of the model. Its levels represent the real values `scale * (level - zero_point)`."""
 
     shape: tuple[Annotated[int, Meta(ge=1)], ...]
     scale: Annotated[float, Meta(gt=0)]
     zero_point: Annotated[int, Meta(ge=-128, le=127)]
 
     def quantize(self, values: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Round real values to the nearest levels; returns int8 of the same shape, which can be any."""
-        # In float32, evenly spaced values can end halfway between two levels, and rounding halves to even would then
+        """Round real values of any shape to the nearest levels; returns int8 of the same shape."""
+        # In float32, evenly spaced values can fall halfway between two levels, and rounding half to even would then
         # give two neighbours the same level.
         exact = values.astype(np.float64) / self.scale + self.zero_point
         levels: NDArray[np.int8] = exact.round().clip(-128, 127).astype(np.int8)
         return levels
 
     def dequantize(self, levels: NDArray[np.int8]) -> NDArray[np.float32]:
-        """Return the real values of levels; float32 of the same shape, which can be any."""
+        """Return the real values of levels of any shape; float32 of the same shape."""
         values: NDArray[np.float32] = (levels.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
         return values
 
@@ -121,7 +121,7 @@ class _Manifest(Struct, frozen=True):
     golden: tuple[GoldenImage, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Check what one field says about another; raises ValueError."""
+        """Check that the fields are consistent; raises ValueError."""
         labels = set(self.labels)
         if len(labels) != len(self.labels):
             raise ValueError("labels must be distinct")
@@ -187,7 +187,7 @@ def load_bundle(folder: Path) -> Bundle:
 
 
 def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
-    """Read the whole document, and the fields of it that serving needs; raises BundleError."""
+    """Read the whole document, and the fields that serving needs; raises BundleError."""
     try:
         document = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except OSError as error:

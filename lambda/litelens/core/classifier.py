@@ -79,9 +79,9 @@ class Prediction:
     """The most confident labels, best first. The prediction is `uncertain` if the best is below the threshold.
 
     `group` is the coarse group with the highest confidence, or None if the bundle has no groups. `entropy` is the
-    Shannon entropy in bits of the confidences p of all labels, the sum of p * log2(1 / p). It is 0 if one label has all
-    confidence, and log2 of the number of labels if all have the same. `width` and `height` are those of the upright
-    photo, in pixels.
+    Shannon entropy in bits of the confidences p of all labels, the sum of p * log2(1 / p). It is 0 if one label has a
+    confidence of 1, and log2 of the number of labels if all are equally confident. `width` and `height` are those of
+    the upright photo, in pixels.
     """
 
     candidates: tuple[Candidate, ...]
@@ -144,7 +144,7 @@ class Classifier:
         """Return the class scores, float32 `(classes,)`, of the input's pixels, uint8 `(height, width, 3)`.
 
         If the model has a class activation map, they are its mean. The output LOGITS is the same mean, but rounded to
-        int8 once more, which turns near scores into equal ones.
+        int8 once more, which makes similar scores equal.
         """
         return self._scores(pixels).logits
 
@@ -223,7 +223,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def entropy(probabilities: NDArray[np.float32]) -> float:
     """Return the Shannon entropy, in bits, of probabilities `(classes,)`."""
-    # In float64, because 1 / p of the smallest float32 numbers is above the largest one.
+    # In float64, because 1 / p of the smallest float32 numbers overflows float32.
     possible = probabilities[probabilities > 0].astype(np.float64)
     return float((possible * np.log2(1 / possible)).sum())
 

@@ -17,8 +17,7 @@ _logger = logging.getLogger(__name__)
 # A tensor's data type and shape.
 _Type = tuple[str, tuple[int, ...]]
 
-# One image at a time. Operations that are not int8 run in float32, because newer CPUs would use bfloat16 and answer
-# differently.
+# One image at a time. Operations other than int8 run in float32: newer CPUs would use bfloat16, with different results.
 _OPENVINO_OPTIONS = {"NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "f32"}
 
 
@@ -56,8 +55,8 @@ class LiteRT:
 class OpenVINO:
     """The engine OpenVINO. Starts slower than LiteRT, and is fast on all x86 CPUs.
 
-    On CPUs without AVX-512 VNNI or similar instructions, sums of int8 products saturate. The model's weights must
-    therefore have 7 bits; training.candidates explains why.
+    On CPUs without AVX-512 VNNI or similar instructions, sums of int8 products saturate. The model must therefore have
+    7-bit weights; training.candidates explains why.
     """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:

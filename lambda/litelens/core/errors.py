@@ -1,4 +1,4 @@
-"""Errors raised on purpose. Messages are sentences for the person who sent the image or deployed the model.
+"""Errors that litelens raises. Messages are sentences for the person who sent the image or deployed the model.
 
 LitelensError
 ├── BundleError            a bundle's folder is incomplete, damaged or inconsistent

@@ -18,7 +18,8 @@ JPEG = ImageFormat("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jfif"), rb"\xff\xd8
 PNG = ImageFormat("PNG", "image/png", (".png",), rb"\x89PNG\r\n\x1a\n")
 WEBP = ImageFormat("WEBP", "image/webp", (".webp",), rb"RIFF.{4}WEBP")
 GIF = ImageFormat("GIF", "image/gif", (".gif",), rb"GIF8[79]a")
-# After the size of the file and two reserved fields comes the length of the second header, which tells BMP's versions.
+# The size of the file and two reserved fields precede the length of the second header, which identifies the BMP
+# version.
 BMP = ImageFormat("BMP", "image/bmp", (".bmp",), rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0")
 
 IMAGE_FORMATS = (JPEG, PNG, WEBP, GIF, BMP)
@@ -35,13 +36,13 @@ _MEDIA_TYPES_BY_SUFFIX = {suffix: each.media_type for each in IMAGE_FORMATS for 
 
 
 def format_of(data: bytes) -> ImageFormat | None:
-    """Return the format that the first bytes of a file show; None if it is none of IMAGE_FORMATS."""
+    """Return the format by the first bytes of a file; None if it is none of IMAGE_FORMATS."""
     found = _SIGNATURES.match(data)
     return IMAGE_FORMATS[found.lastindex - 1] if found and found.lastindex else None
 
 
 def media_type_of(data: bytes) -> str:
-    """Return the media type that the first bytes of a file show, and JPEG's if they show none."""
+    """Return the media type by the first bytes of a file; that of JPEG if the format is unknown."""
     return (format_of(data) or JPEG).media_type
 
 

@@ -1,4 +1,4 @@
-"""Golden images: images in a bundle with the answer that its model is known to give for them."""
+"""Golden images: images in a bundle with the prediction that its model is known to make for them."""
 
 import re
 from collections.abc import Mapping
@@ -19,9 +19,9 @@ TOLERANCE = 0.1
 
 
 class GoldenImage(Struct, frozen=True, forbid_unknown_fields=True):
-    """A file in the bundle's folder GOLDEN, and the most confident label with its confidence as LiteRT answers.
+    """A file in the bundle's folder GOLDEN, and the most confident label with its confidence, as computed by LiteRT.
 
-    `lead` is the difference from the confidence of the next label.
+    `lead` is the difference from the confidence of the second label.
     """
 
     file: str
@@ -52,7 +52,7 @@ class GoldenImage(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def mismatch(image: GoldenImage, confidences: Mapping[str, float], tolerance: float = TOLERANCE) -> str | None:
-    """Compare a model's answer, the confidence of each label, with the expected one.
+    """Compare the confidences of a model, by label, with the expected prediction.
 
     The expected label must have the expected confidence within the tolerance. If its lead is above the tolerance, it
     must also have the highest confidence. Returns a sentence that says what is wrong, or None.

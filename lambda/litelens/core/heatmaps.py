@@ -1,4 +1,4 @@
-"""Heat maps as PNGs to show on top of the photo."""
+"""Draw heat maps as PNGs to lay over the photo."""
 
 from io import BytesIO
 
@@ -6,12 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Pixels of the PNG's longer side: smooth when a page stretches it over a photo, and a few kilobytes.
+# Pixels of the PNG's longer side: enough to look smooth over a photo, and only a few kilobytes.
 _SIDE = 256
 
 
 def to_png(scores: NDArray[np.float32], aspect: float) -> bytes:
-    """Draw scores, float32 `(h, w)`, as a PNG for a region that is `aspect` times as wide as high.
+    """Draw scores, float32 `(h, w)`, as a PNG for a region whose width is `aspect` times its height.
 
     The highest score is red and the lowest transparent. If all scores are the same, the whole PNG is transparent.
     """

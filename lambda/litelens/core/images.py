@@ -23,15 +23,15 @@ from litelens.core.metadata import StrippedImage, read_orientation, strip_metada
 from litelens.core.preprocessing import Preprocessing
 
 # The maximum side of a JPEG or GIF. A PNG or BMP could be one pixel wide and millions of pixels high.
-_LONGEST_SIDE = 65_535
+_MAX_SIDE = 65_535
 
 # The maximum number of pixels that all scans of a JPEG may decode together. Each scan of a progressive JPEG decodes all
 # 8x8 blocks again. Ten scans are usual, but a file can contain thousands.
-_SCANNED_PIXELS = 1_000_000_000
+_MAX_SCANNED_PIXELS = 1_000_000_000
 
 # The maximum size of a PNG's decompressed pixels, in bytes: 25 megapixels of RGB, or 18 with transparency. They take
 # less than a second to decompress.
-_PNG_BYTES = 75_000_000
+_MAX_PNG_BYTES = 75_000_000
 
 # The compressions BI_RLE8 and BI_RLE4 of BMP. They are refused because Pillow decodes run-length encoding in Python.
 _BMP_RUN_LENGTHS = (1, 2)
@@ -74,10 +74,9 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {_UPRIGHT[orientation] for orientation in (5, 6, 7, 8)}
-# Operations that move the right edge to the left, and those that move the lower edge to the top. libjpeg rounds the
-# size up at the right and lower edges.
-_TO_LEFT = {_UPRIGHT[orientation] for orientation in (2, 3, 6, 7)}
-_TO_TOP = {_UPRIGHT[orientation] for orientation in (3, 4, 7, 8)}
+# The operations after which an edge that libjpeg rounds up, the right or the lower one, is at the left or at the top.
+_PADDED_LEFT = {_UPRIGHT[orientation] for orientation in (2, 3, 6, 7)}
+_PADDED_TOP = {_UPRIGHT[orientation] for orientation in (3, 4, 7, 8)}
 
 
 @dataclass(frozen=True)
@@ -145,11 +144,11 @@ def decode(data: bytes, limits: Limits, spec: Preprocessing | None = None) -> De
     before = _data_size()
     with _pillow_limits(limits):
         image: Image.Image = Image.open(BytesIO(stripped.data), formats=FORMAT_NAMES)
-        turn = _UPRIGHT.get(read_orientation(stripped.exif or image.info.get("exif", b"")))
-        width, height = image.size[::-1] if turn in _SIDEWAYS else image.size
+        transpose = _UPRIGHT.get(read_orientation(stripped.exif or image.info.get("exif", b"")))
+        width, height = image.size[::-1] if transpose in _SIDEWAYS else image.size
         _refuse_slow_image(image, stripped)
         reduction = 1 if spec is None else _largest_reduction(image, spec, width, height)
-        reduction = _fit_into_memory(image, stripped, turn is not None, reduction, limits)
+        reduction = _fit_into_memory(image, stripped, transpose is not None, reduction, limits)
         # A GIF's first frame can be smaller than its canvas, which is transparent around it.
         frame = image.tile[0].extents if isinstance(image, GifImageFile) else None
         with _data_limit(before + limits.memory + limits.spare):
@@ -157,9 +156,9 @@ def decode(data: bytes, limits: Limits, spec: Preprocessing | None = None) -> De
         image_format = str(image.format)
     # Each step assigns to the same name, so that the memory of the previous image is freed.
     image = _to_rgb(image, frame or (0, 0, *image.size))
-    if turn is not None:
-        image = image.transpose(turn)
-    photo_box = _photo_box(image, width / reduction, height / reduction, turn)
+    if transpose is not None:
+        image = image.transpose(transpose)
+    photo_box = _photo_box(image, width / reduction, height / reduction, transpose)
     return DecodedImage(image, image_format, width, height, photo_box)
 
 
@@ -190,8 +189,7 @@ def _pillow_limits(limits: Limits) -> Iterator[None]:
 
 
 def _data_size() -> int:
-    """Return the size of the process's data segment in bytes, including unused memory; 0 on systems other than
-    Linux."""
+    """Return the size of the process's data segment in bytes, used or not; 0 on systems other than Linux."""
     if sys.platform != "linux":
         return 0
     return int(Path("/proc/self/statm").read_text().split()[5]) * mmap.PAGESIZE
@@ -219,13 +217,15 @@ def _data_limit(memory: int) -> Iterator[None]:
 
 def _refuse_slow_image(image: Image.Image, stripped: StrippedImage) -> None:
     """Raise InputError if decoding would take far longer than is usual for an image of that size."""
-    if max(image.size) > _LONGEST_SIDE:
-        raise ImageTooLarge(f"The image is {max(image.size):,} pixels long; at most {_LONGEST_SIDE:,} are accepted.")
+    if max(image.size) > _MAX_SIDE:
+        raise ImageTooLarge(f"The image is {max(image.size):,} pixels long; at most {_MAX_SIDE:,} are accepted.")
     blocks = math.ceil(image.width / 8) * math.ceil(image.height / 8)
-    if stripped.scans > 1 and stripped.scans * blocks * 64 > _SCANNED_PIXELS:
+    if stripped.scans > 1 and stripped.scans * blocks * 64 > _MAX_SCANNED_PIXELS:
         raise ImageTooLarge("The JPEG has more scans than an image of its size can need.")
-    if image.width * image.height * stripped.pixel_bits > _PNG_BYTES * 8:
-        raise ImageTooLarge(f"The PNG's pixels have more than {_PNG_BYTES:,} bytes. Send a smaller image, or a JPEG.")
+    if image.width * image.height * stripped.pixel_bits > _MAX_PNG_BYTES * 8:
+        raise ImageTooLarge(
+            f"The PNG's pixels take more than {_MAX_PNG_BYTES:,} bytes. Send a smaller image, or a JPEG."
+        )
     if image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTHS:
         raise NotAnImage("Run-length encoded BMP is not supported; send the image as PNG.")
 
@@ -245,19 +245,21 @@ def _largest_reduction(image: Image.Image, spec: Preprocessing, width: int, heig
     return next(enough, 1)
 
 
-def _fit_into_memory(image: Image.Image, stripped: StrippedImage, turned: bool, reduction: int, limits: Limits) -> int:
+def _fit_into_memory(
+    image: Image.Image, stripped: StrippedImage, is_transposed: bool, reduction: int, limits: Limits
+) -> int:
     """Set the size at which a JPEG is decoded: reduced by `reduction`, or by 2 if the memory limit requires it.
 
     Returns the factor by which the sides are reduced. Raises ImageTooLarge if the image would still take too much
-    memory. `turned` is whether the image will be rotated or mirrored to make it upright.
+    memory. `is_transposed` is whether the image will be rotated or mirrored to make it upright.
     """
     decoder = _decoder_memory(image, stripped)
     if isinstance(image, JpegImageFile):
-        if reduction == 1 and min(image.size) > 1 and _memory(image, decoder, turned) > limits.memory:
+        if reduction == 1 and min(image.size) > 1 and _memory(image, decoder, is_transposed) > limits.memory:
             reduction = 2
         if reduction > 1:
             image.draft(None, (image.width // reduction, image.height // reduction))
-    if _memory(image, decoder, turned) > limits.memory:
+    if _memory(image, decoder, is_transposed) > limits.memory:
         raise ImageTooLarge(_TOO_MUCH_MEMORY.format(limits.memory))
     return reduction
 
@@ -276,12 +278,12 @@ def _decoder_memory(image: Image.Image, stripped: StrippedImage) -> int:
     return pixels * _COEFFICIENT_BYTES * sum(samples) // max(1, widest)
 
 
-def _memory(image: Image.Image, decoder: int, turned: bool) -> int:
+def _memory(image: Image.Image, decoder: int, is_transposed: bool) -> int:
     """Return the peak number of bytes in use: while decoding, converting to RGB, or making the image upright."""
     pixels = image.width * image.height
     own = pixels * _PIXEL_BYTES.get(image.mode, _RGB_BYTES)
     rgb = pixels * _RGB_BYTES
-    return max(decoder + own, own if _is_plain_rgb(image) else own + rgb, 2 * rgb if turned else rgb)
+    return max(decoder + own, own if _is_plain_rgb(image) else own + rgb, 2 * rgb if is_transposed else rgb)
 
 
 def _is_plain_rgb(image: Image.Image) -> bool:
@@ -300,11 +302,11 @@ def _to_rgb(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image
 
 
 def _photo_box(
-    rgb: Image.Image, width: float, height: float, turn: Image.Transpose | None
+    rgb: Image.Image, width: float, height: float, transpose: Image.Transpose | None
 ) -> tuple[float, float, float, float]:
     """Return the box of a photo of this size within an upright image whose size libjpeg rounded up to whole pixels."""
-    left = rgb.width - width if turn in _TO_LEFT else 0
-    top = rgb.height - height if turn in _TO_TOP else 0
+    left = rgb.width - width if transpose in _PADDED_LEFT else 0
+    top = rgb.height - height if transpose in _PADDED_TOP else 0
     return (left, top, left + width, top + height)
 
 

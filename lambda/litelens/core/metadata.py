@@ -19,7 +19,7 @@ from litelens.core.formats import GIF, JPEG, PNG, ImageFormat, format_of
 
 # JPEG segments, PNG chunks or GIF extensions. Photos have dozens of them; a PNG has thousands if its encoder uses a
 # small buffer.
-_MOST_PARTS = 20_000
+_MAX_PARTS = 20_000
 
 # Whether 0xFF and this byte form the marker of a JPEG segment. The others occur inside scans: stuffed zeros, restart
 # markers and fill bytes.
@@ -177,8 +177,7 @@ def _png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _strip_gif(data: bytes) -> StrippedImage:
-    """Remove all extensions before the first frame of a GIF, except graphic controls, which define the transparent
-    colour."""
+    """Remove all extensions before a GIF's first frame except graphic controls, which define the transparent colour."""
     flags = int.from_bytes(data[10:11])
     position = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
     head, parts = [data[:position]], 0
@@ -200,8 +199,8 @@ def _strip_gif(data: bytes) -> StrippedImage:
 
 def _count_part(parts: int, image_format: str, name: str) -> int:
     """Return the number of parts plus one; raises ImageTooLarge if there are too many."""
-    if parts == _MOST_PARTS:
-        raise ImageTooLarge(f"The {image_format} has more than {_MOST_PARTS:,} {name}. Save it without metadata.")
+    if parts == _MAX_PARTS:
+        raise ImageTooLarge(f"The {image_format} has more than {_MAX_PARTS:,} {name}. Save it without metadata.")
     return parts + 1
 
 

@@ -26,9 +26,10 @@ _lock = threading.RLock()
 def hide_native_logs() -> Iterator[None]:
     """Hide the log lines that libraries print to file descriptor 2 while the block runs; takes a few microseconds.
 
-    All other lines, also those of other threads, are printed when the block ends. If the block raises, log lines are
-    printed too. Use it around one native call, because nothing reaches standard error until the block ends. Lines are
-    lost if the process is killed. The output of processes that other threads start during the block is lost too.
+    All other lines, including those of other threads, are printed when the block ends. If the block raises, log lines
+    are printed too. Use it around a single native call, because nothing reaches standard error until the block ends.
+    Lines are lost if the process is killed, and so is the output of processes that other threads start during the
+    block.
     """
     with _lock, ExitStack() as stack:
         try:
@@ -36,7 +37,7 @@ def hide_native_logs() -> Iterator[None]:
             stack.callback(os.close, original)
             captured = stack.enter_context(_scratch_file())
         except OSError:
-            # Standard error is closed, or no file can be opened: lines are printed as they come.
+            # Standard error is closed, or no file can be opened: lines are not hidden.
             yield
             return
         _flush()

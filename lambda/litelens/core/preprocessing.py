@@ -1,4 +1,4 @@
-"""Preprocessing from decoded RGB to model input: one specification, which training and serving share."""
+"""Preprocessing from decoded RGB to model input, shared by training and serving."""
 
 from typing import Annotated, Literal
 
@@ -54,7 +54,7 @@ class Preprocessing(Struct, frozen=True, forbid_unknown_fields=True):
     def crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
         """Return the crop of a photo of this size: left, top, right and bottom, in the photo's pixels."""
         scale = self.crop * min(width / self.width, height / self.height)
-        # Rounding can make a side longer than the photo's, and Pillow refuses a box that reaches beyond the image.
+        # Rounding can make a side longer than the photo's, and Pillow refuses a box that extends beyond the image.
         across, down = min(scale * self.width, width), min(scale * self.height, height)
         left, top = (width - across) / 2, (height - down) / 2
         return (left, top, left + across, top + down)

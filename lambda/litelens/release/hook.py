@@ -24,8 +24,8 @@ from litelens.telemetry import logger
 
 Handler = Callable[[dict[str, Any], LambdaContext], None]
 
-# Seconds kept back from the invocation's time: to report to CodeDeploy, which otherwise waits for an hour, and then to
-# write the log.
+# Seconds of the invocation that are reserved for reporting to CodeDeploy, which otherwise waits for an hour, and for
+# writing the log.
 _RESERVED_SECONDS = 15.0
 _LAST_SECONDS = 1.0
 
@@ -35,7 +35,7 @@ _PATH = "/v1/classify"
 def create_handler(read_settings: Callable[[], Settings]) -> Handler:
     """Return a Lambda handler for CodeDeploy's hook before traffic.
 
-    It reads the settings in each invocation, so that invalid settings are reported to CodeDeploy too. Raises
+    The handler reads the settings in each invocation, so that invalid settings are reported to CodeDeploy too. Raises
     StorageError if CodeDeploy cannot be reached.
     """
 
@@ -76,7 +76,7 @@ def _findings(settings: Settings, bundle: Bundle, version: Version, deadline: De
         return [
             f"The version was not tested: {bundle.name} has no golden images; see docs/train.md for how to add them."
         ]
-    # The first invocation is a cold start, and its time says nothing about later ones.
+    # The first invocation is a cold start, so it is not timed.
     events = [(image, _event(image, bundle)) for image in (bundle.golden[0], *bundle.golden)]
     findings: list[str] = []
     milliseconds: list[float] = []
@@ -96,7 +96,7 @@ def _findings(settings: Settings, bundle: Bundle, version: Version, deadline: De
 
 
 def _event(image: GoldenImage, bundle: Bundle) -> dict[str, Any]:
-    """Return API Gateway's REST proxy event with the image's bytes, which requests all labels.
+    """Return API Gateway's REST proxy event for a request with this image and for all labels.
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
     """
@@ -142,7 +142,7 @@ def _parse(image: GoldenImage, response: Any) -> ClassifyAnswer:
             return msgspec.json.decode(parsed.body, type=ClassifyAnswer)
         code = msgspec.json.decode(parsed.body, type=_Problem).code
     except (msgspec.MsgspecError, ValueError) as error:
-        raise _WrongAnswer(f"{image.file}: the response is not of the documented form.") from error
+        raise _WrongAnswer(f"{image.file}: the response does not match the API's schema.") from error
     raise _WrongAnswer(f"{image.file}: the response has the status {parsed.status} ({code}) and not 200.")
 
 
