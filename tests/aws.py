@@ -5,6 +5,7 @@ Endpoints are IP addresses, so that boto3 puts the bucket into the path and not 
 """
 
 import itertools
+import os
 import threading
 import time
 import uuid
@@ -16,7 +17,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from boto3.session import Session
+
+from local.aws import client_at
 
 REGION = "us-east-1"
 
@@ -52,11 +54,18 @@ def aws_at(url: str) -> Iterator[None]:
             aws_client.cache_clear()
 
 
+def aws_client_of_tests(service: str) -> Any:
+    """Return a client with boto3's default timeouts for the server that boto3 is pointed at.
+
+    litelens' own clients wait two seconds only, and on a busy machine moto's first response may take longer.
+    """
+    return client_at(os.environ["AWS_ENDPOINT_URL"], service)
+
+
 def new_bucket() -> str:
     """Create a bucket for one test and return its name."""
     name = f"bucket-{uuid.uuid4()}"
-    # Not litelens' own client, which waits only two seconds: on a busy machine, moto's first response may take longer.
-    Session().client("s3").create_bucket(Bucket=name)
+    aws_client_of_tests("s3").create_bucket(Bucket=name)
     return name
 
 

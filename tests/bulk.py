@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus
 
-from aws import new_bucket
-from boto3.session import Session
+from aws import aws_client_of_tests, new_bucket
 from support import DEFAULT_BUNDLE, LambdaContext
 from template import synthesize_nested
 
@@ -28,7 +27,7 @@ def new_table(resource: str) -> str:
     declared = dict(synthesize_nested("Storage")["Resources"][resource]["Properties"])
     declared.pop("TimeToLiveSpecification")
     name = f"{resource}-{uuid.uuid4()}"
-    Session().client("dynamodb").create_table(TableName=name, **declared)
+    aws_client_of_tests("dynamodb").create_table(TableName=name, **declared)
     return name
 
 

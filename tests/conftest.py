@@ -1,3 +1,4 @@
+import functools
 import os
 import signal
 import subprocess
@@ -6,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import botocore.loaders
+import botocore.session
 import numpy as np
 import pytest
 from aws import aws_at
@@ -21,6 +24,9 @@ os.environ["LITELENS_BUNDLE"] = str(DEFAULT_BUNDLE)
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 # A shell's background job ignores SIGINT, and its children inherit that; tests send them SIGINT.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Otherwise every boto3 session parses AWS's service descriptions again: a third of the unit tests' time.
+botocore.session.create_loader = functools.cache(botocore.loaders.create_loader)
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
