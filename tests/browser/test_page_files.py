@@ -23,13 +23,13 @@ from PIL import Image, ImageOps
 from playwright.sync_api import Download, FilePayload, Page, Route, expect
 from support import CAT, ROCKET, encoded
 
+from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from litelens_client.output import COLUMNS
 
 # The EXIF tag of the orientation, with the value of a camera that was rotated.
 ORIENTATION = 0x0112
 ROTATED = 6
 
-REQUEST_BYTES = 4_400_000
 SHRUNKEN_SIDE = 2048
 PREVIEW_SIDE = 840
 
@@ -272,14 +272,14 @@ def test_a_photo_too_large_for_a_request_is_shrunk_and_stays_upright(
 ) -> None:
     photo = tmp_path / "large.jpg"
     noisy(red_and_blue(2560, 1280), noise).save(photo, "JPEG", quality=98, subsampling=0, exif=rotated_exif())
-    assert photo.stat().st_size > REQUEST_BYTES
+    assert photo.stat().st_size > MAX_REQUEST_IMAGE_BYTES
     sent = SentImages(page)
     choose_photos(page, photo)
     wait_for_results(page, "large.jpg")
     (image,) = sent.images
     assert image.format == "JPEG"
     assert image.size == (SHRUNKEN_SIDE // 2, SHRUNKEN_SIDE)
-    assert len(sent.bodies[0]) < REQUEST_BYTES
+    assert len(sent.bodies[0]) < MAX_REQUEST_IMAGE_BYTES
     assert image.getexif().get(ORIENTATION, 1) == 1
     assert colours(image) == {"upper left": "red", "upper right": "green", "lower left": "blue", "lower right": "blue"}
     # The preview is small, because large images fill a phone's memory.
@@ -289,7 +289,7 @@ def test_a_photo_too_large_for_a_request_is_shrunk_and_stays_upright(
 def test_a_heat_map_is_in_the_right_place_on_a_photo_that_was_shrunk(page: Page, tmp_path: Path) -> None:
     photo = tmp_path / "large.bmp"
     red_and_blue(2560, 1280).save(photo)
-    assert photo.stat().st_size > REQUEST_BYTES
+    assert photo.stat().st_size > MAX_REQUEST_IMAGE_BYTES
     sent = SentImages(page)
     choose_photos(page, photo)
     wait_for_results(page, "large.bmp")

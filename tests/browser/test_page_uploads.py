@@ -14,6 +14,7 @@ from playwright.sync_api import BrowserContext, CDPSession, Page, Request, Respo
 from support import DEFAULT_BUNDLE, ROCKET, encoded, free_port
 
 from litelens.core.bundle import load_bundle
+from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from local.stack import Stack, run_stack
 
 # Uploads do not depend on the device, and phones take the large photos.
@@ -61,7 +62,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = np.random.default_rng(7).integers(0, 256, (1350, 2700, 3), np.uint8)
     path = tmp_path_factory.mktemp("photos") / "large.jpg"
     path.write_bytes(encoded(Image.fromarray(pixels), "JPEG", quality=96))
-    assert path.stat().st_size > 4_400_000
+    assert path.stat().st_size > MAX_REQUEST_IMAGE_BYTES
     return path
 
 

@@ -318,7 +318,7 @@ def test_an_upload_that_the_storage_rejects_is_a_problem() -> None:
 
 def test_an_image_above_the_limit_of_uploads_is_not_sent() -> None:
     with (
-        api_server(uploading(DONE, max_bytes=4_400_000)) as (url, requests),
+        api_server(uploading(DONE, max_bytes=MAX_REQUEST_IMAGE_BYTES)) as (url, requests),
         pytest.raises(ApiProblem, match="4,400,008 bytes; at most 4,400,000 are accepted") as raised,
     ):
         Client(url).classify(LARGE)
