@@ -62,7 +62,7 @@ test:: $(if $(UNIT_TESTS),$(DEV_ENV)) ## run all tests (TESTS=tests/unit for som
 test:: $(if $(OTHER_TESTS),$(DEV_ENV))
 	$(if $(OTHER_TESTS),.venv-dev/bin/python -m pytest $(OTHER_TESTS) $(ARGS))
 test:: $(if $(TRAINING_TESTS),$(TRAIN_ENV))
-	$(if $(TRAINING_TESTS),.venv-train/bin/python -m pytest $(TRAINING_TESTS) $(ARGS))
+	$(if $(TRAINING_TESTS),.venv-train/bin/python -m pytest --numprocesses 2 --dist loadfile $(TRAINING_TESTS) $(ARGS))
 
 lint: $(DEV_ENV) ## check style and types (the checks of web/ need npx, a part of Node.js)
 	.venv-dev/bin/ruff check .

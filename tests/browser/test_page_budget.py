@@ -153,4 +153,4 @@ def test_a_reload_fetches_nothing_that_has_not_changed(visit: Visit) -> None:
 
 
 def test_the_console_stays_empty(visit: Visit) -> None:
-    assert visit.complaints == []
+    assert visit.console_messages == []
