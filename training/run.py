@@ -156,8 +156,7 @@ def start_run(folder: Path, preset: Preset, data: DataSummary) -> Run:
 
 def open_run(folder: Path, preset: Preset, data: DataSummary | None = None) -> Run:
     """Open this preset's run in a folder; raises RunError if there is none, or one of another preset or other data."""
-    known = reopen_run(folder)
-    if _fit_settings(known.preset) != _fit_settings(preset):
+    if _fit_settings(_read_preset(folder)) != _fit_settings(preset):
         raise RunError(f"{folder} contains a run of another preset or preset version; choose another --run")
     started = _read_data(folder)
     if data and data.labels != started.labels:
@@ -175,8 +174,7 @@ def open_run(folder: Path, preset: Preset, data: DataSummary | None = None) -> R
 
 def reopen_run(folder: Path) -> Run:
     """Open the run in a folder, with any preset and data; raises RunError if there is none."""
-    path, data = require(folder / PRESET, step="fit"), _read_data(folder)
-    return Run(folder, parse_preset(read_json(path), source=str(path)), data.labels)
+    return Run(folder, _read_preset(folder), _read_data(folder).labels)
 
 
 def load_fitted_network(run: Run) -> keras.Model:
@@ -237,6 +235,11 @@ def write_file(path: Path, content: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     partial.write_bytes(content)
     os.replace(partial, path)
+
+
+def _read_preset(folder: Path) -> Preset:
+    path = require(folder / PRESET, step="fit")
+    return parse_preset(read_json(path), source=str(path))
 
 
 def _read_data(folder: Path) -> DataSummary:
