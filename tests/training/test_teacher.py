@@ -113,7 +113,7 @@ def test_a_class_that_the_teacher_lacks_is_named(tmp_path: Path) -> None:
         ("large.keras", r"^recipe.teacher.source: .*large.keras is not a complete .keras file"),
         ("large.h5", r"^recipe.teacher.source: there is no bundle, run or .keras file .*large.h5"),
         ("manifest.json", r"^recipe.teacher.source: .*manifest.json is not valid JSON"),
-        ("preset.json", r"^recipe.teacher.source: .*data.json is missing"),
+        ("preset.json", r"^recipe.teacher.source: .*preset.json is damaged"),
     ],
 )
 def test_an_unusable_teacher_is_named(file: str, message: str, tmp_path: Path) -> None:
