@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> None:
     # Imported here, because frameworks take seconds to import, and processes that read photos import this file too.
     from litelens.core.errors import LitelensError
     from litelens.core.native_logs import hide_native_logs
-    from training.errors import TrainingError
+    from litelens_client.learning.errors import TrainingError
 
     # TensorFlow logs about oneDNN and CUDA before it reads TF_CPP_MIN_LOG_LEVEL.
     with hide_native_logs():

@@ -7,9 +7,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from litelens_client.learning.errors import DatasetError
 from training.augmentation import Views, apply_views, draw_views
 from training.dataset import Split
-from training.errors import DatasetError
 from training.preset import Augmentation
 from training.teacher import SoftLabels
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import keras
 import msgspec
 
+from litelens_client.learning.files import write_json
 from training.errors import FitError
-from training.run import write_json
 
 _STATE = "state.json"
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from litelens.core.preprocessing import Preprocessing
-from training.errors import DatasetError
-from training.photos import ClassFolders, Unreadable, digest, read_class_folders, read_photos
+from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.photos import ClassFolders, Unreadable, digest, read_class_folders, read_photos
 from training.preset import Preset
 
 Indices = Sequence[int] | NDArray[np.int64]

@@ -12,13 +12,14 @@ import msgspec
 import numpy as np
 
 from litelens.core.bundle import MODEL
+from litelens_client.learning.files import sha256
 from training.dataset import Dataset
 from training.efficientnet_lite import find_origin
 from training.evaluate import Evaluation
 from training.network import KERAS_FILE
 from training.preset import Preset
 from training.quantize import read_tensors
-from training.run import FitSummary, Metrics, Run, sha256
+from training.run import FitSummary, Metrics, Run
 
 MAX_LISTED = 20
 _PACKAGES = ("keras", "tensorflow", "ai-edge-litert", "openvino", "litert-quantizer", "numpy", "pillow")

@@ -1,8 +1,8 @@
 """Errors that training raises on purpose.
 
-TrainingError
+TrainingError (of litelens_client.learning)
+├── DatasetError (of litelens_client.learning)
 ├── PresetError
-├── DatasetError
 ├── NetworkError
 ├── TeacherError
 ├── FitError
@@ -11,17 +11,11 @@ TrainingError
 └── RunError
 """
 
-
-class TrainingError(Exception):
-    """Base class. The message is a sentence that says what is wrong and what to do."""
+from litelens_client.learning.errors import TrainingError
 
 
 class PresetError(TrainingError):
     """A preset does not exist, or one of its fields is invalid."""
-
-
-class DatasetError(TrainingError):
-    """Images are missing or unreadable, or do not suit the preset."""
 
 
 class NetworkError(TrainingError):

@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 
 from litelens.core.bundle import Bundle
 from litelens.core.classifier import Classifier, Options, softmax
-from training.calibration import (
+from litelens_client.learning.calibration import (
     best_temperature,
     calibration_error,
     choose_threshold,
     coverage_curve,
     reliability,
 )
-from training.dataset import Dataset, Split
-from training.errors import DatasetError
-from training.metrics import (
+from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.metrics import (
     ClassScore,
     class_scores,
     confusion_matrix,
 )
-from training.photos import LIMITS
+from litelens_client.learning.photos import LIMITS
+from litelens_client.learning.progress import progress
+from training.dataset import Dataset, Split
 from training.preset import Preset
-from training.progress import progress
 from training.quantize import unpublished_bundle
 from training.run import Metrics, Run
 

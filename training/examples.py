@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from litelens.core.classifier import Classifier, Options, Prediction
+from litelens_client.learning.photos import LIMITS
+from litelens_client.learning.report import Example, Kind
 from training.dataset import Dataset
 from training.evaluate import load_run_bundle
-from training.photos import LIMITS
-from training.report import Example, Kind
 from training.run import Metrics, Run
 
 _PER_KIND = 6

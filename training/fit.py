@@ -17,6 +17,8 @@ import keras
 import numpy as np
 
 from litelens.core.native_logs import hide_native_logs
+from litelens_client.learning.files import write_file, write_json
+from litelens_client.learning.progress import format_duration
 from training.batches import Batches, all_batches, class_weights, training_batches
 from training.checkpoint import (
     Epoch,
@@ -39,8 +41,7 @@ from training.errors import FitError
 from training.head import is_head
 from training.network import build_network
 from training.preset import Phase, Preset, Recipe
-from training.progress import format_duration
-from training.run import FitSummary, Run, discard, write_file, write_json
+from training.run import FitSummary, Run, discard
 from training.teacher import SoftLabels, compute_soft_labels
 from training.training_model import TrainingModel
 

@@ -10,13 +10,14 @@ from litelens.core.bundle import MANIFEST, METRICS, MODEL, REPORT, load_bundle
 from litelens.core.classifier import Classifier
 from litelens.core.golden import TOLERANCE, GoldenImage
 from litelens.core.images import Limits
+from litelens_client.learning.files import write_json
+from litelens_client.learning.golden import add_golden_images
+from litelens_client.learning.metrics import chance_warnings
 from training.documents import manifest_document
 from training.errors import GateError
-from training.golden import add_golden_images
-from training.metrics import chance_warnings
 from training.preset import Gate
 from training.quantize import check_integer_only
-from training.run import FitSummary, Metrics, Run, write_json
+from training.run import FitSummary, Metrics, Run
 
 # Fewer lost images may be chance: if the models differ on four images, losing all four has a probability of 1/16, which
 # is not significant in a sign test at 5%.

@@ -18,6 +18,7 @@ from litelens.core.classifier import Classifier
 from litelens.core.errors import BundleError
 from litelens.core.images import Limits
 from litelens.core.preprocessing import Preprocessing
+from litelens_client.learning.progress import progress
 from training.candidates import (
     Candidate,
     CandidateBuilder,
@@ -28,7 +29,6 @@ from training.candidates import (
     count_weight_bits,
 )
 from training.errors import QuantizationError, first_line
-from training.progress import progress
 
 INTEGER_TYPES = (np.int8, np.int32)
 

@@ -1,9 +1,7 @@
 """A run's folder: the preset and data that a training started with, and the files that each step writes."""
 
 import dataclasses
-import hashlib
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,6 +10,7 @@ import keras
 import msgspec
 
 from litelens.core.bundle import METRICS, MODEL, REPORT
+from litelens_client.learning.files import write_json
 from training.errors import RunError
 from training.network import build_network
 from training.preset import Confidence, Gate, Preset, Quantization, parse_preset
@@ -214,27 +213,10 @@ def parse_document(kind: type[Document], values: Any, path: Path, step: str) -> 
         raise RunError(f"{path} does not fit this version of litelens ({error}); {_how_to_write(step)}") from error
 
 
-def sha256(content: bytes) -> str:
-    """Compute the SHA-256 checksum in hexadecimal."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def discard(*paths: Path) -> None:
     """Remove files that the step about to run makes obsolete."""
     for path in paths:
         path.unlink(missing_ok=True)
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a JSON file completely or not at all."""
-    write_file(path, (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def _read_preset(folder: Path) -> Preset:

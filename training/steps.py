@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
+from litelens_client.learning.files import sha256, write_file, write_json
+from litelens_client.learning.metrics import chance_warnings
+from litelens_client.learning.report import render
 from training.dataset import Dataset, Split, load_dataset
 from training.documents import MAX_LISTED, full_description, metrics_document
 from training.errors import RunError
 from training.evaluate import evaluate
 from training.examples import choose_examples
 from training.fit import fit
-from training.metrics import chance_warnings
 from training.preset import Preset
 from training.publish import publish
 from training.quantize import quantize, require_export_backend
-from training.report import render
 from training.run import (
     DataSummary,
     FitSummary,
@@ -30,10 +31,7 @@ from training.run import (
     parse_document,
     read_json,
     require,
-    sha256,
     start_run,
-    write_file,
-    write_json,
 )
 
 _MAX_CHECKED = 1000

@@ -18,13 +18,15 @@ from litelens.core.classifier import Classifier
 from litelens.core.errors import LitelensError
 from litelens.core.images import Limits
 from litelens.core.preprocessing import Preprocessing
+from litelens_client.learning.errors import TrainingError
+from litelens_client.learning.files import write_file
+from litelens_client.learning.progress import progress
 from training.augmentation import Views, apply_views, draw_views
 from training.dataset import Split, resize_images
-from training.errors import TeacherError, TrainingError
+from training.errors import TeacherError
 from training.keras_import import import_classifier
 from training.preset import Augmentation, Preset
-from training.progress import progress
-from training.run import DATA, PRESET, WEIGHTS, Run, load_fitted_network, reopen_run, write_file
+from training.run import DATA, PRESET, WEIGHTS, Run, load_fitted_network, reopen_run
 
 _BATCH = 64
 _KEY = "key"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.charts import (
+from litelens_client.learning.charts import (
     Mark,
     Scale,
     Series,

@@ -6,8 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from litelens.core.images import Limits, decode
+from litelens_client.learning.errors import DatasetError
 from training.dataset import hold_out, load_dataset
-from training.errors import DatasetError
 from training.preset import Preset, load_preset
 
 

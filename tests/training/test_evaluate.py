@@ -12,7 +12,7 @@ from litelens.core.bundle import load_bundle
 from litelens.core.classifier import Classifier, softmax
 from litelens.core.images import Limits
 from litelens.settings import Settings
-from training.calibration import calibration_error, choose_threshold
+from litelens_client.learning.calibration import calibration_error, choose_threshold
 from training.dataset import Pixels, Split
 from training.evaluate import Predictions, classify_split, remove_duplicates
 

@@ -22,15 +22,16 @@ from support import ROOT, require
 
 import training.fit
 from litelens.core.preprocessing import Preprocessing
+from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.photos import read_photos
 from training.augmentation import create_augmentation_layers
 from training.batches import Batches, all_batches, class_weights, training_batches
 from training.checkpoint import Epoch, load_checkpoint
 from training.dataset import Dataset, Pixels, Split
 from training.documents import read_history
-from training.errors import DatasetError, FitError
+from training.errors import FitError
 from training.fit import fit
 from training.network import Network
-from training.photos import read_photos
 from training.preset import Augmentation, Phase, Recipe, load_preset
 from training.run import DataSummary, Run, start_run
 from training.training_model import TrainingModel, create_normalization

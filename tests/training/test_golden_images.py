@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 from PIL import Image
-from support import DEFAULT_BUNDLE
+from support import DEFAULT_BUNDLE, SAMPLES
 
 from litelens.core.bundle import load_bundle
 from litelens.core.engines import OpenVINO
 from litelens.core.golden import TOLERANCE, GoldenImage
 from litelens.core.images import Limits, decode
+from litelens_client.learning.golden import add_golden_images
 from training import golden, publish
 from training.errors import GateError
-from training.golden import SAMPLES, add_golden_images
 
 FILES = ["large.jpg", "turned.jpg", "transparent.png", "photo.webp", "photo.gif", "photo.bmp"]
 

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.calibration import (
+from litelens_client.learning.calibration import (
     best_temperature,
     calibration_error,
     coverage_curve,
     negative_log_likelihood,
     reliability,
 )
-from training.metrics import (
+from litelens_client.learning.metrics import (
     chance_warnings,
     class_scores,
     confusion_matrix,

@@ -10,9 +10,9 @@ from PIL import Image
 from support import ROCKET, encoded
 
 from litelens.core.images import decode
+from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.photos import LIMITS, read_class_folders, read_photos
 from training.dataset import load_dataset
-from training.errors import DatasetError
-from training.photos import LIMITS, read_class_folders, read_photos
 from training.preset import Preset, load_preset
 
 
@@ -97,7 +97,7 @@ def test_unreadable_files_are_listed_with_the_reason_and_left_out(preset: Preset
 def test_many_photos_are_read_by_several_processes_in_order(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.photos._MIN_PARALLEL", 10)
+    monkeypatch.setattr("litelens_client.learning.photos._MIN_PARALLEL", 10)
     fill(tmp_path / "cat", 40)
     fill(tmp_path / "dog", 40, first=100)
     (tmp_path / "cat" / "broken.png").write_bytes(encoded(Image.new("RGB", (9, 9)), "PNG")[:40])
@@ -205,8 +205,8 @@ def test_the_end_of_a_reading_process_is_reported_in_a_sentence(
         def map(self, *_: object, **__: object) -> None:
             raise BrokenProcessPool
 
-    monkeypatch.setattr("training.photos._MIN_PARALLEL", 1)
-    monkeypatch.setattr("training.photos._process_pool", Broken)
+    monkeypatch.setattr("litelens_client.learning.photos._MIN_PARALLEL", 1)
+    monkeypatch.setattr("litelens_client.learning.photos._process_pool", Broken)
     fill(tmp_path / "cat", 3)
     with pytest.raises(DatasetError, match="the system ended a process that reads photos"):
         read_photos(tmp_path, preset.preprocessing)

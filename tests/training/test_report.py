@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from litelens_client.learning.report import Example, draw_overlay, list_confusions, render, weakest_classes
 from training.efficientnet_lite import Origin
-from training.report import Example, draw_overlay, list_confusions, render, weakest_classes
 
 HOSTILE = "<script>alert('x')</script>"
 

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 from support import DATA, ROOT, encoded, require
 
+from litelens_client.learning.photos import read_photos
 from training.batches import all_batches
 from training.dataset import Split
-from training.photos import read_photos
 from training.preset import load_preset
 
 MEASURED = (

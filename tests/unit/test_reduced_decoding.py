@@ -21,7 +21,7 @@ from litelens.core.classifier import Classifier, Options, Prediction
 from litelens.core.errors import CorruptImage, ImageTooLarge, InputError
 from litelens.core.images import DecodedImage, Limits, decode
 from litelens.core.preprocessing import Preprocessing
-from training.photos import read_photos
+from litelens_client.learning.photos import read_photos
 
 # The differences that decode() documents, in levels of 255: the largest of any pixel, the largest mean of a photo, and
 # the mean over many photos.

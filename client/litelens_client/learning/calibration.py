@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from training.metrics import Classes, Floats
+from litelens_client.learning.metrics import Classes, Floats
 
 
 def best_temperature(logits: Floats, truth: Classes) -> float:

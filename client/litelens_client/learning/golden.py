@@ -12,14 +12,14 @@ from typing import Any
 import msgspec
 from PIL import Image, ImageDraw
 
-from litelens.core.bundle import MANIFEST, load_bundle
+from litelens.core.bundle import MANIFEST, Bundle, load_bundle
 from litelens.core.classifier import Classifier, Options
 from litelens.core.golden import GOLDEN, TOLERANCE, GoldenImage, mismatch
 from litelens.core.images import Limits
 from litelens.core.preprocessing import Preprocessing
-from training.run import read_json, write_json
+from litelens_client.learning.files import write_json
+from litelens_client.settings import page_folder
 
-SAMPLES = Path(__file__).parent.parent / "web" / "samples"
 _PHOTOS = ("cat", "coffee", "photographer")
 
 # The allowed difference between the engines. The other half of the tolerance is left to differences between CPUs.
@@ -53,7 +53,7 @@ def add_golden_images(folder: Path) -> list[str]:
     (folder / GOLDEN).mkdir(exist_ok=True)
     for image, data in images.items():
         (folder / GOLDEN / image.file).write_bytes(data)
-    _write_manifest(folder, list(images))
+    _write_manifest(bundle, list(images))
     omitted = [file for file in _KINDS if file not in {image.file for image in images}]
     for file in omitted:
         (folder / GOLDEN / file).unlink(missing_ok=True)
@@ -66,7 +66,7 @@ def _choose(
     """Choose the photo for a kind of file; None if the engines differ by too much on all photos."""
     found = []
     for photo in (first, *(photo for photo in _PHOTOS if photo != first)):
-        with Image.open(SAMPLES / f"{photo}.jpg") as sample:
+        with Image.open(page_folder() / "samples" / f"{photo}.jpg") as sample:
             data = encode(sample.convert("RGB"), classifier.bundle.preprocessing)
         image = _expected_answer(file, data, classifier)
         if mismatch(image, _confidences(data, other), _MAX_DIFFERENCE):
@@ -89,15 +89,15 @@ def _confidences(data: bytes, classifier: Classifier) -> dict[str, float]:
     return {candidate.label: candidate.confidence for candidate in prediction.candidates}
 
 
-def _write_manifest(folder: Path, images: list[GoldenImage]) -> None:
+def _write_manifest(bundle: Bundle, images: list[GoldenImage]) -> None:
     """Write the golden images into the manifest, after the field `files`."""
     fields: dict[str, Any] = {}
-    for name, value in read_json(folder / MANIFEST).items():
+    for name, value in bundle.manifest.items():
         if name != GOLDEN:
             fields[name] = value
         if name == "files":
             fields[GOLDEN] = [msgspec.structs.asdict(image) for image in images]
-    write_json(folder / MANIFEST, fields)
+    write_json(bundle.folder / MANIFEST, fields)
 
 
 def _large_jpeg(photo: Image.Image, spec: Preprocessing) -> bytes:

@@ -14,9 +14,9 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from training import charts
-from training.charts import Mark, Scale, Series, line_chart, scale_to
-from training.metrics import chance_warnings, wilson_interval
+from litelens_client.learning import charts
+from litelens_client.learning.charts import Mark, Scale, Series, line_chart, scale_to
+from litelens_client.learning.metrics import chance_warnings, wilson_interval
 
 TEMPLATE = "report.html.jinja"
 UNKNOWN = "—"

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from litelens.core.errors import InputError
 from litelens.core.images import Limits, decode
 from litelens.core.preprocessing import Preprocessing
-from training.errors import DatasetError
-from training.progress import progress
+from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.progress import progress
 
 # Photos on the user's own disk may be larger than images that the API accepts.
 LIMITS = Limits(bytes=200_000_000, pixels=200_000_000, memory=3_000_000_000)

@@ -1,0 +1,9 @@
+"""Errors of learning and training that are raised on purpose; training.errors defines more."""
+
+
+class TrainingError(Exception):
+    """Base class. The message is a sentence that says what is wrong and what to do."""
+
+
+class DatasetError(TrainingError):
+    """Images are missing or unreadable, or do not suit what is to be learned."""
