@@ -6,17 +6,19 @@ from numpy.typing import NDArray
 from litelens_client.learning.metrics import Classes, Floats
 
 
-def best_temperature(logits: Floats, truth: Classes) -> float:
+def best_temperature(logits: Floats, truth: Classes, smoothing: float = 0.0) -> float:
     """Find the temperature, from 0.05 to 20, with the lowest negative log-likelihood of the true classes.
 
-    Guo et al. 2017, https://arxiv.org/abs/1706.04599. It has a single minimum, which golden-section search finds.
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599. It has a single minimum, which golden-section search finds. With
+    `smoothing`, that share of each image counts for all classes alike. Without it, predictions of which all are correct
+    would get a confidence of 1 (Platt 1999, "Probabilistic Outputs for Support Vector Machines", section 2.2).
     """
     low, high = np.log(0.05), np.log(20.0)
     golden = (5**0.5 - 1) / 2
     while high - low > 1e-4:
         left, right = high - golden * (high - low), low + golden * (high - low)
-        loss_left = negative_log_likelihood(logits, truth, float(np.exp(left)))
-        loss_right = negative_log_likelihood(logits, truth, float(np.exp(right)))
+        loss_left = negative_log_likelihood(logits, truth, float(np.exp(left)), smoothing)
+        loss_right = negative_log_likelihood(logits, truth, float(np.exp(right)), smoothing)
         if loss_left < loss_right:
             high = right
         else:
@@ -24,12 +26,16 @@ def best_temperature(logits: Floats, truth: Classes) -> float:
     return float(np.exp((low + high) / 2))
 
 
-def negative_log_likelihood(logits: Floats, truth: Classes, temperature: float = 1.0) -> float:
-    """Compute the mean negative log-likelihood of the true classes, in nats, for logits divided by the temperature."""
+def negative_log_likelihood(logits: Floats, truth: Classes, temperature: float = 1.0, smoothing: float = 0.0) -> float:
+    """Compute the mean negative log-likelihood of the true classes, in nats, for logits divided by the temperature.
+
+    With `smoothing`, that share of each image counts for all classes alike.
+    """
     scaled = logits / temperature
     top = scaled.max(axis=1, keepdims=True)
     log_total = np.log(np.exp(scaled - top).sum(axis=1)) + top[:, 0]
-    return float((log_total - scaled[np.arange(len(truth)), truth]).mean())
+    target = (1 - smoothing) * scaled[np.arange(len(truth)), truth] + smoothing * scaled.mean(axis=1)
+    return float((log_total - target).mean())
 
 
 def choose_threshold(confidence: Floats, correct: NDArray[np.bool_], accuracy: float) -> float:

@@ -64,7 +64,9 @@ class Photos:
 
     def pixels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read the photos at the network's input size, uint8 `(n, height, width, 3)`; raises DatasetError."""
-        images = _map(functools.partial(_read, self.spec), [self.paths[i] for i in indices], self.in_parallel)
+        images = map_photos(
+            functools.partial(_read, self.spec), [self.paths[i] for i in indices], in_parallel=self.in_parallel
+        )
         return np.stack(list(images))
 
     def encoded(self, index: int) -> bytes:
@@ -77,6 +79,17 @@ class Photos:
 
 
 @dataclass(frozen=True)
+class ListedFolders:
+    """The files in class folders, with their class indices, by split: `train`, and `validation` and `test` if they
+    exist. `folder` is the one that contains the classes for training.
+    """
+
+    folder: Path
+    labels: tuple[str, ...]
+    files: dict[str, tuple[tuple[Path, int], ...]]
+
+
+@dataclass(frozen=True)
 class ClassFolders:
     """Photos and their class indices, int64, by split: `train`, and `validation` and `test` if they exist."""
 
@@ -86,23 +99,17 @@ class ClassFolders:
 
 
 def read_class_folders(root: Path, spec: Preprocessing, labels: tuple[str, ...] = ()) -> ClassFolders:
-    """Find the photos in `root/CLASS`, or in `root/train/CLASS` and the folders `validation` and `test` next to
-    `train`.
+    """Find the photos as list_class_folders() does, and decode each file once as serving would decode it.
 
-    The folders' names are the labels, in alphabetical order, unless `labels` gives them; then every folder must be
-    one of those. Each file is decoded once as serving would decode it, and left out if that fails. Raises
-    DatasetError if there are fewer than two classes, or a class folder without a readable photo.
+    Files that cannot be decoded are left out. Raises DatasetError as list_class_folders() does, or if a class folder
+    has no readable photo.
     """
-    folders = _split_folders(root)
-    names = {split: _class_names(folder) for split, folder in folders.items()}
-    known = labels or names["train"]
-    _check_classes(root, folders, names, known, labels_given=bool(labels))
-    files = {split: _files(folder, names[split]) for split, folder in folders.items()}
-    paths = [path for listed in files.values() for path, _ in listed]
+    listed = list_class_folders(root, labels)
+    paths = [path for files in listed.files.values() for path, _ in files]
     digests, unreadable = _scan(root, paths, spec)
     splits = {}
-    for split, listed in files.items():
-        kept = [(path, known.index(name)) for path, name in listed if path in digests]
+    for split, files in listed.files.items():
+        kept = [(path, index) for path, index in files if path in digests]
         photos = Photos(
             tuple(path for path, _ in kept),
             tuple(digests[path] for path, _ in kept),
@@ -111,8 +118,36 @@ def read_class_folders(root: Path, spec: Preprocessing, labels: tuple[str, ...] 
         )
         splits[split] = (photos, np.array([index for _, index in kept], np.int64))
     if not labels:
-        _require_photos(folders["train"], splits["train"][1], known)
-    return ClassFolders(known, splits, unreadable)
+        require_photos(listed, splits["train"][1])
+    return ClassFolders(listed.labels, splits, unreadable)
+
+
+def list_class_folders(root: Path, labels: tuple[str, ...] = ()) -> ListedFolders:
+    """List the files in `root/CLASS`, or in `root/train/CLASS` and the folders `validation` and `test` next to `train`.
+
+    The folders' names are the labels, in alphabetical order, unless `labels` gives them; then every folder must be
+    one of those. Raises DatasetError if there are fewer than two classes.
+    """
+    folders = _split_folders(root)
+    names = {split: _class_names(folder) for split, folder in folders.items()}
+    known = labels or names["train"]
+    _check_classes(root, folders, names, known, labels_given=bool(labels))
+    files = {
+        split: tuple((path, known.index(name)) for path, name in _files(folder, names[split]))
+        for split, folder in folders.items()
+    }
+    return ListedFolders(folders["train"], known, files)
+
+
+def require_photos(listed: ListedFolders, classes: NDArray[np.int64], least: int = 1) -> None:
+    """Raise DatasetError if a class has fewer than `least` photos; `classes` are the indices of the readable photos."""
+    for label, count in zip(listed.labels, np.bincount(classes, minlength=len(listed.labels)), strict=True):
+        if not count:
+            raise DatasetError(f"the class folder {listed.folder / label} contains no readable photo")
+        if count < least:
+            raise DatasetError(
+                f"the class folder {listed.folder / label} contains {count} readable photo; {least} or more are needed"
+            )
 
 
 def read_photos(root: Path, spec: Preprocessing) -> tuple[Photos, tuple[Unreadable, ...]]:
@@ -180,12 +215,6 @@ def _check_classes(
             raise DatasetError(f"{folders[split]} has the class '{other[0]}', which {folders['train']} lacks")
 
 
-def _require_photos(folder: Path, classes: NDArray[np.int64], labels: tuple[str, ...]) -> None:
-    for index, count in enumerate(np.bincount(classes, minlength=len(labels))):
-        if not count:
-            raise DatasetError(f"the class folder {folder / labels[index]} contains no readable photo")
-
-
 def _files(folder: Path, names: tuple[str, ...]) -> list[tuple[Path, str]]:
     return [(path, name) for name in names for path in _files_below(folder / name)]
 
@@ -197,24 +226,35 @@ def _files_below(folder: Path) -> list[Path]:
 
 def _scan(root: Path, paths: list[Path], spec: Preprocessing) -> tuple[dict[Path, bytes], tuple[Unreadable, ...]]:
     """Compute the digest of each readable photo, and list the other files with the reason."""
-    results = _map(functools.partial(_examine, spec), paths, in_parallel=len(paths) >= _MIN_PARALLEL)
+    results = map_photos(functools.partial(_examine, spec), paths, in_parallel=len(paths) >= _MIN_PARALLEL)
     digests, unreadable = {}, []
     for path, result in zip(paths, progress(results, len(paths), "Reading photos"), strict=True):
         if isinstance(result, bytes):
             digests[path] = result
         else:
-            unreadable.append(Unreadable(_printable(str(path.relative_to(root))), result))
+            unreadable.append(Unreadable(printable_path(path, root), result))
     return digests, tuple(unreadable)
 
 
 def _examine(spec: Preprocessing, path: Path) -> bytes | str:
     """Return the digest of the photo's pixels, or the reason why it cannot be read."""
+    pixels = try_decode(spec, path)
+    return pixels if isinstance(pixels, str) else digest(pixels)
+
+
+def try_decode(spec: Preprocessing, path: Path) -> NDArray[np.uint8] | str:
+    """Return the photo's pixels at the network's input size, or the reason why it cannot be read, in a sentence."""
     try:
-        return digest(_decode(spec, path))
+        return _decode(spec, path)
     except InputError as error:
         return str(error)
     except OSError as error:
         return f"The file cannot be read: {error.strerror}."
+
+
+def printable_path(path: Path, root: Path) -> str:
+    """Return the path relative to a folder, with bytes that are not UTF-8 replaced."""
+    return _printable(str(path.relative_to(root)))
 
 
 def digest(pixels: NDArray[np.uint8]) -> bytes:
@@ -233,7 +273,11 @@ def _decode(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
     return decode(path.read_bytes(), LIMITS, spec).pixels(spec)
 
 
-def _map(function: Callable[[Path], Result], paths: list[Path], in_parallel: bool) -> Iterator[Result]:
+def map_photos(function: Callable[[Path], Result], paths: Sequence[Path], *, in_parallel: bool) -> Iterator[Result]:
+    """Yield the function's result for each path, in their order; in_parallel, in as many processes as there are cores.
+
+    A function for processes must be one that pickle can name. Raises DatasetError if a process is killed.
+    """
     if not in_parallel:
         yield from map(function, paths)
         return

@@ -1,7 +1,9 @@
 """A bundle: a model's folder, with model.tflite and the manifest.json that describes the model.
 
-Bundles that training publishes also contain metrics.json (all measurements), report.html (the same for people to read)
-and the folder golden/ with the golden images, which test a new version before it gets requests.
+If the model computes features, head.npz has the head that turns them into class scores, and familiarity.npz, if there
+is one, tells which photos are unlike the training photos. Bundles that training publishes or `litelens learn` writes
+also contain metrics.json (all measurements), report.html (the same for people to read) and the folder golden/ with the
+golden images, which test a new version before it gets requests.
 """
 
 import codecs
@@ -17,7 +19,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from numpy.typing import NDArray
 
 from litelens.core.errors import BundleError
+from litelens.core.familiarity import FAMILIARITY, Familiarity, load_familiarity
 from litelens.core.golden import GoldenImage
+from litelens.core.head import HEAD, Head, load_head
 from litelens.core.preprocessing import Preprocessing
 from litelens.core.validation import explain
 
@@ -26,8 +30,11 @@ MODEL = "model.tflite"
 METRICS = "metrics.json"
 REPORT = "report.html"
 
-# The names of the model's input and outputs. A model without class activation map lacks the last one.
-IMAGE, LOGITS, MAP = "image", "logits", "class_activation_map"
+# The names of the model's input and outputs. Some models lack the output FEATURES.
+IMAGE, LOGITS, FEATURES = "image", "logits", "features"
+
+# The output that models had before they had features. `litelens convert` replaces it.
+OLD_MAP = "class_activation_map"
 
 
 class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,10 +63,12 @@ class Bundle:
     """A verified bundle. `manifest` is the whole document; the other fields are those that serving needs.
 
     `sha256` is the checksum of the model, whose weights have `weight_bits` bits, 7 or 8. `tensors` has the model's
-    input IMAGE, `(1, height, width, 3)`, its output LOGITS, `(1, classes)`, and, if the model has it, its output MAP,
-    `(1, h, w, classes)`. Confidences are the softmax of the logits divided by `temperature`. A prediction is uncertain
-    if its highest confidence is below `threshold`. `groups` maps each label to its coarse group; it is empty if there
-    are none, and so is `golden`.
+    input IMAGE, `(1, height, width, 3)`, its output LOGITS, `(1, classes)`, and, if the model has it, its output
+    FEATURES, `(1, h, w, channels)`. If it has features, `head` computes the class scores from them more exactly than
+    the model's own output LOGITS, which is for other programs. `familiarity` needs features too, and is optional.
+    Confidences are the softmax of the logits divided by `temperature`. A prediction is uncertain if its highest
+    confidence is below `threshold`. `groups` maps each label to its coarse group; it is empty if there are none, and so
+    is `golden`.
     """
 
     folder: Path
@@ -74,6 +83,8 @@ class Bundle:
     preprocessing: Preprocessing
     temperature: float
     threshold: float
+    head: Head | None = None
+    familiarity: Familiarity | None = None
     golden: tuple[GoldenImage, ...] = ()
 
     @property
@@ -86,11 +97,11 @@ _Name = Annotated[str, Meta(min_length=1)]
 
 
 class _Tensors(Struct, frozen=True, forbid_unknown_fields=True):
-    """The tensors IMAGE, LOGITS and MAP."""
+    """The tensors IMAGE, LOGITS and FEATURES."""
 
     image: Tensor
     logits: Tensor
-    class_activation_map: Tensor | UnsetType = UNSET
+    features: Tensor | UnsetType = UNSET
 
 
 class _Quantization(Struct, frozen=True):
@@ -103,6 +114,8 @@ class _File(Struct, frozen=True):
 
 class _Files(Struct, frozen=True):
     model: _File = msgspec.field(name=MODEL)
+    head: _File | None = msgspec.field(name=HEAD, default=None)
+    familiarity: _File | None = msgspec.field(name=FAMILIARITY, default=None)
 
 
 class _Manifest(Struct, frozen=True):
@@ -131,7 +144,7 @@ class _Manifest(Struct, frozen=True):
         self._check_golden(labels)
 
     def tensors_by_name(self) -> dict[str, Tensor]:
-        """Return the tensors IMAGE, LOGITS and, if the model has it, MAP; raises ValueError if there are none."""
+        """Return the tensors IMAGE, LOGITS and, if the model has it, FEATURES; raises ValueError if there are none."""
         if self.tensors is None:
             raise ValueError(
                 "the field tensors is missing, because an earlier litelens wrote this manifest; make the bundle again: "
@@ -147,8 +160,12 @@ class _Manifest(Struct, frozen=True):
             raise ValueError(f"tensors.{IMAGE} has the shape {shapes[IMAGE]}, but preprocessing makes {size}")
         if shapes[LOGITS] != (1, classes):
             raise ValueError(f"tensors.{LOGITS} has the shape {shapes[LOGITS]}, but there are {classes} labels")
-        if MAP in shapes and (len(shapes[MAP]) != 4 or shapes[MAP][3] != classes):
-            raise ValueError(f"tensors.{MAP} has the shape {shapes[MAP]}, but there are {classes} labels")
+        if FEATURES in shapes and len(shapes[FEATURES]) != 4:
+            raise ValueError(f"tensors.{FEATURES} must have four sides, not the shape {shapes[FEATURES]}")
+        if (FEATURES in shapes) != (self.files.head is not None):
+            raise ValueError(f"files must have {HEAD} if tensors has {FEATURES}, and only then")
+        if self.files.familiarity and not self.files.head:
+            raise ValueError(f"files must have {HEAD} if it has {FAMILIARITY}")
 
     def _check_golden(self, labels: set[str]) -> None:
         golden = self.golden or ()
@@ -160,30 +177,34 @@ class _Manifest(Struct, frozen=True):
 
 
 def load_bundle(folder: Path) -> Bundle:
-    """Load the bundle in that folder, and verify the checksum of its model.
+    """Load the bundle in that folder, and verify the checksums of its files.
 
     Raises BundleError, naming the file, if one is missing or damaged, or if the manifest is not valid.
     """
     document, manifest = _read_manifest(folder / MANIFEST)
-    bundle = Bundle(
+    files = {MODEL: manifest.files.model, HEAD: manifest.files.head, FAMILIARITY: manifest.files.familiarity}
+    for name, file in files.items():
+        if file:
+            _verify(folder / name, file.sha256)
+    tensors = manifest.tensors_by_name()
+    channels = tensors[FEATURES].shape[3] if FEATURES in tensors else 0
+    return Bundle(
         folder=folder,
         manifest=document,
         sha256=manifest.files.model.sha256,
         name=manifest.name,
         version=manifest.version,
         weight_bits=manifest.quantization.weight_bits,
-        tensors=manifest.tensors_by_name(),
+        tensors=tensors,
         labels=manifest.labels,
         groups=manifest.groups or {},
         preprocessing=manifest.preprocessing,
         temperature=manifest.temperature,
         threshold=manifest.threshold,
+        head=load_head(folder / HEAD, len(manifest.labels), channels) if manifest.files.head else None,
+        familiarity=load_familiarity(folder / FAMILIARITY, channels) if manifest.files.familiarity else None,
         golden=manifest.golden or (),
     )
-    found = _sha256(bundle.model)
-    if found != bundle.sha256:
-        raise BundleError(f"{bundle.model} has the sha256 {found}, but the manifest says {bundle.sha256}")
-    return bundle
 
 
 def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
@@ -194,15 +215,27 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not valid JSON: {error}") from error
+    if _is_old(document):
+        raise BundleError(
+            f"{path} was written by an earlier litelens; convert the bundle: litelens convert {path.parent}"
+        )
     try:
         return document, msgspec.convert(document, _Manifest)
     except msgspec.ValidationError as error:
         raise BundleError(f"{path} is not a litelens manifest: {explain(error, _Manifest, document)}") from error
 
 
-def _sha256(path: Path) -> str:
+def _is_old(document: Any) -> bool:
+    """Return whether the model has a class activation map instead of features, as before litelens 1.0."""
+    return OLD_MAP in (document.get("tensors") or ()) if isinstance(document, dict) else False
+
+
+def _verify(path: Path, expected: str) -> None:
+    """Raise BundleError if the file is missing or has another checksum."""
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
+    if found != expected:
+        raise BundleError(f"{path} has the sha256 {found}, but the manifest says {expected}")

@@ -1,12 +1,13 @@
 """Classification: from an image's bytes to a prediction with calibrated confidences."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litelens.core.bundle import IMAGE, LOGITS, MAP, Bundle
+from litelens.core.bundle import FEATURES, IMAGE, LOGITS, Bundle
 from litelens.core.engines import load_engine
 from litelens.core.errors import InvalidOption
 from litelens.core.images import DecodedImage, Limits, decode
@@ -20,13 +21,14 @@ class Options:
 
     `top_k` is the number of labels; if the model has fewer, the prediction has all of them. `threshold` (0 to 1)
     replaces the bundle's threshold. With `heat_map`, the prediction has a heat map of the most confident label, or of
-    `heat_map_label` if it is given.
+    `heat_map_label` if it is given. With `embedding`, it has the photo's embedding.
     """
 
     top_k: int = DEFAULT_TOP_K
     threshold: float | None = None
     heat_map: bool = False
     heat_map_label: str | None = None
+    embedding: bool = False
 
 
 _DEFAULTS = Options()
@@ -76,19 +78,23 @@ class Timing:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most confident labels, best first. The prediction is `uncertain` if the best is below the threshold.
+    """The most confident labels, best first.
 
+    The prediction is `uncertain` if the best label's confidence is below the threshold, or if the photo is unfamiliar.
+    A photo is `unfamiliar` if it is unlike all photos that the model was trained on; None if the bundle cannot tell.
     `group` is the coarse group with the highest confidence, or None if the bundle has no groups. `entropy` is the
     Shannon entropy in bits of the confidences p of all labels, the sum of p * log2(1 / p). It is 0 if one label has a
     confidence of 1, and log2 of the number of labels if all are equally confident. `width` and `height` are those of
-    the upright photo, in pixels.
+    the upright photo, in pixels. `embedding` are the pooled features, float32 `(channels,)` of length 1.
     """
 
     candidates: tuple[Candidate, ...]
     group: Group | None
     uncertain: bool
+    unfamiliar: bool | None
     entropy: float
     heat_map: HeatMap | None
+    embedding: NDArray[np.float32] | None
     image_format: str
     width: int
     height: int
@@ -96,11 +102,25 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class _Scores:
-    """The logits, float32 `(classes,)`, and the class activation maps, float32 `(h, w, classes)`, if there are any."""
+class Features:
+    """The features of an image, float32 `(h, w, channels)`, and their mean over h and w, float32 `(channels,)`."""
+
+    grid: NDArray[np.float32]
+    pooled: NDArray[np.float32]
+
+    @property
+    def embedding(self) -> NDArray[np.float32]:
+        """The pooled features divided by their L2 norm, so that the product of two embeddings is their cosine."""
+        embedding: NDArray[np.float32] = self.pooled / max(float(np.linalg.norm(self.pooled)), 1e-12)
+        return embedding
+
+
+@dataclass(frozen=True)
+class _Output:
+    """The logits, float32 `(classes,)`, and the features that they were computed from, if the model has features."""
 
     logits: NDArray[np.float32]
-    maps: NDArray[np.float32] | None
+    features: Features | None
 
 
 class Classifier:
@@ -126,8 +146,10 @@ class Classifier:
             raise InvalidOption("top_k must be a whole number above 0.")
         if options.threshold is not None and not 0 <= options.threshold <= 1:
             raise InvalidOption("threshold must be a number from 0 to 1.")
-        if options.heat_map and MAP not in self.bundle.tensors:
+        if options.heat_map and not self.bundle.head:
             raise InvalidOption("This model gives no heat maps.")
+        if options.embedding and not self.bundle.head:
+            raise InvalidOption("This model gives no embeddings.")
         if options.heat_map_label is not None and options.heat_map_label not in self.bundle.labels:
             raise InvalidOption("heatmap_label must be one of the model's labels, which GET /v1/model lists.")
 
@@ -143,35 +165,47 @@ class Classifier:
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the class scores, float32 `(classes,)`, of the input's pixels, uint8 `(height, width, 3)`.
 
-        If the model has a class activation map, they are its mean. The output LOGITS is the same mean, but rounded to
-        int8 once more, which makes similar scores equal.
+        If the bundle has a head, it computes them. The model's output LOGITS are the same scores, but rounded to int8,
+        which makes similar scores equal.
         """
-        return self._scores(pixels).logits
+        return self._run(pixels).logits
+
+    def features(self, pixels: NDArray[np.uint8]) -> Features:
+        """Return the features of the input's pixels, uint8 `(height, width, 3)`; only for a bundle with a head."""
+        return self._features(self._engine.run(self._levels(pixels)))
 
     def heat_map(self, pixels: NDArray[np.uint8], index: int) -> NDArray[np.float32] | None:
         """Return the scores of a class over the input, float32 `(h, w)`, a coarse grid; their mean is the class score.
 
-        `pixels` are the input's, uint8 `(height, width, 3)`. Returns None if the model has no class activation map.
+        `pixels` are the input's, uint8 `(height, width, 3)`. Returns None if the bundle has no head.
         """
-        maps = self._scores(pixels).maps
-        return None if maps is None else maps[:, :, index]
+        return self.bundle.head.activation_map(self.features(pixels).grid, index) if self.bundle.head else None
 
-    def _scores(self, pixels: NDArray[np.uint8]) -> _Scores:
+    def _levels(self, pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
         channels = enumerate(self._input_levels.T)
         values = np.stack([levels.take(pixels[:, :, channel]) for channel, levels in channels], axis=-1)
-        outputs = self._engine.run(values[np.newaxis])
-        if MAP not in outputs:
-            return _Scores(self.bundle.tensors[LOGITS].dequantize(outputs[LOGITS][0]), None)
-        maps = self.bundle.tensors[MAP].dequantize(outputs[MAP][0])
-        return _Scores(maps.mean(axis=(0, 1)), maps)
+        return values[np.newaxis]
+
+    def _run(self, pixels: NDArray[np.uint8]) -> _Output:
+        outputs = self._engine.run(self._levels(pixels))
+        if self.bundle.head is None:
+            return _Output(self.bundle.tensors[LOGITS].dequantize(outputs[LOGITS][0]), None)
+        features = self._features(outputs)
+        return _Output(self.bundle.head.logits(features.pooled), features)
+
+    def _features(self, outputs: Mapping[str, NDArray[np.int8]]) -> Features:
+        grid = self.bundle.tensors[FEATURES].dequantize(outputs[FEATURES][0])
+        return Features(grid, grid.mean(axis=(0, 1)))
 
     def _predict(self, data: bytes, options: Options) -> Prediction:
         started = time.perf_counter()
         image = decode(data, self._limits, self.bundle.preprocessing)
         pixels = image.pixels(self.bundle.preprocessing)
         decoded = time.perf_counter()
-        scores = self._scores(pixels)
-        confidences = softmax(scores.logits / np.float32(self.bundle.temperature))
+        output = self._run(pixels)
+        confidences = softmax(output.logits / np.float32(self.bundle.temperature))
+        embedding = output.features.embedding if output.features else None
+        unfamiliar = self._is_unfamiliar(embedding)
         inferred = time.perf_counter()
         best_first = np.argsort(-confidences, kind="stable")
         best = float(confidences[best_first[0]])
@@ -179,9 +213,11 @@ class Classifier:
         return Prediction(
             candidates=tuple(self._candidate(int(index), confidences) for index in best_first[: options.top_k]),
             group=self._best_group(confidences),
-            uncertain=best < threshold,
+            uncertain=best < threshold or unfamiliar is True,
+            unfamiliar=unfamiliar,
             entropy=entropy(confidences),
-            heat_map=self._heat_map(int(best_first[0]), scores, image, options),
+            heat_map=self._heat_map(int(best_first[0]), output.features, image, options),
+            embedding=embedding if options.embedding else None,
             image_format=image.format,
             width=image.width,
             height=image.height,
@@ -206,12 +242,16 @@ class Classifier:
         best = max(sums, key=sums.__getitem__)
         return Group(best, min(sums[best], 1))
 
-    def _heat_map(self, best: int, scores: _Scores, image: DecodedImage, options: Options) -> HeatMap | None:
-        if not options.heat_map or scores.maps is None:
+    def _is_unfamiliar(self, embedding: NDArray[np.float32] | None) -> bool | None:
+        familiarity = self.bundle.familiarity
+        return None if familiarity is None or embedding is None else familiarity.is_unfamiliar(embedding)
+
+    def _heat_map(self, best: int, features: Features | None, image: DecodedImage, options: Options) -> HeatMap | None:
+        if not options.heat_map or features is None or self.bundle.head is None:
             return None
         label = options.heat_map_label or self.bundle.labels[best]
         box = self.bundle.preprocessing.crop_box(image.width, image.height)
-        return HeatMap(label, scores.maps[:, :, self.bundle.labels.index(label)], box)
+        return HeatMap(label, self.bundle.head.activation_map(features.grid, self.bundle.labels.index(label)), box)
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,0 +1,39 @@
+"""Write a bundle completely or not at all, in place of an earlier one."""
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from litelens.core.bundle import MANIFEST
+from litelens_client.learning.errors import TrainingError
+
+
+@contextlib.contextmanager
+def new_bundle(target: Path) -> Iterator[Path]:
+    """Yield an empty folder, which becomes the bundle `target` when the block ends without an error.
+
+    Raises TrainingError if `target` exists and is not a bundle; then nothing changes.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-", ignore_cleanup_errors=True) as workspace:
+        bundle, replaced = Path(workspace) / "bundle", Path(workspace) / "replaced"
+        bundle.mkdir()
+        yield bundle
+        try:
+            if target.exists():
+                check_is_bundle(target)
+                target.rename(replaced)
+            bundle.rename(target)
+        except BaseException:
+            if replaced.exists() and not target.exists():
+                replaced.rename(target)
+            raise
+
+
+def check_is_bundle(folder: Path) -> None:
+    """Raise TrainingError if the folder is not a bundle, so that no other folder is replaced."""
+    if not (folder / MANIFEST).is_file():
+        raise TrainingError(
+            f"{folder} exists but is not a bundle, so it is not replaced; move it away, or choose another name"
+        )

@@ -1,0 +1,145 @@
+"""Embeddings of photos: the pooled features that a bundle's model computes, kept in a cache.
+
+The cache is an SQLite file. Its key is the content of the photo and of the model, so that a renamed photo is found
+again, and a changed one is not. It can be removed at any time.
+"""
+
+import contextlib
+import functools
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelens.core.bundle import Bundle, load_bundle
+from litelens.core.classifier import Classifier
+from litelens_client.learning.photos import LIMITS, Unreadable, digest, map_photos, printable_path, try_decode
+from litelens_client.learning.progress import progress
+
+# With fewer photos, starting other processes takes longer than it saves.
+_MIN_PARALLEL = 200
+
+# Rows are stored after this many photos, so that an interruption loses little.
+_ROWS = 50
+
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A photo's pooled features, float32 `(channels,)`, and the digest of its pixels at the model's input size."""
+
+    pooled: NDArray[np.float32]
+    digest: bytes
+
+    def to_bytes(self) -> bytes:
+        """Return the row of the cache."""
+        return self.digest + self.pooled.tobytes()
+
+    @classmethod
+    def from_bytes(cls, row: bytes) -> "Embedding":
+        """Return the embedding in a row of the cache."""
+        return cls(np.frombuffer(row[_DIGEST_BYTES:], np.float32), row[:_DIGEST_BYTES])
+
+
+@dataclass(frozen=True)
+class EmbeddedPhotos:
+    """The embeddings of the photos that can be read, by path, and the files that cannot be read."""
+
+    embeddings: Mapping[Path, Embedding]
+    unreadable: tuple[Unreadable, ...]
+
+
+class EmbeddingCache:
+    """A file with the embeddings of photos."""
+
+    def __init__(self, file: Path) -> None:
+        """Open the file, and create it if it does not exist; raises OSError or sqlite3.Error if that fails."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(file, timeout=60)
+        self._database.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def find(self, key: bytes) -> Embedding | None:
+        """Return the embedding of this key, or None if it is not stored."""
+        found = self._database.execute("SELECT row FROM embeddings WHERE key = ?", (key,)).fetchone()
+        return Embedding.from_bytes(found[0]) if found else None
+
+    def save(self, rows: Iterable[tuple[bytes, Embedding]]) -> None:
+        """Store embeddings by key."""
+        with self._database:
+            self._database.executemany(
+                "INSERT OR REPLACE INTO embeddings VALUES (?, ?)", [(key, row.to_bytes()) for key, row in rows]
+            )
+
+
+@contextlib.contextmanager
+def default_cache() -> Iterator[EmbeddingCache]:
+    """Open the user's cache: `litelens/embeddings.sqlite` in XDG_CACHE_HOME, or else in ~/.cache."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    with contextlib.closing(EmbeddingCache(folder / "litelens" / "embeddings.sqlite")) as cache:
+        yield cache
+
+
+def embed_photos(
+    root: Path, paths: Sequence[Path], bundle: Bundle, cache: EmbeddingCache, *, mirrored: bool = False
+) -> EmbeddedPhotos:
+    """Compute the embeddings of the photos, or of their mirror images, with the serving code.
+
+    Embeddings in the cache are not computed again. Raises DatasetError if a process that reads photos is killed.
+    """
+    keys = {path: key for path in paths if (key := _key(path, bundle, mirrored))}
+    found = {path: embedding for path, key in keys.items() if (embedding := cache.find(key))}
+    missing = [path for path in paths if path not in found]
+    unreadable: list[Unreadable] = []
+    new: list[tuple[bytes, Embedding]] = []
+    in_parallel = len(missing) >= _MIN_PARALLEL
+    compute = functools.partial(_embed, bundle.folder, 1 if in_parallel else os.cpu_count() or 1, mirrored)
+    results = map_photos(compute, missing, in_parallel=in_parallel)
+    for path, result in zip(missing, progress(results, len(missing), "Computing embeddings"), strict=True):
+        if isinstance(result, str):
+            unreadable.append(Unreadable(printable_path(path, root), result))
+            continue
+        found[path] = result
+        if path in keys:
+            new.append((keys[path], result))
+        if len(new) >= _ROWS:
+            cache.save(new)
+            new.clear()
+    cache.save(new)
+    return EmbeddedPhotos({path: found[path] for path in paths if path in found}, tuple(unreadable))
+
+
+def _key(path: Path, bundle: Bundle, mirrored: bool) -> bytes | None:
+    """Return the key of a photo in the cache, or None if the file cannot be read."""
+    try:
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None
+    settings = repr((bundle.sha256, bundle.preprocessing, mirrored)).encode()
+    return hashlib.sha256(content + settings).digest()
+
+
+def _embed(folder: Path, threads: int, mirrored: bool, path: Path) -> Embedding | str:
+    """Return the photo's embedding, or the reason why it cannot be read."""
+    classifier = _classifier(folder, threads)
+    pixels = try_decode(classifier.bundle.preprocessing, path)
+    if isinstance(pixels, str):
+        return pixels
+    features = classifier.features(np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels)
+    return Embedding(features.pooled, digest(pixels))
+
+
+@functools.cache
+def _classifier(folder: Path, threads: int) -> Classifier:
+    """Load the bundle once in each process."""
+    return Classifier(load_bundle(folder), LIMITS, threads)

@@ -1,0 +1,58 @@
+"""Familiarity: how much a photo resembles the photos that a model was trained on.
+
+The familiarity of a photo is the mean cosine similarity of its embedding to the three nearest embeddings of training
+photos (nearest neighbours in a network's features: Sun et al. 2022, https://arxiv.org/abs/2204.06507). A photo whose
+familiarity is below the threshold is unfamiliar.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from litelens.core.arrays import load_npz, to_npz
+
+FAMILIARITY = "familiarity.npz"
+
+NEIGHBOURS = 3
+
+
+@dataclass(frozen=True)
+class Familiarity:
+    """The embeddings of training photos, float32 `(n, channels)` of length 1, and the threshold of the familiarity."""
+
+    references: NDArray[np.float32]
+    threshold: float
+
+    def measure(self, embedding: NDArray[np.float32]) -> float:
+        """Return the familiarity, from -1 to 1, of an embedding, float32 `(channels,)` of length 1."""
+        similarities = self.references @ embedding
+        count = min(NEIGHBOURS, len(similarities))
+        return float(np.partition(similarities, -count)[-count:].mean())
+
+    def is_unfamiliar(self, embedding: NDArray[np.float32]) -> bool:
+        """Return whether the familiarity of this embedding is below the threshold."""
+        return self.measure(embedding) < self.threshold
+
+    def to_bytes(self) -> bytes:
+        """Return the content of a bundle's file FAMILIARITY, in which the embeddings are rounded to int8."""
+        scales = np.abs(self.references).max(axis=1, keepdims=True) / 127
+        return to_npz(
+            levels=np.rint(self.references / scales).astype(np.int8),
+            scales=scales.astype(np.float32),
+            threshold=np.array([self.threshold], np.float32),
+        )
+
+
+def load_familiarity(path: Path, channels: int) -> Familiarity:
+    """Load a bundle's file FAMILIARITY; raises BundleError if it is damaged or has other shapes."""
+    arrays = load_npz(
+        path,
+        levels=(np.int8, (None, channels)),
+        scales=(np.float32, (None, 1)),
+        threshold=(np.float32, (1,)),
+    )
+    references = arrays["levels"] * arrays["scales"]
+    references /= np.linalg.norm(references, axis=1, keepdims=True)
+    return Familiarity(references, float(arrays["threshold"][0]))
