@@ -13,9 +13,11 @@ from argparse import ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
+from pathlib import Path
 
 from litelens_client import __version__
 
+DEFAULT_BASE = "everyday"
 DEFAULT_PARALLEL = 8
 DEFAULT_PORT = 8080
 DEFAULT_SINCE = "24h"
@@ -80,6 +82,20 @@ def create_parser() -> ArgumentParser:
         _add_serve_options,
         summary="serve the API and its page on this machine",
         description="Serve the API and its page on this machine, without Docker or an AWS account.",
+    )
+    add(
+        "learn",
+        _add_learn_options,
+        summary="learn a classifier from photos in class folders, in seconds",
+        description="Learn a classifier from photos in class folders (photos/cat, photos/dog), or in the class folders "
+        "of photos/train, measured on those of photos/test. The result is a bundle in models/.",
+    )
+    add(
+        "convert",
+        _add_convert_options,
+        summary="convert a bundle of an earlier litelens",
+        description="Convert a bundle that an earlier litelens wrote into the current form. Converted bundles are not "
+        "changed.",
     )
     add(
         "upload",
@@ -187,15 +203,19 @@ def _add_classify_options(command: ArgumentParser) -> None:
     )
     command.add_argument(
         "--url",
-        help="the API to use (default: LITELENS_URL, unless there is a --bundle); without one, or with '', photos "
-        "are classified on this machine",
+        help="the API to use (default: LITELENS_URL); without one, or with '', photos are classified on this machine",
     )
     command.add_argument(
         "--api-key",
         default=os.environ.get("LITELENS_API_KEY"),
         help="the key of the API (default: LITELENS_API_KEY, which other users of this machine cannot see)",
     )
-    _add_bundle_option(command)
+    command.add_argument(
+        "--model",
+        metavar="NAME_OR_PATH",
+        help="a model's name in models/ or the path of its bundle; with --url, a name that the API lists (default: "
+        "LITELENS_BUNDLE, or the bundle that comes with litelens; with --url, the API's default model)",
+    )
     command.add_argument(
         "--top-k",
         type=positive_integer,
@@ -217,12 +237,10 @@ def _add_classify_options(command: ArgumentParser) -> None:
 
 
 def _check_classify(parsed: Namespace) -> None:
-    if parsed.url is None and not parsed.bundle:
+    if parsed.url is None:
         parsed.url = os.environ.get("LITELENS_URL")
     if parsed.parallel and not parsed.url:
         raise ArgumentError(None, "--parallel needs --url; without it, images are classified one at a time")
-    if parsed.bundle and parsed.url:
-        raise ArgumentError(None, "--bundle is for classification on this machine; the API at --url has its own bundle")
     parsed.parallel = parsed.parallel or DEFAULT_PARALLEL
 
 
@@ -236,15 +254,30 @@ def _add_serve_options(command: ArgumentParser) -> None:
         help="require this key, as a deployed API does (default: API_KEY, which other users of this machine cannot "
         "see; without either, no key is required)",
     )
-    _add_bundle_option(command)
-
-
-def _add_bundle_option(command: ArgumentParser) -> None:
     command.add_argument(
-        "--bundle",
-        metavar="FOLDER",
-        help="the bundle to load (default: LITELENS_BUNDLE, or the bundle that comes with litelens)",
+        "--model",
+        metavar="NAME_OR_PATH",
+        help="the default model, a name in models/ or the path of a bundle (default: LITELENS_BUNDLE, or the bundle "
+        "that comes with litelens)",
     )
+
+
+def _add_learn_options(command: ArgumentParser) -> None:
+    command.add_argument("photos", type=Path, metavar="FOLDER", help="the folder that contains the class folders")
+    command.add_argument(
+        "--name", required=True, help="the model's name: lower-case letters, digits, - and _, such as pets"
+    )
+    command.add_argument(
+        "--base",
+        metavar="NAME_OR_PATH",
+        default=DEFAULT_BASE,
+        help=f"the model whose features are used, a name in models/ or the path of a bundle (default: {DEFAULT_BASE})",
+    )
+    command.add_argument("--json", action="store_true", help="print the measurements as a JSON object")
+
+
+def _add_convert_options(command: ArgumentParser) -> None:
+    command.add_argument("bundles", nargs="+", type=Path, metavar="FOLDER", help="the folder of a bundle")
 
 
 def _add_upload_options(command: ArgumentParser) -> None:

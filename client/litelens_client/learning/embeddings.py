@@ -20,12 +20,16 @@ from litelens.core.bundle import Bundle, load_bundle
 from litelens.core.classifier import Classifier
 from litelens_client.learning.photos import LIMITS, Unreadable, digest, map_photos, printable_path, try_decode
 from litelens_client.learning.progress import progress
+from litelens_client.output import print_message
 
 # With fewer photos, starting other processes takes longer than it saves.
 _MIN_PARALLEL = 200
 
 # Rows are stored after this many photos, so that an interruption loses little.
 _ROWS = 50
+
+# The time to wait for another process that writes to the cache.
+_LOCK_SECONDS = 60.0
 
 _DIGEST_BYTES = 16
 
@@ -56,12 +60,13 @@ class EmbeddedPhotos:
 
 
 class EmbeddingCache:
-    """A file with the embeddings of photos."""
+    """Stored embeddings of photos."""
 
-    def __init__(self, file: Path) -> None:
-        """Open the file, and create it if it does not exist; raises OSError or sqlite3.Error if that fails."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        self._database = sqlite3.connect(file, timeout=60)
+    def __init__(self, file: Path | None = None) -> None:
+        """Open or create the file, or without one keep embeddings in memory; raises OSError or sqlite3.Error."""
+        if file:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self._database = sqlite3.connect(file or ":memory:", timeout=_LOCK_SECONDS)
         self._database.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
 
     def close(self) -> None:
@@ -83,9 +88,14 @@ class EmbeddingCache:
 
 @contextlib.contextmanager
 def default_cache() -> Iterator[EmbeddingCache]:
-    """Open the user's cache: `litelens/embeddings.sqlite` in XDG_CACHE_HOME, or else in ~/.cache."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    with contextlib.closing(EmbeddingCache(folder / "litelens" / "embeddings.sqlite")) as cache:
+    """Open the user's cache, in XDG_CACHE_HOME or ~/.cache; if that fails, say so and keep embeddings in memory."""
+    file = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "litelens" / "embeddings.sqlite"
+    try:
+        cache = EmbeddingCache(file)
+    except (OSError, sqlite3.Error) as error:
+        print_message(f"Embeddings are not kept for the next time, because {file} cannot be used: {error}.")
+        cache = EmbeddingCache()
+    with contextlib.closing(cache):
         yield cache
 
 

@@ -3,6 +3,7 @@
 The expected answers are the bundle's own with LiteRT, the engine that is exact on every CPU.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable
 from io import BytesIO
@@ -40,14 +41,14 @@ Encode = Callable[[Image.Image, Preprocessing], bytes]
 def add_golden_images(folder: Path) -> list[str]:
     """Write golden images into a bundle's folder, and their expected answers into its manifest.
 
-    Each kind of file gets the first photo for which the confidences of LiteRT and OpenVINO differ by at most half of
-    TOLERANCE and whose best label leads by more than TOLERANCE. If no photo's label leads that clearly, it gets the
-    photo whose label leads most. A kind is omitted if the engines differ too much on all photos. Returns the names of
-    the omitted files. Raises BundleError if the folder is not a bundle.
+    Each kind of file gets the first photo for which the confidences of LiteRT and, if it is installed, OpenVINO differ
+    by at most half of TOLERANCE and whose best label leads by more than TOLERANCE. If no photo's label leads that
+    clearly, it gets the photo whose label leads most. A kind is omitted if the engines differ too much on all photos.
+    Returns the names of the omitted files. Raises BundleError if the folder is not a bundle.
     """
     bundle = load_bundle(folder)
     classifier = Classifier(bundle, Limits(), threads=1)
-    other = Classifier(bundle, Limits(), threads=1, engine="openvino") if bundle.weight_bits == 7 else classifier
+    other = Classifier(bundle, Limits(), threads=1, engine="openvino") if _can_compare(bundle) else classifier
     chosen = [_choose(file, encode, first, classifier, other) for file, (encode, first) in _KINDS.items()]
     images = dict(filter(None, chosen))
     (folder / GOLDEN).mkdir(exist_ok=True)
@@ -58,6 +59,18 @@ def add_golden_images(folder: Path) -> list[str]:
     for file in omitted:
         (folder / GOLDEN / file).unlink(missing_ok=True)
     return omitted
+
+
+def renew_golden_answers(folder: Path) -> None:
+    """Compute the expected answers of a bundle's golden images anew; raises BundleError if it is not a bundle."""
+    bundle = load_bundle(folder)
+    classifier = Classifier(bundle, Limits(), threads=1)
+    _write_manifest(bundle, [_expected_answer(image.file, image.read(folder), classifier) for image in bundle.golden])
+
+
+def _can_compare(bundle: Bundle) -> bool:
+    """Return whether OpenVINO can run the model and is installed, which is optional."""
+    return bundle.weight_bits == 7 and importlib.util.find_spec("openvino") is not None
 
 
 def _choose(

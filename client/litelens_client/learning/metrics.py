@@ -34,9 +34,9 @@ def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, 
 
 
 def chance_warnings(document: Mapping[str, Any]) -> list[str]:
-    """Return a warning if the test images do not show that the int8 model is better than chance.
+    """Return a warning if the images of the measurement do not show that the model is better than chance.
 
-    `document` is the content of metrics.json. Chance is the accuracy of always answering the test images' most
+    `document` is the content of metrics.json. Chance is the accuracy of always answering the images' most
     frequent class; the model is better if the 95% interval of its top-1 accuracy is above that. A model whose accuracy
     is unknown gets no warning.
     """
@@ -50,7 +50,7 @@ def chance_warnings(document: Mapping[str, Any]) -> list[str]:
     if low > chance:
         return []
     return [
-        f"The test images do not show that this model is better than chance: it classifies {top1:.1%} of "
+        f"The images it was measured on do not show that this model is better than chance: it classifies {top1:.1%} of "
         f"{sum(images):,} correctly (95% interval: {low:.1%} to {high:.1%}); always answering '{label}' would be "
         f"correct for {chance:.1%}."
     ]

@@ -1,4 +1,4 @@
-"""The training report: an HTML page with a model's accuracy, its errors, and the settings of its training."""
+"""The report: an HTML page with a model's accuracy, its errors, and the settings it was made with."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ HEAT_COLOURS = np.array([(32, 12, 84), (132, 24, 108), (212, 62, 72), (250, 146,
 HEAT_OPACITY = 0.8
 
 
-Kind = Literal["right", "wrong", "uncertain"]
+Kind = Literal["right", "wrong", "uncertain", "misplaced"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Example:
 
     `image` is a PNG or JPEG of the model's input, `heat_map` the class activation map of the best label, `(h, w)` in
     any range, or None if the model has none, and `predictions` the best labels with their confidence from 0 to 1, best
-    first.
+    first. `name` is the file's name, or empty.
     """
 
     kind: Kind
@@ -44,6 +44,7 @@ class Example:
     heat_map: NDArray[np.float64] | None
     truth: str
     predictions: tuple[tuple[str, float], ...]
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,12 @@ def render(document: dict[str, Any], examples: Sequence[Example]) -> str:
             "weakest": weakest_classes(document["classes"], confusions),
             "splits": _splits(document),
             "margin": _margin(document["metrics"]),
-            "examples": [_template_example(example) for example in examples],
+            "is_learned": is_learned(document),
+            "interval": _interval(document["metrics"]) if is_learned(document) else None,
+            "subject": "photos" if is_cross_validated(document) else "test images",
+            "review": document.get("review"),
+            "examples": [_template_example(example) for example in examples if example.kind != "misplaced"],
+            "misplaced": [_template_example(example) for example in examples if example.kind == "misplaced"],
             "recipe_rows": _flatten(document["recipe"]),
             "preprocessing_rows": _flatten(document["preprocessing"]),
         }
@@ -133,6 +139,7 @@ def _template_example(example: Example) -> dict[str, Any]:
     return {
         "kind": example.kind,
         "truth": example.truth,
+        "name": example.name,
         "predictions": example.predictions,
         "picture": charts.data_url(image),
         "overlay": None if heat_map is None else charts.data_url(draw_overlay(image, heat_map)),
@@ -142,7 +149,9 @@ def _template_example(example: Example) -> dict[str, Any]:
 def _sections(document: Mapping[str, Any]) -> dict[str, str]:
     """Return the titles of the sections that have content, by id, in the order of the page."""
     classes = bool(document["classes"])
+    review = document.get("review") or {}
     present = {
+        "review": ("Photos to check", bool(review.get("misplaced") or review.get("duplicates"))),
         "precision": ("int8 and fp32", document["metrics"]["agreement"] is not None),
         "training": ("Training", bool(document["history"])),
         "confusion": ("Confusion", classes and bool(document["confusion"])),
@@ -170,7 +179,8 @@ def _charts(document: Mapping[str, Any], confusion: NDArray[np.int64], labels: S
     if "reliability" in sections:
         result["reliability"] = _reliability_chart(document["reliability"], document["reliability_uncalibrated"])
     if "coverage" in sections:
-        result["coverage"] = _coverage_chart(document["coverage"], document["metrics"]["threshold"])
+        subject = "photos" if is_cross_validated(document) else "test images"
+        result["coverage"] = _coverage_chart(document["coverage"], document["metrics"]["threshold"], subject)
     if any(len(set(counts)) > 1 for counts in _splits(document).values()):
         result["distribution"] = _distribution_chart(_splits(document))
     return result
@@ -196,13 +206,13 @@ def _reliability_chart(calibrated: Sequence[dict[str, Any]], uncalibrated: Seque
     return line_chart("Accuracy by confidence", confidence, accuracy, lines)
 
 
-def _coverage_chart(rows: Sequence[dict[str, Any]], threshold: float | None) -> Markup:
+def _coverage_chart(rows: Sequence[dict[str, Any]], threshold: float | None, subject: str) -> Markup:
     marks = []
     if threshold is not None:
         reached = np.interp(-threshold, [-row["threshold"] for row in rows], [row["coverage"] for row in rows])
         marks.append(Mark(float(reached), f"threshold {threshold:.2f}"))
     lowest = math.floor(min(row["accuracy"] for row in rows) * 10) / 10
-    lines = [Series("test images", "training", [(row["coverage"], row["accuracy"]) for row in rows])]
+    lines = [Series(subject, "training", [(row["coverage"], row["accuracy"]) for row in rows])]
     coverage = Scale("Share of images, most confident first", 0, 1, percent=True)
     accuracy = Scale("Accuracy", min(lowest, 0.9), 1, percent=True)
     return line_chart("Accuracy of the most confident predictions", coverage, accuracy, lines, marks)
@@ -223,6 +233,21 @@ def _splits(document: Mapping[str, Any]) -> dict[str, list[int]]:
     names = {"train": "training", "validation": "validation", "test": "test"}
     distribution = document["distribution"] or {}
     return {title: distribution[name] for name, title in names.items() if distribution.get(name)}
+
+
+def is_learned(document: Mapping[str, Any]) -> bool:
+    """Return whether the document is that of `litelens learn`."""
+    return document.get("review") is not None
+
+
+def is_cross_validated(document: Mapping[str, Any]) -> bool:
+    """Return whether the accuracy was measured by cross-validation, because there are no test photos."""
+    return is_learned(document) and not (document["distribution"] or {}).get("test")
+
+
+def _interval(metrics: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the 95% interval of the accuracy."""
+    return wilson_interval(metrics["int8_top1"], metrics["test_images"])
 
 
 def _margin(metrics: Mapping[str, Any]) -> float | None:

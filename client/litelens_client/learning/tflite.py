@@ -46,6 +46,18 @@ def channel_scales(tensor: Any) -> NDArray[np.float32]:
     return scales.reshape(shape)
 
 
+def read_tensors(model: bytes) -> dict[str, Tensor]:
+    """Read the input and outputs of an int8 model, by their names in its signature."""
+    parsed = parse_model(model)
+    (signature,), (graph,) = parsed.signatureDefs, parsed.subgraphs
+    found = {}
+    for named in (*signature.inputs, *signature.outputs):
+        tensor = graph.tensors[named.tensorIndex]
+        (scale,), (zero_point,) = tensor.quantization.scale, tensor.quantization.zeroPoint
+        found[named.name.decode()] = Tensor(tuple(int(side) for side in tensor.shape), float(scale), int(zero_point))
+    return found
+
+
 def replace_head(model: bytes, head: Head, pooled: NDArray[np.float32]) -> bytes:
     """Return an int8 model with the same features, and with class scores of another head.
 

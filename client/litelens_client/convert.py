@@ -1,0 +1,71 @@
+"""`litelens convert`: convert bundles of an earlier litelens, whose models have a class activation map."""
+
+import json
+import shutil
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from litelens.core.bundle import MANIFEST, MODEL, OLD_MAP, load_bundle
+from litelens.core.errors import BundleError
+from litelens.core.head import HEAD
+from litelens_client.learning.bundle_writer import new_bundle
+from litelens_client.learning.errors import TrainingError
+from litelens_client.learning.files import sha256, write_file, write_json
+from litelens_client.learning.golden import renew_golden_answers
+from litelens_client.learning.tflite import convert_old_model, read_tensors
+
+
+def run(arguments: Namespace) -> int:
+    """Run the command and return its exit code."""
+    failed = False
+    for folder in arguments.bundles:
+        try:
+            print(f"{folder} was converted." if convert(folder) else f"{folder} has the current form already.")
+        except (BundleError, TrainingError) as error:
+            failed = True
+            print(str(error), file=sys.stderr)
+    return 1 if failed else 0
+
+
+def convert(folder: Path) -> bool:
+    """Convert the bundle in a folder; return False if it has the current form. Raises BundleError or TrainingError."""
+    manifest = _read_manifest(folder / MANIFEST)
+    if OLD_MAP not in (manifest.get("tensors") or ()):
+        load_bundle(folder)
+        return False
+    old = _read(folder / MODEL)
+    try:
+        model, head = convert_old_model(old)
+    except Exception as error:  # a damaged model fails anywhere in the parser
+        raise BundleError(f"{folder / MODEL} cannot be converted: {error}") from error
+    with new_bundle(folder) as converted:
+        shutil.copytree(folder, converted, dirs_exist_ok=True)
+        write_file(converted / MODEL, model)
+        write_file(converted / HEAD, head.to_bytes())
+        files = {name: _read(converted / name) for name in (MODEL, HEAD)}
+        manifest["tensors"] = {name: msgspec.structs.asdict(tensor) for name, tensor in read_tensors(model).items()}
+        manifest["files"] = {
+            name: {"sha256": sha256(content), "bytes": len(content)} for name, content in files.items()
+        }
+        manifest["converted_from"] = sha256(old)
+        write_json(converted / MANIFEST, manifest)
+        renew_golden_answers(converted)
+    return True
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.convert(json.loads(_read(path)), dict[str, Any])
+    except ValueError as error:  # of json and of msgspec
+        raise BundleError(f"{path} is not valid JSON: {error}") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from error

@@ -1,0 +1,123 @@
+"""`litelens learn`: learn a classifier from photos in class folders, and write its bundle."""
+
+import json
+import shlex
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from litelens.core.bundle import REPORT
+from litelens.core.errors import BundleError
+from litelens_client.learning.embeddings import default_cache
+from litelens_client.learning.errors import TrainingError
+from litelens_client.learning.learn import MIN_FAMILIAR, check_name, learn, load_base
+from litelens_client.learning.learned_bundle import next_version, write_learned_bundle
+from litelens_client.learning.metrics import chance_warnings, wilson_interval
+from litelens_client.learning.report import is_cross_validated, list_confusions
+from litelens_client.output import counted, printable, write_output
+from litelens_client.settings import bundle_folder, models_folder
+
+# The number of confusions, photos and files that are printed; the report has more.
+_SHOWN = 5
+
+# With fewer photos in a class, the summary says how little that is.
+_FEW = 10
+
+
+def run(arguments: Namespace) -> int:
+    """Run the command and return its exit code; ends the process if nothing can be learned from the photos."""
+    started = time.monotonic()
+    target = models_folder() / arguments.name
+    try:
+        check_name(arguments.name)
+        next_version(target)
+        base = load_base(bundle_folder(arguments.base))
+        with default_cache() as cache:
+            learned = learn(arguments.photos, base, cache)
+        document = write_learned_bundle(learned, target, _command(arguments))
+    except (BundleError, TrainingError) as error:
+        sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"{target} cannot be written: {error.strerror or error}")
+    lines = [json.dumps(document)] if arguments.json else summary(document, target, time.monotonic() - started)
+    return 0 if write_output(f"{printable(line)}\n" for line in lines) else 1
+
+
+def summary(document: Mapping[str, Any], target: Path, seconds: float) -> list[str]:
+    """Return what `litelens learn` prints about a bundle: its accuracy, and what people should look at."""
+    return [
+        *_accuracy(document),
+        *_confusions(document),
+        *_photos_to_check(document),
+        *_unreadable(document),
+        "",
+        f"{target} was written in {seconds:.1f} s. Its report: {target / REPORT}",
+        f"Try it:      litelens classify --model {target.name} photo.jpg",
+        f"Serve it:    make run BUNDLE={target}  (or litelens serve --model {target.name})",
+        f"Deploy it:   set Model={target.name} in samconfig.toml, then make deploy ENV=dev",
+    ]
+
+
+def _accuracy(document: Mapping[str, Any]) -> list[str]:
+    metrics, labels = document["metrics"], [row["label"] for row in document["classes"]]
+    counts = document["distribution"]["train"]
+    named = ", ".join(f"{label} {count}" for label, count in list(zip(labels, counts, strict=True))[:_SHOWN])
+    more = ", ..." if len(labels) > _SHOWN else ""
+    low, high = wilson_interval(metrics["int8_top1"], metrics["test_images"])
+    how = "by cross-validation" if is_cross_validated(document) else f"on {metrics['test_images']:,} test photos"
+    lines = [
+        f"{len(labels)} classes, {counted(sum(counts), 'photo')} ({named}{more})",
+        f"Accuracy:    {metrics['int8_top1']:.1%} {how} (95% interval: {low:.1%} to {high:.1%})",
+        f"Uncertain:   {1 - metrics['answered_share']:.1%} of the photos, those with a confidence below "
+        f"{metrics['threshold']:.2f}",
+    ]
+    if min(counts) < _FEW:
+        lines.append(
+            f"Few photos:  the smallest class has {min(counts)}, too few to rely on these figures; ten a class are "
+            "a start, forty are good"
+        )
+    if sum(counts) < MIN_FAMILIAR:
+        lines.append(f"Unfamiliar:  photos of other things are not recognized; that needs {MIN_FAMILIAR} photos")
+    return lines + [f"Warning:     {warning}" for warning in chance_warnings(document)]
+
+
+def _confusions(document: Mapping[str, Any]) -> list[str]:
+    labels = [row["label"] for row in document["classes"]]
+    found = list_confusions(np.array(document["confusion"], np.int64), labels)[:_SHOWN]
+    return _list("Confuses:", [f"{each.truth} with {each.predicted} ({each.images})" for each in found])
+
+
+def _photos_to_check(document: Mapping[str, Any]) -> list[str]:
+    review = document["review"]
+    misplaced = [
+        f"{row['file']} looks like {row['looks_like']} ({row['confidence']:.0%})" for row in review["misplaced_listed"]
+    ]
+    duplicates = [f"{row['second']} duplicates {row['first']}" for row in review["duplicates"]]
+    return [
+        *_list("Misplaced?", misplaced, review["misplaced"]),
+        *_list("Duplicates:", duplicates, review["duplicate_pairs"]),
+        *_list("In both:", [f"{name} is a test photo and a training photo" for name in document["duplicates"]]),
+    ]
+
+
+def _unreadable(document: Mapping[str, Any]) -> list[str]:
+    skipped = document["skipped"]
+    return _list("Unreadable:", [f"{row['file']}: {row['reason']}" for row in skipped["listed"]], skipped["images"])
+
+
+def _list(title: str, items: Sequence[str], total: int | None = None) -> list[str]:
+    """Return the first items, one a line, with a title before the first and the number of others after the last."""
+    total = len(items) if total is None else total
+    lines = [f"{title if at == 0 else '':12} {item}" for at, item in enumerate(items[:_SHOWN])]
+    return lines + ([f"{'':12} ... and {total - _SHOWN} more, in the report"] if total > _SHOWN else [])
+
+
+def _command(arguments: Namespace) -> str:
+    """Return the command that learns the same again, with the folder's name instead of its path on this disk."""
+    base = Path(arguments.base).name
+    return shlex.join(["litelens", "learn", arguments.photos.resolve().name, "--name", arguments.name, "--base", base])

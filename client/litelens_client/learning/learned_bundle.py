@@ -1,0 +1,299 @@
+"""Write what was learned as a bundle: model, head, familiarity, golden images, measurements and report."""
+
+import importlib.metadata
+import platform
+import re
+from dataclasses import asdict
+from datetime import UTC, datetime
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from litelens.core.bundle import MANIFEST, METRICS, MODEL, REPORT, load_bundle
+from litelens.core.classifier import Classifier
+from litelens.core.errors import BundleError
+from litelens.core.familiarity import FAMILIARITY
+from litelens.core.head import HEAD
+from litelens_client import __version__
+from litelens_client.learning.bundle_writer import check_is_bundle, new_bundle
+from litelens_client.learning.calibration import calibration_error, coverage_curve, reliability
+from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.files import sha256, write_file, write_json
+from litelens_client.learning.golden import add_golden_images
+from litelens_client.learning.learn import Learned, Photos, confidences_of
+from litelens_client.learning.metrics import Floats, chance_warnings, class_scores, confusion_matrix
+from litelens_client.learning.photos import LIMITS, printable_path, try_decode
+from litelens_client.learning.report import Example, Kind, render
+from litelens_client.learning.tflite import read_tensors, replace_head
+
+TOP = 5
+MAX_LISTED = 100
+_MAX_PICTURES = 24
+_EXAMPLES_PER_KIND = 6
+_SHOWN_LABELS = 3
+_NAMED_LABELS = 4
+_SEED = 1
+_FIRST_VERSION = "1.0.0"
+_PACKAGES = ("litelens", "ai-edge-litert", "scikit-learn", "numpy", "pillow")
+
+
+def write_learned_bundle(learned: Learned, target: Path, command: str) -> dict[str, Any]:
+    """Write the bundle `target`, in place of an earlier learned one, and return the content of its metrics.json.
+
+    Raises TrainingError if `target` is not a learned bundle, BundleError if what was written cannot be served.
+    """
+    version = next_version(target)
+    with new_bundle(target) as folder:
+        model = replace_head(learned.base.model.read_bytes(), learned.head, learned.train.pooled)
+        write_file(folder / MODEL, model)
+        write_file(folder / HEAD, learned.head.to_bytes())
+        if learned.familiarity:
+            write_file(folder / FAMILIARITY, learned.familiarity.to_bytes())
+        document = _metrics_document(learned, target.name, version, model, command)
+        write_json(folder / MANIFEST, _manifest(learned, document, folder))
+        add_golden_images(folder)
+        classifier = Classifier(load_bundle(folder), LIMITS, threads=1)
+        write_json(folder / METRICS, document)
+        write_file(folder / REPORT, render(document, _choose_examples(learned, classifier)).encode())
+    return document
+
+
+def next_version(target: Path) -> str:
+    """Return the version after that of the learned bundle in a folder, or the first version if there is no folder.
+
+    Raises TrainingError if the folder is no bundle, or was not written by `litelens learn`: it is not to be replaced.
+    """
+    if not target.exists():
+        return _FIRST_VERSION
+    check_is_bundle(target)
+    try:
+        manifest = load_bundle(target).manifest
+    except BundleError:
+        return _FIRST_VERSION
+    if "learning" not in manifest:
+        raise DatasetError(f"{target} was not written by litelens learn, so it is not replaced; choose another --name")
+    found = re.fullmatch(r"1\.(\d{1,9})\.0", str(manifest["version"]), re.ASCII)
+    return f"1.{int(found[1]) + 1}.0" if found else _FIRST_VERSION
+
+
+def _metrics_document(learned: Learned, name: str, version: str, model: bytes, command: str) -> dict[str, Any]:
+    measured = learned.test or learned.train
+    logits = learned.validation.logits if learned.test_logits is None else learned.test_logits
+    confidences = confidences_of(logits, learned.temperature)
+    uncalibrated = confidences_of(logits, 1.0)
+    truth, best = measured.classes, confidences.argmax(axis=1)
+    correct, confidence = best == truth, confidences.max(axis=1)
+    confusion = confusion_matrix(truth, best, len(learned.labels))
+    return {
+        "model": sha256(model),
+        "model_bytes": len(model),
+        "name": name,
+        "version": version,
+        "description": _description(learned),
+        "command": command,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **_versions()},
+        "dataset": learned.root.resolve().name,
+        "network": {"base": f"{learned.base.name} {learned.base.version}", "sha256": learned.base.sha256},
+        "preprocessing": msgspec.structs.asdict(learned.base.preprocessing),
+        "recipe": _recipe(learned),
+        "origin": None,
+        "gate": None,
+        "confidence": None,
+        "fit": None,
+        "history": [],
+        "metrics": _metrics(learned, correct, confidence, uncalibrated.max(axis=1), _top5(confidences, truth)),
+        "duplicates": [printable_path(path, learned.root) for path in learned.repeated_in_test],
+        "classes": [asdict(score) for score in class_scores(confusion, learned.labels)],
+        "confusion": confusion.tolist(),
+        "reliability": reliability(confidence, correct),
+        "reliability_uncalibrated": reliability(uncalibrated.max(axis=1), correct),
+        "coverage": coverage_curve(confidence, correct),
+        "groups": {},
+        "distribution": {
+            split: np.bincount(photos.classes, minlength=len(learned.labels)).tolist()
+            for split, photos in (("train", learned.train), ("test", learned.test))
+            if photos is not None
+        },
+        "candidates": [],
+        "skipped": {
+            "images": len(learned.unreadable),
+            "listed": [asdict(file) for file in learned.unreadable[:MAX_LISTED]],
+        },
+        "review": _review(learned),
+    }
+
+
+def _metrics(
+    learned: Learned, correct: Any, confidence: Floats, uncalibrated: Floats, top5: float | None
+) -> dict[str, Any]:
+    """Return the fields of training.run.Metrics; those that concern an fp32 network are None."""
+    cross_validated = learned.confidences
+    answered = cross_validated.max(axis=1) >= learned.threshold
+    answered_correctly = (cross_validated.argmax(axis=1) == learned.train.classes)[answered]
+    test = learned.test
+    return {
+        "test_images": len(correct),
+        "test_duplicates": len(learned.repeated_in_test) if test is not None else None,
+        "fp32_top1": None,
+        "fp32_top5": None,
+        "int8_top1": float(correct.mean()),
+        "int8_top5": top5,
+        "int8_group_top1": None,
+        "agreement": None,
+        "openvino_top1": None,
+        "openvino_agreement": None,
+        "calibration_error_uncalibrated": calibration_error(uncalibrated, correct),
+        "calibration_error": calibration_error(confidence, correct),
+        "validation_images": len(learned.train),
+        "temperature": learned.temperature,
+        "threshold": learned.threshold,
+        "answered_share": float(answered.mean()),
+        "answered_accuracy": float(answered_correctly.mean()) if answered.any() else None,
+        "cross_validated_top1": float((cross_validated.argmax(axis=1) == learned.train.classes).mean()),
+        "unfamiliar_share": _unfamiliar_share(learned, test),
+    }
+
+
+def _unfamiliar_share(learned: Learned, test: Photos | None) -> float | None:
+    """Return the share of the test photos that are called unfamiliar, although they are photos of the classes."""
+    if test is None or learned.familiarity is None:
+        return None
+    return float(np.mean([learned.familiarity.is_unfamiliar(embedding) for embedding in test.embeddings]))
+
+
+def _top5(confidences: Floats, truth: Any) -> float | None:
+    if confidences.shape[1] <= TOP:
+        return None
+    best = np.argsort(-confidences, axis=1, kind="stable")[:, :TOP]
+    return float((best == truth[:, np.newaxis]).any(axis=1).mean())
+
+
+def _recipe(learned: Learned) -> dict[str, Any]:
+    return {
+        "method": "logistic regression",
+        "photos": len(learned.train),
+        "mirrored": learned.mirrored,
+        "regularization": learned.validation.regularization,
+        "folds": learned.validation.folds,
+    }
+
+
+def _review(learned: Learned) -> dict[str, Any]:
+    """Return what people should look at: photos in the wrong folder, and duplicates."""
+    root = learned.root
+    return {
+        "misplaced": len(learned.misplaced),
+        "misplaced_listed": [
+            {
+                "file": printable_path(found.photo, root),
+                "label": found.label,
+                "looks_like": found.looks_like,
+                "confidence": round(found.confidence, 4),
+            }
+            for found in learned.misplaced[:MAX_LISTED]
+        ],
+        "duplicate_pairs": len(learned.pairs),
+        "duplicates": [
+            {
+                "first": printable_path(pair.first, root),
+                "second": printable_path(pair.second, root),
+                "exact": pair.exact,
+            }
+            for pair in learned.pairs[:MAX_LISTED]
+        ],
+    }
+
+
+def _manifest(learned: Learned, document: dict[str, Any], folder: Path) -> dict[str, Any]:
+    base = learned.base.manifest
+    files = [path for name in (MODEL, HEAD, FAMILIARITY) if (path := folder / name).is_file()]
+    return {
+        **{name: document[name] for name in ("name", "version", "description")},
+        "warnings": chance_warnings(document),
+        "temperature": learned.temperature,
+        "threshold": learned.threshold,
+        "preprocessing": document["preprocessing"],
+        "quantization": {**base["quantization"], "head": "float32; 7 bits in model.tflite"},
+        "tensors": {
+            name: msgspec.structs.asdict(tensor) for name, tensor in read_tensors((folder / MODEL).read_bytes()).items()
+        },
+        "files": {path.name: {"sha256": sha256(path.read_bytes()), "bytes": path.stat().st_size} for path in files},
+        "metrics": document["metrics"],
+        "learning": {"base": document["network"], "recipe": document["recipe"], "litelens": __version__},
+        "labels": list(learned.labels),
+    }
+
+
+def _description(learned: Learned) -> str:
+    labels = learned.labels
+    named = [*labels[:_NAMED_LABELS], f"{len(labels) - _NAMED_LABELS} more"] if len(labels) > _NAMED_LABELS else labels
+    return (
+        f"Tells {', '.join(named[:-1])} and {named[-1]} apart. Learned from {len(learned.train):,} photos, with the "
+        f"features of {learned.base.name}."
+    )
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
+            continue
+    return found
+
+
+def _choose_examples(learned: Learned, classifier: Classifier) -> list[Example]:
+    """Choose up to six photos of each kind in a random order, and the photos that are probably in the wrong folder."""
+    photos = learned.test or learned.train
+    logits = learned.validation.logits if learned.test_logits is None else learned.test_logits
+    confidences = confidences_of(logits, learned.temperature)
+    chosen: dict[Kind, list[int]] = {"right": [], "wrong": [], "uncertain": []}
+    for index in np.random.default_rng(_SEED).permutation(len(photos)).tolist():
+        indices = chosen[_kind(confidences[index], int(photos.classes[index]), learned.threshold)]
+        if len(indices) < _EXAMPLES_PER_KIND:
+            indices.append(index)
+    examples = [
+        _example(kind, photos.paths[index], int(photos.classes[index]), confidences[index], learned, classifier)
+        for kind, indices in chosen.items()
+        for index in indices
+    ]
+    positions = {path: index for index, path in enumerate(learned.train.paths)}
+    cross_validated = learned.confidences
+    for found in learned.misplaced[:_MAX_PICTURES]:
+        index = positions[found.photo]
+        truth = int(learned.train.classes[index])
+        examples.append(_example("misplaced", found.photo, truth, cross_validated[index], learned, classifier))
+    return [example for example in examples if example is not None]
+
+
+def _kind(confidences: Floats, truth: int, threshold: float) -> Kind:
+    if confidences.max() < threshold:
+        return "uncertain"
+    return "right" if int(confidences.argmax()) == truth else "wrong"
+
+
+def _example(
+    kind: Kind, path: Path, truth: int, confidences: Floats, learned: Learned, classifier: Classifier
+) -> Example | None:
+    """Return the photo with its predictions; None if the file can no longer be read."""
+    pixels = try_decode(learned.base.preprocessing, path)
+    if isinstance(pixels, str):
+        return None
+    file = BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=85)
+    best = np.argsort(-confidences, kind="stable")[:_SHOWN_LABELS]
+    heat_map = classifier.heat_map(pixels, int(best[0]))
+    return Example(
+        kind=kind,
+        image=file.getvalue(),
+        heat_map=None if heat_map is None else heat_map.astype(np.float64),
+        truth=learned.labels[truth],
+        predictions=tuple((learned.labels[index], float(confidences[index])) for index in best),
+        name=printable_path(path, learned.root),
+    )
