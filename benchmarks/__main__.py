@@ -1,6 +1,6 @@
 """Run the benchmarks and write benchmarks/results.md and results.json.
 
-LITELENS_DATA names a folder with photos of cats and dogs; without it, top-1 accuracy is not measured.
+LITELENS_DATA names a folder with photos of cats and dogs; without it, top-1 accuracy and learning are not measured.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from benchmarks import bulk, comparison, container, fit, report
+from benchmarks import bulk, comparison, container, fit, learn, report
 from benchmarks.container import ContainerError
 from benchmarks.peers.process import PeerError
 from benchmarks.photos import ROOT
@@ -25,6 +25,7 @@ PARTS = (
     Part("container", container.measure, container.render),
     Part("bulk", bulk.measure_part, bulk.render),
     Part("fit", fit.measure, fit.render, fit.missing),
+    Part("learn", learn.measure, learn.render, learn.missing),
 )
 
 

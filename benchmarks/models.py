@@ -18,9 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.photos import ROOT, Dataset, cats_and_dogs
-from litelens.core.bundle import IMAGE, MANIFEST, MODEL, Bundle, load_bundle
+from litelens.core.bundle import IMAGE, MANIFEST, Bundle, load_bundle
 from litelens.core.engines import ENGINES, compile_ahead
+from litelens.core.head import Head
 from litelens.core.preprocessing import Preprocessing
+from litelens_client.learning.files import sha256
+from litelens_client.learning.tflite import read_tensors
 
 if TYPE_CHECKING:
     import keras
@@ -107,7 +110,7 @@ def write_models(
 ) -> Models:
     """Write the network in every format; `calibration` holds inputs, float32 `(n, height, width, 3)`."""
     from training.candidates import Candidate, WeightBits, candidate_builder, convert_for_openvino
-    from training.quantize import read_tensors
+    from training.head import read_head
 
     models = Models(folder)
     network.save(models.keras)
@@ -121,7 +124,7 @@ def write_models(
     models.tflite.write_bytes(eight_bits)
     quantization = {name: (tensor.scale, tensor.zero_point) for name, tensor in read_tensors(eight_bits).items()}
     (folder / "int8.json").write_text(json.dumps(quantization))
-    _write_bundle(models.bundle, convert_for_openvino(seven_bits), labels, spec)
+    _write_bundle(models.bundle, convert_for_openvino(seven_bits), read_head(network), labels, spec)
 
     print("Converting and quantizing it for ONNX Runtime ...", file=sys.stderr)
     _write_onnx(network, spec.width, models.onnx)
@@ -149,11 +152,14 @@ def _make(bundle: Bundle, dataset: Dataset, folder: Path) -> None:
 
     print(f"Making the network of {SIDE} pixels (once) ...", file=sys.stderr)
     spec = msgspec.structs.replace(bundle.preprocessing, height=SIDE, width=SIDE)
-    network = dequantized(bundle.model.read_bytes(), SIDE, pooled_stem=True)
+    body, head = dequantized(bundle.model.read_bytes(), SIDE, pooled_stem=True), bundle.head
     if dataset.training is not None and dataset.training.classes is not None:
-        features = pooled_features(network, _inputs(dataset.training.files, spec))
-        network = with_head(network, *fit_head(features, dataset.training.classes))
-    write_models(network, _inputs(dataset.calibration.files, spec), dataset.labels or bundle.labels, spec, folder)
+        head = fit_head(pooled_features(body, _inputs(dataset.training.files, spec)), dataset.training.classes)
+    if head is None:
+        raise ValueError(f"{bundle.folder} has no head")
+    write_models(
+        with_head(body, head), _inputs(dataset.calibration.files, spec), dataset.labels or bundle.labels, spec, folder
+    )
 
 
 def _inputs(files: Sequence[bytes], spec: Preprocessing) -> NDArray[np.float32]:
@@ -166,11 +172,11 @@ def _write_labels(models: Models, labels: Sequence[str]) -> None:
     (models.folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels))
 
 
-def _write_bundle(folder: Path, model: bytes, labels: Sequence[str], spec: Preprocessing) -> None:
-    from training.quantize import read_tensors
+def _write_bundle(folder: Path, model: bytes, head: Head | None, labels: Sequence[str], spec: Preprocessing) -> None:
+    from training.quantize import save_model
 
     folder.mkdir()
-    (folder / MODEL).write_bytes(model)
+    save_model(folder, model, head)
     manifest = {
         "name": "benchmark",
         "version": "1",
@@ -179,7 +185,7 @@ def _write_bundle(folder: Path, model: bytes, labels: Sequence[str], spec: Prepr
         "preprocessing": msgspec.structs.asdict(spec),
         "quantization": {"weight_bits": 7},
         "tensors": {name: msgspec.structs.asdict(tensor) for name, tensor in read_tensors(model).items()},
-        "files": {MODEL: {"sha256": hashlib.sha256(model).hexdigest(), "bytes": len(model)}},
+        "files": {path.name: {"sha256": sha256(path.read_bytes())} for path in folder.iterdir()},
         "labels": list(labels),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))

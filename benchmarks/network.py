@@ -1,6 +1,5 @@
 """Build the compared network in Keras from a published int8 bundle: its int8 weights times their scales."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,13 +9,12 @@ from ai_edge_litert.tools import flatbuffer_utils
 from keras import layers
 from numpy.typing import NDArray
 
-from litelens.core.bundle import IMAGE, LOGITS, MAP
+from litelens.core.bundle import FEATURES, IMAGE, LOGITS
+from litelens.core.head import Head
+from litelens_client.learning.tflite import channel_scales, parse_model, read_array
+from training.head import add_head
 
-_CONVOLUTION, _ADDITION, _MEAN = (
-    schema.BuiltinOperator.CONV_2D,
-    schema.BuiltinOperator.ADD,
-    schema.BuiltinOperator.MEAN,
-)
+_CONVOLUTION, _ADDITION = schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.ADD
 _PADDINGS = {schema.Padding.SAME: "same", schema.Padding.VALID: "valid"}
 _ACTIVATIONS = {schema.ActivationFunctionType.NONE: "linear", schema.ActivationFunctionType.RELU: "relu"}
 
@@ -27,49 +25,45 @@ _PENALTIES = tuple(10.0**power for power in range(-6, 0))
 
 
 def dequantized(model: bytes, side: int, *, pooled_stem: bool) -> keras.Model:
-    """Return the float32 network of an int8 .tflite file of convolutions, additions and a mean.
+    """Return the float32 network of an int8 .tflite file whose features are computed by convolutions and additions.
 
-    Input: "image", float32 `(n, side, side, 3)`. Outputs by name: `logits`, float32 `(n, classes)`, and
-    `class_activation_map`, float32 `(n, h, w, classes)`, whose mean over h and w is `logits`.
+    Input: "image", float32 `(n, side, side, 3)`. Output: the features, float32 `(n, h, w, channels)`.
 
     With `pooled_stem`, 3x3 max pooling of stride 2 follows the first convolution, as in ResNet-50 (He et al. 2015,
     https://arxiv.org/abs/1512.03385): a network for small images then has ResNet-50's map sizes at 224 pixels.
-    Raises ValueError if the file has other operators.
+    Raises ValueError if the features need other operators.
     """
-    parsed = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
+    parsed = parse_model(model)
     (graph,), (signature,) = parsed.subgraphs, parsed.signatureDefs
-    names = {output.tensorIndex: output.name.decode() for output in signature.outputs}
+    features = {output.name.decode(): int(output.tensorIndex) for output in signature.outputs}[FEATURES]
     image = keras.Input((side, side, 3), name=IMAGE, dtype="float32")
     values = {int(graph.inputs[0]): image}
     for number, operator in enumerate(graph.operators):
+        if features in values:
+            break
         (made,) = operator.outputs
-        name = names.get(made, f"operator{number}")
-        values[int(made)] = _apply(parsed, graph, operator, values, name)
+        values[int(made)] = _apply(parsed, graph, operator, values, f"operator{number}")
         if pooled_stem and number == 0:
             values[int(made)] = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(values[int(made)])
-    return keras.Model(image, {name: values[tensor] for tensor, name in names.items()})
+    return keras.Model(image, values[features])
 
 
-def with_head(network: keras.Model, kernel: NDArray[np.float32], bias: NDArray[np.float32]) -> keras.Model:
-    """Replace the linear head: `kernel`, float32 `(features, classes)`, and `bias`, `(classes,)`."""
-    head = layers.Conv2D(len(bias), 1, name=MAP)
-    maps = head(network.get_layer(MAP).input)
-    head.set_weights([kernel[np.newaxis, np.newaxis], bias])
-    return keras.Model(network.inputs, {LOGITS: layers.GlobalAveragePooling2D(name=LOGITS)(maps), MAP: maps})
+def with_head(body: keras.Model, head: Head) -> keras.Model:
+    """Add a head with these weights to a network that ends in features; see `training.head.add_head`."""
+    network = add_head(body, len(head.bias))
+    network.get_layer(LOGITS).set_weights([head.weights.T, head.bias])
+    return network
 
 
-def pooled_features(network: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the head's inputs averaged over each image: float32 `(n, features)`."""
-    pooled = layers.GlobalAveragePooling2D()(network.get_layer(MAP).input)
-    body = keras.Model(network.inputs, pooled)
+def pooled_features(body: keras.Model, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a network's features averaged over each image: float32 `(n, channels)`."""
+    pooled = keras.Model(body.inputs, layers.GlobalAveragePooling2D()(body.outputs[0]))
     starts = range(0, len(inputs), _BATCH)
-    return np.concatenate([body.predict_on_batch(inputs[start : start + _BATCH]) for start in starts])
+    return np.concatenate([pooled.predict_on_batch(inputs[start : start + _BATCH]) for start in starts])
 
 
-def fit_head(
-    features: NDArray[np.float32], classes: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit a linear classifier: kernel, float32 `(features, classes)`, and bias, `(classes,)`.
+def fit_head(features: NDArray[np.float32], classes: NDArray[np.int64]) -> Head:
+    """Fit a linear classifier to pooled features.
 
     Ridge regression on one-hot classes. The penalty is chosen by leave-one-out accuracy, which follows from one fit
     (Golub, Heath and Wahba 1979, https://doi.org/10.1080/00401706.1979.10489751).
@@ -81,9 +75,9 @@ def fit_head(
     solutions = [ridge(products, targets, penalty * np.trace(products)) for penalty in _PENALTIES]
     right = [(left_out.argmax(axis=1) == classes).mean() for _, left_out in solutions]
     dual, _ = solutions[int(np.argmax(right))]
-    kernel = centred.T @ dual
-    bias = targets.mean(axis=0) - means @ kernel
-    return kernel.astype(np.float32), bias.astype(np.float32)
+    weights = dual.T @ centred
+    bias = targets.mean(axis=0) - weights @ means
+    return Head(weights.astype(np.float32), bias.astype(np.float32))
 
 
 def ridge(
@@ -113,9 +107,7 @@ def _apply(
     if code == _ADDITION:
         activation = _ACTIVATIONS[operator.builtinOptions.fusedActivationFunction]
         return layers.Activation(activation, name=f"{name}_{activation}")(layers.Add(name=name)(inputs))
-    if code == _MEAN:
-        return layers.GlobalAveragePooling2D(name=name)(inputs[0])
-    raise ValueError(f"the model has an operator of code {code}, which is not a convolution, an addition or a mean")
+    raise ValueError(f"the model has an operator of code {code}, which is neither a convolution nor an addition")
 
 
 def _convolve(parsed: Any, graph: Any, operator: Any, value: keras.KerasTensor, name: str) -> keras.KerasTensor:
@@ -135,9 +127,7 @@ def _convolve(parsed: Any, graph: Any, operator: Any, value: keras.KerasTensor, 
 
 
 def _dequantize(parsed: Any, tensor: Any) -> NDArray[np.float32]:
-    """Return a convolution's weights or biases as floats; their scales run along the first axis."""
+    """Return a convolution's weights or biases as floats."""
     kind = np.int8 if tensor.type == schema.TensorType.INT8 else np.int32
-    levels = np.frombuffer(bytes(parsed.buffers[tensor.buffer].data), kind).reshape(tensor.shape)
-    scales: Sequence[float] = tensor.quantization.scale
-    real: NDArray[np.float32] = levels * np.array(scales, np.float32).reshape(-1, *[1] * (levels.ndim - 1))
+    real: NDArray[np.float32] = read_array(parsed, tensor, kind) * channel_scales(tensor)
     return real.astype(np.float32)

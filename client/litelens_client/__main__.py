@@ -189,6 +189,14 @@ def s3_object(text: str) -> tuple[str, str]:
     return bucket, key
 
 
+def npy_file(text: str) -> Path:
+    """Parse the path of a .npy file in a folder that exists."""
+    path = Path(text)
+    if path.suffix != ".npy" or not path.parent.is_dir():
+        raise ArgumentTypeError("must be the path of a .npy file in a folder that exists")
+    return path
+
+
 def _is_whole_number(text: str) -> bool:
     # isdigit() alone is also true for digits of other scripts.
     return text.isascii() and text.isdigit()
@@ -230,6 +238,12 @@ def _add_classify_options(command: ArgumentParser) -> None:
         type=positive_integer,
         metavar="N",
         help=f"requests at the same time, with --url (default: {DEFAULT_PARALLEL})",
+    )
+    command.add_argument(
+        "--embeddings",
+        type=npy_file,
+        metavar="OUT.npy",
+        help="write the photos' embeddings to this file, and their names to a .json file beside it",
     )
     formats = command.add_mutually_exclusive_group()
     formats.add_argument("--json", action="store_true", help="print a line with a JSON object for each image")

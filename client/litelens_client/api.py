@@ -69,7 +69,7 @@ class ApiProblem(ClassifyError):
     """
 
     def __init__(self, code: str, detail: str, status: int, request_id: str | None = None) -> None:
-        super().__init__(code, detail, request_id, concerns_all=code == "forbidden")
+        super().__init__(code, detail, request_id, concerns_all=code in ("forbidden", "model_not_found"))
         self.status = status
 
 
@@ -107,30 +107,40 @@ class Client:
         self._http = urllib3.PoolManager(maxsize=connections, retries=_RETRIES, timeout=timeout)
 
     def classify(
-        self, image: bytes | Path | str, *, top_k: int | None = None, threshold: float | None = None
+        self,
+        image: bytes | Path | str,
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        embedding: bool = False,
     ) -> Answer:
         """Classify an image: bytes, a path, or the S3 URI of an object in a bucket that the API may read.
 
-        `top_k` is the number of labels, `threshold` (0 to 1) the confidence below which the answer is uncertain; by
-        default the API and its model decide. An image that is too large for a request is uploaded, and gets at most as
-        many labels as the API returns by default. Raises ApiProblem and ApiUnreachable, and OSError if a file cannot
-        be read. A file that is larger than the API accepts is not read.
+        `model` is a model's name, `top_k` the number of labels, `threshold` (0 to 1) the confidence below which the
+        answer is uncertain; by default the API and its model decide. With `embedding`, the answer has the photo's
+        embedding in base64. An image that is too large for a request is uploaded, which is possible for the default
+        model only; its answer has at most as many labels as the API returns by default, and an embedding only if the
+        deployment stores them. Raises ApiProblem and ApiUnreachable, and OSError if a file cannot be read. A file that
+        is larger than the API accepts is not read.
         """
+        query = _query(model=model, top_k=top_k, threshold=threshold, embedding="true" if embedding else None)
         if isinstance(image, str):
             body = json.dumps({"s3_uri": image}).encode()
-            return self._classify(body, "application/json", top_k, threshold)
+            return self._classify(body, "application/json", query)
         size = len(image) if isinstance(image, bytes) else image.stat().st_size
         if size > MAX_REQUEST_IMAGE_BYTES:
             upload = self._create_upload(size, media_type_of(_signature(image)))
+            if upload and model is not None:
+                raise _too_large_for_model(size, upload.request_id)
             if upload:
                 self._send(upload, _read(image))
                 return _apply_options(self._wait_for_result(upload.id), top_k, threshold)
         data = _read(image)
-        return self._classify(data, media_type_of(data), top_k, threshold)
+        return self._classify(data, media_type_of(data), query)
 
-    def _classify(self, body: bytes, media_type: str, top_k: int | None, threshold: float | None) -> Answer:
-        path = "/v1/classify" + _query(top_k, threshold)
-        return self._call(Answer, "POST", path, body=body, headers={"Content-Type": media_type})
+    def _classify(self, body: bytes, media_type: str, query: str) -> Answer:
+        return self._call(Answer, "POST", f"/v1/classify{query}", body=body, headers={"Content-Type": media_type})
 
     def _create_upload(self, size: int, media_type: str) -> UploadAnswer | None:
         """Return the form for an upload, or None if the API has no uploads and may therefore accept larger requests."""
@@ -213,9 +223,9 @@ def _key_header(api_key: str | None) -> dict[str, str]:
     return {"x-api-key": api_key}
 
 
-def _query(top_k: int | None, threshold: float | None) -> str:
-    options = {name: value for name, value in (("top_k", top_k), ("threshold", threshold)) if value is not None}
-    return f"?{urlencode(options)}" if options else ""
+def _query(**options: str | float | None) -> str:
+    given = {name: value for name, value in options.items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
 
 
 def _apply_options(answer: Answer, top_k: int | None, threshold: float | None) -> Answer:
@@ -224,7 +234,7 @@ def _apply_options(answer: Answer, top_k: int | None, threshold: float | None) -
     return msgspec.structs.replace(
         answer,
         predictions=answer.predictions[:top_k],
-        uncertain=answer.uncertain if threshold is None else best < threshold,
+        uncertain=answer.uncertain if threshold is None else best < threshold or answer.unfamiliar is True,
     )
 
 
@@ -243,6 +253,14 @@ def _check_size(size: int, max_bytes: int, request_id: str | None) -> None:
     if size > max_bytes:
         detail = f"The image has {size:,} bytes; at most {max_bytes:,} are accepted."
         raise ApiProblem("image_too_large", detail, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, request_id)
+
+
+def _too_large_for_model(size: int, request_id: str | None) -> ApiProblem:
+    detail = (
+        f"The image has {size:,} bytes; with a model's name, at most {MAX_REQUEST_IMAGE_BYTES:,} are accepted, because "
+        "uploads are classified by the default model."
+    )
+    return ApiProblem("image_too_large", detail, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, request_id)
 
 
 def _problem(response: urllib3.BaseHTTPResponse) -> ApiProblem:

@@ -1,7 +1,9 @@
-"""`litelens classify`: print the labels of photos, classified by an API or by the bundle on this machine."""
+"""`litelens classify`: print the labels of photos, classified by an API or by a model on this machine."""
 
+import base64
 import dataclasses
 import functools
+import json
 import sys
 from argparse import ArgumentError, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,13 +12,15 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import msgspec
+import numpy as np
+from msgspec import UNSET
 
 from litelens.api.response_schemas import Model, classification_of
 from litelens.aws.clients import Deadline
 from litelens.aws.s3 import ObjectReader, parse_s3_uri
-from litelens.core.bundle import load_bundle
 from litelens.core.classifier import DEFAULT_TOP_K, Classifier, Options
 from litelens.core.errors import BundleError, ReportedError
+from litelens.core.registry import model_name, read_bundle
 from litelens.settings import Settings
 from litelens_client.answers import Answer, Classified, ClassifyError, Failed, Result
 from litelens_client.api import Client
@@ -62,25 +66,30 @@ class Tally:
 
 
 class LocalClassifier:
-    """The bundle on this machine; answers like the API. Not safe for concurrent use."""
+    """The model on this machine; answers like the API. Not safe for concurrent use."""
 
     def __init__(self, settings: Settings) -> None:
         """Load the bundle; raises BundleError."""
         # There are no requests here, so the larger limit applies, that of uploads.
         self._max_bytes = max(settings.limits.bytes, settings.max_upload_bytes)
         limits = dataclasses.replace(settings.limits, bytes=self._max_bytes)
-        bundle = load_bundle(settings.bundle)
+        bundle = read_bundle(model_name(settings.bundle, settings.models), settings.bundle)
         self._classifier = Classifier(bundle, limits, settings.threads, settings.engine)
         self._model = Model(bundle.name, bundle.version)
 
     def classify(
-        self, image: bytes | Path | str, *, top_k: int | None = None, threshold: float | None = None
+        self,
+        image: bytes | Path | str,
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        embedding: bool = False,
     ) -> Answer:
         """Classify an image, given as bytes, path or S3 URI; the options are those of the API.
 
         Raises ClassifyError with the API's codes, and OSError if a file cannot be read. S3 needs AWS credentials.
         """
-        options = Options(DEFAULT_TOP_K if top_k is None else top_k, threshold)
+        options = Options(DEFAULT_TOP_K if top_k is None else top_k, threshold, embedding=embedding)
         try:
             classification = classification_of(self._classifier.classify(self._read(image), options))
             return Answer(model=self._model, **msgspec.structs.asdict(classification))
@@ -100,6 +109,45 @@ class LocalClassifier:
         return ObjectReader([location.bucket], self._max_bytes).read(location, Deadline.after(_READ_TIMEOUT))
 
 
+class EmbeddingFile:
+    """Collects the embeddings of photos and writes them to a .npy file, and their names to a .json file beside it."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._names: list[str] = []
+        self._rows: list[bytes] = []
+        self._missing = 0
+
+    def collect(self, results: Iterable[Result]) -> Iterator[Result]:
+        """Yield the results without their embeddings, which are kept."""
+        for result in results:
+            if isinstance(result, Failed):
+                yield result
+                continue
+            embedding = result.answer.embedding
+            if embedding is UNSET or embedding.base64 is UNSET:
+                self._missing += 1
+            else:
+                self._names.append(result.name)
+                self._rows.append(base64.b64decode(embedding.base64))
+            yield Classified(result.name, msgspec.structs.replace(result.answer, embedding=UNSET))
+
+    def write(self) -> str | None:
+        """Write float32 `(photos, dimension)` and the names in the same order; return a sentence if that fails."""
+        rows = np.frombuffer(b"".join(self._rows), "<f4").reshape(len(self._rows), -1) if self._rows else None
+        try:
+            with self._path.open("wb") as file:
+                np.save(file, np.zeros((0, 0), np.float32) if rows is None else rows)
+            self._path.with_suffix(".json").write_text(json.dumps(self._names, indent=1) + "\n")
+        except OSError as error:
+            return f"{self._path} cannot be written: {error.strerror}."
+        if self._missing:
+            return (
+                f"{self._missing} photos have no embedding: they were uploaded, and the API does not store embeddings."
+            )
+        return None
+
+
 def run(arguments: Namespace) -> int:
     """Run the command and return its exit code; raises ArgumentError for a URL or a key that cannot be one."""
     api = _client(arguments) if arguments.url else None
@@ -108,13 +156,16 @@ def run(arguments: Namespace) -> int:
         print_message(skipped_sentence(inputs.skipped))
     total, tally = len(inputs.images), Tally()
     results = tally.count(_results(api, inputs.images, arguments))
+    embeddings = EmbeddingFile(arguments.embeddings) if arguments.embeddings else None
+    if embeddings:
+        results = embeddings.collect(results)
     results = track(results, total, "Classifying", as_lines=arguments.json or arguments.csv)
     if not write_output(_format(arguments)(results)):
         return 1
-    message = _final_message(tally, total, arguments)
-    if message:
+    messages = [_final_message(tally, total, arguments), embeddings.write() if embeddings else None]
+    for message in filter(None, messages):
         print_message(message)
-    return 1 if message else 0
+    return 1 if any(messages) else 0
 
 
 def classify_all(sources: Sequence[Source | Failed], classify: Classify, parallel: int = 1) -> Iterator[Result]:
@@ -155,14 +206,16 @@ def _results(api: Client | None, images: Sequence[Source | Failed], arguments: N
     if len(failed) == len(images):
         # Nothing to classify: do not load the bundle.
         return iter(failed)
-    classify = api.classify if api else _local_classifier(arguments.bundle).classify
-    options = functools.partial(classify, top_k=arguments.top_k, threshold=arguments.threshold)
-    return classify_all(images, options, arguments.parallel if api else 1)
+    options = {"top_k": arguments.top_k, "threshold": arguments.threshold, "embedding": bool(arguments.embeddings)}
+    if api:
+        with_options = functools.partial(api.classify, model=arguments.model, **options)
+        return classify_all(images, with_options, arguments.parallel)
+    return classify_all(images, functools.partial(_local_classifier(arguments.model).classify, **options))
 
 
-def _local_classifier(bundle: str | None) -> LocalClassifier:
+def _local_classifier(model: str | None) -> LocalClassifier:
     try:
-        return LocalClassifier(local_settings(bundle))
+        return LocalClassifier(local_settings(model))
     except BundleError as error:
         sys.exit(str(error))
 

@@ -2,14 +2,14 @@
 
 import json
 import shutil
-import sys
 from argparse import Namespace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from litelens.core.bundle import MANIFEST, MODEL, OLD_MAP, load_bundle
+from litelens.core.bundle import MANIFEST, MODEL, has_old_model, load_bundle
 from litelens.core.errors import BundleError
 from litelens.core.head import HEAD
 from litelens_client.learning.bundle_writer import new_bundle
@@ -17,6 +17,7 @@ from litelens_client.learning.errors import TrainingError
 from litelens_client.learning.files import sha256, write_file, write_json
 from litelens_client.learning.golden import renew_golden_answers
 from litelens_client.learning.tflite import convert_old_model, read_tensors
+from litelens_client.output import print_message
 
 
 def run(arguments: Namespace) -> int:
@@ -27,17 +28,21 @@ def run(arguments: Namespace) -> int:
             print(f"{folder} was converted." if convert(folder) else f"{folder} has the current form already.")
         except (BundleError, TrainingError) as error:
             failed = True
-            print(str(error), file=sys.stderr)
+            print_message(str(error))
+        except OSError as error:
+            failed = True
+            print_message(f"{folder} cannot be written: {error.strerror or error}.")
     return 1 if failed else 0
 
 
 def convert(folder: Path) -> bool:
     """Convert the bundle in a folder; return False if it has the current form. Raises BundleError or TrainingError."""
     manifest = _read_manifest(folder / MANIFEST)
-    if OLD_MAP not in (manifest.get("tensors") or ()):
+    if not has_old_model(manifest):
         load_bundle(folder)
         return False
     old = _read(folder / MODEL)
+    _verify(folder / MODEL, old, manifest)
     try:
         model, head = convert_old_model(old)
     except Exception as error:  # a damaged model fails anywhere in the parser
@@ -60,8 +65,18 @@ def convert(folder: Path) -> bool:
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         return msgspec.convert(json.loads(_read(path)), dict[str, Any])
-    except ValueError as error:  # of json and of msgspec
+    except (ValueError, RecursionError) as error:  # of json and of msgspec
         raise BundleError(f"{path} is not valid JSON: {error}") from error
+
+
+def _verify(path: Path, model: bytes, manifest: Mapping[str, Any]) -> None:
+    """Raise BundleError if the model has another checksum: a damaged model must not get a new one."""
+    try:
+        expected = manifest["files"][MODEL]["sha256"]
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{path.with_name(MANIFEST)} has no checksum of {MODEL}") from error
+    if sha256(model) != expected:
+        raise BundleError(f"{path} has the sha256 {sha256(model)}, but the manifest says {expected}")
 
 
 def _read(path: Path) -> bytes:

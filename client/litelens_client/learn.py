@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from litelens.core.bundle import REPORT
+from litelens.core.bundle import REPORT, Bundle
 from litelens.core.errors import BundleError
 from litelens_client.learning.embeddings import default_cache
-from litelens_client.learning.errors import TrainingError
-from litelens_client.learning.learn import MIN_FAMILIAR, check_name, learn, load_base
+from litelens_client.learning.errors import DatasetError, TrainingError
+from litelens_client.learning.learn import MIN_FAMILIAR, Learned, check_name, learn, load_base
 from litelens_client.learning.learned_bundle import next_version, write_learned_bundle
 from litelens_client.learning.metrics import chance_warnings, wilson_interval
 from litelens_client.learning.report import is_cross_validated, list_confusions
@@ -37,15 +37,22 @@ def run(arguments: Namespace) -> int:
         check_name(arguments.name)
         next_version(target)
         base = load_base(bundle_folder(arguments.base))
-        with default_cache() as cache:
-            learned = learn(arguments.photos, base, cache)
+        learned = _learn(arguments.photos, base)
         document = write_learned_bundle(learned, target, _command(arguments))
     except (BundleError, TrainingError) as error:
-        sys.exit(str(error))
+        sys.exit(printable(str(error)))
     except OSError as error:
-        sys.exit(f"{target} cannot be written: {error.strerror or error}")
+        sys.exit(printable(f"{target} cannot be written: {error.strerror or error}"))
     lines = [json.dumps(document)] if arguments.json else summary(document, target, time.monotonic() - started)
     return 0 if write_output(f"{printable(line)}\n" for line in lines) else 1
+
+
+def _learn(photos: Path, base: Bundle) -> Learned:
+    try:
+        with default_cache() as cache:
+            return learn(photos, base, cache)
+    except OSError as error:
+        raise DatasetError(f"{error.filename or photos} cannot be read: {error.strerror or error}") from error
 
 
 def summary(document: Mapping[str, Any], target: Path, seconds: float) -> list[str]:
@@ -120,4 +127,5 @@ def _list(title: str, items: Sequence[str], total: int | None = None) -> list[st
 def _command(arguments: Namespace) -> str:
     """Return the command that learns the same again, with the folder's name instead of its path on this disk."""
     base = Path(arguments.base).name
-    return shlex.join(["litelens", "learn", arguments.photos.resolve().name, "--name", arguments.name, "--base", base])
+    command = ["litelens", "learn", arguments.photos.resolve().name, "--name", arguments.name, "--base", base]
+    return printable(shlex.join(command))

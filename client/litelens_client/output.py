@@ -14,14 +14,16 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 from rich.table import Table
 from rich.text import Text
 
+from litelens.api.response_schemas import ImageResult
 from litelens_client.answers import Classified, Failed, Result
 
-COLUMNS = ("image", "label", "confidence", "uncertain", "group", "error_code", "error")
+COLUMNS = ("image", "label", "confidence", "uncertain", "unfamiliar", "group", "model", "error_code", "error")
 
 # Spreadsheets interpret cells that begin with these characters as formulas.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -98,7 +100,7 @@ def table(results: Iterable[Result]) -> Iterator[str]:
     rows = Table("image", "label", box=None, pad_edge=False)
     rows.columns[0].overflow = rows.columns[1].overflow = "fold"
     rows.add_column("confidence", justify="right")
-    rows.add_column("uncertain")
+    rows.add_column("doubt")
     problems = []
     for result in results:
         name = Text(printable(result.name))
@@ -107,7 +109,7 @@ def table(results: Iterable[Result]) -> Iterator[str]:
             problems.append(Text(printable(failure_sentence(result)), "red"))
         else:
             best = result.answer.predictions[0]
-            uncertain = Text("uncertain" if result.answer.uncertain else "", "yellow")
+            uncertain = Text(doubt(result.answer), "yellow")
             rows.add_row(name, Text(printable(best.label)), Text(f"{best.confidence:.1%}"), uncertain)
     if not rows.row_count:
         return
@@ -160,6 +162,18 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def doubt(result: ImageResult) -> str:
+    """Return the reason to doubt an answer: unfamiliar, uncertain, or an empty text."""
+    if result.unfamiliar is True:
+        return "unfamiliar"
+    return "uncertain" if result.uncertain else ""
+
+
+def flag(value: bool | UnsetType) -> str:
+    """Return a cell of CSV: true, false, or empty if the model cannot tell."""
+    return "" if value is UNSET else str(value).lower()
+
+
 def counted(number: int, noun: str) -> str:
     """Return a number with its noun: 1 image, 2 images."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
@@ -169,7 +183,9 @@ def _labels(result: Classified) -> str:
     predictions = [(printable(p.label), p.confidence) for p in result.answer.predictions]
     width = max(len(label) for label, _ in predictions)
     lines = [f"{label:{width}}  {confidence:6.1%}\n" for label, confidence in predictions]
-    if result.answer.uncertain:
+    if result.answer.unfamiliar is True:
+        lines.append("Unfamiliar: the photo is unlike all photos that the model was trained on.\n")
+    elif result.answer.uncertain:
         lines.append("Uncertain: the best label is below the threshold.\n")
     return "".join(lines)
 
@@ -185,14 +201,16 @@ def _document(result: Result) -> dict[str, object]:
 
 def _cells(result: Result) -> tuple[str, ...]:
     if isinstance(result, Failed):
-        return (result.name, "", "", "", "", result.code, result.detail)
+        return (result.name, "", "", "", "", "", "", result.code, result.detail)
     best, group = result.answer.predictions[0], result.answer.group
     return (
         result.name,
         best.label,
         str(best.confidence),
-        "true" if result.answer.uncertain else "false",
+        flag(result.answer.uncertain),
+        flag(result.answer.unfamiliar),
         group.label if group else "",
+        result.answer.model.full_name,
         "",
         "",
     )

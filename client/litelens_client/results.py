@@ -14,7 +14,7 @@ from litelens.aws.clients import Deadline
 from litelens.aws.errors import StorageError
 from litelens.aws.results_table import ResultsTable
 from litelens_client.aws import AwsError, aws_errors, uploads_prefix
-from litelens_client.output import csv_line, print_message, printable, spinner, write_output
+from litelens_client.output import csv_line, doubt, flag, print_message, printable, spinner, write_output
 
 COLUMNS = (
     "key",
@@ -25,13 +25,14 @@ COLUMNS = (
     "label",
     "confidence",
     "uncertain",
+    "unfamiliar",
     "group",
     "code",
     "detail",
 )
 
 # The key is last, because its width is unknown until all results have arrived.
-_ROW = "{:19}  {:24}  {:>10}  {:9}  {}"
+_ROW = "{:19}  {:24}  {:>10}  {:10}  {}"
 
 # The maximum number of seconds to wait for the next page of results, including all retries.
 _QUERY_TIMEOUT = 30.0
@@ -130,8 +131,8 @@ def csv_rows(stored: Iterable[StoredResult]) -> Iterator[str]:
 
 
 def text_rows(stored: Iterable[StoredResult]) -> Iterator[str]:
-    """Yield a header and a row for each result: time, label or error code, confidence, uncertain, key."""
-    yield _row("time", "label", "confidence", "uncertain", "key")
+    """Yield a header and a row for each result: time, label or error code, confidence, doubt, key."""
+    yield _row("time", "label", "confidence", "doubt", "key")
     for item in stored:
         result = item.result
         time = f"{datetime.fromisoformat(result.time):%Y-%m-%d %H:%M:%S}"
@@ -139,8 +140,7 @@ def text_rows(stored: Iterable[StoredResult]) -> Iterator[str]:
             yield _row(time, f"failed: {result.result.problem.code}", "", "", result.key)
         else:
             best = result.result.predictions[0]
-            uncertain = "uncertain" if result.result.uncertain else ""
-            yield _row(time, best.label, f"{best.confidence:.1%}", uncertain, result.key)
+            yield _row(time, best.label, f"{best.confidence:.1%}", doubt(result.result), result.key)
 
 
 def _format(arguments: Namespace) -> Format:
@@ -180,17 +180,18 @@ def _row(*cells: str) -> str:
 
 
 def _cells(result: BulkResult) -> tuple[str, ...]:
-    head = (result.key, result.revision, f"{result.model.name}/{result.model.version}", result.time)
+    head = (result.key, result.revision, result.model.full_name, result.time)
     outcome = result.result
     if isinstance(outcome, Failure):
-        return (*head, "failed", "", "", "", "", outcome.problem.code, outcome.problem.detail)
+        return (*head, "failed", "", "", "", "", "", outcome.problem.code, outcome.problem.detail)
     best, group = outcome.predictions[0], outcome.group
     return (
         *head,
         "done",
         best.label,
         str(best.confidence),
-        "true" if outcome.uncertain else "false",
+        flag(outcome.uncertain),
+        flag(outcome.unfamiliar),
         group.label if group else "",
         "",
         "",

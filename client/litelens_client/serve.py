@@ -8,6 +8,7 @@ imitated. An API key is required only if one is set. The page in web/ is at the 
 import asyncio
 import base64
 import contextlib
+import functools
 import hashlib
 import importlib
 import logging
@@ -24,7 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from starlette.middleware.gzip import GZipMiddleware
@@ -35,9 +36,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from litelens.api.problems import Forbidden, RequestTooLarge, problem_response
 from litelens.api.requests import BINARY_TYPES
 from litelens.core.errors import InternalError, LitelensError, ReportedError
-from litelens.settings import SettingsError, read_settings
+from litelens.settings import DEFAULT_MODEL, SettingsError, read_settings
 from litelens_client.api import MAX_PAYLOAD_BYTES
-from litelens_client.settings import bundle_folder, page_folder
+from litelens_client.settings import bundle_folder, models_folder, page_folder
+
+if TYPE_CHECKING:
+    from litelens_client.teaching import Teaching
 
 Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
 
@@ -51,6 +55,12 @@ OPEN_PATHS = re.compile(r"/v1/health|/openapi\.json|/docs(/[^/]+)?")
 MIN_COMPRESSED_BYTES = 1024
 
 TIMEOUT_MS = 29_000
+
+# The folder of the draft in the folder of the models. It is hidden, so that it is not a model.
+DRAFT = ".draft"
+_DRAFT_PATH = re.compile(r"/v1/draft((?:/.*)?)", re.DOTALL)
+
+MAX_DRAFT_BODY_BYTES = 25_000_000
 
 # The security headers of infra/site.yaml. A page on this machine may also call any API that is set in its settings, and
 # upload to a local AWS on another port.
@@ -124,8 +134,16 @@ class Gateway:
     Without an `api_key`, no key is required. Pages of `cors_origin` can read API Gateway's own errors.
     """
 
-    def __init__(self, handler: Handler, api_key: str | None, cors_origin: str | None, page: Path) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        api_key: str | None,
+        cors_origin: str | None,
+        page: Path,
+        create_teaching: Callable[[], "Teaching"] | None = None,
+    ) -> None:
         self._handler = handler
+        self._create_teaching = create_teaching
         # Headers are bytes, and the key need not be ASCII.
         self._api_key = os.fsencode(api_key) if api_key is not None else None
         self._cors_origin = cors_origin
@@ -147,7 +165,10 @@ class Gateway:
         request_id = str(uuid.uuid4())
         try:
             self._authorize(request)
-            event = to_event(request, await _read_body(request), request_id)
+            if self._create_teaching and (found := _DRAFT_PATH.fullmatch(request.scope["path"])):
+                body = await _read_body(request, MAX_DRAFT_BODY_BYTES)
+                return await self._create_teaching().respond(request, found[1], body, request_id)
+            event = to_event(request, await _read_body(request, MAX_PAYLOAD_BYTES), request_id)
             return _to_response(await self._invoke(event, request_id))
         except ReportedError as error:
             return self._problem(error, request_id)
@@ -178,10 +199,24 @@ class Gateway:
         return response
 
 
-def create_app(handler: Handler, api_key: str | None = None, cors_origin: str | None = None) -> ASGIApp:
-    """Return an ASGI application with the page and with the API that this Lambda handler implements."""
-    gateway = Gateway(handler, api_key, cors_origin, page_folder())
+def create_app(
+    handler: Handler, api_key: str | None = None, cors_origin: str | None = None, draft: Path | None = None
+) -> ASGIApp:
+    """Return an ASGI application with the page and with the API that this Lambda handler implements.
+
+    With a `draft`, the folder of one, it also has the routes for teaching a model, which a deployed API does not have.
+    """
+    create_teaching = functools.cache(lambda: _teaching(draft)) if draft else None
+    gateway = Gateway(handler, api_key, cors_origin, page_folder(), create_teaching)
     return GZipMiddleware(gateway, minimum_size=MIN_COMPRESSED_BYTES)
+
+
+def _teaching(draft: Path) -> "Teaching":
+    # Imported with the first request for the draft, because it takes as long as the rest of the start.
+    from litelens_client.learning.draft import Draft
+    from litelens_client.teaching import Teaching
+
+    return Teaching(Draft(draft, bundle_folder(DEFAULT_MODEL), draft.parent))
 
 
 def to_event(request: Request, body: bytes, request_id: str) -> dict[str, Any]:
@@ -241,7 +276,8 @@ def listen(port: int) -> socket.socket:
 
 def run(arguments: Namespace) -> int:
     """Run the command until Ctrl-C and return its exit code; ends the process if the bundle cannot be served."""
-    os.environ["LITELENS_BUNDLE"] = str(bundle_folder(arguments.bundle))
+    os.environ["LITELENS_BUNDLE"] = str(bundle_folder(arguments.model))
+    os.environ["LITELENS_MODELS"] = str(models_folder())
     # The metrics are for CloudWatch; without it, they would only be printed.
     os.environ.setdefault("POWERTOOLS_METRICS_DISABLED", "true")
     with listen(arguments.port) as listener:
@@ -251,7 +287,7 @@ def run(arguments: Namespace) -> int:
         except (LitelensError, SettingsError) as error:
             sys.exit(str(error))
         print(_greeting(f"http://127.0.0.1:{listener.getsockname()[1]}"), flush=True)
-        app = create_app(handler, arguments.api_key, read_settings().cors_origin)
+        app = create_app(handler, arguments.api_key, read_settings().cors_origin, models_folder() / DRAFT)
         config = uvicorn.Config(app, lifespan="off", log_level="warning", server_header=False)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
@@ -275,14 +311,14 @@ def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return grouped
 
 
-async def _read_body(request: Request) -> bytes:
-    """Read the body; raises RequestTooLarge as soon as it exceeds API Gateway's limit, or ClientDisconnect."""
+async def _read_body(request: Request, max_bytes: int) -> bytes:
+    """Read the body; raises RequestTooLarge as soon as it exceeds the limit, or ClientDisconnect."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MAX_PAYLOAD_BYTES:
+        if len(body) > max_bytes:
             raise RequestTooLarge(
-                f"API Gateway accepts at most {MAX_PAYLOAD_BYTES:,} bytes; send a larger image with POST /v1/uploads."
+                f"This path accepts at most {max_bytes:,} bytes; send a larger image with POST /v1/uploads."
             )
     return bytes(body)
 

@@ -29,22 +29,26 @@ class SettingsError(Exception):
 class Settings:
     """The settings of a Lambda function, of `litelens serve` or of `litelens classify`.
 
-    `bundle` is a folder, `engine` is one of engines.ENGINES and uses `threads` threads. `limits` apply to images in a
-    request, `max_upload_bytes` to images in S3. `buckets` are those that requests may name. A feature is off if its
-    setting is missing: uploads without `upload_bucket` and `results_table`, descriptions without `describe_model`,
-    events without `event_bus`, calls from other sites' pages without `cors_origin`. Results expire after `result_days`.
-    release.hook tests `verified_function`, a version's ARN, and fails it if decoding and inference of a golden image
-    take more than `verified_milliseconds` (median, warm).
+    `bundle` is the folder of the default model; each bundle in the folder `models` is another model. `engine` is one of
+    engines.ENGINES and uses `threads` threads. `limits` apply to images in a request, `max_upload_bytes` to images in
+    S3. `buckets` are those that requests may name. A feature is off if its setting is missing: other models than the
+    default one without `models`, uploads without `upload_bucket` and `results_table`, descriptions without
+    `describe_model`, events without `event_bus`, calls from other sites' pages without `cors_origin`. Results expire
+    after `result_days`; those of uploads and backfills contain embeddings if `store_embeddings`. release.hook tests
+    `verified_function`, a version's ARN, and fails it if decoding and inference of a golden image take more than
+    `verified_milliseconds` (median, warm).
     """
 
     bundle: Path
     limits: Limits
     threads: int
     max_upload_bytes: int = DEFAULT_MAX_UPLOAD_BYTES
+    models: Path | None = None
     buckets: frozenset[str] = frozenset()
     upload_bucket: str | None = None
     results_table: str | None = None
     result_days: int = DEFAULT_RESULT_DAYS
+    store_embeddings: bool = False
     idempotency_table: str | None = None
     event_bus: str | None = None
     describe_model: str | None = None
@@ -68,12 +72,14 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
             pixels=_positive_integer(environment, "LITELENS_MAX_PIXELS", defaults.pixels),
         ),
         threads=_positive_integer(environment, "LITELENS_THREADS", _cores(environment)),
+        models=_path(environment, "LITELENS_MODELS"),
         engine=_engine(environment),
         max_upload_bytes=_positive_integer(environment, "LITELENS_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
         buckets=frozenset(_names(environment.get("LITELENS_BUCKETS", ""))),
         upload_bucket=environment.get("LITELENS_UPLOAD_BUCKET") or None,
         results_table=environment.get("LITELENS_RESULTS_TABLE") or None,
         result_days=_positive_integer(environment, "LITELENS_RESULT_DAYS", DEFAULT_RESULT_DAYS),
+        store_embeddings=_boolean(environment, "LITELENS_STORE_EMBEDDINGS"),
         idempotency_table=environment.get("LITELENS_IDEMPOTENCY_TABLE") or None,
         event_bus=environment.get("LITELENS_EVENT_BUS") or None,
         describe_model=environment.get("LITELENS_DESCRIBE_MODEL") or None,
@@ -109,6 +115,11 @@ def _engine(environment: Mapping[str, str]) -> str:
     return name
 
 
+def _path(environment: Mapping[str, str], name: str) -> Path | None:
+    text = environment.get(name)
+    return Path(text) if text else None
+
+
 def _positive_integer(environment: Mapping[str, str], name: str, default: int) -> int:
     text = environment.get(name)
     if not text:
@@ -116,6 +127,13 @@ def _positive_integer(environment: Mapping[str, str], name: str, default: int) -
     if not re.fullmatch(r"[0-9]{1,15}", text) or int(text) < 1:
         raise SettingsError(f"{name} must be a whole number above 0, not '{text}'")
     return int(text)
+
+
+def _boolean(environment: Mapping[str, str], name: str) -> bool:
+    text = environment.get(name) or "false"
+    if text not in ("true", "false"):
+        raise SettingsError(f"{name} must be true or false, not '{text}'")
+    return text == "true"
 
 
 def _names(text: str) -> list[str]:

@@ -2,8 +2,8 @@
 
 CloudWatch charges for each metric and for each value of a dimension, so the only dimension is the service, by which
 alarms tell the API from uploads. Image formats and error codes are few, and have metrics named after them. All other
-details (engine, label, route) are in the log lines, where CloudWatch Logs Insights counts them at no extra charge.
-docs/metrics.md lists metrics and log lines. https://aws.amazon.com/cloudwatch/pricing/
+details (engine, model, label, route) are in the log lines, where CloudWatch Logs Insights counts them at no extra
+charge. docs/metrics.md lists metrics and log lines. https://aws.amazon.com/cloudwatch/pricing/
 """
 
 import contextlib
@@ -67,6 +67,13 @@ def record_request(request_id: str, route: str | None) -> None:
     _add("Requests", MetricUnit.Count, 1)
 
 
+def record_model(model: str) -> None:
+    """Add the name and version of the model that answers to the metrics and the later log lines of this invocation."""
+    with _lock:
+        metrics.add_metadata("model", model)
+        logger.append_keys(model=model)
+
+
 def record_batch(count: int) -> None:
     """Record the number of messages or objects that an invocation received."""
     _add("Records", MetricUnit.Count, count)
@@ -92,7 +99,8 @@ def record_prediction(prediction: Prediction, threshold: float, size: int, reque
     requests and not only on the model.
     """
     best = prediction.candidates[0]
-    uncertain = best.confidence < threshold
+    uncertain = best.confidence < threshold or prediction.unfamiliar is True
+    familiarity: dict[str, Any] = {} if prediction.unfamiliar is None else {"unfamiliar": prediction.unfamiliar}
     with _lock:
         logger.info(
             "classified",
@@ -105,6 +113,7 @@ def record_prediction(prediction: Prediction, threshold: float, size: int, reque
             confidence=round(best.confidence, 6),
             entropy=round(prediction.entropy, 6),
             uncertain=uncertain,
+            **familiarity,
             timing_ms=dataclasses.asdict(prediction.timing),
         )
         _add("Classified", MetricUnit.Count, 1)
@@ -115,6 +124,8 @@ def record_prediction(prediction: Prediction, threshold: float, size: int, reque
         _add("ImageMegapixels", MetricUnit.NoUnit, prediction.width * prediction.height / 1_000_000)
         _add("Entropy", MetricUnit.NoUnit, round(prediction.entropy, 6))
         _add("Uncertain", MetricUnit.Count, int(uncertain))
+        if prediction.unfamiliar is not None:
+            _add("Unfamiliar", MetricUnit.Count, int(prediction.unfamiliar))
         _add(f"Format{prediction.image_format}", MetricUnit.Count, 1)
 
 

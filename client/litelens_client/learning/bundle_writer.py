@@ -15,6 +15,7 @@ def new_bundle(target: Path) -> Iterator[Path]:
 
     Raises TrainingError if `target` exists and is not a bundle; then nothing changes.
     """
+    target = target.resolve()  # so that "." has a parent, and a link to a bundle stays one
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-", ignore_cleanup_errors=True) as workspace:
         bundle, replaced = Path(workspace) / "bundle", Path(workspace) / "replaced"

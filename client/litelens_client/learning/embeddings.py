@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from litelens.core.bundle import Bundle, load_bundle
+from litelens.core.bundle import FEATURES, Bundle, load_bundle
 from litelens.core.classifier import Classifier
+from litelens.core.preprocessing import Preprocessing
 from litelens_client.learning.photos import LIMITS, Unreadable, digest, map_photos, printable_path, try_decode
 from litelens_client.learning.progress import progress
 from litelens_client.output import print_message
@@ -46,9 +47,12 @@ class Embedding:
         return self.digest + self.pooled.tobytes()
 
     @classmethod
-    def from_bytes(cls, row: bytes) -> "Embedding":
-        """Return the embedding in a row of the cache."""
-        return cls(np.frombuffer(row[_DIGEST_BYTES:], np.float32), row[:_DIGEST_BYTES])
+    def from_bytes(cls, row: bytes, channels: int) -> "Embedding | None":
+        """Return the embedding in a row of the cache; None if the row is damaged."""
+        if not isinstance(row, bytes) or len(row) != _DIGEST_BYTES + channels * np.float32().nbytes:
+            return None
+        pooled = np.frombuffer(row[_DIGEST_BYTES:], np.float32)
+        return cls(pooled, row[:_DIGEST_BYTES]) if np.isfinite(pooled).all() else None
 
 
 @dataclass(frozen=True)
@@ -60,12 +64,13 @@ class EmbeddedPhotos:
 
 
 class EmbeddingCache:
-    """Stored embeddings of photos."""
+    """Stored embeddings of photos. If the file fails while it is used, embeddings are computed again."""
 
     def __init__(self, file: Path | None = None) -> None:
         """Open or create the file, or without one keep embeddings in memory; raises OSError or sqlite3.Error."""
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
+        self._can_write = True
         self._database = sqlite3.connect(file or ":memory:", timeout=_LOCK_SECONDS)
         self._database.execute("CREATE TABLE IF NOT EXISTS embeddings (key BLOB PRIMARY KEY, row BLOB) WITHOUT ROWID")
 
@@ -73,17 +78,26 @@ class EmbeddingCache:
         """Close the file."""
         self._database.close()
 
-    def find(self, key: bytes) -> Embedding | None:
-        """Return the embedding of this key, or None if it is not stored."""
-        found = self._database.execute("SELECT row FROM embeddings WHERE key = ?", (key,)).fetchone()
-        return Embedding.from_bytes(found[0]) if found else None
+    def find(self, key: bytes, channels: int) -> Embedding | None:
+        """Return the embedding of this key; None if it is not stored or is damaged."""
+        try:
+            found = self._database.execute("SELECT row FROM embeddings WHERE key = ?", (key,)).fetchone()
+        except sqlite3.Error:
+            return None
+        return Embedding.from_bytes(found[0], channels) if found else None
 
     def save(self, rows: Iterable[tuple[bytes, Embedding]]) -> None:
-        """Store embeddings by key."""
-        with self._database:
-            self._database.executemany(
-                "INSERT OR REPLACE INTO embeddings VALUES (?, ?)", [(key, row.to_bytes()) for key, row in rows]
-            )
+        """Store embeddings by key; if that fails, say so once."""
+        if not self._can_write:
+            return
+        try:
+            with self._database:
+                self._database.executemany(
+                    "INSERT OR REPLACE INTO embeddings VALUES (?, ?)", [(key, row.to_bytes()) for key, row in rows]
+                )
+        except sqlite3.Error as error:
+            self._can_write = False
+            print_message(f"Embeddings are not kept for the next time, because the cache cannot be written: {error}.")
 
 
 @contextlib.contextmanager
@@ -107,12 +121,14 @@ def embed_photos(
     Embeddings in the cache are not computed again. Raises DatasetError if a process that reads photos is killed.
     """
     keys = {path: key for path in paths if (key := _key(path, bundle, mirrored))}
-    found = {path: embedding for path, key in keys.items() if (embedding := cache.find(key))}
+    channels = bundle.tensors[FEATURES].shape[3]
+    found = {path: embedding for path, key in keys.items() if (embedding := cache.find(key, channels))}
     missing = [path for path in paths if path not in found]
     unreadable: list[Unreadable] = []
     new: list[tuple[bytes, Embedding]] = []
     in_parallel = len(missing) >= _MIN_PARALLEL
-    compute = functools.partial(_embed, bundle.folder, 1 if in_parallel else os.cpu_count() or 1, mirrored)
+    threads = 1 if in_parallel else os.cpu_count() or 1
+    compute = functools.partial(_embed, bundle.folder, bundle.sha256, bundle.preprocessing, threads, mirrored)
     results = map_photos(compute, missing, in_parallel=in_parallel)
     for path, result in zip(missing, progress(results, len(missing), "Computing embeddings"), strict=True):
         if isinstance(result, str):
@@ -139,17 +155,17 @@ def _key(path: Path, bundle: Bundle, mirrored: bool) -> bytes | None:
     return hashlib.sha256(content + settings).digest()
 
 
-def _embed(folder: Path, threads: int, mirrored: bool, path: Path) -> Embedding | str:
+def _embed(folder: Path, sha256: str, spec: Preprocessing, threads: int, mirrored: bool, path: Path) -> Embedding | str:
     """Return the photo's embedding, or the reason why it cannot be read."""
-    classifier = _classifier(folder, threads)
-    pixels = try_decode(classifier.bundle.preprocessing, path)
+    classifier = _classifier(folder, sha256, spec, threads)
+    pixels = try_decode(spec, path)
     if isinstance(pixels, str):
         return pixels
     features = classifier.features(np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels)
     return Embedding(features.pooled, digest(pixels))
 
 
-@functools.cache
-def _classifier(folder: Path, threads: int) -> Classifier:
-    """Load the bundle once in each process."""
+@functools.lru_cache(maxsize=1)
+def _classifier(folder: Path, sha256: str, spec: Preprocessing, threads: int) -> Classifier:
+    """Load the bundle once in each process, and again if its model or its preprocessing is another one."""
     return Classifier(load_bundle(folder), LIMITS, threads)

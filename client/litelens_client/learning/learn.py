@@ -13,6 +13,7 @@ from litelens.core.classifier import softmax
 from litelens.core.errors import BundleError
 from litelens.core.familiarity import NEIGHBOURS, Familiarity
 from litelens.core.head import Head
+from litelens.settings import DEFAULT_MODEL
 from litelens_client.learning.calibration import best_temperature, choose_threshold
 from litelens_client.learning.duplicates import find_duplicates, group_duplicates
 from litelens_client.learning.embeddings import EmbeddedPhotos, Embedding, EmbeddingCache, embed_photos
@@ -130,6 +131,8 @@ def check_name(name: str) -> None:
         raise DatasetError(
             f"'{name}' cannot be a bundle's name; use up to 64 lower-case letters, digits, '-' and '_', such as 'pets'"
         )
+    if name == DEFAULT_MODEL:
+        raise DatasetError(f"'{name}' is the name of the model that comes with litelens; choose another")
 
 
 def load_base(folder: Path) -> Bundle:

@@ -1,6 +1,7 @@
 """Write what was learned as a bundle: model, head, familiarity, golden images, measurements and report."""
 
 import importlib.metadata
+import json
 import platform
 import re
 from dataclasses import asdict
@@ -13,9 +14,8 @@ import msgspec
 import numpy as np
 from PIL import Image
 
-from litelens.core.bundle import MANIFEST, METRICS, MODEL, REPORT, load_bundle
+from litelens.core.bundle import MANIFEST, METRICS, MODEL, REPORT, Bundle, load_bundle
 from litelens.core.classifier import Classifier
-from litelens.core.errors import BundleError
 from litelens.core.familiarity import FAMILIARITY
 from litelens.core.head import HEAD
 from litelens_client import __version__
@@ -70,13 +70,14 @@ def next_version(target: Path) -> str:
     if not target.exists():
         return _FIRST_VERSION
     check_is_bundle(target)
+    # Not load_bundle(): a learned bundle with a damaged model is replaced, and any other damaged bundle is not.
     try:
-        manifest = load_bundle(target).manifest
-    except BundleError:
-        return _FIRST_VERSION
-    if "learning" not in manifest:
+        manifest = json.loads((target / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict) or "learning" not in manifest:
         raise DatasetError(f"{target} was not written by litelens learn, so it is not replaced; choose another --name")
-    found = re.fullmatch(r"1\.(\d{1,9})\.0", str(manifest["version"]), re.ASCII)
+    found = re.fullmatch(r"1\.(\d{1,9})\.0", str(manifest.get("version")), re.ASCII)
     return f"1.{int(found[1]) + 1}.0" if found else _FIRST_VERSION
 
 
@@ -97,8 +98,8 @@ def _metrics_document(learned: Learned, name: str, version: str, model: bytes, c
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **_versions()},
-        "dataset": learned.root.resolve().name,
-        "network": {"base": f"{learned.base.name} {learned.base.version}", "sha256": learned.base.sha256},
+        "dataset": printable_path(learned.root.resolve(), learned.root.resolve().parent),
+        "network": _base(learned.base),
         "preprocessing": msgspec.structs.asdict(learned.base.preprocessing),
         "recipe": _recipe(learned),
         "origin": None,
@@ -126,6 +127,12 @@ def _metrics_document(learned: Learned, name: str, version: str, model: bytes, c
         },
         "review": _review(learned),
     }
+
+
+def _base(bundle: Bundle) -> dict[str, str]:
+    """Return the name and version of the bundle whose features are used, and the checksum of the model at hand."""
+    name, _, version = bundle.backbone.rpartition("/")
+    return {"name": name, "version": version, "sha256": bundle.sha256}
 
 
 def _metrics(

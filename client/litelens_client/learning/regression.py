@@ -5,8 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from litelens.core.head import Head
 from litelens_client.learning.calibration import negative_log_likelihood
@@ -64,6 +62,10 @@ def cross_validate(samples: Samples, classes: int) -> CrossValidation:
 
 def fit_head(samples: Samples, classes: int, regularization: float) -> Head:
     """Fit a multinomial logistic regression; a class without samples gets the lowest scores."""
+    # Imported only here, because it takes a second, and `litelens serve` should start at once.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     pooled, truth = samples.pooled, samples.classes
     if samples.mirrored is not None:
         pooled, truth = np.concatenate([pooled, samples.mirrored]), np.concatenate([truth, truth])
@@ -84,19 +86,23 @@ def assign_folds(truth: Classes, groups: Classes) -> Classes:
     """Assign each photo to a fold, int64 `(n,)`, so that the photos of each class are spread evenly.
 
     There are as many folds as the smallest class has photos, at most MAX_FOLDS. Photos of a group are in the same fold,
-    unless their class has no other photos.
+    unless their class has no other photos. A group can have photos of several classes.
     """
     count = min(MAX_FOLDS, int(np.bincount(truth)[np.unique(truth)].min()))
     members: dict[int, list[int]] = {}
     for index, group in enumerate(_divide_lone_groups(truth, groups).tolist()):
         members.setdefault(group, []).append(index)
     folds = np.zeros(len(truth), np.int64)
-    sizes = np.zeros((int(truth.max()) + 1, count), np.int64)
-    for group in np.random.default_rng(_SEED).permutation(sorted(members)).tolist():
-        fold = int(sizes[truth[members[group][0]]].argmin())
+    shares = np.zeros((int(truth.max()) + 1, count))
+    totals = np.bincount(truth)
+    labels = {group: np.unique(truth[indices]) for group, indices in members.items()}
+    order = np.random.default_rng(_SEED).permutation(sorted(members)).tolist()
+    # Groups of several classes first: the other groups of these classes then go where the classes have fewer photos.
+    for group in sorted(order, key=lambda group: -len(labels[group])):
+        fold = int(shares[labels[group]].sum(axis=0).argmin())
         for index in members[group]:
             folds[index] = fold
-            sizes[truth[index], fold] += 1
+            shares[truth[index], fold] += 1 / totals[truth[index]]
     return folds
 
 

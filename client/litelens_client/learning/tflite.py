@@ -76,7 +76,7 @@ def replace_head(model: bytes, head: Head, pooled: NDArray[np.float32]) -> bytes
     return write_model(parsed)
 
 
-def convert_old_model(model: bytes, pooled: NDArray[np.float32] | None = None) -> tuple[bytes, Head]:
+def convert_old_model(model: bytes) -> tuple[bytes, Head]:
     """Turn a model with a class activation map into one with features; return it and its head.
 
     Raises ValueError if the model has no class activation map that a single convolution computes.

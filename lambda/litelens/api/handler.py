@@ -17,7 +17,7 @@ from aws_lambda_powertools.event_handler import APIGatewayRestResolver, Response
 from aws_lambda_powertools.event_handler.api_gateway import CORSConfig
 from aws_lambda_powertools.event_handler.exceptions import NotFoundError
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from litelens.api import response_schemas as schemas
 from litelens.api.problems import (
@@ -30,19 +30,30 @@ from litelens.api.problems import (
     problem_document,
     problem_response,
 )
-from litelens.api.requests import Call, Image, parse_classify, parse_describe, parse_upload, source_of
+from litelens.api.requests import (
+    Call,
+    ClassifyRequest,
+    Image,
+    model_in_query,
+    parse_classify,
+    parse_describe,
+    parse_upload,
+    source_of,
+)
 from litelens.aws.bedrock import DEFAULT_QUESTION, Describer, Turn, to_jpeg
 from litelens.aws.clients import Deadline, Service
 from litelens.aws.results_table import ResultsTable
 from litelens.aws.s3 import ObjectLocation, ObjectReader, UploadBucket, image_key, is_upload_id
 from litelens.aws.snapstart import register_hooks
-from litelens.core.bundle import METRICS, REPORT, load_bundle
-from litelens.core.classifier import Classifier, Options
-from litelens.core.errors import InternalError, ReportedError
+from litelens.core.bundle import METRICS, REPORT, Bundle
+from litelens.core.classifier import Classifier
+from litelens.core.errors import BundleError, InternalError, ReportedError
+from litelens.core.registry import LoadedModel, ModelRegistry
 from litelens.settings import Settings, read_settings
 from litelens.telemetry import (
     record_description,
     record_failure,
+    record_model,
     record_prediction,
     record_problem,
     record_request,
@@ -51,6 +62,8 @@ from litelens.telemetry import (
 
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
 
+MODEL_PATH = "/v1/model"
+MODELS_PATH = "/v1/models"
 REPORT_PATH = "/v1/model/report"
 UPLOADS_PATH = "/v1/uploads"
 DESCRIBE_PATH = "/v1/describe"
@@ -76,20 +89,17 @@ _OPERATOR = "the service's operator (see docs/deploy.md)"
 
 
 def create_handler(settings: Settings) -> Handler:
-    """Return a Lambda handler for API Gateway's REST proxy events; loads the model and runs it once.
+    """Return a Lambda handler for API Gateway's REST proxy events; loads the default model and runs it once.
 
-    Raises BundleError if the bundle cannot be served.
+    Raises BundleError if the default bundle cannot be served.
     """
     api = _Api(settings)
-    common_headers = {
-        "X-Content-Type-Options": "nosniff",
-        # A model's name can be any text, but a header must be ASCII.
-        "Litelens-Model": quote(f"{api.model.name}/{api.model.version}"),
-    }
+    common_headers = {"X-Content-Type-Options": "nosniff"}
     if settings.cors_origin:
         common_headers["Vary"] = "Origin"
 
     def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
+        api.model = api.default_model
         try:
             response = api.resolver.resolve(event, context)
             request_id, route = api.resolver.current_event.request_context.request_id, event.get("resource")
@@ -99,39 +109,41 @@ def create_handler(settings: Settings) -> Handler:
         record_request(request_id, route)
         headers = response["multiValueHeaders"]
         headers.setdefault("Cache-Control", ["no-store"])
-        headers.update({name: [value] for name, value in common_headers.items()} | {"X-Request-Id": [request_id]})
+        headers.update({name: [value] for name, value in common_headers.items()})
+        # A model's name can be any text, but a header must be ASCII.
+        headers.update({"Litelens-Model": [quote(api.model.full_name)], "X-Request-Id": [request_id]})
         return response
 
     return recorded(handle, settings.engine)
 
 
 class _Api:
-    """The routes with their operations, the model, and the AWS services of this deployment."""
+    """The routes with their operations, the models, and the AWS services of this deployment.
+
+    `model` is the one that the current request has chosen, or the default one.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        """Raises BundleError if the bundle cannot be served."""
-        max_bytes = max(settings.limits.bytes, settings.max_upload_bytes)
+        """Raises BundleError if the default bundle cannot be served."""
         self._limits = settings.limits
         self._max_upload_bytes = settings.max_upload_bytes
-        self._bundle = load_bundle(settings.bundle)
-        self._classifier = Classifier(
-            self._bundle, dataclasses.replace(settings.limits, bytes=max_bytes), settings.threads, settings.engine
-        )
-        self._warm_up_ms = self._classifier.warm_up()
+        limits = dataclasses.replace(settings.limits, bytes=max(settings.limits.bytes, settings.max_upload_bytes))
+        self._models = ModelRegistry(settings.bundle, settings.models, limits, settings.threads, settings.engine)
+        self.model = self.default_model
         self._objects = ObjectReader(settings.buckets, settings.max_upload_bytes)
         self._bucket = (
             UploadBucket(settings.upload_bucket, settings.max_upload_bytes) if settings.upload_bucket else None
         )
         self._results = ResultsTable(settings.results_table) if settings.results_table else None
         self._describer = Describer(settings.describe_model) if settings.describe_model else None
-        self.model = schemas.Model(self._bundle.name, self._bundle.version)
         self.resolver = APIGatewayRestResolver(cors=_cors(settings.cors_origin) if settings.cors_origin else None)
         self._routes: dict[str, tuple[str, Callable[..., Response[str]]]] = {
             "/v1/classify": ("POST", self._classify),
             UPLOADS_PATH: ("POST", self._create_upload),
             "/v1/results/<upload_id>": ("GET", self._get_result),
             DESCRIBE_PATH: ("POST", self._describe),
-            "/v1/model": ("GET", self._get_model),
+            MODELS_PATH: ("GET", self._list_models),
+            MODEL_PATH: ("GET", self._get_model),
             REPORT_PATH: ("GET", self._get_report),
             "/v1/health": ("GET", self._get_health),
             "/openapi.json": ("GET", self._get_openapi),
@@ -144,31 +156,47 @@ class _Api:
         self.resolver.exception_handler(ReportedError)(self._problem)
         self.resolver.exception_handler(Exception)(lambda error: _internal_error(error, self._request_id()))
 
+    @property
+    def default_model(self) -> schemas.Model:
+        return _model_of(self._models.default.bundle)
+
+    def _choose_model(self, name: str | None) -> LoadedModel:
+        """Return the model that the request names, or the default one; raises ModelNotFound or ModelUnusable."""
+        chosen = self._models.get(name)
+        self.model = _model_of(chosen.bundle)
+        record_model(self.model.full_name)
+        return chosen
+
     def _classify(self) -> Response[str]:
         call = self._call()
         request = parse_classify(call.event)
-        self._classifier.check(request.options)
+        classifier = self._choose_model(request.model).classifier
+        classifier.check(request.options)
         if request.is_list:
-            results = [self._classify_item(image, request.options, call) for image in request.images]
+            results = [self._classify_item(classifier, image, request, call) for image in request.images]
             return _json(schemas.ClassifyManyAnswer(self.model, results, call.id))
         (image,) = request.images
-        found = self._classify_image(image, request.options, call)
+        found = self._classify_image(classifier, image, request, call)
         return _json(schemas.ClassifyAnswer(model=self.model, request_id=call.id, **msgspec.structs.asdict(found)))
 
-    def _classify_item(self, image: Image, options: Options, call: Call) -> schemas.Classification | schemas.Failure:
+    def _classify_item(
+        self, classifier: Classifier, image: Image, request: ClassifyRequest, call: Call
+    ) -> schemas.Classification | schemas.Failure:
         try:
             if call.deadline.remaining() <= 0:
                 raise OutOfTime("The images before this one took all the time; send it again in a smaller request.")
-            return self._classify_image(image, options, call)
+            return self._classify_image(classifier, image, request, call)
         except ReportedError as error:
             record_problem(error, call.id)
             return schemas.Failure(problem_document(error, call.id))
 
-    def _classify_image(self, image: Image, options: Options, call: Call) -> schemas.Classification:
+    def _classify_image(
+        self, classifier: Classifier, image: Image, request: ClassifyRequest, call: Call
+    ) -> schemas.Classification:
         data = self._fetch(image, call)
-        prediction = self._classifier.classify(data, options)
-        record_prediction(prediction, self._bundle.threshold, len(data), call.id)
-        return schemas.classification_of(prediction)
+        prediction = classifier.classify(data, request.options)
+        record_prediction(prediction, classifier.bundle.threshold, len(data), call.id)
+        return schemas.classification_of(prediction, request.embedding_format)
 
     def _fetch(self, image: Image, call: Call) -> bytes:
         source = source_of(image)
@@ -206,10 +234,11 @@ class _Api:
         if self._describer is None:
             raise NotConfigured(f"This deployment has no language model; {_OPERATOR} can choose one.")
         request = parse_describe(call.event)
+        classifier = self._choose_model(request.model).classifier
         data = self._fetch(request.image, call)
-        prediction = self._classifier.classify(data)
+        prediction = classifier.classify(data)
         # The language model receives more pixels than the classifier's input has.
-        image = self._classifier.decode(data)
+        image = classifier.decode(data)
         labels = [(candidate.label, candidate.confidence) for candidate in prediction.candidates]
         question = request.question or DEFAULT_QUESTION
         description = self._describer.describe(to_jpeg(image.rgb), labels, question, request.turns, call.deadline)
@@ -228,14 +257,21 @@ class _Api:
             )
         )
 
+    def _list_models(self) -> Response[str]:
+        models = [_listed(name, found) for name, found in self._models.bundles().items()]
+        answer = schemas.ModelsAnswer(self._models.default_name, models)
+        return self._revalidated(msgspec.json.encode(answer).decode(), "application/json")
+
     def _get_model(self) -> Response[str]:
-        metrics = self._bundle.folder / METRICS
-        has_report = (self._bundle.folder / REPORT).is_file()
+        name = model_in_query(self.resolver.current_event)
+        bundle = self._choose_model(name).bundle
+        metrics = bundle.folder / METRICS
         has_uploads = self._bucket is not None and self._results is not None
         answer = schemas.ModelAnswer(
-            manifest=dict(self._bundle.manifest),
+            manifest=dict(bundle.manifest),
             links=schemas.Links(
-                report=REPORT_PATH if has_report else UNSET,
+                models=MODELS_PATH if len(self._models.names) > 1 else UNSET,
+                report=_report_link(bundle, name),
                 uploads=UPLOADS_PATH if has_uploads else UNSET,
                 describe=DESCRIBE_PATH if self._describer else UNSET,
             ),
@@ -246,18 +282,19 @@ class _Api:
             ),
             metrics=msgspec.json.decode(metrics.read_bytes()) if metrics.is_file() else UNSET,
         )
-        return self._cached(msgspec.json.encode(answer).decode(), "application/json")
+        return self._revalidated(msgspec.json.encode(answer).decode(), "application/json")
 
     def _get_report(self) -> Response[str]:
-        report = self._bundle.folder / REPORT
+        report = self._choose_model(model_in_query(self.resolver.current_event)).bundle.folder / REPORT
         if not report.is_file():
             raise UnknownPath("This model has no report.")
-        response = self._cached(report.read_text("utf-8"), "text/html; charset=utf-8")
+        response = self._revalidated(report.read_text("utf-8"), "text/html; charset=utf-8")
         response.headers["Content-Security-Policy"] = _REPORT_POLICY
         return response
 
     def _get_health(self) -> Response[str]:
-        return _json(schemas.HealthAnswer("ok", self.model, self._warm_up_ms))
+        warm_up_ms = self._choose_model(None).warm_up_ms
+        return _json(schemas.HealthAnswer("ok", self.model, warm_up_ms))
 
     def _get_openapi(self) -> Response[str]:
         document = msgspec.json.decode(_OPENAPI.read_bytes())
@@ -283,9 +320,16 @@ class _Api:
         return self._bucket, self._results
 
     def _cached(self, body: str, content_type: str) -> Response[str]:
-        """Return a cacheable response, which changes only with a deployment, or 304 if the client already has it."""
+        """Return a response that changes only with a deployment, or 304 if the client already has it."""
+        return self._with_etag(body, content_type, f"private, max-age={_CACHE_SECONDS}")
+
+    def _revalidated(self, body: str, content_type: str) -> Response[str]:
+        """Return a response that changes with a bundle, or 304 if the client already has it."""
+        return self._with_etag(body, content_type, "private, no-cache")
+
+    def _with_etag(self, body: str, content_type: str, cache_control: str) -> Response[str]:
         etag = f'"{hashlib.sha256(body.encode()).hexdigest()[:32]}"'
-        headers = {"ETag": etag, "Cache-Control": f"private, max-age={_CACHE_SECONDS}"}
+        headers = {"ETag": etag, "Cache-Control": cache_control}
         known = self.resolver.current_event.headers.get("if-none-match") or ""
         if etag in known or known.strip() == "*":
             return Response(HTTPStatus.NOT_MODIFIED.value, headers=headers, body="")
@@ -336,6 +380,32 @@ def _services(settings: Settings) -> list[Service]:
         "dynamodb": settings.results_table,
     }
     return [service for service, configured in services.items() if configured]
+
+
+def _model_of(bundle: Bundle) -> schemas.Model:
+    return schemas.Model(bundle.name, bundle.version)
+
+
+def _listed(name: str, found: Bundle | BundleError) -> schemas.ListedModel:
+    if isinstance(found, BundleError):
+        return schemas.ListedModel(name, error=f"{found}.")
+    description = found.manifest.get("description")
+    return schemas.ListedModel(
+        name,
+        version=found.version,
+        description=description if isinstance(description, str) else UNSET,
+        label_count=len(found.labels),
+        links=schemas.ModelLinks(_with_model(MODEL_PATH, name), _report_link(found, name)),
+    )
+
+
+def _report_link(bundle: Bundle, name: str | None) -> str | UnsetType:
+    return _with_model(REPORT_PATH, name) if (bundle.folder / REPORT).is_file() else UNSET
+
+
+def _with_model(path: str, name: str | None) -> str:
+    """Return a path with the model's name in its query; without a name, it stands for the default model."""
+    return path if name is None else f"{path}?model={quote(name, safe='')}"
 
 
 def _internal_error(error: Exception, request_id: str) -> Response[str]:

@@ -28,6 +28,8 @@ from litelens.core.errors import (
     ImageTooLarge,
     InternalError,
     InvalidOption,
+    ModelNotFound,
+    ModelUnusable,
     NotAnImage,
     ReportedError,
 )
@@ -42,7 +44,7 @@ _ABOUT = (
 _TAGS = {
     "images": "Classify and describe images.",
     "large images": "Upload an image that is too large for a request, and get its result.",
-    "service": "The model and its health.",
+    "service": "The models and their health.",
 }
 
 _READING = (
@@ -55,6 +57,7 @@ _READING = (
     problems.RequestTooLarge,
     problems.UnsupportedMediaType,
 )
+_CHOOSING = (ModelNotFound, ModelUnusable)
 _DECODING = (ImageTooLarge, NotAnImage, CorruptImage)
 _STORAGE = (StorageUnavailable, StorageTimeout)
 _OBJECTS = (BucketNotAllowed, ObjectAccessDenied, ObjectNotFound, ObjectVersionNotFound, *_STORAGE)
@@ -178,22 +181,20 @@ def _problem_response(errors: list[type[ReportedError]]) -> dict[str, Any]:
 
 
 def _schemas() -> dict[str, Any]:
-    _, schemas = msgspec.json.schema_components(
-        (
-            requests.ClassifyBody,
-            requests.DescribeBody,
-            requests.UploadBody,
-            requests.ImageInput,
-            response_schemas.ClassifyAnswer,
-            response_schemas.ClassifyManyAnswer,
-            response_schemas.DescribeAnswer,
-            response_schemas.UploadAnswer,
-            response_schemas.ResultAnswer,
-            response_schemas.ModelAnswer,
-            response_schemas.HealthAnswer,
-            response_schemas.Problem,
-        ),
-        ref_template="#/components/schemas/{name}",
+    schemas = _components(
+        requests.ClassifyBody,
+        requests.DescribeBody,
+        requests.UploadBody,
+        requests.ImageInput,
+        response_schemas.ClassifyAnswer,
+        response_schemas.ClassifyManyAnswer,
+        response_schemas.DescribeAnswer,
+        response_schemas.UploadAnswer,
+        response_schemas.ResultAnswer,
+        response_schemas.ModelAnswer,
+        response_schemas.ModelsAnswer,
+        response_schemas.HealthAnswer,
+        response_schemas.Problem,
     )
     one = [{"required": [field]} for field in ("image", "s3", "s3_uri")]
     schemas["ImageInput"]["oneOf"] = one
@@ -201,6 +202,14 @@ def _schemas() -> dict[str, Any]:
     schemas["ClassifyBody"]["oneOf"] = [*one, {"required": ["images"]}]
     # Any other value is accepted too, and fails only its own image.
     schemas["ClassifyBody"]["properties"]["images"]["items"] = {"anyOf": [_refer("ImageInput"), {}]}
+    return schemas
+
+
+def _components(*structs: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the JSON schemas of these structs, and of those that they contain, by name."""
+    _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    if requests.ClassifyBody in structs:
+        schemas["ClassifyBody"]["properties"]["top_k"]["type"] = "integer"
     return schemas
 
 
@@ -219,7 +228,7 @@ def _content(*names: str, **examples: Any) -> dict[str, Any]:
 
 def _fields(body: type[msgspec.Struct], *names: str) -> dict[str, Any]:
     """Return the schemas of these fields of a JSON body, for queries and forms."""
-    _, schemas = msgspec.json.schema_components((body,), ref_template="#/components/schemas/{name}")
+    schemas = _components(body)
     fields = {name: dict(schemas[body.__name__]["properties"][name]) for name in names}
     for field in fields.values():
         # An example of a form would also need an image file, which JSON cannot contain.
@@ -248,12 +257,18 @@ def _form(many: bool, **fields: Any) -> dict[str, Any]:
 
 _HEADERS = {
     "X-Request-Id": {"schema": {"type": "string"}, "description": "The request's id in the logs."},
-    "Litelens-Model": {"schema": {"type": "string"}, "description": "The model's name and version."},
+    "Litelens-Model": {
+        "schema": {"type": "string"},
+        "description": "The name and version of the model that answered, or of the default model.",
+    },
 }
 _BYTES: dict[str, Any] = {media_type: {} for media_type in MEDIA_TYPES}
 
-_OPTIONS = _fields(requests.ClassifyBody, "top_k", "threshold", "heatmap", "heatmap_label")
-_QUESTION = _fields(requests.DescribeBody, "question")
+_OPTIONS = _fields(
+    requests.ClassifyBody, "model", "top_k", "threshold", "heatmap", "heatmap_label", "embedding", "embedding_format"
+)
+_MODEL_IN_QUERY = _query("model", _OPTIONS["model"])
+_DESCRIBE_OPTIONS = _fields(requests.DescribeBody, "model", "question")
 
 _ONE = {
     "model": _MODEL,
@@ -262,6 +277,18 @@ _ONE = {
     "uncertain": False,
     "timing_ms": {"decode": 2.2, "inference": 1.366, "total": 3.566},
     "request_id": _REQUEST_ID,
+}
+_MODELS = {
+    "default": "everyday",
+    "models": [
+        {
+            **_MODEL,
+            "description": "Names everyday things, animals and places.",
+            "label_count": 1000,
+            "links": {"model": "/v1/model?model=everyday", "report": "/v1/model/report?model=everyday"},
+        },
+        {"name": "pets", "error": "models/pets/manifest.json cannot be read: Permission denied."},
+    ],
 }
 _PENDING = {"id": _UPLOAD_ID, "model": _MODEL, "result": {"status": "pending"}, "request_id": _REQUEST_ID}
 
@@ -273,7 +300,7 @@ OPERATIONS = (
         "classify",
         "Classify one image or several",
         answer={_JSON: _content("ClassifyAnswer", "ClassifyManyAnswer", one_image=_ONE)},
-        problems=(*_READING, *_DECODING, *_OBJECTS, problems.OutOfTime),
+        problems=(*_READING, *_CHOOSING, *_DECODING, *_OBJECTS, problems.OutOfTime),
         body={
             **_BYTES,
             _JSON: _content(
@@ -330,21 +357,32 @@ OPERATIONS = (
         "describe",
         "Ask a language model about an image, if one is configured",
         answer={_JSON: _content("DescribeAnswer")},
-        problems=(*_READING, *_DECODING, *_OBJECTS, *_DESCRIBING),
+        problems=(*_READING, *_CHOOSING, *_DECODING, *_OBJECTS, *_DESCRIBING),
         body={
             **_BYTES,
             _JSON: _content("DescribeBody", a_question={"s3_uri": "s3://photos/cat.jpg", "question": "Which breed?"}),
-            requests.FORM_TYPE: _form(False, **_QUESTION),
+            requests.FORM_TYPE: _form(False, **_DESCRIBE_OPTIONS),
         },
-        parameters=(_query("question", _QUESTION["question"]),),
+        parameters=tuple(_query(name, field) for name, field in _DESCRIBE_OPTIONS.items()),
+    ),
+    Operation(
+        "GET",
+        "/v1/models",
+        "service",
+        "listModels",
+        "List the models",
+        answer={_JSON: _content("ModelsAnswer", two_models=_MODELS)},
+        is_cached=True,
     ),
     Operation(
         "GET",
         "/v1/model",
         "service",
         "getModel",
-        "Get the model's manifest and metrics, and this deployment's limits and endpoints",
+        "Get a model's manifest and metrics, and this deployment's limits and endpoints",
         answer={_JSON: _content("ModelAnswer")},
+        problems=_CHOOSING,
+        parameters=(_MODEL_IN_QUERY,),
         is_cached=True,
     ),
     Operation(
@@ -352,9 +390,10 @@ OPERATIONS = (
         "/v1/model/report",
         "service",
         "getReport",
-        "Get the model's report as a page",
+        "Get a model's report as a page",
         answer={"text/html": {"schema": {"type": "string"}}},
-        problems=(problems.UnknownPath,),
+        problems=(problems.UnknownPath, *_CHOOSING),
+        parameters=(_MODEL_IN_QUERY,),
         is_cached=True,
     ),
     Operation(
@@ -362,8 +401,9 @@ OPERATIONS = (
         "/v1/health",
         "service",
         "getHealth",
-        "Check that the model works",
+        "Check that the default model works",
         answer={_JSON: _content("HealthAnswer")},
+        problems=(ModelUnusable,),
         is_public=True,
     ),
 )

@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 
 from litelens.api.problems import InvalidBase64, InvalidJson, InvalidMultipart, InvalidRequest, UnsupportedMediaType
-from litelens.api.response_schemas import MAX_TURNS
+from litelens.api.response_schemas import DEFAULT_EMBEDDING_FORMAT, EMBEDDING_FORMATS, MAX_TURNS
 from litelens.aws.bedrock import Turn
 from litelens.aws.clients import Deadline
 from litelens.aws.s3 import ObjectLocation, parse_s3_uri
@@ -55,6 +55,15 @@ S3Uri = Annotated[
         examples=["s3://photos/cat.jpg"],
     ),
 ]
+ModelNameOption = Annotated[
+    str,
+    Meta(
+        description="The model's name, which GET /v1/models lists; without one, the default model answers.",
+        min_length=1,
+        examples=["everyday"],
+        extra_json_schema={"format": "model"},
+    ),
+]
 Question = Annotated[
     str,
     Meta(
@@ -87,9 +96,11 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
 
     # Each is an ImageInput. source_of() decodes them one by one, so that an invalid one does not fail the others.
     images: Annotated[list[msgspec.Raw], Meta(min_length=1, max_length=MAX_IMAGES)] | UnsetType = UNSET
+    model: ModelNameOption | UnsetType = UNSET
+    # A float, because 3.0 is an integer in JSON Schema; openapi.json says integer.
     top_k: (
         Annotated[
-            int,
+            float,
             Meta(
                 description="The number of labels; if the model has fewer, all of them.",
                 extra_json_schema={"minimum": 1, "default": DEFAULT_TOP_K},
@@ -125,11 +136,29 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
         ]
         | UnsetType
     ) = UNSET
+    embedding: (
+        Annotated[
+            bool,
+            Meta(description="Whether to return the photo's embedding.", extra_json_schema={"default": False}),
+        ]
+        | UnsetType
+    ) = UNSET
+    embedding_format: (
+        Annotated[
+            str,
+            Meta(
+                description="The form of the embedding: a list of numbers, or the same as float32 in base64.",
+                extra_json_schema={"enum": list(EMBEDDING_FORMATS), "default": DEFAULT_EMBEDDING_FORMAT},
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class DescribeBody(ImageInput, frozen=True, forbid_unknown_fields=True):
-    """One image, a question, and the earlier turns of the conversation."""
+    """One image, a question, the earlier turns of the conversation, and the model."""
 
+    model: ModelNameOption | UnsetType = UNSET
     question: Question | UnsetType = UNSET
     turns: Annotated[list[Turn], Meta(max_length=MAX_TURNS)] = []
 
@@ -157,18 +186,24 @@ class Call:
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """The images of a request, and the options for all of them; `is_list` if the images were sent as a list."""
+    """The images of a request, and the model's name and the options for all; `is_list` if they were sent as a list.
+
+    `embedding_format` is one of EMBEDDING_FORMATS.
+    """
 
     images: tuple[Image, ...]
     is_list: bool
+    model: str | None
     options: Options
+    embedding_format: str
 
 
 @dataclass(frozen=True)
 class DescribeRequest:
-    """An image, the question about it, and the earlier turns."""
+    """An image, the model's name, the question about the image, and the earlier turns."""
 
     image: Image
+    model: str | None
     question: str | None
     turns: tuple[Turn, ...]
 
@@ -189,14 +224,14 @@ def parse_classify(event: APIGatewayProxyEvent) -> ClassifyRequest:
         body = _json(_body(event), ClassifyBody)
         if body.images is not UNSET and _has_image(body):
             raise InvalidRequest("The JSON must have one image or 'images', not both.")
-        options = _options(in_query | _options_in_json(body))
+        values = in_query | _options_in_json(body)
         if body.images is UNSET:
-            return ClassifyRequest((body,), False, options)
-        return ClassifyRequest(tuple(body.images), True, options)
+            return _classify_request((body,), False, values)
+        return _classify_request(tuple(body.images), True, values)
     if media_type == FORM_TYPE:
         form = parse_form(_body(event), event.headers["content-type"], images=MAX_IMAGES, fields=tuple(_OPTION_PARSERS))
-        return ClassifyRequest(form.images, len(form.images) > 1, _options(in_query | _options_in_text(form.fields)))
-    return ClassifyRequest((_image_body(event, media_type),), False, _options(in_query))
+        return _classify_request(form.images, len(form.images) > 1, in_query | _options_in_text(form.fields))
+    return _classify_request((_image_body(event, media_type),), False, in_query)
 
 
 def parse_describe(event: APIGatewayProxyEvent) -> DescribeRequest:
@@ -204,11 +239,20 @@ def parse_describe(event: APIGatewayProxyEvent) -> DescribeRequest:
     media_type = _media_type(event)
     if media_type == JSON_TYPE:
         body = _json(_body(event), DescribeBody)
-        return DescribeRequest(body, None if body.question is UNSET else body.question, tuple(body.turns))
+        model = model_in_query(event) if body.model is UNSET else body.model
+        question = None if body.question is UNSET else body.question
+        return DescribeRequest(body, model, question, tuple(body.turns))
     if media_type == FORM_TYPE:
-        form = parse_form(_body(event), event.headers["content-type"], images=1, fields=("question",))
-        return DescribeRequest(form.images[0], _question(form.fields), ())
-    return DescribeRequest(_image_body(event, media_type), _question(event.query_string_parameters), ())
+        form = parse_form(_body(event), event.headers["content-type"], images=1, fields=("model", "question"))
+        model = form.fields.get("model", model_in_query(event))
+        return DescribeRequest(form.images[0], model, _question(form.fields), ())
+    question = _question(event.query_string_parameters)
+    return DescribeRequest(_image_body(event, media_type), model_in_query(event), question, ())
+
+
+def model_in_query(event: APIGatewayProxyEvent) -> str | None:
+    """Return the name of the model in the query; None stands for the default model."""
+    return event.query_string_parameters.get("model")
 
 
 def parse_upload(event: APIGatewayProxyEvent) -> UploadBody:
@@ -340,11 +384,22 @@ def _form_text(part: MultipartPart) -> str:
 
 def _options_in_json(body: ClassifyBody) -> dict[str, Any]:
     values = {name: getattr(body, name) for name in _OPTION_PARSERS}
+    if body.top_k is not UNSET:
+        if not body.top_k.is_integer():
+            raise InvalidRequest("The JSON does not match the API's schema: top_k must be a whole number.")
+        values["top_k"] = int(body.top_k)
     return {name: value for name, value in values.items() if value is not UNSET}
 
 
 def _options_in_text(fields: Mapping[str, str]) -> dict[str, Any]:
     return {name: parse(name, fields[name]) for name, parse in _OPTION_PARSERS.items() if name in fields}
+
+
+def _classify_request(images: tuple[Image, ...], is_list: bool, values: Mapping[str, Any]) -> ClassifyRequest:
+    embedding_format = values.get("embedding_format", DEFAULT_EMBEDDING_FORMAT)
+    if embedding_format not in EMBEDDING_FORMATS:
+        raise InvalidOption(f"embedding_format must be one of {', '.join(EMBEDDING_FORMATS)}.")
+    return ClassifyRequest(images, is_list, values.get("model"), _options(values), embedding_format)
 
 
 def _options(values: Mapping[str, Any]) -> Options:
@@ -354,13 +409,14 @@ def _options(values: Mapping[str, Any]) -> Options:
         threshold=values.get("threshold"),
         heat_map=values.get("heatmap", bool(label)),
         heat_map_label=label,
+        embedding=values.get("embedding", False),
     )
 
 
 def _parse_integer(name: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,18}", text):
+    if not re.fullmatch(r"[0-9]{1,18}(\.0{1,18})?", text):
         raise InvalidOption(f"{name} must be a whole number.")
-    return int(text)
+    return int(text.partition(".")[0])
 
 
 def _parse_number(name: str, text: str) -> float:
@@ -380,10 +436,13 @@ def _parse_text(_: str, text: str) -> str:
 
 
 _OPTION_PARSERS = {
+    "model": _parse_text,
     "top_k": _parse_integer,
     "threshold": _parse_number,
     "heatmap": _parse_boolean,
     "heatmap_label": _parse_text,
+    "embedding": _parse_boolean,
+    "embedding_format": _parse_text,
 }
 
 

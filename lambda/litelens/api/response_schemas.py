@@ -17,6 +17,10 @@ MAX_TURNS = 20
 # Digits of a confidence after the point.
 _DIGITS = 6
 
+# The forms of an embedding in a response: float32 numbers in base64, or a list.
+EMBEDDING_FORMATS = ("base64", "list")
+DEFAULT_EMBEDDING_FORMAT = "base64"
+
 # The codes of objects that do not exist (any more).
 _MISSING_OBJECT = ("object_not_found", "object_version_not_found")
 
@@ -37,10 +41,15 @@ RequestId = Annotated[
 
 
 class Model(Struct, frozen=True):
-    """The model's name and version."""
+    """The model's name and version. The name is that of the bundle's folder."""
 
     name: Annotated[str, Meta(examples=["everyday"])]
     version: Annotated[str, Meta(examples=["1.0.0"])]
+
+    @property
+    def full_name(self) -> str:
+        """The name and the version, such as everyday/1.0.0."""
+        return f"{self.name}/{self.version}"
 
 
 class LabelConfidence(Struct, frozen=True, omit_defaults=True):
@@ -101,15 +110,52 @@ class Photo(Struct, frozen=True):
     height: Annotated[int, Meta(ge=1, examples=[427])]
 
 
+class Embedding(Struct, frozen=True, omit_defaults=True):
+    """The photo's features, pooled and divided by their L2 norm, as `values` or as `base64`.
+
+    The product of two embeddings is their cosine similarity. Compare embeddings of the same `backbone` only.
+    """
+
+    backbone: Annotated[
+        str,
+        Meta(
+            description="The name and version of the model whose features they are; a learned model has its base's.",
+            examples=["everyday/1.1.0"],
+        ),
+    ]
+    dimension: Annotated[int, Meta(ge=1, examples=[1280])]
+    values: list[float] | UnsetType = UNSET
+    base64: (
+        Annotated[
+            str,
+            Meta(description="Little-endian float32 numbers.", extra_json_schema={"contentEncoding": "base64"}),
+        ]
+        | UnsetType
+    ) = UNSET
+
+
 class ImageResult(Struct, frozen=True, omit_defaults=True):
     """The classification of one image, most confident label first."""
 
     image: Photo
     predictions: Annotated[list[LabelConfidence], Meta(min_length=1)]
-    uncertain: Annotated[bool, Meta(description="Whether the highest confidence is below the threshold.")]
+    uncertain: Annotated[
+        bool, Meta(description="Whether the highest confidence is below the threshold, or the photo is unfamiliar.")
+    ]
     timing_ms: Timing
+    unfamiliar: (
+        Annotated[
+            bool,
+            Meta(
+                description="Whether the photo is unlike all photos that the model was trained on; absent if the model "
+                "cannot tell."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
     group: GroupConfidence | UnsetType = UNSET
     heatmap: HeatMap | UnsetType = UNSET
+    embedding: Embedding | UnsetType = UNSET
 
 
 class Classification(ImageResult, frozen=True, tag_field="status", tag="done"):
@@ -194,8 +240,9 @@ class BulkResult(Struct, frozen=True):
 
 
 class Links(Struct, frozen=True, omit_defaults=True):
-    """Optional endpoints of this deployment, as paths below the API's root."""
+    """Optional endpoints of this deployment, as paths below the API's root; `models` if there are several."""
 
+    models: str | UnsetType = UNSET
     report: str | UnsetType = UNSET
     uploads: str | UnsetType = UNSET
     describe: str | UnsetType = UNSET
@@ -233,6 +280,31 @@ class ModelAnswer(Struct, frozen=True, omit_defaults=True):
     metrics: dict[str, Any] | UnsetType = UNSET
 
 
+class ModelLinks(Struct, frozen=True, omit_defaults=True):
+    """The endpoints of one model, as paths below the API's root."""
+
+    model: Annotated[str, Meta(examples=["/v1/model?model=everyday"])]
+    report: Annotated[str, Meta(examples=["/v1/model/report?model=everyday"])] | UnsetType = UNSET
+
+
+class ListedModel(Struct, frozen=True, omit_defaults=True):
+    """A model, or the error that prevents its use; without an error, there is a version and the number of labels."""
+
+    name: Annotated[str, Meta(examples=["everyday"])]
+    version: Annotated[str, Meta(examples=["1.0.0"])] | UnsetType = UNSET
+    description: Annotated[str, Meta(description="The manifest's description.")] | UnsetType = UNSET
+    label_count: Annotated[int, Meta(ge=1, examples=[1000])] | UnsetType = UNSET
+    links: ModelLinks | UnsetType = UNSET
+    error: Annotated[str, Meta(description="The reason why the model's bundle cannot be used.")] | UnsetType = UNSET
+
+
+class ModelsAnswer(Struct, frozen=True):
+    """All models, the default one first, and the name of the default one."""
+
+    default: Annotated[str, Meta(examples=["everyday"])]
+    models: Annotated[list[ListedModel], Meta(min_length=1)]
+
+
 class HealthAnswer(Struct, frozen=True):
     """The model works: it has classified one image before the first request."""
 
@@ -255,17 +327,21 @@ class DescribeAnswer(Struct, frozen=True):
     request_id: RequestId
 
 
-def classification_of(prediction: classifier.Prediction) -> Classification:
+def classification_of(
+    prediction: classifier.Prediction, embedding_format: str = DEFAULT_EMBEDDING_FORMAT
+) -> Classification:
     """Return a prediction as a response."""
     return Classification(
         image=Photo(prediction.image_format, prediction.width, prediction.height),
         predictions=labels_of(prediction),
         uncertain=prediction.uncertain,
+        unfamiliar=UNSET if prediction.unfamiliar is None else prediction.unfamiliar,
         timing_ms=Timing(**dataclasses.asdict(prediction.timing)),
         group=UNSET
         if prediction.group is None
         else GroupConfidence(prediction.group.label, round(prediction.group.confidence, _DIGITS)),
         heatmap=UNSET if prediction.heat_map is None else _heat_map(prediction.heat_map),
+        embedding=UNSET if prediction.embedding is None else _embedding(prediction.embedding, embedding_format),
     )
 
 
@@ -280,6 +356,17 @@ def labels_of(prediction: classifier.Prediction) -> list[LabelConfidence]:
         )
         for candidate in prediction.candidates
     ]
+
+
+def _embedding(embedding: classifier.Embedding, embedding_format: str) -> Embedding:
+    values = embedding.values.astype("<f4")
+    is_list = embedding_format == "list"
+    return Embedding(
+        backbone=embedding.backbone,
+        dimension=len(values),
+        values=values.tolist() if is_list else UNSET,
+        base64=UNSET if is_list else base64.b64encode(values.tobytes()).decode(),
+    )
 
 
 def _heat_map(heat_map: classifier.HeatMap) -> HeatMap:

@@ -32,6 +32,7 @@ from litelens.telemetry import (
     record_duplicate,
     record_failure,
     record_in_progress,
+    record_model,
     record_problem,
     recorded,
 )
@@ -60,6 +61,7 @@ def create_handler(settings: Settings) -> Handler:
     processor = _BatchProcessor(settings)
 
     def handle(event: dict[str, Any], context: LambdaContext) -> Any:
+        record_model(processor.model)
         deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000 - _RESERVED_SECONDS)
         if "Items" in event:
             return processor.classify_objects(parse_backfill_batch(event), deadline, context.aws_request_id)
@@ -119,6 +121,11 @@ class _BatchProcessor:
             key_prefix=_KEY_PREFIX,
         )
 
+    @property
+    def model(self) -> str:
+        """The name and version of the model."""
+        return self._worker.model
+
     def classify_objects(self, images: Sequence[ObjectRevision], deadline: Deadline, request_id: str) -> list[Any]:
         """Return the results of a backfill's batch, in the order of its objects; raises StorageError."""
         record_batch(len(images))
@@ -168,7 +175,7 @@ class _BatchProcessor:
             "key": image.key,
             "revision": image.revision,
             "sequencer": image.sequencer,
-            "model": self._worker.model,
+            "model": self.model,
         }
         with contextlib.suppress(_NotFinal):
             self._process_once(identity=identity, image=image, deadline=deadline, request_id=request_id)

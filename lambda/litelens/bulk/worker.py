@@ -14,9 +14,9 @@ from litelens.aws.event_bus import EventBus
 from litelens.aws.results_table import ResultId, ResultsTable
 from litelens.aws.s3 import ObjectReader, UploadBucket
 from litelens.bulk.s3_events import ObjectRevision
-from litelens.core.bundle import load_bundle
-from litelens.core.classifier import Classifier
+from litelens.core.classifier import Options
 from litelens.core.errors import InputError, ReportedError
+from litelens.core.registry import ModelRegistry
 from litelens.settings import Settings, required
 from litelens.telemetry import record_duplicate, record_prediction, record_problem
 
@@ -37,12 +37,10 @@ _PERMANENT_ERRORS = (InputError, ObjectNotFound, ObjectVersionNotFound)
 
 
 class Worker:
-    """The loaded model, the buckets with images, and the destinations of results. Shared by up to THREADS threads."""
+    """The default model, the buckets with images, and the destinations of results. Shared by up to THREADS threads."""
 
     def __init__(self, settings: Settings) -> None:
         """Raises BundleError if the bundle cannot be served, SettingsError if a table or the bucket is missing."""
-        bundle = load_bundle(settings.bundle)
-        self._model = Model(bundle.name, bundle.version)
         self._days = settings.result_days
         self._bus = EventBus(settings.event_bus) if settings.event_bus else None
         self._results = ResultsTable(required(settings, "results_table"))
@@ -53,8 +51,11 @@ class Worker:
         limits = dataclasses.replace(
             settings.limits, bytes=settings.max_upload_bytes, spare=settings.limits.spare + fetched
         )
-        self._classifier = Classifier(bundle, limits, settings.threads, settings.engine)
-        self._classifier.warm_up()
+        models = ModelRegistry(settings.bundle, settings.models, limits, settings.threads, settings.engine)
+        self._classifier = models.default.classifier
+        self._model = Model(self._classifier.bundle.name, self._classifier.bundle.version)
+        self._options = Options(embedding=settings.store_embeddings)
+        self._classifier.check(self._options)
         self._classifier_lock = threading.Lock()
         # Created here, because otherwise each of the first threads would create its own.
         for service in BULK_SERVICES:
@@ -62,7 +63,7 @@ class Worker:
 
     @property
     def model(self) -> str:
-        return f"{self._model.name}/{self._model.version}"
+        return self._model.full_name
 
     def process_upload(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> bool:
         """Classify an uploaded image and save its result in the table, the bucket and on the bus.
@@ -117,7 +118,7 @@ class Worker:
             with self._classifier_lock:
                 if deadline.remaining() < _MIN_SECONDS:
                     raise OutOfTime("The images before this one took all the time; another invocation will retry it.")
-                prediction = self._classifier.classify(data)
+                prediction = self._classifier.classify(data, self._options)
             record_prediction(prediction, self._classifier.bundle.threshold, len(data), request_id)
             return classification_of(prediction)
         except _PERMANENT_ERRORS as error:

@@ -66,6 +66,7 @@ class Bundle:
     input IMAGE, `(1, height, width, 3)`, its output LOGITS, `(1, classes)`, and, if the model has it, its output
     FEATURES, `(1, h, w, channels)`. If it has features, `head` computes the class scores from them more exactly than
     the model's own output LOGITS, which is for other programs. `familiarity` needs features too, and is optional.
+    `backbone` is the name and version of the bundle whose features these are: this one, or the one it was learned from.
     Confidences are the softmax of the logits divided by `temperature`. A prediction is uncertain if its highest
     confidence is below `threshold`. `groups` maps each label to its coarse group; it is empty if there are none, and so
     is `golden`.
@@ -83,6 +84,7 @@ class Bundle:
     preprocessing: Preprocessing
     temperature: float
     threshold: float
+    backbone: str = ""
     head: Head | None = None
     familiarity: Familiarity | None = None
     golden: tuple[GoldenImage, ...] = ()
@@ -118,6 +120,15 @@ class _Files(Struct, frozen=True):
     familiarity: _File | None = msgspec.field(name=FAMILIARITY, default=None)
 
 
+class _Base(Struct, frozen=True):
+    name: _Name
+    version: _Name
+
+
+class _Learning(Struct, frozen=True):
+    base: _Base
+
+
 class _Manifest(Struct, frozen=True):
     """The fields of manifest.json that serving needs. Others are allowed."""
 
@@ -132,6 +143,13 @@ class _Manifest(Struct, frozen=True):
     tensors: _Tensors | None = None
     groups: dict[str, _Name] | None = None
     golden: tuple[GoldenImage, ...] | None = None
+    learning: _Learning | None = None
+
+    @property
+    def backbone(self) -> str:
+        """The name and version of the bundle whose features the model computes."""
+        origin = self.learning.base if self.learning else self
+        return f"{origin.name}/{origin.version}"
 
     def __post_init__(self) -> None:
         """Check that the fields are consistent; raises ValueError."""
@@ -201,6 +219,7 @@ def load_bundle(folder: Path) -> Bundle:
         preprocessing=manifest.preprocessing,
         temperature=manifest.temperature,
         threshold=manifest.threshold,
+        backbone=manifest.backbone,
         head=load_head(folder / HEAD, len(manifest.labels), channels) if manifest.files.head else None,
         familiarity=load_familiarity(folder / FAMILIARITY, channels) if manifest.files.familiarity else None,
         golden=manifest.golden or (),
@@ -215,7 +234,7 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is not valid JSON: {error}") from error
-    if _is_old(document):
+    if has_old_model(document):
         raise BundleError(
             f"{path} was written by an earlier litelens; convert the bundle: litelens convert {path.parent}"
         )
@@ -225,9 +244,10 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
         raise BundleError(f"{path} is not a litelens manifest: {explain(error, _Manifest, document)}") from error
 
 
-def _is_old(document: Any) -> bool:
+def has_old_model(document: Any) -> bool:
     """Return whether the model has a class activation map instead of features, as before litelens 1.0."""
-    return OLD_MAP in (document.get("tensors") or ()) if isinstance(document, dict) else False
+    tensors = document.get("tensors") if isinstance(document, dict) else None
+    return isinstance(tensors, dict) and OLD_MAP in tensors
 
 
 def _verify(path: Path, expected: str) -> None:

@@ -68,6 +68,14 @@ class HeatMap:
 
 
 @dataclass(frozen=True)
+class Embedding:
+    """A photo's pooled features divided by their L2 norm, float32 `(channels,)`, and the model that they belong to."""
+
+    backbone: str
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Timing:
     """Milliseconds spent on decoding and preprocessing, on inference, and in total."""
 
@@ -85,7 +93,7 @@ class Prediction:
     `group` is the coarse group with the highest confidence, or None if the bundle has no groups. `entropy` is the
     Shannon entropy in bits of the confidences p of all labels, the sum of p * log2(1 / p). It is 0 if one label has a
     confidence of 1, and log2 of the number of labels if all are equally confident. `width` and `height` are those of
-    the upright photo, in pixels. `embedding` are the pooled features, float32 `(channels,)` of length 1.
+    the upright photo, in pixels. `embedding` is set if the options ask for it.
     """
 
     candidates: tuple[Candidate, ...]
@@ -94,7 +102,7 @@ class Prediction:
     unfamiliar: bool | None
     entropy: float
     heat_map: HeatMap | None
-    embedding: NDArray[np.float32] | None
+    embedding: Embedding | None
     image_format: str
     width: int
     height: int
@@ -217,7 +225,9 @@ class Classifier:
             unfamiliar=unfamiliar,
             entropy=entropy(confidences),
             heat_map=self._heat_map(int(best_first[0]), output.features, image, options),
-            embedding=embedding if options.embedding else None,
+            embedding=Embedding(self.bundle.backbone, embedding)
+            if options.embedding and embedding is not None
+            else None,
             image_format=image.format,
             width=image.width,
             height=image.height,

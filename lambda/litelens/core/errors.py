@@ -4,8 +4,10 @@ LitelensError
 ├── BundleError            a bundle's folder is incomplete, damaged or inconsistent
 └── ReportedError          reported to the client as a problem document
     ├── InternalError      any other exception
+    ├── ModelUnusable      the requested model's bundle cannot be served
     └── InputError         the image or an option cannot be used
         ├── InvalidOption
+        ├── ModelNotFound
         └── ImageError
             ├── ImageMissing
             ├── NotAnImage
@@ -46,6 +48,12 @@ class InternalError(ReportedError):
     code, status, title = "internal_error", HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong on our side"
 
 
+class ModelUnusable(ReportedError):
+    """The requested model's bundle cannot be served; other models are not affected."""
+
+    code, status, title = "model_unusable", HTTPStatus.INTERNAL_SERVER_ERROR, "The model cannot be used"
+
+
 class InputError(ReportedError):
     """The image or an option cannot be used."""
 
@@ -54,6 +62,12 @@ class InvalidOption(InputError):
     """An option is out of range."""
 
     code, status, title = "invalid_option", HTTPStatus.BAD_REQUEST, "An option is out of its range"
+
+
+class ModelNotFound(InputError):
+    """No model has the requested name."""
+
+    code, status, title = "model_not_found", HTTPStatus.NOT_FOUND, "There is no such model"
 
 
 class ImageError(InputError):

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelens.core.arrays import load_npz, to_npz
+from litelens.core.errors import BundleError
 
 FAMILIARITY = "familiarity.npz"
 
@@ -36,23 +37,22 @@ class Familiarity:
         return self.measure(embedding) < self.threshold
 
     def to_bytes(self) -> bytes:
-        """Return the content of a bundle's file FAMILIARITY, in which the embeddings are rounded to int8."""
-        scales = np.abs(self.references).max(axis=1, keepdims=True) / 127
+        """Return the content of a bundle's file FAMILIARITY, in which the embeddings are rounded to int8.
+
+        Their scales are not needed, because their length is 1.
+        """
+        scales = np.maximum(np.abs(self.references).max(axis=1, keepdims=True) / 127, 1e-12)
         return to_npz(
             levels=np.rint(self.references / scales).astype(np.int8),
-            scales=scales.astype(np.float32),
             threshold=np.array([self.threshold], np.float32),
         )
 
 
 def load_familiarity(path: Path, channels: int) -> Familiarity:
     """Load a bundle's file FAMILIARITY; raises BundleError if it is damaged or has other shapes."""
-    arrays = load_npz(
-        path,
-        levels=(np.int8, (None, channels)),
-        scales=(np.float32, (None, 1)),
-        threshold=(np.float32, (1,)),
-    )
-    references = arrays["levels"] * arrays["scales"]
-    references /= np.linalg.norm(references, axis=1, keepdims=True)
+    arrays = load_npz(path, levels=(np.int8, (None, channels)), threshold=(np.float32, (1,)))
+    references = arrays["levels"].astype(np.float32)
+    if not len(references):
+        raise BundleError(f"{path} has no embeddings; make the bundle again")
+    references /= np.maximum(np.linalg.norm(references, axis=1, keepdims=True), 1e-12)
     return Familiarity(references, float(arrays["threshold"][0]))

@@ -1,4 +1,4 @@
-"""Test a new version before it gets traffic: send it golden images, and report the result to CodeDeploy.
+"""Test a new version before it gets traffic: send it the golden images of each model, and tell CodeDeploy the result.
 
 https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-structure-hooks.html
 """
@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/codedeploy/latest/userguide/reference-appspec-file-s
 import base64
 import statistics
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,9 +16,10 @@ from litelens.api.response_schemas import ClassifyAnswer, Model
 from litelens.aws.clients import Deadline
 from litelens.aws.codedeploy import Version, report_hook_result
 from litelens.aws.errors import VersionError
-from litelens.core.bundle import Bundle, load_bundle
+from litelens.core.bundle import Bundle
 from litelens.core.errors import BundleError
 from litelens.core.golden import GoldenImage, mismatch
+from litelens.core.registry import find_bundles, read_bundle
 from litelens.settings import Settings, SettingsError, read_settings, required
 from litelens.telemetry import logger
 
@@ -63,7 +64,15 @@ def _verify(read_settings: Callable[[], Settings], deadline: Deadline) -> list[s
     try:
         settings = read_settings()
         version = Version(required(settings, "verified_function"))
-        return _findings(settings, load_bundle(settings.bundle), version, deadline)
+        folders = find_bundles(settings.bundle, settings.models)
+        bundles = [read_bundle(name, folder) for name, folder in folders.items()]
+        # All golden images are read before the first one is sent.
+        tests = [(bundle, _events(bundle)) for bundle in bundles]
+        return [
+            f"{bundle.name}: {finding}"
+            for bundle, events in tests
+            for finding in _check_model(bundle, events, version, deadline, settings.verified_milliseconds)
+        ]
     except (BundleError, SettingsError) as error:
         return [f"The version was not tested: {error}."]
     except Exception as error:
@@ -71,13 +80,21 @@ def _verify(read_settings: Callable[[], Settings], deadline: Deadline) -> list[s
         return [f"The test stopped with {type(error).__name__}; the version may be good or bad."]
 
 
-def _findings(settings: Settings, bundle: Bundle, version: Version, deadline: Deadline) -> list[str]:
+def _events(bundle: Bundle) -> list[tuple[GoldenImage, dict[str, Any]]]:
+    """Return the golden images with their events. The first is there twice, because loading the model takes time."""
+    return [(image, _event(image, bundle)) for image in (*bundle.golden[:1], *bundle.golden)]
+
+
+def _check_model(
+    bundle: Bundle,
+    events: Sequence[tuple[GoldenImage, dict[str, Any]]],
+    version: Version,
+    deadline: Deadline,
+    limit: int,
+) -> list[str]:
+    """Send the events and return the findings. `limit` is the longest time for a golden image, in milliseconds."""
     if not bundle.golden:
-        return [
-            f"The version was not tested: {bundle.name} has no golden images; see docs/train.md for how to add them."
-        ]
-    # The first invocation is a cold start, so it is not timed.
-    events = [(image, _event(image, bundle)) for image in (bundle.golden[0], *bundle.golden)]
+        return ["The model was not tested, because it has no golden images; see docs/train.md for how to add them."]
     findings: list[str] = []
     milliseconds: list[float] = []
     for image, event in events:
@@ -91,16 +108,17 @@ def _findings(settings: Settings, bundle: Bundle, version: Version, deadline: De
             continue
         milliseconds.append(answer.timing_ms.total)
         findings += _check_answer(image, answer, bundle)
-    findings += _check_times(milliseconds[1:], settings.verified_milliseconds)
+    findings += _check_times(milliseconds[1:], limit)
     return list(dict.fromkeys(findings))
 
 
 def _event(image: GoldenImage, bundle: Bundle) -> dict[str, Any]:
-    """Return API Gateway's REST proxy event for a request with this image and for all labels.
+    """Return API Gateway's REST proxy event for a request with this image, to this model and for all labels.
 
     https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html
     """
-    headers, query = {"Content-Type": image.media_type}, {"top_k": str(len(bundle.labels))}
+    headers = {"Content-Type": image.media_type}
+    query = {"model": bundle.name, "top_k": str(len(bundle.labels))}
     return {
         "resource": _PATH,
         "path": _PATH,
@@ -149,15 +167,9 @@ def _parse(image: GoldenImage, response: Any) -> ClassifyAnswer:
 def _check_answer(image: GoldenImage, answer: ClassifyAnswer, bundle: Bundle) -> list[str]:
     expected = Model(bundle.name, bundle.version)
     if answer.model != expected:
-        return [
-            f"The version serves {_full_name(answer.model)} and not {_full_name(expected)}, which its image contains."
-        ]
+        return [f"The version serves {answer.model.full_name} and not {expected.full_name}, which its image contains."]
     finding = mismatch(image, {label.label: label.confidence for label in answer.predictions})
     return [finding] if finding else []
-
-
-def _full_name(model: Model) -> str:
-    return f"{model.name} {model.version}"
 
 
 def _check_times(milliseconds: list[float], limit: int) -> list[str]:

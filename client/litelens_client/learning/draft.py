@@ -1,0 +1,205 @@
+"""A draft of a model: classes and photos that are being collected, and what was learned from them.
+
+A draft is a folder: photos/CLASS/ID.SUFFIX, and bundle/ once something was learned.
+"""
+
+import contextlib
+import io
+import re
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import msgspec
+
+from litelens.core.bundle import METRICS, load_bundle
+from litelens.core.classifier import Classifier
+from litelens.core.errors import BundleError
+from litelens.core.formats import JPEG, format_of
+from litelens.core.images import Limits, decode
+from litelens_client.learning.embeddings import EmbeddingCache
+from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.learn import check_name, learn, load_base
+from litelens_client.learning.learned_bundle import next_version, write_learned_bundle
+
+MAX_CLASSES = 100
+MAX_PHOTOS = 4000
+MAX_PHOTO_BYTES = 25_000_000
+_MIN_CLASSES = 2
+
+# How long a request waits for another one that changes the draft.
+_WAIT_SECONDS = 2.0
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_LABEL = re.compile(r"[^\\/:*?\"<>|.\x00-\x1f\x7f][^\\/:*?\"<>|\x00-\x1f\x7f]{0,63}")
+
+
+class DraftError(DatasetError):
+    """The draft does not allow what was asked for; the message says why."""
+
+
+class DraftBusy(DraftError):
+    """The draft is being changed or learned from; the request can be repeated in a moment."""
+
+
+class NotInDraft(DraftError):
+    """The draft has no such class or photo, or nothing was learned yet."""
+
+
+@dataclass(frozen=True)
+class DraftClass:
+    """A class of a draft, and the ids of its photos, oldest first."""
+
+    name: str
+    photos: tuple[str, ...]
+
+
+class Draft:
+    """The draft in a folder. Safe for concurrent use: one change at a time, and none while the model is learned."""
+
+    def __init__(self, folder: Path, base: Path, models: Path) -> None:
+        """Use the features of the bundle in the folder `base`, and keep models in the folder `models`."""
+        self._folder, self._base, self._models = folder, base, models
+        self._lock = threading.Lock()
+        self._classifier: Classifier | None = None
+
+    def classes(self) -> list[DraftClass]:
+        """Return the classes in alphabetical order."""
+        folders = sorted(path for path in self._photos.iterdir() if path.is_dir()) if self._photos.is_dir() else []
+        return [DraftClass(folder.name, tuple(path.stem for path in _files(folder))) for folder in folders]
+
+    def measurements(self) -> dict[str, Any] | None:
+        """Return the content of the learned bundle's metrics.json, or None if nothing was learned."""
+        path = self._bundle / METRICS
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else None
+
+    def add_class(self, name: str) -> None:
+        """Add a class, unless there is one of that name; raises DraftError for a name that a folder cannot have."""
+        if not _LABEL.fullmatch(name) or name != name.strip() or not name.isprintable():
+            raise DraftError("A class's name has 1 to 64 letters, digits or blanks, and none of \\ / : * ? \" < > |.")
+        with self._change():
+            if len(self.classes()) >= MAX_CLASSES and not (self._photos / name).is_dir():
+                raise DraftError(f"A draft has at most {MAX_CLASSES} classes; remove one first.")
+            (self._photos / name).mkdir(parents=True, exist_ok=True)
+
+    def remove_class(self, name: str) -> None:
+        """Remove a class and its photos; raises NotInDraft."""
+        with self._change():
+            shutil.rmtree(self._class_folder(name))
+
+    def add_photo(self, class_name: str, data: bytes) -> str:
+        """Add a photo and return its id; raises DraftError or NotInDraft, and ImageError if it cannot be decoded."""
+        decode(data, Limits(bytes=MAX_PHOTO_BYTES))
+        suffix = (format_of(data) or JPEG).suffixes[0]
+        with self._change():
+            folder = self._class_folder(class_name)
+            if sum(len(each.photos) for each in self.classes()) >= MAX_PHOTOS:
+                raise DraftError(f"A draft has at most {MAX_PHOTOS:,} photos; use litelens learn for more.")
+            identifier = uuid4().hex
+            (folder / f"{identifier}{suffix}").write_bytes(data)
+            return identifier
+
+    def read_photo(self, class_name: str, identifier: str) -> tuple[bytes, str]:
+        """Return a photo's bytes and the suffix of its file, such as .jpg; raises NotInDraft."""
+        path = self._photo(class_name, identifier)
+        return path.read_bytes(), path.suffix
+
+    def remove_photo(self, class_name: str, identifier: str) -> None:
+        """Remove a photo; raises NotInDraft."""
+        with self._change():
+            self._photo(class_name, identifier).unlink()
+
+    def learn(self, cache: EmbeddingCache) -> dict[str, Any]:
+        """Learn from the photos, so that classify() can be used; return the content of metrics.json.
+
+        Raises DatasetError if there are too few classes or photos.
+        """
+        with self._change():
+            self._classifier = None
+            return self._write(self._bundle, cache)
+
+    def keep(self, name: str, cache: EmbeddingCache) -> dict[str, Any]:
+        """Learn from the photos and write the bundle `models/NAME`; return the content of metrics.json.
+
+        Raises DatasetError as learn() does, or if a bundle cannot have this name.
+        """
+        check_name(name)
+        next_version(self._models / name)
+        with self._change():
+            return self._write(self._models / name, cache)
+
+    def discard(self) -> None:
+        """Remove all classes, photos and what was learned."""
+        with self._change():
+            self._classifier = None
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def classifier(self) -> Classifier:
+        """Return what was learned; raises NotInDraft if nothing was learned yet."""
+        with self._change():
+            if self._classifier is None:
+                try:
+                    bundle = load_bundle(self._bundle)
+                except BundleError as error:
+                    raise NotInDraft("Nothing was learned yet.") from error
+                self._classifier = Classifier(bundle, Limits(bytes=MAX_PHOTO_BYTES), threads=1)
+            return self._classifier
+
+    def archive(self) -> bytes:
+        """Return a .zip file with the learned bundle; raises NotInDraft if nothing was learned yet."""
+        with self._change():
+            files = sorted(path for path in self._bundle.rglob("*") if path.is_file())
+            if not files:
+                raise NotInDraft("Nothing was learned yet.")
+            file = io.BytesIO()
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for path in files:
+                    archive.write(path, path.relative_to(self._bundle))
+            return file.getvalue()
+
+    @property
+    def _photos(self) -> Path:
+        return self._folder / "photos"
+
+    @property
+    def _bundle(self) -> Path:
+        # The last part is the name in the learned bundle's manifest.
+        return self._folder / "draft"
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[None]:
+        if not self._lock.acquire(timeout=_WAIT_SECONDS):
+            raise DraftBusy("The draft is being learned from; try again in a moment.")
+        try:
+            yield
+        finally:
+            self._lock.release()
+
+    def _write(self, target: Path, cache: EmbeddingCache) -> dict[str, Any]:
+        if len(self.classes()) < _MIN_CLASSES:
+            raise DraftError("A classifier needs two or more classes; add another one.")
+        learned = learn(self._photos, load_base(self._base), cache)
+        return write_learned_bundle(learned, target, "the local API's draft")
+
+    def _class_folder(self, name: str) -> Path:
+        """Return the folder of a class; the name is only compared, and never becomes a path."""
+        if name not in {each.name for each in self.classes()}:
+            raise NotInDraft(f"The draft has no class {name!r}.")
+        return self._photos / name
+
+    def _photo(self, class_name: str, identifier: str) -> Path:
+        folder = self._class_folder(class_name)
+        found = [path for path in _files(folder) if path.stem == identifier]
+        if not _ID.fullmatch(identifier) or not found:
+            raise NotInDraft("The draft has no such photo.")
+        return found[0]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the photos in a class's folder, oldest first."""
+    return sorted(folder.iterdir(), key=lambda path: (path.stat().st_mtime_ns, path.name))

@@ -1,0 +1,189 @@
+"""The routes of `litelens serve` for teaching a model from photos, below /v1/draft. A deployed API does not have them.
+
+Only pages of this server may call them: a request with another host or origin is refused, so that no other website can
+change the draft.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from litelens.api.problems import InvalidRequest, MethodNotAllowed, UnknownPath
+from litelens.api.response_schemas import ClassifyAnswer, Model, classification_of
+from litelens.core.errors import ReportedError
+from litelens.core.formats import media_type_of_suffix
+from litelens_client.learning.draft import Draft, DraftBusy, NotInDraft
+from litelens_client.learning.embeddings import default_cache
+from litelens_client.learning.errors import TrainingError
+
+_LOCAL_HOSTS = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?", re.IGNORECASE)
+
+T = TypeVar("T")
+
+
+class DraftRefused(ReportedError):
+    """The draft does not allow what was asked for."""
+
+    code, status, title = "draft_refused", HTTPStatus.UNPROCESSABLE_ENTITY, "The draft does not allow this"
+
+
+class DraftInUse(ReportedError):
+    """The draft is being learned from."""
+
+    code, status, title = "draft_busy", HTTPStatus.CONFLICT, "The draft is in use"
+    retry_after = 1
+
+
+class DraftMissing(ReportedError):
+    """The draft has no such class or photo, or nothing was learned yet."""
+
+    code, status, title = "draft_not_found", HTTPStatus.NOT_FOUND, "The draft does not have this"
+
+
+class NotLocal(ReportedError):
+    """The request comes from another website."""
+
+    code, status, title = "forbidden", HTTPStatus.FORBIDDEN, "Only pages of this server may do this"
+
+
+class DraftClassAnswer(msgspec.Struct, frozen=True):
+    """A class, and the ids of its photos, oldest first."""
+
+    name: str
+    photos: list[str]
+
+
+class DraftAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The draft; `learned` is the content of the bundle's metrics.json once something was learned."""
+
+    classes: list[DraftClassAnswer]
+    learned: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+
+
+class PhotoAnswer(msgspec.Struct, frozen=True):
+    """A photo that was added."""
+
+    id: str
+
+
+class KeepBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The name of the bundle to write in models/."""
+
+    name: str
+
+
+class Teaching:
+    """Responds to requests for the draft."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._thread = ThreadPoolExecutor(max_workers=2, thread_name_prefix="draft")
+        self._routes: dict[str, dict[str, Callable[..., Response]]] = {
+            "": {"GET": self._get, "DELETE": self._discard},
+            "/classes/(?P<name>[^/]+)": {"PUT": self._add_class, "DELETE": self._remove_class},
+            "/classes/(?P<name>[^/]+)/photos": {"POST": self._add_photo},
+            "/classes/(?P<name>[^/]+)/photos/(?P<photo>[^/]+)": {"GET": self._get_photo, "DELETE": self._remove_photo},
+            "/learn": {"POST": self._learn},
+            "/classify": {"POST": self._classify},
+            "/keep": {"POST": self._keep},
+            "/bundle.zip": {"GET": self._download},
+        }
+
+    async def respond(self, request: Request, path: str, body: bytes, request_id: str) -> Response:
+        """Return the response to a request, whose path below that of the draft is `path`; raises ReportedError."""
+        _check_is_local(request)
+        function, parameters = self._find(path, request.method)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, lambda: _reported(lambda: function(body=body, request_id=request_id, **parameters))
+        )
+
+    def _find(self, path: str, method: str) -> tuple[Callable[..., Response], dict[str, str]]:
+        for pattern, methods in self._routes.items():
+            if found := re.fullmatch(pattern, path):
+                if method not in methods:
+                    raise MethodNotAllowed(f"This path accepts {', '.join(methods)} only.")
+                return methods[method], found.groupdict()
+        raise UnknownPath("This path does not exist; docs/api.md lists the paths of the draft.")
+
+    def _get(self, **_: object) -> Response:
+        classes = [DraftClassAnswer(each.name, list(each.photos)) for each in self._draft.classes()]
+        learned = self._draft.measurements()
+        return _json(DraftAnswer(classes, msgspec.UNSET if learned is None else learned))
+
+    def _discard(self, **_: object) -> Response:
+        self._draft.discard()
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    def _add_class(self, name: str, **_: object) -> Response:
+        self._draft.add_class(name)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    def _remove_class(self, name: str, **_: object) -> Response:
+        self._draft.remove_class(name)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    def _add_photo(self, name: str, body: bytes, **_: object) -> Response:
+        return _json(PhotoAnswer(self._draft.add_photo(name, body)), HTTPStatus.CREATED)
+
+    def _get_photo(self, name: str, photo: str, **_: object) -> Response:
+        data, suffix = self._draft.read_photo(name, photo)
+        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=31536000, immutable"}
+        return Response(data, headers=headers, media_type=media_type_of_suffix(suffix))
+
+    def _remove_photo(self, name: str, photo: str, **_: object) -> Response:
+        self._draft.remove_photo(name, photo)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    def _learn(self, **_: object) -> Response:
+        with default_cache() as cache:
+            return _json(self._draft.learn(cache))
+
+    def _keep(self, body: bytes, **_: object) -> Response:
+        try:
+            name = msgspec.json.decode(body, type=KeepBody).name
+        except msgspec.MsgspecError as error:
+            raise InvalidRequest('Send the name of the model as JSON, such as {"name": "pets"}.') from error
+        with default_cache() as cache:
+            return _json(self._draft.keep(name, cache), HTTPStatus.CREATED)
+
+    def _classify(self, body: bytes, request_id: str, **_: object) -> Response:
+        classifier = self._draft.classifier()
+        found = classification_of(classifier.classify(body))
+        model = Model(classifier.bundle.name, classifier.bundle.version)
+        return _json(ClassifyAnswer(model=model, request_id=request_id, **msgspec.structs.asdict(found)))
+
+    def _download(self, **_: object) -> Response:
+        headers = {"Content-Disposition": 'attachment; filename="bundle.zip"'}
+        return Response(self._draft.archive(), headers=headers, media_type="application/zip")
+
+
+def _check_is_local(request: Request) -> None:
+    """Raise NotLocal if another website's page, or a name that another website controls, sent the request."""
+    host = request.headers.get("host", "")
+    origin = request.headers.get("origin")
+    if not _LOCAL_HOSTS.fullmatch(host) or origin not in (None, f"http://{host}"):
+        raise NotLocal("Open the page of this server at http://127.0.0.1 and try again.")
+
+
+def _reported(function: Callable[[], T]) -> T:
+    """Call a function; errors of the draft become errors that the client receives."""
+    try:
+        return function()
+    except DraftBusy as error:
+        raise DraftInUse(str(error)) from error
+    except NotInDraft as error:
+        raise DraftMissing(str(error)) from error
+    except TrainingError as error:
+        raise DraftRefused(str(error)) from error
+
+
+def _json(answer: Any, status: HTTPStatus = HTTPStatus.OK) -> Response:
+    return Response(msgspec.json.encode(answer), status, {"Cache-Control": "no-store"}, media_type="application/json")
