@@ -285,6 +285,7 @@ def map_photos(function: Callable[[Path], Result], paths: Sequence[Path], *, in_
     try:
         yield from _process_pool().map(function, paths, chunksize=chunk)
     except BrokenProcessPool as error:
+        _process_pool.cache_clear()
         raise DatasetError("the system ended a process that reads photos, perhaps because memory ran out") from error
 
 
