@@ -32,7 +32,7 @@ UV := .venv-dev/bin/uv
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-run: $(RUN_ENV) ## serve the API and the page on http://127.0.0.1:8080 (PORT=8081 API_KEY=secret BUNDLE=models/NAME)
+run: $(RUN_ENV) ## serve the models in models/ and the page on http://127.0.0.1:8080 (PORT=8081 API_KEY=secret BUNDLE=models/NAME)
 	@.venv/bin/litelens serve --port $(PORT)
 
 local: $(DEV_ENV) ## serve the API and classify uploads with a local AWS emulator (PORT=8081 WORKERS=2)

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from litelens_client.settings import models_folder
 from local.aws import Middleware, client_at, isolated_environment, serve_aws
 from local.emulator import ExecutionEnvironment, install_emulator, runtime_command
 from local.queue_poller import QueuePoller
@@ -146,6 +147,7 @@ def _variables(endpoint: str, declared: Mapping[str, str], bundle: Path) -> dict
         **declared,
         "AWS_ENDPOINT_URL": endpoint,
         "LITELENS_BUNDLE": str(bundle.resolve()),
+        "LITELENS_MODELS": str(models_folder().resolve()),
         # A function with the template's default memory has one core.
         "LITELENS_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in (".", "lambda", "client")),

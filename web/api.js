@@ -2,7 +2,7 @@
 
 import { settings } from "./settings.js";
 
-/** @import {Problem, Answer, Model, Turn} from "./state.js" */
+/** @import {Problem, Answer, Choice, Model, Turn} from "./state.js" */
 
 /** Pauses in seconds before a throttled request is sent again; after the last one it fails. */
 const RETRY_PAUSES = [1, 2, 4, 8];
@@ -51,9 +51,19 @@ export function problemOf(error) {
  * }} Listeners `onSent` gets the sent share of the body (0 to 1), `onThrottled` the seconds until the next attempt
  */
 
-/** @returns {Promise<Model>} */
+/** Fetch the chosen model. @returns {Promise<Model>} */
 export async function fetchModel() {
-  return checkMembers(["manifest", "links", "limits"], parse(await fetchText("/v1/model")));
+  const { model } = settings();
+  const path = model ? `/v1/model?model=${encodeURIComponent(model)}` : "/v1/model";
+  return checkMembers(["manifest", "links", "limits"], parse(await fetchText(path)));
+}
+
+/** @param {string} path @returns {Promise<Choice>} */
+export async function fetchModels(path) {
+  const answer = checkMembers(["default", "models"], parse(await fetchText(path)));
+  /** @type {{name: string, error?: string}[]} */
+  const models = answer.models;
+  return { usual: answer.default, names: models.filter(({ error }) => error === undefined).map(({ name }) => name) };
 }
 
 /**
@@ -94,7 +104,7 @@ async function get(url, signal) {
  * @returns {Promise<Answer>}
  */
 export async function classify(image, options, listeners) {
-  const query = new URLSearchParams(options);
+  const query = new URLSearchParams({ ...chosenModel(), ...options });
   return checkMembers(["image", "predictions"], await post(`/v1/classify?${query}`, image, listeners));
 }
 
@@ -107,7 +117,8 @@ export async function classify(image, options, listeners) {
  * @returns {Promise<{answer: string, turns: Turn[], describe_model: string}>}
  */
 export async function describe(image, question, turns, signal) {
-  return checkMembers(["answer", "turns"], await post("/v1/describe", json({ image, question, turns }), { signal }));
+  const body = json({ ...chosenModel(), image, question, turns });
+  return checkMembers(["answer", "turns"], await post("/v1/describe", body, { signal }));
 }
 
 /**
@@ -262,6 +273,12 @@ function problemIn(document) {
 /** @param {string} path */
 function urlOf(path) {
   return (settings().endpoint || location.origin) + path;
+}
+
+/** The option that names the chosen model. @returns {Record<string, string>} */
+function chosenModel() {
+  const { model } = settings();
+  return model ? { model } : {};
 }
 
 /** @returns {Record<string, string>} */

@@ -188,7 +188,9 @@ async function answerTo(file, signal, report) {
     onThrottled: (/** @type {number} */ seconds) => report({ stage: "throttled", seconds }),
     onUploaded: () => report({ stage: "following" }),
   };
-  const original = settings().largePhotos === "upload" ? await forUpload(file, model()) : null;
+  // The service classifies uploads with its default model.
+  const isForUpload = settings().largePhotos === "upload" && settings().model === "";
+  const original = isForUpload ? await forUpload(file, model()) : null;
   return original
     ? orShrunken(
         file,

@@ -5,7 +5,7 @@ import { text } from "./text.js";
 /** @import {Photo, Filter, Answer, Problem} from "./state.js" */
 
 /** The columns of `litelens classify --csv`. */
-const COLUMNS = ["image", "label", "confidence", "uncertain", "group", "error_code", "error"];
+const COLUMNS = ["image", "label", "confidence", "uncertain", "unfamiliar", "group", "model", "error_code", "error"];
 
 /** Characters that begin a formula in a spreadsheet. */
 const FORMULA = /^[=+\-@\t\r]/;
@@ -23,7 +23,7 @@ export function isUnderWay({ progress }) {
 /** @param {Photo} photo @param {number} threshold */
 export function isUncertain(photo, threshold) {
   const answer = answerOf(photo);
-  return answer !== null && answer.predictions[0].confidence < threshold;
+  return answer !== null && (answer.unfamiliar === true || answer.predictions[0].confidence < threshold);
 }
 
 /**
@@ -70,13 +70,14 @@ function compare(a, b, order) {
 export function toCsv(photos, threshold, sentence) {
   const rows = photos.flatMap((photo) => {
     if (photo.progress.stage === "failed") {
-      return [[photo.name, "", "", "", "", photo.progress.problem.code, sentence(photo.progress.problem)]];
+      return [[photo.name, "", "", "", "", "", "", photo.progress.problem.code, sentence(photo.progress.problem)]];
     }
     const answer = answerOf(photo);
     if (!answer) return [];
     const [best] = answer.predictions;
-    const isBelow = isUncertain(photo, threshold);
-    return [[photo.name, best.label, `${best.confidence}`, `${isBelow}`, answer.group?.label ?? "", "", ""]];
+    const doubts = [`${isUncertain(photo, threshold)}`, `${answer.unfamiliar ?? ""}`];
+    const model = `${answer.model.name}/${answer.model.version}`;
+    return [[photo.name, best.label, `${best.confidence}`, ...doubts, answer.group?.label ?? "", model, "", ""]];
   });
   return [COLUMNS, ...rows].map((cells) => `${cells.map(csvCell).join(",")}\r\n`).join("");
 }

@@ -1,8 +1,8 @@
-/** Settings. The browser forgets the endpoint and the key when the tab is closed. */
+/** Settings. The browser forgets the endpoint, the key and the model when the tab is closed. */
 
 /** @typedef {"auto" | "light" | "dark"} Theme */
 /** @typedef {"shrink" | "upload"} LargePhotos how to send photos that are too large for a request */
-/** @typedef {{endpoint: string, key: string, theme: Theme, largePhotos: LargePhotos}} Settings */
+/** @typedef {{endpoint: string, key: string, model: string, theme: Theme, largePhotos: LargePhotos}} Settings */
 
 /** @typedef {keyof Settings} Name */
 
@@ -10,6 +10,7 @@
 const PLACES = {
   endpoint: { store: () => sessionStorage, fallback: "" },
   key: { store: () => sessionStorage, fallback: "" },
+  model: { store: () => sessionStorage, fallback: "" },
   theme: { store: () => localStorage, fallback: "auto" },
   largePhotos: { store: () => localStorage, fallback: "shrink" },
 };
@@ -17,7 +18,10 @@ const PLACES = {
 /** Values in memory, if the browser does not store data of sites. @type {Map<string, string>} */
 const kept = new Map();
 
-/** Return the settings of this tab. An empty endpoint is the page's own origin. @returns {Settings} */
+/**
+ * Return the settings of this tab. An empty endpoint is the page's own origin, an empty model is the default one.
+ * @returns {Settings}
+ */
 export function settings() {
   return /** @type {Settings} */ (
     Object.fromEntries(

@@ -12,6 +12,7 @@
  *   timing_ms: {decode: number, inference: number, total: number},
  *   model: ModelName,
  *   heatmap?: HeatMap,
+ *   unfamiliar?: boolean,
  * }} Answer the API's answer for one photo
  * @typedef {{question: string, answer: string}} Turn
  * @typedef {{code: string, detail: string, status: number, requestId: string | null}} Problem
@@ -63,11 +64,12 @@
  * The answer of GET /v1/model.
  * @typedef {{
  *   manifest: Record<string, any>,
- *   links: {report?: string, uploads?: string, describe?: string},
+ *   links: {models?: string, report?: string, uploads?: string, describe?: string},
  *   limits: {request_bytes: number, pixels: number, upload_bytes?: number},
  *   metrics?: Record<string, any>,
  * }} Model
  * @typedef {{stage: "loading"} | {stage: "failed", problem: Problem} | {stage: "ready", model: Model}} Service
+ * @typedef {{usual: string, names: string[]}} Choice the name of the default model, and of all that can be used
  */
 
 /** @typedef {"added" | "name" | "label" | "surest" | "least sure"} Order */
@@ -79,6 +81,7 @@
  * @typedef {{
  *   view: string,
  *   service: Service,
+ *   models: Choice | null,
  *   photos: readonly Photo[],
  *   threshold: number | null,
  *   usualThreshold: number,
@@ -91,7 +94,7 @@
  *   confusedClass: number,
  *   isDraggedOver: boolean,
  *   announcement: string,
- * }} State `threshold` is null until the user changes it; until then, `usualThreshold` of the last known model applies
+ * }} State `models` is null if there is only one; `threshold` is null until the user changes it; until then, `usualThreshold` of the last known model applies
  */
 
 /** The filter that matches all photos. @type {Filter} */
@@ -101,6 +104,7 @@ export const EVERYTHING = { order: "added", kind: "all", label: "", leastConfide
 let state = {
   view: "classify",
   service: { stage: "loading" },
+  models: null,
   photos: [],
   threshold: null,
   usualThreshold: 0.5,

@@ -43,6 +43,8 @@ const problems = {
   corrupt_image: "The file is damaged or incomplete. Export the photo again and choose the new file.",
   image_missing: "The file is empty, or cannot be read. Choose another one.",
   file_gone: "The file can no longer be read; it was moved or changed. Choose it again.",
+  model_not_found: "The service does not have this model any more. Choose another one.",
+  model_unusable: "This model's files are damaged or incomplete. Choose another model.",
   internal_error: "Something went wrong on the service's side. Try again in a moment.",
   timeout: "The service took too long. Try again in a moment.",
   not_configured: "This deployment does not offer that.",
@@ -116,6 +118,7 @@ export const text = {
   heatMapLoading: (/** @type {string} */ name) => `Heat map: ${label(name)} …`,
   uncertain: (/** @type {number} */ threshold) => `Uncertain: below ${percent(threshold)}`,
   certain: "Certain",
+  unfamiliar: "Unfamiliar: unlike all photos that the model knows",
   group: (/** @type {string} */ label, /** @type {number} */ confidence) => `${label}: ${percent(confidence)}`,
   groupTitle: "All labels of this group together",
   timing: (/** @type {number} */ total) => `${number(total)} ms`,
@@ -171,6 +174,7 @@ export const text = {
   nothingToCompare: "To compare photos, tick “Compare” on at least two.",
 
   // The model
+  chooseModel: "Model",
   warned: "Do not rely on this model.",
   warnedAnswers: "Do not rely on these labels: the model comes with a warning.",
   readWarning: "Read the warning",

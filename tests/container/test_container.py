@@ -75,10 +75,11 @@ def test_the_image_contains_only_the_handler_the_model_and_their_dependencies(
     docker: str, image: str, engine: str
 ) -> None:
     contents = set(output_of(docker, image, "ls $LAMBDA_TASK_ROOT").split())
-    assert {"litelens", "model", "aws_lambda_powertools"} <= contents
+    assert {"litelens", "model", "models", "aws_lambda_powertools"} <= contents
     assert contents & {"ai_edge_litert", "openvino"} == {PACKAGES[engine]}
-    assert not contents & {"tensorflow", "keras", "training", "tests", "uvicorn", "requirements.txt", "models"}
+    assert not contents & {"tensorflow", "keras", "training", "tests", "uvicorn", "requirements.txt"}
     assert "openapi.py" not in output_of(docker, image, "ls $LAMBDA_TASK_ROOT/litelens/api").split()
+    assert output_of(docker, image, "ls $LITELENS_MODELS").split() == [DEFAULT_BUNDLE.name]
     of_model = {
         path for path in output_of(docker, image, "ls $LITELENS_BUNDLE").split() if not path.endswith(".openvino")
     }

@@ -26,4 +26,5 @@ for each in IMAGE_FORMATS:
 schemathesis.openapi.format(
     "label", st.sampled_from(json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())["labels"])
 )
+schemathesis.openapi.format("model", st.sampled_from([DEFAULT_BUNDLE.name, "nothing"]))
 schemathesis.openapi.format("image", images().map(lambda image: base64.b64encode(image).decode()))

@@ -22,4 +22,4 @@ def test_schemathesis_finds_no_failure(deployment: Deployment, tmp_path: Path) -
     environment = {**os.environ, "SCHEMATHESIS_HOOKS": "runtime.schemathesis_hooks", "PYTHONPATH": path}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-6000:]
-    assert "Tested: 7" in done.stdout
+    assert "Tested: 8" in done.stdout

@@ -9,10 +9,12 @@ import signal
 import socket
 import struct
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import API_KEY, ENVIRONMENT, Deployment, serve_command
+from bundles import add_bundle
+from servers import API_KEY, ENVIRONMENT, Deployment, run_server, serve_command
 from support import (
     DEFAULT_BUNDLE,
     ROCKET,
@@ -63,6 +65,17 @@ def test_a_chunked_body_is_accepted(port: int) -> None:
 def test_health_and_model_are_served(port: int) -> None:
     assert call(port, "GET", "/v1/health")[1]["status"] == "ok"
     assert call(port, "GET", "/v1/model")[1]["manifest"] == json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())
+
+
+def test_every_bundle_in_the_folder_of_models_is_served_also_one_that_appears_later(tmp_path: Path) -> None:
+    add_bundle(tmp_path, "pets")
+    with run_server(LITELENS_MODELS=str(tmp_path)) as port:
+        assert [model["name"] for model in call(port, "GET", "/v1/models")[1]["models"]] == ["everyday", "pets"]
+        add_bundle(tmp_path, "new")
+        photo = ROCKET.read_bytes()
+        for name in ("pets", "new"):
+            response, answer = call(port, "POST", f"/v1/classify?model={name}", photo, {"Content-Type": "image/jpeg"})
+            assert (response.status, answer["model"]["name"]) == (200, name)
 
 
 def test_errors_are_problem_documents(port: int) -> None:
@@ -131,7 +144,7 @@ def test_a_port_in_use_is_reported(port: int) -> None:
 def test_a_key_is_required_where_the_template_requires_it(deployment: Deployment) -> None:
     for path in ("/v1/health", "/docs", "/docs/start.js", "/openapi.json"):
         assert status(deployment, path) == 200
-    for path in ("/v1/model", "/v1/nothing", "/docs/start.js/more"):
+    for path in ("/v1/model", "/v1/models", "/v1/nothing", "/docs/start.js/more"):
         assert status(deployment, path) == status(deployment, path, "wrong") == 403
     assert status(deployment, "/v1/model", API_KEY) == 200
 

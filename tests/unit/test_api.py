@@ -9,6 +9,7 @@ import pytest
 import test_api_aws
 import test_api_describe
 import test_api_inputs
+import test_api_models
 import test_api_uploads
 from PIL import Image
 from support import (
@@ -112,6 +113,7 @@ def test_header_names_are_case_insensitive(handle: Handle) -> None:
 def test_top_k_is_read_from_the_query_or_the_json(handle: Handle) -> None:
     assert len(labels(handle(classify_bytes(PHOTO, top_k="3")))) == 3
     assert len(labels(handle(classify_json({"image": PHOTO_BASE64, "top_k": 1000})))) == 1000
+    assert len(labels(handle(classify_json({"image": PHOTO_BASE64, "top_k": 3.0})))) == 3
     both = event("POST", "/v1/classify", json.dumps({"image": PHOTO_BASE64, "top_k": 2}), "application/json")
     assert len(labels(handle(both | {"queryStringParameters": {"top_k": "7"}}))) == 2
     query_only = event("POST", "/v1/classify", json.dumps({"image": PHOTO_BASE64}), "application/json", {"top_k": "7"})
@@ -260,7 +262,7 @@ def test_a_bad_request_gets_the_problem_with_its_code(handle: Handle, name: str)
 def test_each_problem_code_is_covered_by_a_test() -> None:
     """Each module computes COVERED_CODES from the expected codes of its own tests."""
     codes_here = {code for _, _, code in BAD_REQUESTS.values()}
-    others = (test_api_inputs, test_api_aws, test_api_uploads, test_api_describe)
+    others = (test_api_inputs, test_api_models, test_api_aws, test_api_uploads, test_api_describe)
     assert all(module.COVERED_CODES for module in others)
     covered = codes_here.union(*(module.COVERED_CODES for module in others))
     sent_by_api_gateway = {"forbidden", "too_many_requests", "quota_exceeded"}

@@ -15,14 +15,15 @@ Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 METHODS = ("GET", "POST", "HEAD", "OPTIONS", "DELETE", "PUT", "PATCH")
-PATHS = ("/v1/model", "/v1/results/x", "/openapi.json", "/docs/start.js", "/v1/classify/")
+PATHS = ("/v1/model", "/v1/models", "/v1/results/x", "/openapi.json", "/docs/start.js", "/v1/classify/")
 ROUTES = (("POST", "/v1/classify"), ("POST", "/v1/describe"), ("POST", "/v1/uploads"), ("GET", "/v1/model"))
 TYPES = (*MEDIA_TYPES, "application/json", FORM_TYPE, "multipart/form-data", "multipart/form-data; boundary=x")
 NAMES = ("Content-Type", "If-None-Match", "Origin", "Accept-Encoding", "content-type")
-OPTIONS = ("top_k", "threshold", "heatmap", "heatmap_label", "question")
+OPTIONS = ("model", "top_k", "threshold", "heatmap", "heatmap_label", "question")
 JSON_NAMES = ("image", "images", "s3", "s3_uri", "bucket", "key", "content_type", "turns", *OPTIONS)
 VALUES = (
-    st.sampled_from(["true", "false", "1", "0.5", "rocket", "image/png", "s3://photos/cat.jpg", "aGVsbG8="]) | WORDS
+    st.sampled_from(["true", "false", "1", "0.5", "everyday", "rocket", "image/png", "s3://photos/cat.jpg", "aGVsbG8="])
+    | WORDS
 )
 
 documents = st.recursive(

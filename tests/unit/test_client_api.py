@@ -65,8 +65,8 @@ def test_the_key_is_sent_as_a_header() -> None:
 
 def test_options_are_sent_in_the_query() -> None:
     with api_server(in_turn(labelled("cat"))) as (url, requests):
-        Client(f"{url}/live/").classify(JPEG, top_k=3, threshold=0.25)
-    assert requests[0].path == "/live/v1/classify?top_k=3&threshold=0.25"
+        Client(f"{url}/live/").classify(JPEG, model="pets & more", top_k=3, threshold=0.25)
+    assert requests[0].path == "/live/v1/classify?model=pets+%26+more&top_k=3&threshold=0.25"
 
 
 def test_an_s3_uri_is_sent_as_json() -> None:
@@ -297,6 +297,13 @@ def test_options_apply_to_uploads() -> None:
     assert answer.uncertain
 
 
+def test_an_upload_for_a_model_is_refused_because_the_default_model_would_classify_it() -> None:
+    with api_server(uploading(DONE)) as (url, requests), pytest.raises(ApiProblem, match="default model") as raised:
+        Client(url).classify(LARGE, model="pets")
+    assert raised.value.code == "image_too_large"
+    assert [request.path for request in requests] == ["/v1/uploads"]
+
+
 def test_a_failed_upload_raises_the_problem_of_the_api() -> None:
     with (
         api_server(uploading({"status": "failed", "problem": problem(415, "not_an_image", "No image.")})) as (url, _),
@@ -340,6 +347,12 @@ def test_without_uploads_a_large_image_is_sent_in_the_request() -> None:
         assert Client(url).classify(LARGE).predictions[0].label == "cat"
     assert [request.path for request in requests] == ["/v1/uploads", "/v1/classify"]
     assert requests[1].body == LARGE
+
+
+def test_without_uploads_a_large_image_for_a_model_is_sent_in_the_request() -> None:
+    with api_server(in_turn(refused(501, "not_configured"), labelled("cat"))) as (url, requests):
+        assert Client(url).classify(LARGE, model="pets").predictions[0].label == "cat"
+    assert requests[1].path == "/v1/classify?model=pets"
 
 
 def test_a_file_is_sent_unchanged(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from aws import aws_at, new_bucket
+from bundles import add_bundle
 from fake_api import Request, Response, api_server, in_turn, labelled, refused
 from support import CAT, DEFAULT_BUNDLE, ROOT, free_port
 
@@ -165,12 +166,51 @@ def test_the_everyday_bundle_is_the_default_in_every_folder(
     assert "Egyptian cat" in capsys.readouterr().out
 
 
-def test_the_option_bundle_replaces_the_variable(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("model", ["everyday", str(DEFAULT_BUNDLE)])
+def test_the_option_model_replaces_the_variable(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("LITELENS_BUNDLE", "/nonexistent")
-    assert main(["classify", str(CAT), "--bundle", str(DEFAULT_BUNDLE)]) == 0
+    assert main(["classify", str(CAT), "--model", model]) == 0
     assert "Egyptian cat" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("model", ["pets", "models/pets", "./models/pets/"])
+def test_a_model_is_named_by_its_folder_in_models_or_by_a_path(
+    model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_bundle(tmp_path / "models", "pets")
+    monkeypatch.chdir(tmp_path)
+    assert main(["classify", str(CAT), "--model", model, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["name"] == "pets"
+
+
+def test_another_folder_of_models_can_be_set(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_bundle(tmp_path / "mine", "pets")
+    monkeypatch.setenv("LITELENS_MODELS", str(tmp_path / "mine"))
+    assert main(["classify", str(CAT), "--model", "pets", "--csv"]) == 0
+    (row,) = csv.DictReader(StringIO(capsys.readouterr().out))
+    assert row["model"].startswith("pets/")
+
+
+def test_a_name_in_models_comes_before_a_folder_of_the_same_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    add_bundle(tmp_path / "models", "pets")
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert bundle_folder("pets") == Path("models/pets")
+
+
+def test_an_unknown_model_ends_the_command_with_the_names_of_those_that_exist(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    add_bundle(tmp_path / "models", "pets")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="everyday, pets"):
+        main(["classify", str(CAT), "--model", "pest"])
 
 
 def test_a_damaged_bundle_ends_the_command_with_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -229,12 +269,20 @@ def test_an_empty_url_stands_for_this_machine(
     assert "Egyptian cat" in capsys.readouterr().out
 
 
-def test_the_option_bundle_replaces_the_variable_of_the_url(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_name_of_a_model_is_sent_to_the_api(capsys: pytest.CaptureFixture[str]) -> None:
+    with api_server(in_turn(labelled("cat"))) as (url, requests):
+        assert main(["classify", str(CAT), "--url", url, "--model", "pets", "--top-k", "1"]) == 0
+    assert requests[0].path == "/v1/classify?model=pets&top_k=1"
+    assert capsys.readouterr().out == "cat   90.0%\n"
+
+
+def test_a_model_that_the_api_does_not_have_is_not_tried_for_every_image(
+    photos: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("LITELENS_URL", f"http://127.0.0.1:{free_port()}")
-    assert main(["classify", str(CAT), "--bundle", str(DEFAULT_BUNDLE)]) == 0
-    assert "Egyptian cat" in capsys.readouterr().out
+    with api_server(in_turn(refused(404, "model_not_found", "There is no such model."))) as (url, requests):
+        assert main(["classify", photos, "--url", url, "--model", "pest", "--parallel", "1"]) == 1
+    assert capsys.readouterr().err == "There is no such model. (request request-1)\n"
+    assert len(requests) == 1
 
 
 def test_requests_run_in_parallel_and_results_keep_their_order(
@@ -316,7 +364,6 @@ def test_a_wrong_key_is_not_tried_for_every_image(photos: str, capsys: pytest.Ca
         (["a.jpg", "--threshold", "nan"], "number from 0 to 1"),
         (["a.jpg", "--json", "--csv"], "not allowed with"),
         (["a.jpg", "--parallel", "2"], "--parallel needs --url"),
-        (["a.jpg", "--bundle", "b", "--url", "http://127.0.0.1"], "--bundle is for classification on this machine"),
         (["a.jpg", "--url", "host:8080"], "must begin with http:// or https://"),
     ],
 )

@@ -141,9 +141,9 @@ def test_lines_are_printed_as_results_arrive() -> None:
 
 def test_csv_has_a_row_for_each_image_and_each_problem() -> None:
     done, failed = rows(classified(group="vehicles", uncertain=True), FAILED)
-    assert tuple(done) == ("image", "label", "confidence", "uncertain", "group", "error_code", "error")
-    assert tuple(done.values()) == ("rocket.jpg", "rocket", "0.875", "true", "vehicles", "", "")
-    assert tuple(failed.values()) == ("text.jpg", "", "", "", "", "not_an_image", "It is no image.")
+    assert tuple(done) == ("image", "label", "confidence", "uncertain", "group", "model", "error_code", "error")
+    assert tuple(done.values()) == ("rocket.jpg", "rocket", "0.875", "true", "vehicles", "pets/1.0.0", "", "")
+    assert tuple(failed.values()) == ("text.jpg", "", "", "", "", "", "not_an_image", "It is no image.")
 
 
 @pytest.mark.parametrize("name", ["a,b.jpg", 'quote".jpg', "two\nlines.jpg", "two\rlines.jpg", " space.jpg", NOT_UTF8])

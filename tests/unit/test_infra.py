@@ -376,7 +376,7 @@ def test_optional_settings_of_the_bulk_function_are_off() -> None:
 def test_every_setting_is_set_by_the_image_or_by_a_template() -> None:
     source = (ROOT / "lambda" / "litelens" / "settings.py").read_text()
     api = synthesize()["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
-    by_image = {"LITELENS_BUNDLE", "LITELENS_ENGINE", "LITELENS_THREADS"}
+    by_image = {"LITELENS_BUNDLE", "LITELENS_MODELS", "LITELENS_ENGINE", "LITELENS_THREADS"}
     verify = stack("Release")["VerifyFunction"]["Properties"]["Environment"]["Variables"]
     by_templates = {name for name in api | bulk_variables() | verify if name.startswith("LITELENS_")}
     assert set(re.findall(r'"(LITELENS_[A-Z_]+)"', source)) == by_image | by_templates

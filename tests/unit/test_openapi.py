@@ -12,7 +12,7 @@ import pytest
 from openapi_spec_validator import validate
 from support import ROCKET, ROOT, answer_of, classify_bytes, classify_json, event, reported_errors
 
-from litelens.api.handler import DESCRIBE_PATH, REPORT_PATH, UPLOADS_PATH
+from litelens.api.handler import DESCRIBE_PATH, MODEL_PATH, MODELS_PATH, REPORT_PATH, UPLOADS_PATH
 from litelens.api.openapi import OPERATIONS, describe_api
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
@@ -64,6 +64,8 @@ def test_the_document_has_every_route_except_itself_and_the_docs(handle: Handle)
     source = (ROOT / "lambda/litelens/api/handler.py").read_text()
     routes = {
         DESCRIBE_PATH,
+        MODEL_PATH,
+        MODELS_PATH,
         REPORT_PATH,
         UPLOADS_PATH,
         *re.findall(r'^            "(/\S+)": \("', source, re.MULTILINE),
@@ -104,6 +106,7 @@ def test_answers_match_their_schemas(handle: Handle) -> None:
         "ClassifyAnswer": handle(classify_bytes(photo, heatmap="true")),
         "ClassifyManyAnswer": handle(classify_json({"images": [{"image": "aGVsbG8="}]})),
         "ModelAnswer": handle(event("GET", "/v1/model")),
+        "ModelsAnswer": handle(event("GET", "/v1/models")),
         "HealthAnswer": handle(event("GET", "/v1/health")),
         "Problem": handle(event("GET", "/v1/nothing")),
     }

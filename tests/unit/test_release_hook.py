@@ -14,7 +14,7 @@ import pytest
 from aws import AWS_TEXT, Clock, fake_clock
 from bulk import Context
 from release_server import VERSION, Release, Reply, Respond, codedeploy_error, refusing, release_of, running
-from support import DEFAULT_BUNDLE, answer_of
+from support import CIFAR_BUNDLE, DEFAULT_BUNDLE, answer_of
 
 from litelens.aws.errors import StorageError
 from litelens.core.bundle import load_bundle
@@ -26,6 +26,7 @@ from litelens.telemetry import logger
 
 EVENT = {"DeploymentId": "d-7", "LifecycleEventHookExecutionId": "hook-7"}
 FILES = [image.file for image in load_bundle(DEFAULT_BUNDLE).golden]
+FIRST = f"everyday: {FILES[0]}: "
 
 # Longer than any machine takes, for tests that are not about time.
 AN_HOUR = 3_600_000
@@ -34,7 +35,7 @@ AN_HOUR = 3_600_000
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     """A copy of the default bundle that a test may damage."""
-    return shutil.copytree(DEFAULT_BUNDLE, tmp_path / "bundle")
+    return shutil.copytree(DEFAULT_BUNDLE, tmp_path / DEFAULT_BUNDLE.name)
 
 
 @pytest.fixture
@@ -50,8 +51,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return fake_clock(monkeypatch)
 
 
-def settings_of(bundle: Path, milliseconds: int = AN_HOUR) -> Settings:
-    return Settings(bundle, Limits(), 1, verified_function=VERSION, verified_milliseconds=milliseconds)
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A folder with a copy of the default bundle, `everyday`, and of another one, `cifar`."""
+    for name, bundle in (("everyday", DEFAULT_BUNDLE), ("cifar", CIFAR_BUNDLE)):
+        shutil.copytree(bundle, tmp_path / "models" / name)
+    return tmp_path / "models"
+
+
+def settings_of(bundle: Path, milliseconds: int = AN_HOUR, models: Path | None = None) -> Settings:
+    return Settings(bundle, Limits(), 1, models=models, verified_function=VERSION, verified_milliseconds=milliseconds)
 
 
 def version_with(settings: Settings) -> Respond:
@@ -134,10 +143,35 @@ def test_every_golden_image_is_sent_unchanged_and_the_first_one_twice() -> None:
     ]
 
 
+def test_the_golden_images_of_every_model_are_sent_to_that_model(models: Path, log: StringIO) -> None:
+    release = run_release(settings_of(models / "everyday", models=models))
+    assert (release.status, findings(log)) == ("Succeeded", [])
+    for name in ("everyday", "cifar"):
+        images = load_bundle(models / name).golden
+        sent = [event for event in release.events if event["queryStringParameters"]["model"] == name]
+        assert [base64.b64decode(event["body"]) for event in sent] == [
+            image.read(models / name) for image in (images[0], *images)
+        ]
+
+
+def test_a_version_fails_if_one_of_its_models_does(models: Path, log: StringIO) -> None:
+    change_manifest(models / "cifar", swap_labels)
+    assert run_release(settings_of(models / "everyday", models=models)).status == "Failed"
+    assert {finding.split(": ")[0] for finding in findings(log)} == {"cifar"}
+
+
+def test_a_version_fails_if_one_of_its_bundles_cannot_be_read(models: Path, log: StringIO) -> None:
+    (models / "cifar" / "manifest.json").write_text("{")
+    release = run_release(settings_of(models / "everyday", models=models))
+    assert (release.status, release.events) == ("Failed", [])
+    (found,) = findings(log)
+    assert f"{models}/cifar/manifest.json" in found
+
+
 def test_a_version_with_the_labels_in_another_order_fails(bundle: Path, log: StringIO) -> None:
     change_manifest(bundle, swap_labels)
     assert run_release(settings_of(bundle)).status == "Failed"
-    assert [finding.partition(":")[0] for finding in findings(log)] == FILES
+    assert [finding.split(": ")[1] for finding in findings(log)] == FILES
 
 
 def test_a_version_whose_model_does_not_load_fails_with_the_functions_error(bundle: Path, log: StringIO) -> None:
@@ -146,7 +180,7 @@ def test_a_version_whose_model_does_not_load_fails_with_the_functions_error(bund
     (bundle / "model.tflite").write_bytes(model[:-1])
     assert run_release(settings, version_with(settings_of(bundle))).status == "Failed"
     (found,) = findings(log)
-    assert found.startswith(f"{FILES[0]}: ")
+    assert found.startswith(FIRST)
     assert f"BundleError: {bundle}/model.tflite" in found
 
 
@@ -163,7 +197,7 @@ def test_a_version_with_a_corrupt_golden_image_fails(bundle: Path, log: StringIO
     path.write_bytes(path.read_bytes()[:1000])
     assert run_release(settings_of(bundle)).status == "Failed"
     (found,) = findings(log)
-    assert found.startswith("transparent.png: ")
+    assert found.startswith("everyday: transparent.png: ")
     assert "corrupt_image" in found
 
 
@@ -195,7 +229,7 @@ def test_a_version_with_another_model_than_the_hooks_fails(bundle: Path, log: St
     change_manifest(bundle, lambda manifest: manifest.update(version="0.2.0"))
     assert run_release(settings_of(DEFAULT_BUNDLE), version_with(settings_of(bundle))).status == "Failed"
     (found,) = findings(log)
-    assert "everyday 0.2.0" in found
+    assert "everyday/0.2.0" in found
 
 
 def test_a_version_that_never_becomes_ready_fails_at_the_deadline(clock: Clock, log: StringIO) -> None:
@@ -204,7 +238,7 @@ def test_a_version_that_never_becomes_ready_fails_at_the_deadline(clock: Clock, 
     assert len(release.events) > 3
     assert clock.now <= 1000 + 300
     (found,) = findings(log)
-    assert found.startswith(f"{FILES[0]}: ")
+    assert found.startswith(FIRST)
     assert "ResourceConflictException" in found
 
 
@@ -243,7 +277,7 @@ def test_a_version_that_may_not_be_invoked_fails_at_once(log: StringIO) -> None:
 )
 def test_a_version_with_a_malformed_answer_fails(answer: Any, log: StringIO) -> None:
     assert run_release(settings_of(DEFAULT_BUNDLE), running(lambda *_: answer)).status == "Failed"
-    assert [finding.partition(":")[0] for finding in findings(log)] == FILES
+    assert [finding.split(": ")[1] for finding in findings(log)] == FILES
 
 
 def test_a_version_without_golden_images_fails(bundle: Path, log: StringIO) -> None:
@@ -305,7 +339,7 @@ def test_a_failure_is_reported_to_codedeploy_if_there_is_no_time_to_test_the_ver
         run_hook(settings, seconds=17)
     assert (release.status, release.events) == ("Failed", [])
     (found,) = findings(log)
-    assert found.startswith(f"{FILES[0]}: ")
+    assert found.startswith(FIRST)
 
 
 def test_a_hanging_version_fails_before_the_hook_times_out(log: StringIO) -> None:
@@ -320,7 +354,7 @@ def test_a_hanging_version_fails_before_the_hook_times_out(log: StringIO) -> Non
         is_over.set()
     assert release.status == "Failed"
     (found,) = findings(log)
-    assert found.startswith(f"{FILES[0]}: ")
+    assert found.startswith(FIRST)
 
 
 @pytest.mark.usefixtures("clock")

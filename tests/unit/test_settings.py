@@ -13,6 +13,11 @@ def test_only_the_bundle_is_required() -> None:
     assert settings.threads >= 1
 
 
+def test_there_is_only_the_default_model_unless_a_folder_has_others() -> None:
+    assert read_settings({"LITELENS_BUNDLE": "b"}).models is None
+    assert read_settings({"LITELENS_BUNDLE": "b", "LITELENS_MODELS": "models"}).models == Path("models")
+
+
 def test_limits_and_threads_can_be_set() -> None:
     environment = {"LITELENS_MAX_BYTES": "10", "LITELENS_MAX_PIXELS": "20", "LITELENS_THREADS": "3"}
     settings = read_settings({"LITELENS_BUNDLE": "b", **environment})
@@ -73,6 +78,7 @@ def test_the_release_hook_can_be_configured() -> None:
 
 def test_an_empty_variable_counts_as_unset() -> None:
     names = (
+        "MODELS",
         "MAX_BYTES",
         "MAX_UPLOAD_BYTES",
         "BUCKETS",

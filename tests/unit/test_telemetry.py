@@ -57,6 +57,7 @@ Handle = Callable[[dict[str, Any]], dict[str, Any]]
 PHOTO = ROCKET.read_bytes()
 PHOTO_BASE64 = base64.b64encode(PHOTO).decode()
 REQUEST_ID = recorded_event("health")["requestContext"]["requestId"]
+MODEL = "{0.name}/{0.version}".format(load_bundle(DEFAULT_BUNDLE))
 TRACE = "1-5e66d96f-7491f09xmpl79d18acf3d050"
 SECRET = "zanzibar"
 QUERIES = sorted((ROOT / "infra" / "queries").iterdir())
@@ -143,6 +144,11 @@ class TestRequests:
         assert {line["engine"] for line in logs.log_lines()} == {"litert"}
         assert len(logs.metric_lines()) == len(logs.metric_values("Duration")) == 3
 
+    def test_every_line_of_a_classification_names_the_model(self, handle: Handle, logs: CapturedLogs) -> None:
+        for request in (classify_bytes(PHOTO), classify_bytes(b"hello")):
+            handle(request)
+        assert {line["model"] for line in logs.lines()} == {MODEL}
+
     def test_lines_have_the_trace_id_if_tracing_is_on(
         self, handle: Handle, logs: CapturedLogs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -207,6 +213,12 @@ def test_a_new_environment_counts_one_cold_start_with_the_service_as_its_only_di
 
 
 class TestUploads:
+    def test_every_line_names_the_model(self, settings: Settings, logs: CapturedLogs) -> None:
+        handler = batches.create_handler(settings)
+        for body in (small(4), b"hello"):
+            handler(batch(notification(record_of(put(settings, "uploads/a.png", body)))), Context())
+        assert {line["model"] for line in logs.lines()} == {MODEL}
+
     def test_concurrent_messages_log_their_own_ids(self, settings: Settings, logs: CapturedLogs) -> None:
         handler = batches.create_handler(settings)
         for turn in range(3):
@@ -297,6 +309,7 @@ class TestBackfills:
         assert len(logs.metric_lines()) > 1
         assert all(len(line[name]) <= 100 for line in logs.metric_lines() for name in metric_units(line))
         assert all(line["function_request_id"] == Context.aws_request_id for line in logs.metric_lines())
+        assert all(line["model"] == MODEL for line in logs.metric_lines())
         assert len(logs.metric_values("Duration")) == 1
 
     def test_a_log_line_never_interrupts_a_line_of_metrics(self, monkeypatch: pytest.MonkeyPatch) -> None:

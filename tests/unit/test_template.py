@@ -327,6 +327,13 @@ def test_every_parameter_has_a_description_and_a_default() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "accepted"),
     [
+        ("Model", "everyday", True),
+        ("Model", "everyday,pets,cifar100-resnet50", True),
+        ("Model", "", False),
+        ("Model", "everyday,", False),
+        ("Model", "everyday, pets", False),
+        ("Model", "../everyday", False),
+        ("Model", ".hidden", False),
         ("CorsOrigin", "", True),
         ("CorsOrigin", "https://example.com", True),
         ("CorsOrigin", "http://127.0.0.1:8080", True),

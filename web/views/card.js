@@ -42,7 +42,9 @@ export function card(photo, state) {
 function found(photo, answer) {
   const below = isUncertain(photo, threshold());
   return html`
-    <p class="verdict ${below ? "uncertain" : "certain"}">${below ? text.uncertain(threshold()) : text.certain}</p>
+    <p class="verdict ${below ? "uncertain" : "certain"}">
+      ${answer.unfamiliar ? text.unfamiliar : below ? text.uncertain(threshold()) : text.certain}
+    </p>
     <div class="labels" role="group" aria-label=${text.labels}>
       ${answer.predictions.map((prediction) => bar(photo, prediction))}
     </div>

@@ -1,15 +1,18 @@
 /** The view for classifying photos. */
 
-import { add } from "../classifying.js";
+import { add, startOver } from "../classifying.js";
 import { answerOf, shown } from "../results.js";
+import { connect } from "../service.js";
+import { saveSettings, settings } from "../settings.js";
 import { model, threshold } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
 import { card } from "./card.js";
 import { controls, resetFilter } from "./controls.js";
+import { select } from "./fields.js";
 
-/** @import {State} from "../state.js" */
+/** @import {State, Choice} from "../state.js" */
 
 /** Photos in web/samples; all come from scikit-image and are in the public domain (CC0). */
 const SAMPLES = /** @type {const} */ (["cat", "coffee", "photographer"]);
@@ -20,7 +23,7 @@ export function classifyView(state) {
   const isEmpty = state.photos.length === 0;
   const hasAnswers = photos.some(answerOf);
   return html`
-    ${chooser(isEmpty)} ${isEmpty ? samples() : controls(state, photos)}
+    ${modelChoice(state.models)} ${chooser(isEmpty)} ${isEmpty ? samples() : controls(state, photos)}
     ${!isEmpty && photos.length === 0 ? noneLeft() : nothing} ${hasAnswers ? warning() : nothing}
     ${hasAnswers ? html`<p class="small">${text.hint}</p>` : nothing}
     <ul class="cards" tabindex="-1" aria-label=${text.photos} ?hidden=${photos.length === 0}>
@@ -31,6 +34,27 @@ export function classifyView(state) {
       )}
     </ul>
   `;
+}
+
+/** The choice of a model, if there are several. @param {Choice | null} models */
+function modelChoice(models) {
+  if (models === null) return nothing;
+  const { usual, names } = models;
+  return html`<div class="row fields">
+    ${select(
+      text.chooseModel,
+      names.map((name) => [name, name]),
+      settings().model || usual,
+      (name) => chooseModel(name === usual ? "" : name),
+    )}
+  </div>`;
+}
+
+/** @param {string} name of a model; empty for the default one */
+function chooseModel(name) {
+  saveSettings({ model: name });
+  void connect();
+  startOver();
 }
 
 /** The notice above the answers of a model with warnings in its manifest. */

@@ -3,7 +3,7 @@
 import { startOver } from "../classifying.js";
 import { connect } from "../service.js";
 import { endpointOf, originOf, saveSettings, settings } from "../settings.js";
-import { model } from "../state.js";
+import { model, update } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { entries, select } from "./fields.js";
@@ -79,8 +79,11 @@ function submit(event) {
   const isForAnother = originOf(endpoint) !== originOf(before.endpoint) && key === before.key;
   field("key").value = isForAnother ? "" : key;
   saveSettings({ endpoint, key: isForAnother ? "" : key });
+  if (endpoint === before.endpoint) return void connect();
+  saveSettings({ model: "" });
+  update({ models: null });
   void connect();
-  if (endpoint !== before.endpoint) startOver();
+  startOver();
 }
 
 /** @param {Event} event */
