@@ -15,11 +15,14 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, Request,
 from servers import API_KEY, Deployment, run_server
 from support import CAT, DEFAULT_BUNDLE, ROCKET, free_port
 
+from litelens.core.bundle import load_bundle
+
 FORBIDDEN = page_text("forbidden")
 UNREACHABLE = page_text("unreachable")
 NOT_LITELENS = page_text("not_litelens")
 BLOCKED = page_text("endpoint_blocked")
 KEY_WRONG = page_text("keyWrong")
+MODEL = f"everyday {load_bundle(DEFAULT_BUNDLE).version}"
 ENDPOINT_WRONG = page_text("endpointWrong")
 
 
@@ -94,9 +97,9 @@ def test_a_wrong_key_is_reported_and_the_right_one_connects(page_without_key: Pa
     connect(page_without_key, key="wrong")
     expect(page_without_key.get_by_role("alert")).to_have_text(FORBIDDEN)
     connect(page_without_key, key=f" {API_KEY} ")
-    expect(connection_status(page_without_key)).to_have_text("Connected: everyday 1.0.0.")
+    expect(connection_status(page_without_key)).to_have_text(f"Connected: {MODEL}.")
     open_view(page_without_key, "Model")
-    expect(page_without_key.get_by_role("main")).to_contain_text("everyday 1.0.0")
+    expect(page_without_key.get_by_role("main")).to_contain_text(MODEL)
     expect(page_without_key.get_by_role("alert")).to_have_count(0)
 
 
@@ -194,7 +197,7 @@ def test_all_requests_go_to_the_endpoint_in_the_settings(page: Page, other_deplo
     assert [sum(path in url for url in urls) for path in ("/classify?", "/report")] == [2, 1]
     requests.clear()
     connect(page, endpoint="")
-    expect(connection_status(page)).to_have_text("Connected: everyday 1.0.0.")
+    expect(connection_status(page)).to_have_text(f"Connected: {MODEL}.")
     # Results of one model are not shown together with those of another.
     open_view(page, "Classify")
     wait_for_results(page, "cat.jpg")

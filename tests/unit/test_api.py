@@ -11,9 +11,9 @@ import test_api_describe
 import test_api_inputs
 import test_api_models
 import test_api_uploads
+from bundles import add_bundle, change_manifest
 from PIL import Image
 from support import (
-    CIFAR_BUNDLE,
     DEFAULT_BUNDLE,
     ROCKET,
     LambdaContext,
@@ -142,10 +142,9 @@ def test_the_model_route_returns_the_manifest_the_metrics_and_a_link_to_the_repo
 
 
 def test_the_model_route_returns_the_models_warnings(tmp_path: Path) -> None:
-    (tmp_path / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")
-    manifest = json.loads((CIFAR_BUNDLE / "manifest.json").read_text()) | {"warnings": ["No better than chance."]}
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    handler = api.create_handler(Settings(tmp_path, Limits(), threads=1))
+    bundle = add_bundle(tmp_path, "warned")
+    change_manifest(bundle, warnings=["No better than chance."])
+    handler = api.create_handler(Settings(bundle, Limits(), threads=1))
     answer = answer_of(handler(event("GET", "/v1/model"), LambdaContext()))
     assert answer["manifest"]["warnings"] == ["No better than chance."]
 

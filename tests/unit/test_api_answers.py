@@ -81,7 +81,7 @@ def handle_with_cors() -> Handle:
 @pytest.fixture
 def handle_without_report(tmp_path: Path) -> Handle:
     """A handler whose bundle has neither a report nor metrics."""
-    for name in ("manifest.json", "model.tflite"):
+    for name in ("manifest.json", "model.tflite", "head.npz"):
         shutil.copy(DEFAULT_BUNDLE / name, tmp_path)
     handler = create_handler(Settings(tmp_path, Limits(), threads=1))
     return lambda event: handler(event, LambdaContext())

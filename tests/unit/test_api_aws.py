@@ -49,7 +49,7 @@ def put(bucket: str, key: str, body: bytes) -> None:
 
 def handle_with(bucket: str, max_bytes: int = MAX_BYTES) -> Handle:
     """Return a handler that may read this bucket, and accepts up to `max_bytes` of an image in a request."""
-    settings = Settings(DEFAULT_BUNDLE, Limits(max_bytes), 1, MAX_BYTES, frozenset([bucket]))
+    settings = Settings(DEFAULT_BUNDLE, Limits(max_bytes), 1, MAX_BYTES, buckets=frozenset([bucket]))
     handler = create_handler(settings)
     return lambda event: handler(event, LambdaContext())
 

@@ -75,7 +75,7 @@ def test_csv_has_a_row_for_each_image_in_order(photos: str, capsys: pytest.Captu
 def test_a_folder_is_printed_as_a_table(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["classify", photos]) == 1
     header, *rows, problem = capsys.readouterr().out.splitlines()
-    assert header.split() == ["image", "label", "confidence", "uncertain"]
+    assert header.split() == ["image", "label", "confidence", "doubt"]
     assert len(rows) == 3
     assert rows[1].split() == [f"{photos}/b.jpg", "failed"]
     assert problem.startswith(f"{photos}/b.jpg: The bytes are not an image")

@@ -169,9 +169,9 @@ def test_csv_has_a_row_for_each_result(save: Save, capsys: pytest.CaptureFixture
     first, second = csv.DictReader(StringIO(capsys.readouterr().out))
     assert tuple(first) == COLUMNS
     head = ("uploads/cat, asleep.jpg", "etag", "pets/1.0.0", cat["time"])
-    assert tuple(first.values()) == (*head, "done", "cat", "0.9", "true", "pets", "", "")
+    assert tuple(first.values()) == (*head, "done", "cat", "0.9", "true", "", "pets", "", "")
     head = ("uploads/none.jpg", "etag", "pets/1.0.0", none["time"])
-    assert tuple(second.values()) == (*head, "failed", "", "", "", "", "not_an_image", "It is no image.")
+    assert tuple(second.values()) == (*head, "failed", "", "", "", "", "", "not_an_image", "It is no image.")
 
 
 def test_no_csv_cell_of_a_result_is_a_formula(save: Save, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,7 +187,7 @@ def test_the_text_has_a_row_for_each_result(save: Save, capsys: pytest.CaptureFi
     save("uploads/none.jpg", age=2 * DAY, **failed())
     assert main(["results", "--since", "4d"]) == 0
     header, first, second = capsys.readouterr().out.splitlines()
-    assert header.split() == ["time", "label", "confidence", "uncertain", "key"]
+    assert header.split() == ["time", "label", "confidence", "doubt", "key"]
     assert first.split() == [*cat["time"][:19].split("T"), "cat", "90.0%", "uncertain", "uploads/a", "cat.jpg"]
     assert second.split()[2:] == ["failed:", "not_an_image", "uploads/none.jpg"]
     assert first.index("uploads/") == second.index("uploads/") == header.index("key")

@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from support import DEFAULT_BUNDLE
 
-from litelens.core.bundle import IMAGE, LOGITS, MAP, Bundle, Tensor, load_bundle
+from litelens.core.bundle import FEATURES, IMAGE, LOGITS, Bundle, Tensor, load_bundle
 from litelens.core.engines import ENGINES, Engine, LiteRT, OpenVINO, compile_ahead, load_engine
 from litelens.core.errors import BundleError
 
@@ -40,7 +40,7 @@ def some_levels(noise: np.random.Generator) -> NDArray[np.int8]:
 def test_the_manifest_has_the_tensors_of_the_model(bundle: Bundle) -> None:
     signature = Interpreter(model_path=str(bundle.model)).get_signature_runner()
     tensors = {**signature.get_input_details(), **signature.get_output_details()}
-    assert set(bundle.tensors) == set(tensors) == {IMAGE, LOGITS, MAP}
+    assert set(bundle.tensors) == set(tensors) == {IMAGE, LOGITS, FEATURES}
     for name, details in tensors.items():
         tensor = bundle.tensors[name]
         assert tensor.shape == tuple(details["shape"])
@@ -70,11 +70,11 @@ def test_the_same_input_gives_the_same_outputs_after_other_inputs(engine: Engine
 
 
 def test_engines_differ_by_rounding_only(bundle: Bundle, noise: np.random.Generator) -> None:
-    """If sums of products saturated, as with 8-bit weights, maps would differ by dozens of levels."""
+    """If sums of products saturated, as with 8-bit weights, the scores would differ by dozens of levels."""
     litert, openvino = LiteRT(bundle, threads=1), OpenVINO(bundle, threads=1)
     for _ in range(20):
         levels = some_levels(noise)
-        found, expected = openvino.run(levels)[MAP].astype(int), litert.run(levels)[MAP].astype(int)
+        found, expected = openvino.run(levels)[LOGITS].astype(int), litert.run(levels)[LOGITS].astype(int)
         assert np.abs(found - expected).mean() < 1.5
         assert np.abs(found - expected).max() <= 12
 
@@ -85,7 +85,7 @@ def test_litert_returns_the_outputs_of_its_interpreter(bundle: Bundle, noise: np
     levels = some_levels(noise)
     expected = runner(image=levels)
     outputs = LiteRT(bundle, threads=1).run(levels)
-    assert all(np.array_equal(outputs[name], expected[name]) for name in (LOGITS, MAP))
+    assert all(np.array_equal(outputs[name], expected[name]) for name in (LOGITS, FEATURES))
 
 
 def test_tensors_are_allocated_once(bundle: Bundle, noise: np.random.Generator) -> None:

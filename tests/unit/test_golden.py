@@ -136,7 +136,8 @@ def refuse(folder: Path, golden: Any) -> str:
 
 @pytest.mark.parametrize("golden", [[], None])
 def test_golden_images_are_optional(golden: Any, tmp_path: Path) -> None:
-    shutil.copy(DEFAULT_BUNDLE / "model.tflite", tmp_path)
+    for name in ("model.tflite", "head.npz"):
+        shutil.copy(DEFAULT_BUNDLE / name, tmp_path)
     assert load_bundle(with_golden(tmp_path, golden)).golden == ()
 
 

@@ -65,7 +65,7 @@ _DESCRIBING = (DescribeRefused, DescribeUnavailable, DescribeThrottled, Describe
 
 _JSON, _PROBLEM = "application/json", "application/problem+json"
 _PREDICTION = {"label": "espresso", "index": 967, "confidence": 0.835643, "group": "food and drinks"}
-_MODEL = {"name": "everyday", "version": "1.0.0"}
+_MODEL = {"name": "everyday", "version": "1.1.0"}
 _RED = "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAFklEQVR4nGP8z8DAwMDAxMDAwMDAAAANHQEDasKb6QAAAABJRU5ErkJggg=="
 _REQUEST_ID = "9a00d317-3e73-4f23-aec5-3eb8269d6efd"
 _UPLOAD_ID = "019a6f3e-8f2c-7c11-a9d3-4b6a2f0e91c7"
