@@ -19,6 +19,13 @@ from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
 from litelens.core.native_logs import hide_native_logs
+from litelens_client.learning.tflite import (
+    channel_scales,
+    empty_unused_buffers,
+    parse_model,
+    read_array,
+    write_model,
+)
 
 Converter = Literal["TFLiteConverter", "litert-quantizer"]
 WeightBits = Literal[8, 7]
@@ -142,26 +149,26 @@ def reduce_to_seven_bits(model: bytes, float_model: bytes) -> bytes:
     Their scales are doubled, and so are those of the biases, which remain the input's scale times the weights' scale.
     Raises ValueError if `float_model` has other weights.
     """
-    quantized = _parse(model)
-    originals = _read_float_weights(_parse(float_model))
+    quantized = parse_model(model)
+    originals = _read_float_weights(parse_model(float_model))
     for graph in quantized.subgraphs:
         weights, biases = _find_weights_and_biases(quantized, graph)
         for tensor in weights:
-            _set_levels(quantized, tensor, _requantize(tensor, _read_levels(quantized, tensor, np.int8), originals))
+            _set_levels(quantized, tensor, _requantize(tensor, read_array(quantized, tensor, np.int8), originals))
         for tensor in biases:
-            _set_levels(quantized, tensor, np.rint(_read_levels(quantized, tensor, np.int32) / 2).astype(np.int32))
+            _set_levels(quantized, tensor, np.rint(read_array(quantized, tensor, np.int32) / 2).astype(np.int32))
         for tensor in (*weights, *biases):
             tensor.quantization.scale = [2 * scale for scale in tensor.quantization.scale]
-    _empty_unused_buffers(quantized)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(quantized))
+    empty_unused_buffers(quantized)
+    return write_model(quantized)
 
 
 def count_weight_bits(model: bytes) -> WeightBits:
     """Return the number of bits that the weights of convolutions and dense layers in a .tflite file take."""
-    parsed = _parse(model)
+    parsed = parse_model(model)
     weights = [tensor for graph in parsed.subgraphs for tensor in _find_weights_and_biases(parsed, graph)[0]]
     largest = max(
-        (np.abs(_read_levels(parsed, tensor, np.int8).astype(int)).max(initial=0) for tensor in weights), default=0
+        (np.abs(read_array(parsed, tensor, np.int8).astype(int)).max(initial=0) for tensor in weights), default=0
     )
     return 7 if largest <= 64 else 8
 
@@ -172,15 +179,15 @@ def convert_for_openvino(model: bytes) -> bytes:
     Constants move into the flatbuffer; litert-quantizer puts them behind it. Input and output tensors get their names
     from the signature, which OpenVINO does not read.
     """
-    parsed = _parse(model)
+    parsed = parse_model(model)
     (signature,), (graph,) = parsed.signatureDefs, parsed.subgraphs
     for named in (*signature.inputs, *signature.outputs):
         graph.tensors[named.tensorIndex].name = named.name
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
+    return write_model(parsed)
 
 
 def _requantize(tensor: Any, levels: NDArray[np.int8], originals: list[NDArray[np.float32]]) -> NDArray[np.int8]:
-    scales = _channel_scales(tensor)
+    scales = channel_scales(tensor)
     for original in originals:
         # Rounding changes a weight by up to half a level, and float32 is not exact either.
         if original.shape == levels.shape and (np.abs(original - levels * scales) <= 0.51 * scales).all():
@@ -190,21 +197,9 @@ def _requantize(tensor: Any, levels: NDArray[np.int8], originals: list[NDArray[n
     raise ValueError(f"the float model has no weights like those of '{tensor.name.decode()}'")
 
 
-def _channel_scales(tensor: Any) -> NDArray[np.float32]:
-    """Return the scales in a shape that can be multiplied with the tensor's levels."""
-    shape = [1] * len(tensor.shape)
-    scales = np.array(tensor.quantization.scale, np.float32)
-    shape[tensor.quantization.quantizedDimension] = len(scales)
-    return scales.reshape(shape)
-
-
-def _parse(model: bytes) -> Any:
-    return flatbuffer_utils.read_model_from_bytearray(bytearray(model))
-
-
 def _read_float_weights(model: Any) -> list[NDArray[np.float32]]:
     weights = (tensor for graph in model.subgraphs for tensor in _find_weights_and_biases(model, graph)[0])
-    return [_read_levels(model, tensor, np.float32) for tensor in weights]
+    return [read_array(model, tensor, np.float32) for tensor in weights]
 
 
 def _find_weights_and_biases(model: Any, graph: Any) -> tuple[list[Any], list[Any]]:
@@ -224,24 +219,12 @@ def _is_constant(model: Any, tensor: Any) -> bool:
     return model.buffers[tensor.buffer].data is not None
 
 
-def _read_levels(model: Any, tensor: Any, kind: type[np.generic]) -> NDArray[Any]:
-    return np.frombuffer(bytes(model.buffers[tensor.buffer].data), kind).reshape(tensor.shape)
-
-
 def _set_levels(model: Any, tensor: Any, levels: NDArray[Any]) -> None:
     """Give the tensor a new buffer, because tensors with equal levels but other scales may share one."""
     buffer = schema.BufferT()
     buffer.data = np.frombuffer(levels.tobytes(), np.uint8)
     model.buffers.append(buffer)
     tensor.buffer = len(model.buffers) - 1
-
-
-def _empty_unused_buffers(model: Any) -> None:
-    used = {tensor.buffer for graph in model.subgraphs for tensor in graph.tensors}
-    used |= {metadata.buffer for metadata in model.metadata or []}
-    for index, buffer in enumerate(model.buffers):
-        if index not in used:
-            buffer.data = None
 
 
 @contextlib.contextmanager

@@ -11,14 +11,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from litelens.core.bundle import MODEL
 from litelens_client.learning.files import sha256
+from litelens_client.learning.tflite import read_tensors
 from training.dataset import Dataset
 from training.efficientnet_lite import find_origin
 from training.evaluate import Evaluation
 from training.network import KERAS_FILE
 from training.preset import Preset
-from training.quantize import read_tensors
 from training.run import FitSummary, Metrics, Run
 
 MAX_LISTED = 20
@@ -89,7 +88,7 @@ def manifest_document(
             **{name: chosen.get(name) for name in ("converter", "weight_bits", "calibration_images")},
         },
         "tensors": {name: msgspec.structs.asdict(tensor) for name, tensor in read_tensors(model).items()},
-        "files": {MODEL: {"sha256": sha256(model), "bytes": len(model)}},
+        "files": {path.name: _file(path) for path in run.served_files},
         "metrics": dataclasses.asdict(metrics),
         "training": {
             "dataset": preset.dataset,
@@ -103,6 +102,11 @@ def manifest_document(
         "groups": preset.label_groups(),
         "labels": list(run.labels),
     }
+
+
+def _file(path: Path) -> dict[str, Any]:
+    content = path.read_bytes()
+    return {"sha256": sha256(content), "bytes": len(content)}
 
 
 def full_description(preset: Preset) -> str:

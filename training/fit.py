@@ -76,7 +76,7 @@ def fit(run: Run, dataset: Dataset, *, resume: bool = False) -> FitSummary:
     classes, precision = len(dataset.labels), supported_precision(recipe.precision)
     network = build_network(run.preset.network, run.preset.preprocessing, classes, precision)
     # Only now, so that the results of an earlier fit are kept if the teacher or the weights cannot be loaded.
-    discard(run.fit_summary, run.weights, run.model, run.candidates, run.metrics, run.report)
+    discard(run.fit_summary, run.weights, run.model, run.head, run.candidates, run.metrics, run.report)
     if history:
         _write_csv(run, history)
     else:

@@ -9,14 +9,13 @@ from typing import Any
 import keras
 from keras import layers
 
-from litelens.core.bundle import IMAGE, LOGITS, MAP
+from litelens.core.bundle import FEATURES, IMAGE, LOGITS
 from litelens.core.preprocessing import Preprocessing
 from training.errors import NetworkError, first_line
-from training.head import with_class_activation_map
+from training.head import with_features
 from training.pretrained import copy_weights
 
-_OUTPUTS = {LOGITS, MAP}
-_RESERVED = {IMAGE, *_OUTPUTS}
+_OUTPUTS = {LOGITS, FEATURES}
 
 # Layers that do not change scores, except for their shape or in training.
 _SAME_SCORES = (layers.Dropout, layers.Flatten, layers.Identity, layers.Reshape)
@@ -30,8 +29,8 @@ def import_classifier(path: Path, classes: int, spec: Preprocessing) -> keras.Mo
 
     Input: "image", float32 `(batch, height, width, 3)` of `spec`, regardless of the dtype that the model was saved
     with. Outputs, by name: `logits`, float32 `(batch, classes)`, the scores before the softmax, which is removed if the
-    model ends in one; and `class_activation_map` if the model ends in pooling and a dense layer. A model that litelens
-    saved is returned unchanged.
+    model ends in one; and `features`, `(batch, h, w, channels)`, if the model ends in pooling and a dense layer. A
+    model that litelens saved is returned unchanged.
 
     No code in the file is run: Lambda layers and layers of other packages are refused. The model is functional or
     Sequential; models inside it are unfolded into their layers. `spec` must normalize as in the model's training.
@@ -47,7 +46,7 @@ def import_classifier(path: Path, classes: int, spec: Preprocessing) -> keras.Mo
         raise NetworkError(f"{path} has {len(model.outputs)} outputs; a classifier has one, the scores of the classes")
     unfolded = _unfold(model, path, spec)
     _check_classes(unfolded.outputs[0], path, classes)
-    return with_class_activation_map(_without_softmax(unfolded, path))
+    return with_features(_without_softmax(unfolded, path))
 
 
 def _load(path: Path) -> keras.Model:
@@ -138,7 +137,7 @@ def _has_litelens_form(model: keras.Model) -> bool:
 
 def _unfold(model: keras.Model, path: Path, spec: Preprocessing) -> keras.Model:
     """Copy the model into one graph from "image" to its output, without models inside it."""
-    _make_names_distinct(model, set(_RESERVED))
+    _make_names_distinct(model, {IMAGE})
     image = keras.Input((spec.height, spec.width, 3), name=IMAGE, dtype="float32")
     try:
         unfolded = keras.Model(image, _call_layers(model, image))

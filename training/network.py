@@ -13,7 +13,7 @@ from keras import layers
 
 from litelens.core.preprocessing import Preprocessing
 from training.errors import NetworkError, first_line
-from training.head import add_head, is_head, with_class_activation_map
+from training.head import add_head, is_head, with_features
 from training.keras_import import import_classifier
 from training.pretrained import IMAGENET_CLASSES, build_pretrained, pretrained_architectures
 
@@ -82,9 +82,8 @@ def build_network(
     """Build the network, from float RGB to class scores, with the weights that it starts from.
 
     Input: "image", float32 `(batch, height, width, 3)`, normalized as `spec` says.
-    Outputs, by name: `logits`, float32 `(batch, classes)`, and `class_activation_map`, float32
-    `(batch, h, w, classes)`, whose mean over h and w is `logits` (see training.head). A published head of another form
-    gives `logits` only.
+    Outputs, by name: `logits`, float32 `(batch, classes)`, and `features`, `(batch, h, w, channels)`, from which the
+    head computes `logits` (see training.head). A network with a published head of another form has `logits` only.
 
     `precision` is Keras' dtype policy for the hidden layers; weights and head are float32. If `pretrained` is false, no
     weights are loaded, because the caller loads those of a run. The layers, and the order of the weights, are the same
@@ -128,7 +127,7 @@ def _build_pretrained(settings: Network, spec: Preprocessing, classes: int, *, p
     load_weights = pretrained and settings.weights != "none" and not settings.has_run_weights
     body = build_pretrained(settings.architecture, settings.weights if load_weights else None, spec, top=top)
     if top:
-        return with_class_activation_map(body)
+        return with_features(body)
     # Training on few photos changes little of a random head's weights, which would stay in the answers as noise. So a
     # head for fine-tuning starts from zeros (Kolesnikov et al. 2019, https://arxiv.org/abs/1912.11370).
     initializer = "glorot_uniform" if settings.weights == "none" else "zeros"

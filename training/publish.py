@@ -1,15 +1,15 @@
 """The step publish: check an evaluated run and write its bundle."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from litelens.core.bundle import MANIFEST, METRICS, MODEL, REPORT, load_bundle
+from litelens.core.bundle import MANIFEST, load_bundle
 from litelens.core.classifier import Classifier
 from litelens.core.golden import TOLERANCE, GoldenImage
 from litelens.core.images import Limits
+from litelens_client.learning.bundle_writer import new_bundle
 from litelens_client.learning.files import write_json
 from litelens_client.learning.golden import add_golden_images
 from litelens_client.learning.metrics import chance_warnings
@@ -100,44 +100,26 @@ def _check_golden_images(images: Sequence[GoldenImage]) -> None:
         )
 
 
-def _check_is_a_bundle(folder: Path) -> None:
-    if not (folder / MANIFEST).is_file():
-        raise GateError(
-            f"{folder} exists but is not a bundle, so it is not replaced; move it away, or choose another --models"
-        )
-
-
 def publish(run: Run, fitted: FitSummary | None, metrics: Metrics, document: Mapping[str, Any], models: Path) -> Path:
     """Write the run's bundle to `models/NAME` and return this path; an earlier bundle is replaced only on success.
 
     `fitted` is None if nothing was fitted; `document` is the content of metrics.json, with `metrics` in it.
 
     The bundle is loaded as for serving before it replaces another. Raises GateError or QuantizationError if the model
-    does not pass the gate, BundleError if it cannot be served.
+    does not pass the gate, TrainingError if `models/NAME` is not a bundle, BundleError if the new bundle cannot be
+    served.
     """
     check_gate(metrics, document.get("duplicates", []), run.model.read_bytes(), run.preset.gate)
-    models.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=models, prefix=".publish-", ignore_cleanup_errors=True) as workspace:
-        bundle, replaced = Path(workspace) / "bundle", Path(workspace) / "replaced"
-        bundle.mkdir()
-        for source, name in ((run.model, MODEL), (run.metrics, METRICS), (run.report, REPORT)):
-            shutil.copyfile(source, bundle / name)
+    published = models / run.preset.name
+    with new_bundle(published) as bundle:
+        for source in (*run.served_files, run.metrics, run.report):
+            shutil.copyfile(source, bundle / source.name)
         candidates, warnings = document.get("candidates", []), chance_warnings(document)
         write_json(bundle / MANIFEST, manifest_document(run, fitted, metrics, candidates, warnings))
         omitted = add_golden_images(bundle)
         loaded = load_bundle(bundle)
         _check_golden_images(loaded.golden)
         Classifier(loaded, Limits(), threads=1).warm_up()
-        published = models / run.preset.name
-        try:
-            if published.exists():
-                _check_is_a_bundle(published)
-                published.rename(replaced)
-            bundle.rename(published)
-        except BaseException:
-            if replaced.exists() and not published.exists():
-                replaced.rename(published)
-            raise
     if omitted:
         print(f"Golden images omitted, because LiteRT and OpenVINO differ too much on them: {', '.join(omitted)}.")
     return published

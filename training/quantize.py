@@ -3,7 +3,7 @@
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +13,15 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from numpy.typing import NDArray
 
-from litelens.core.bundle import MODEL, Bundle, Tensor
+from litelens.core.bundle import FEATURES, LOGITS, MODEL, Bundle, Tensor
 from litelens.core.classifier import Classifier
 from litelens.core.errors import BundleError
+from litelens.core.head import HEAD, Head, load_head
 from litelens.core.images import Limits
 from litelens.core.preprocessing import Preprocessing
+from litelens_client.learning.files import write_file
 from litelens_client.learning.progress import progress
+from litelens_client.learning.tflite import read_tensors
 from training.candidates import (
     Candidate,
     CandidateBuilder,
@@ -29,6 +32,7 @@ from training.candidates import (
     count_weight_bits,
 )
 from training.errors import QuantizationError, first_line
+from training.head import read_head
 
 INTEGER_TYPES = (np.int8, np.int32)
 
@@ -75,10 +79,11 @@ def quantize(
     """Build and measure the candidates; return the best, as a .tflite file, and the scores of all.
 
     The file has int8 activations and per-channel int8 weights. `network` takes `image`, float32
-    `(n, height, width, 3)`, and returns a dictionary with `logits` `(n, classes)`; the file's outputs have the same
-    names. `calibration` holds inputs, float32 `(n, height, width, 3)`; a candidate uses the first
-    `calibration_images` of them, or all if there are fewer. `pixels`, uint8 `(n, height, width, 3)`, are images from
-    `Preprocessing.pixels`, used neither for training nor for testing, and `truth` their classes, int64 `(n,)`.
+    `(n, height, width, 3)`, and returns a dictionary with `logits` `(n, classes)` and, if it has them, `features`; the
+    file's outputs have the same names. `calibration` holds inputs, float32 `(n, height, width, 3)`; a candidate uses
+    the first `calibration_images` of them, or all if there are fewer. `pixels`, uint8 `(n, height, width, 3)`, are
+    images from `Preprocessing.pixels`, used neither for training nor for testing, and `truth` their classes, int64
+    `(n,)`.
     Candidates are measured with the serving code.
 
     The best candidate is the one that agrees most often with the float network. If several agree equally often, it is
@@ -140,11 +145,22 @@ def check_integer_only(model: bytes) -> None:
             raise QuantizationError(f"the input or output '{tensor['name']}' is {np.dtype(tensor['dtype'])}, not int8")
 
 
+def save_model(folder: Path, model: bytes, head: Head | None) -> None:
+    """Write a .tflite file to a folder, and the head if the model has features."""
+    if head:
+        write_file(folder / HEAD, head.to_bytes())
+    write_file(folder / MODEL, model)
+
+
 def unpublished_bundle(
     folder: Path, labels: tuple[str, ...], spec: Preprocessing, temperature: float = 1.0, threshold: float = 0.0
 ) -> Bundle:
-    """Describe the model in a folder as a bundle that the serving code can use, before it has a manifest."""
+    """Describe the model in a folder, which `save_model` wrote, as a bundle for the serving code.
+
+    Raises BundleError if the model has features, and its head is missing or damaged.
+    """
     model = (folder / MODEL).read_bytes()
+    tensors = read_tensors(model)
     return Bundle(
         folder=folder,
         manifest={},
@@ -152,26 +168,20 @@ def unpublished_bundle(
         name="unpublished",
         version="",
         weight_bits=count_weight_bits(model),
-        tensors=read_tensors(model),
+        tensors=tensors,
         labels=labels,
         groups={},
         preprocessing=spec,
         temperature=temperature,
         threshold=threshold,
+        head=_load_head(folder, tensors),
     )
 
 
-def read_tensors(model: bytes) -> dict[str, Tensor]:
-    """Read the input and outputs of a .tflite file, by their names in its signature."""
-    signature = _interpreter(model).get_signature_runner()
-    return {
-        name: Tensor(
-            shape=tuple(int(side) for side in details["shape"]),
-            scale=float(details["quantization"][0]),
-            zero_point=int(details["quantization"][1]),
-        )
-        for name, details in {**signature.get_input_details(), **signature.get_output_details()}.items()
-    }
+def _load_head(folder: Path, tensors: Mapping[str, Tensor]) -> Head | None:
+    if FEATURES not in tensors:
+        return None
+    return load_head(folder / HEAD, classes=tensors[LOGITS].shape[1], channels=tensors[FEATURES].shape[3])
 
 
 class _Scorer:
@@ -184,12 +194,13 @@ class _Scorer:
         spec: Preprocessing,
         truth: NDArray[np.int64] | None,
     ) -> None:
+        self._head = read_head(network)
         self._pixels = pixels
         self._spec = spec
         self._truth = truth
         self._expected = np.concatenate(
             [
-                network.predict(spec.normalize(batch), verbose=0)["logits"]
+                network.predict(spec.normalize(batch), verbose=0)[LOGITS]
                 for batch in np.split(pixels, range(_BATCH, len(pixels), _BATCH))
             ]
         )
@@ -208,7 +219,7 @@ class _Scorer:
 
     def _serve(self, model: bytes, name: str) -> NDArray[np.float32]:
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / MODEL).write_bytes(model)
+            save_model(Path(folder), model, self._head)
             labels = tuple(str(label) for label in range(self._expected.shape[1]))
             bundle = unpublished_bundle(Path(folder), labels, self._spec)
             classifier = Classifier(bundle, Limits(), threads=os.cpu_count() or 1)

@@ -10,6 +10,7 @@ import keras
 import msgspec
 
 from litelens.core.bundle import METRICS, MODEL, REPORT
+from litelens.core.head import HEAD
 from litelens_client.learning.files import write_json
 from training.errors import RunError
 from training.network import build_network
@@ -108,6 +109,16 @@ class Run:
     def model(self) -> Path:
         """The int8 model; `quantize` writes it."""
         return self.folder / MODEL
+
+    @property
+    def head(self) -> Path:
+        """The network's head, if it has features; `quantize` writes it."""
+        return self.folder / HEAD
+
+    @property
+    def served_files(self) -> tuple[Path, ...]:
+        """The files of the run that serving loads: the model and, if it has features, its head."""
+        return tuple(path for path in (self.model, self.head) if path.is_file())
 
     @property
     def candidates(self) -> Path:

@@ -17,9 +17,10 @@ from training.errors import RunError
 from training.evaluate import evaluate
 from training.examples import choose_examples
 from training.fit import fit
+from training.head import read_head
 from training.preset import Preset
 from training.publish import publish
-from training.quantize import quantize, require_export_backend
+from training.quantize import quantize, require_export_backend, save_model
 from training.run import (
     DataSummary,
     FitSummary,
@@ -155,7 +156,7 @@ def _quantize(run: Run, dataset: Dataset) -> None:
     quantization = run.preset.quantization
     require_export_backend()
     network = load_fitted_network(run)
-    discard(run.model, run.candidates, run.metrics, run.report)
+    discard(run.model, run.head, run.candidates, run.metrics, run.report)
     seed, spec = run.preset.recipe.seed, run.preset.preprocessing
     calibration = _draw(dataset.calibration, max(quantization.calibration_images), seed)
     check = _draw(dataset.validation, _MAX_CHECKED, seed)
@@ -170,7 +171,7 @@ def _quantize(run: Run, dataset: Dataset) -> None:
         check.classes if dataset.labelled else None,
     )
     write_json(run.candidates, {"candidates": [dataclasses.asdict(score) for score in scores]})
-    write_file(run.model, model)
+    save_model(run.folder, model, read_head(network))
     print(f"Quantized: {len(model) / 1e6:.1f} MB, integer tensors only: {run.model}")
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from litelens.core.preprocessing import Preprocessing
 from training.efficientnet_lite import EfficientNetLite0, EfficientNetLite1, EfficientNetLite2, preprocess_input
 from training.errors import NetworkError
+from training.head import read_head
 from training.network import Network, build_network
 from training.preset import load_preset
 
@@ -57,10 +58,11 @@ def test_the_published_weights_classify_photos_correctly(photo: str, names: set[
     assert LABELS[int(logits.argmax())] in names
 
 
-def test_the_published_head_gives_a_class_activation_map(lite0: keras.Model) -> None:
-    outputs = outputs_of(lite0, skimage.data.chelsea())
-    assert outputs["class_activation_map"].shape == (7, 7, 1000)
-    assert outputs["class_activation_map"].mean(axis=(0, 1)) == pytest.approx(outputs["logits"], abs=1e-4)
+def test_the_published_head_computes_the_logits_from_features(lite0: keras.Model) -> None:
+    outputs, head = outputs_of(lite0, skimage.data.chelsea()), read_head(lite0)
+    assert head
+    assert outputs["features"].shape == (7, 7, 1280)
+    assert head.logits(outputs["features"].mean(axis=(0, 1))) == pytest.approx(outputs["logits"], abs=1e-4)
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -72,7 +74,8 @@ def test_the_larger_networks_load_their_own_packages_weights(number: int) -> Non
 
 def test_a_new_head_keeps_the_published_weights_below_it(lite0: keras.Model) -> None:
     network = build_network(Network("EfficientNetLite0", "imagenet", "new"), SMALL, 3)
-    assert network.output["class_activation_map"].shape == (None, 2, 2, 3)
+    assert network.output["logits"].shape == (None, 3)
+    assert network.output["features"].shape == (None, 2, 2, 1280)
     for name in ("stem_conv", "block5_depthwise_bn", "head_bn"):
         ours, published = network.get_layer(name).get_weights(), lite0.get_layer(name).get_weights()
         assert all(np.array_equal(a, b) for a, b in zip(ours, published, strict=True))

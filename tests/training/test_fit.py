@@ -31,6 +31,7 @@ from training.dataset import Dataset, Pixels, Split
 from training.documents import read_history
 from training.errors import FitError
 from training.fit import fit
+from training.head import add_head
 from training.network import Network
 from training.preset import Augmentation, Phase, Recipe, load_preset
 from training.run import DataSummary, Run, start_run
@@ -46,9 +47,7 @@ def small_network(monkeypatch: pytest.MonkeyPatch) -> None:
         inputs = keras.Input((8, 8, 3))
         features = keras.layers.Conv2D(8, 3, strides=2, name="features")(inputs)
         features = keras.layers.BatchNormalization(name="normalization")(features)
-        maps = keras.layers.Conv2D(classes, 1, name="class_activation_map")(features)
-        logits = keras.layers.GlobalAveragePooling2D(name="logits")(maps)
-        return keras.Model(inputs, {"logits": logits, "class_activation_map": maps})
+        return add_head(keras.Model(inputs, features), classes)
 
     monkeypatch.setattr("training.fit.build_network", build)
 
@@ -276,14 +275,14 @@ def test_a_phase_can_fit_only_the_head(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(phases=(replace(SGD, trains="head", epochs=1),))
-    assert changed(*fitted_weights(run, noisy, monkeypatch)) == {"class_activation_map"}
+    assert changed(*fitted_weights(run, noisy, monkeypatch)) == {"logits"}
 
 
 def test_a_phase_can_freeze_normalization(
     start: Callable[..., Run], noisy: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = start(phases=(replace(SGD, freeze_normalization=True, epochs=1),))
-    assert changed(*fitted_weights(run, noisy, monkeypatch)) == {"class_activation_map", "features"}
+    assert changed(*fitted_weights(run, noisy, monkeypatch)) == {"logits", "features"}
 
 
 def test_an_infinite_loss_is_an_error_and_leaves_no_weights(start: Callable[..., Run], colours: Dataset) -> None:

@@ -16,8 +16,9 @@ from litelens.core.bundle import load_bundle
 from litelens.core.engines import OpenVINO
 from litelens.core.golden import TOLERANCE, GoldenImage
 from litelens.core.images import Limits, decode
+from litelens_client.learning import golden
 from litelens_client.learning.golden import add_golden_images
-from training import golden, publish
+from training import publish
 from training.errors import GateError
 
 FILES = ["large.jpg", "turned.jpg", "transparent.png", "photo.webp", "photo.gif", "photo.bmp"]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from litelens.core.preprocessing import Preprocessing
 from training.errors import NetworkError
+from training.head import read_head
 from training.keras_import import import_classifier
 from training.network import Network, build_network
 
@@ -77,15 +78,17 @@ def test_a_final_softmax_is_removed(
     assert probabilities_of(imported, images) == pytest.approx(answer(model, images), abs=1e-5)
 
 
-def test_pooling_and_a_dense_layer_become_a_map_with_the_same_logits(save: Save, images: NDArray[np.float32]) -> None:
+def test_pooling_and_a_dense_layer_become_a_head_with_the_same_logits(save: Save, images: NDArray[np.float32]) -> None:
     image = keras.Input((32, 32, 3), name="photo")
     x = layers.BatchNormalization(name="image")(layers.Conv2D(8, 3, strides=2, activation="relu")(image))
     x = layers.Dropout(0.3)(layers.GlobalAveragePooling2D()(x))
     model = keras.Model(image, layers.Dense(CLASSES)(x))
-    outputs = answer(import_classifier(save(model), CLASSES, SPEC), images)
+    imported = import_classifier(save(model), CLASSES, SPEC)
+    outputs, head = answer(imported, images), read_head(imported)
     assert outputs["logits"] == pytest.approx(answer(model, images), abs=1e-5)
-    assert outputs["class_activation_map"].shape == (3, 15, 15, CLASSES)
-    assert outputs["class_activation_map"].mean(axis=(1, 2)) == pytest.approx(outputs["logits"], abs=1e-5)
+    assert outputs["features"].shape == (3, 15, 15, 8)
+    assert head
+    assert head.logits(outputs["features"][0].mean(axis=(0, 1))) == pytest.approx(outputs["logits"][0], abs=1e-5)
 
 
 def test_flattening_and_a_dense_layer_have_logits_only(save: Save, images: NDArray[np.float32]) -> None:
@@ -106,7 +109,7 @@ def test_models_inside_the_model_are_unfolded(save: Save, images: NDArray[np.flo
     image = keras.Input((32, 32, 3))
     model = keras.Model(image, end(body(adapted(image), training=False)))
     imported = import_classifier(save(model), CLASSES, SPEC)
-    assert imported.output["class_activation_map"].shape == (None, 30, 30, CLASSES)
+    assert imported.output["features"].shape == (None, 30, 30, 8)
     assert not any(isinstance(layer, keras.Model) for layer in imported.layers)
     assert probabilities_of(imported, images) == pytest.approx(answer(model, images), abs=1e-5)
 

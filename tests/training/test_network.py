@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from litelens.core.preprocessing import Preprocessing
 from training.errors import NetworkError
-from training.head import is_head, with_class_activation_map
+from training.head import is_head, read_head, with_features
 from training.network import Network, build_network
 
 LABELS = Path(__file__).parents[2] / "training" / "labels" / "imagenet.txt"
@@ -39,7 +39,7 @@ def answer(model: keras.Model, images: NDArray[np.float32]) -> Any:
 
 
 def features(network: keras.Model) -> keras.Model:
-    return keras.Model(network.input, network.get_layer("class_activation_map").input)
+    return keras.Model(network.input, network.output["features"])
 
 
 def stem(network: keras.Model) -> keras.Model:
@@ -80,14 +80,17 @@ def difference(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
         ("MobileNetV2", 64, 2),
     ],
 )
-def test_the_logits_are_the_mean_of_the_class_activation_map(
+def test_the_head_computes_the_logits_from_the_mean_of_the_features(
     architecture: str, size: int, grid: int, noise: np.random.Generator
 ) -> None:
     spec = replace(CENTRED, height=size, width=size)
     network = build_network(Network(architecture, "none", "new"), spec, 10)
     outputs = answer(network, noise.normal(size=(2, size, size, 3)).astype(np.float32))
-    assert outputs["class_activation_map"].shape == (2, grid, grid, 10)
-    assert outputs["logits"] == pytest.approx(outputs["class_activation_map"].mean(axis=(1, 2)), abs=1e-4)
+    assert outputs["features"].shape[:3] == (2, grid, grid)
+    head = read_head(network)
+    assert head
+    for logits, grid_features in zip(outputs["logits"], outputs["features"], strict=True):
+        assert head.logits(grid_features.mean(axis=(0, 1))) == pytest.approx(logits, abs=1e-4)
 
 
 def test_resnet50_cifar_has_the_size_of_a_resnet50() -> None:
@@ -103,15 +106,14 @@ def test_input_and_head_stay_float32_in_mixed_precision(architecture: str) -> No
     (image,) = network.inputs
     assert (image.name, image.dtype) == ("image", "float32")
     assert features(network).output.dtype == "bfloat16"
-    assert {name: output.dtype for name, output in network.output.items()} == {
-        "logits": "float32",
-        "class_activation_map": "float32",
-    }
+    assert network.output["logits"].dtype == "float32"
+    assert {layer.compute_dtype for layer in network.layers if is_head(layer)} == {"float32"}
 
 
-def test_the_head_consists_of_the_map_and_the_logits() -> None:
+def test_the_head_has_a_weight_for_each_class_and_channel_and_a_bias_for_each_class() -> None:
     network = build_network(Network("MobileNetV2", "none", "new"), CENTRED, 3)
-    assert [layer.name for layer in network.layers if is_head(layer)] == ["class_activation_map", "logits"]
+    weights = [weight.shape for layer in network.layers if is_head(layer) for weight in layer.weights]
+    assert weights == [(1280, 3), (3,)]
 
 
 @pytest.mark.parametrize(
@@ -170,7 +172,7 @@ def test_efficientnet_is_the_one_that_keras_downloads(
 
 
 @pytest.mark.parametrize("source", ["imagenet", "file"])
-def test_the_published_head_gives_the_published_logits_and_their_map(
+def test_the_published_head_gives_the_published_logits_and_features(
     source: str, tmp_path: Path, pixels: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save_published_weights("MobileNetV2", tmp_path, top=True)
@@ -180,7 +182,7 @@ def test_the_published_head_gives_the_published_logits_and_their_map(
     outputs = answer(network, CENTRED.normalize(pixels))
     theirs = answer(original("MobileNetV2", path, classifier_activation=None), preprocessed(pixels, "MobileNetV2"))
     assert difference(outputs["logits"], theirs) < 1e-3
-    assert outputs["class_activation_map"].shape == (2, 1, 1, 1000)
+    assert outputs["features"].shape == (2, 1, 1, 1280)
 
 
 def test_the_published_head_requires_a_thousand_classes() -> None:
@@ -188,11 +190,12 @@ def test_the_published_head_requires_a_thousand_classes() -> None:
         build_network(Network("MobileNetV2", "imagenet", "published"), CENTRED, 10)
 
 
-def test_a_published_head_without_pooling_and_dense_layer_has_no_map() -> None:
+def test_a_network_whose_published_head_is_not_pooling_and_a_dense_layer_has_no_features() -> None:
     settings = Network("MobileNetV3Small", "imagenet", "published")
     network = build_network(settings, PLAIN, 1000, pretrained=False)
     assert network.output.keys() == {"logits"}
     assert network.output["logits"].shape == (None, 1000)
+    assert read_head(network) is None
 
 
 @pytest.mark.parametrize(
@@ -268,23 +271,34 @@ def test_a_file_without_suitable_weights_is_named(name: str, state: str, tmp_pat
         build_network(Network("MobileNetV2", str(path), "new"), CENTRED, 10)
 
 
-def test_pooling_dropout_and_a_dense_layer_become_a_map_with_the_same_logits(noise: np.random.Generator) -> None:
+def test_pooling_dropout_and_a_dense_layer_become_a_head_with_the_same_logits(noise: np.random.Generator) -> None:
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3, activation="relu")(image))
     logits = keras.layers.Dense(5, bias_initializer="normal", name="logits")(keras.layers.Dropout(0.5)(x))
     model = keras.Model(image, logits)
     images = noise.normal(size=(2, 32, 32, 3)).astype(np.float32)
-    outputs = answer(with_class_activation_map(model), images)
+    network = with_features(model)
+    outputs = answer(network, images)
     assert outputs["logits"] == pytest.approx(answer(model, images), abs=1e-5)
-    assert outputs["class_activation_map"].shape == (2, 30, 30, 5)
-    assert outputs["logits"] == pytest.approx(outputs["class_activation_map"].mean(axis=(1, 2)), abs=1e-5)
+    assert outputs["features"].shape == (2, 30, 30, 8)
+    head = read_head(network)
+    assert head
+    assert head.logits(outputs["features"][0].mean(axis=(0, 1))) == pytest.approx(outputs["logits"][0], abs=1e-5)
 
 
-def test_flattening_and_a_dense_layer_have_no_map(noise: np.random.Generator) -> None:
+def test_a_head_without_a_bias_has_a_bias_of_zeros() -> None:
+    image = keras.Input((8, 8, 3), name="image")
+    pooled = keras.layers.GlobalAveragePooling2D(name="pooled")(keras.layers.Conv2D(4, 3)(image))
+    head = read_head(with_features(keras.Model(image, keras.layers.Dense(5, use_bias=False)(pooled))))
+    assert head
+    assert (head.weights.shape, head.bias.tolist()) == ((5, 4), [0] * 5)
+
+
+def test_flattening_and_a_dense_layer_have_no_features(noise: np.random.Generator) -> None:
     image = keras.Input((8, 8, 3), name="image")
     model = keras.Model(image, keras.layers.Dense(5)(keras.layers.Flatten()(image)))
     images = noise.normal(size=(2, 8, 8, 3)).astype(np.float32)
-    outputs = answer(with_class_activation_map(model), images)
+    outputs = answer(with_features(model), images)
     assert outputs.keys() == {"logits"}
     assert np.array_equal(outputs["logits"], answer(model, images))
 
@@ -305,8 +319,8 @@ def test_imagenet_has_a_thousand_distinct_labels_in_the_published_order() -> Non
 def test_a_new_head_on_published_weights_starts_from_zeros() -> None:
     spec = replace(CENTRED, mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
     network = build_network(Network("EfficientNetLite0", "imagenet", "new"), spec, 3)
-    kernel, bias = network.get_layer("class_activation_map").get_weights()
+    kernel, bias = network.get_layer("logits").get_weights()
     assert not kernel.any()
     assert not bias.any()
     random = build_network(Network("cnn", "none", "new"), spec, 3)
-    assert random.get_layer("class_activation_map").get_weights()[0].any()
+    assert random.get_layer("logits").get_weights()[0].any()

@@ -89,9 +89,9 @@ def test_the_published_bundle_can_be_served(folder: Path) -> None:
     assert len(classifier.classify(ROCKET.read_bytes()).candidates) == 5
 
 
-def test_the_bundle_contains_model_manifest_metrics_and_report(folder: Path) -> None:
+def test_the_bundle_contains_model_head_manifest_metrics_and_report(folder: Path) -> None:
     bundle = folder / "models" / "small"
-    files = ["golden", "manifest.json", "metrics.json", "model.tflite", "report.html"]
+    files = ["golden", "head.npz", "manifest.json", "metrics.json", "model.tflite", "report.html"]
     assert sorted(p.name for p in bundle.iterdir()) == files
     metrics = document(bundle / "metrics.json")
     assert metrics["metrics"] == document(bundle / "manifest.json")["metrics"]
@@ -113,6 +113,7 @@ def test_the_manifest_has_the_settings_and_metrics_of_the_training(folder: Path)
     assert 0 <= manifest["metrics"]["int8_top1"] <= manifest["metrics"]["int8_top5"] <= 1
     assert manifest["threshold"] == manifest["metrics"]["threshold"]
     assert manifest["quantization"]["converter"] == "TFLiteConverter"
+    assert manifest["files"].keys() == {"model.tflite", "head.npz"}
     assert [field for field in manifest if field != "warnings"] == [
         field for field in document(DEFAULT_BUNDLE / "manifest.json") if field != "warnings"
     ]
@@ -166,12 +167,12 @@ def test_messages_of_libraries_are_hidden(data: Path, tmp_path: Path) -> None:
             r"int8 loses 0.60% top-1 to fp32 on 1000 test images; the limit is 0.50%",
         ),
         (
-            {"test_images": 1000, "test_duplicates": 6},
+            {"fp32_top1": 0.5, "int8_top1": 0.5, "test_images": 1000, "test_duplicates": 6},
             r"0.60% of the test images also occur for training or validation; the limit is 0.50%",
         ),
         ({"fp32_top1": None, "agreement": 0.89}, r"int8 agrees with fp32 on only 89.00% of the images"),
         (
-            {"openvino_agreement": 0.965, "test_images": 1000},
+            {"fp32_top1": 0.5, "int8_top1": 0.5, "openvino_agreement": 0.965, "test_images": 1000},
             r"OpenVINO and LiteRT agree on only 96.50% of the test images; 97% are required",
         ),
         (
@@ -245,6 +246,21 @@ def test_every_step_refuses_other_images_than_those_of_the_run(folder: Path, dat
             SystemExit, match="was started with other images, so that test images may have been trained"
         ):
             run_steps(tmp_path, tmp_path / "other.npz", step)
+
+
+def test_the_head_of_the_bundle_has_the_weights_of_the_network(folder: Path) -> None:
+    preset = load_preset("cifar10", [change.removeprefix("--set=") for change in SMALL])
+    kernel, bias = load_fitted_network(open_run(folder / "run", preset)).get_layer("logits").get_weights()
+    head = load_bundle(folder / "models" / "small").head
+    assert head
+    assert np.array_equal(head.weights, kernel.T)
+    assert np.array_equal(head.bias, bias)
+
+
+def test_fitting_again_removes_the_model_and_its_head(folder: Path, data: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(folder / "run", tmp_path / "run")
+    run_steps(tmp_path, data, "fit")
+    assert not {"model.tflite", "head.npz"} & {path.name for path in run.iterdir()}
 
 
 def test_another_candidate_can_be_quantized_without_fitting_again(folder: Path, data: Path, tmp_path: Path) -> None:
@@ -457,7 +473,7 @@ def test_a_model_no_better_than_chance_is_published_with_a_warning(
     run_steps(tmp_path, tmp_path / "noise.npz", "all", more=(*SMALL, "--set=recipe.phases.0.epochs=1"))
     manifest = document(tmp_path / "models" / "small" / "manifest.json")
     (warning,) = manifest["warnings"]
-    assert warning.startswith("The test images do not show that this model is better than chance: it classifies ")
+    assert "do not show that this model is better than chance" in warning
     out = capsys.readouterr().out
     assert out.count(f"Warning: {warning} Do not rely on it: ") == 2
     assert f"Published with a warning: {tmp_path / 'models' / 'small'}" in out
@@ -597,7 +613,7 @@ def test_the_bundled_model_has_plain_operators_only() -> None:
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )
     operators = {operator["op_name"] for operator in interpreter._get_ops_details()}
-    assert operators <= {"CONV_2D", "ADD", "MEAN", "PAD", "MAX_POOL_2D"}
+    assert operators <= {"CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN", "PAD", "MAX_POOL_2D"}
 
 
 def test_a_model_with_floats_is_refused() -> None:

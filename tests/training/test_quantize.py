@@ -13,7 +13,9 @@ from ai_edge_litert.tools import flatbuffer_utils
 from keras import layers
 from numpy.typing import NDArray
 
+from litelens.core.bundle import Bundle
 from litelens.core.classifier import Classifier
+from litelens.core.errors import BundleError
 from litelens.core.images import Limits
 from litelens.core.preprocessing import Preprocessing
 from training.candidates import (
@@ -25,6 +27,7 @@ from training.candidates import (
     reduce_to_seven_bits,
 )
 from training.errors import QuantizationError
+from training.head import add_head, read_head
 from training.preset import Quantization
 from training.quantize import (
     Score,
@@ -32,14 +35,18 @@ from training.quantize import (
     choose_best,
     divergence,
     quantize,
-    read_tensors,
+    save_model,
     unpublished_bundle,
 )
 
 SIZE, CLASSES = 32, 5
 SPEC = Preprocessing(SIZE, SIZE, 1.0, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 BOTH: tuple[Converter, ...] = ("TFLiteConverter", "litert-quantizer")
-WEIGHTED = (schema.BuiltinOperator.CONV_2D, schema.BuiltinOperator.DEPTHWISE_CONV_2D)
+WEIGHTED = (
+    schema.BuiltinOperator.CONV_2D,
+    schema.BuiltinOperator.DEPTHWISE_CONV_2D,
+    schema.BuiltinOperator.FULLY_CONNECTED,
+)
 
 
 def images(count: int, seed: int) -> NDArray[np.uint8]:
@@ -54,8 +61,8 @@ CHECK = images(64, seed=2)
 CALIBRATION = SPEC.normalize(images(40, seed=1))
 
 
-def network(activation: type[layers.Layer] = layers.ReLU, *, with_map: bool = True) -> keras.Model:
-    """Convolutions, one used twice and one depthwise, normalization, a residual addition and a 1x1 head."""
+def network(activation: type[layers.Layer] = layers.ReLU, *, with_features: bool = True) -> keras.Model:
+    """Convolutions, one used twice and one depthwise, normalization, a residual addition and a head."""
     keras.utils.set_random_seed(3)
     inputs = keras.Input((SIZE, SIZE, 3), name="image")
     x = layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False)(inputs)
@@ -64,11 +71,11 @@ def network(activation: type[layers.Layer] = layers.ReLU, *, with_map: bool = Tr
     y = activation()(twice(activation()(twice(x))))
     y = layers.BatchNormalization(momentum=0.5)(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(y))
     x = activation()(layers.Add()([x, y]))
-    grid = layers.Conv2D(CLASSES, 1, name="class_activation_map")(x)
-    outputs = {"logits": layers.GlobalAveragePooling2D(name="logits")(grid)}
-    if with_map:
-        outputs["class_activation_map"] = grid
-    made = keras.Model(inputs, outputs)
+    made = add_head(keras.Model(inputs, x), CLASSES)
+    # The converters leave out a bias of zeros.
+    made.get_layer("logits").bias.assign(np.linspace(-0.2, 0.2, CLASSES))
+    if not with_features:
+        made = keras.Model(inputs, {"logits": made.output["logits"]})
     for _ in range(8):
         made(CALIBRATION, training=True)
     return made
@@ -92,16 +99,26 @@ def models(fitted: keras.Model) -> dict[tuple[str, int], bytes]:
     return {(converter, bits): made(fitted, Candidate(converter, bits, 40))[0] for converter, bits in settings}
 
 
-def answers(model: bytes, folder: Path, engine: str = "litert") -> NDArray[np.float32]:
-    (folder / "model.tflite").write_bytes(model)
-    classes = read_tensors(model)["logits"].shape[1]
-    bundle = unpublished_bundle(folder, tuple(str(index) for index in range(classes)), SPEC)
+def saved(network: keras.Model, model: bytes, folder: Path) -> Bundle:
+    save_model(folder, model, read_head(network))
+    return unpublished_bundle(folder, tuple(str(index) for index in range(CLASSES)), SPEC)
+
+
+def answers(bundle: Bundle, engine: str = "litert") -> NDArray[np.float32]:
     classifier = Classifier(bundle, Limits(), threads=1, engine=engine)
     return np.stack([classifier.logits(image) for image in CHECK])
 
 
+def answers_of_the_file(bundle: Bundle) -> NDArray[np.float32]:
+    """The model's own output `logits`, in real values."""
+    run = Interpreter(model_path=str(bundle.model)).get_signature_runner()
+    levels = bundle.tensors["image"].quantize(SPEC.normalize(CHECK))
+    outputs = [run(image=image[np.newaxis])["logits"][0] for image in levels]
+    return bundle.tensors["logits"].dequantize(np.stack(outputs))
+
+
 def operators(model: bytes) -> list[list[Any]]:
-    """The input, weights and bias of each convolution: levels (None where not constant) and scales."""
+    """The input, weights and bias of each layer with weights: levels (None where not constant) and scales."""
     parsed = flatbuffer_utils.read_model_from_bytearray(bytearray(model))
     (graph,) = parsed.subgraphs
 
@@ -126,7 +143,7 @@ def test_every_candidate_has_integer_tensors_only_and_the_outputs_names(
         outputs = Interpreter(model_content=model).get_signature_runner().get_output_details()
         assert {name: tuple(details["shape"]) for name, details in outputs.items()} == {
             "logits": (1, CLASSES),
-            "class_activation_map": (1, 16, 16, CLASSES),
+            "features": (1, 16, 16, 8),
         }
 
 
@@ -157,7 +174,7 @@ def test_weights_are_rounded_once(
     fitted: keras.Model, models: dict[tuple[str, int], bytes], converter: Converter, bits: int
 ) -> None:
     _, (levels, scales), _ = operators(models[converter, bits])[-1]
-    kernel = np.asarray(fitted.get_layer("class_activation_map").kernel)[0, 0].T
+    kernel = np.asarray(fitted.get_layer("logits").kernel).T
     assert np.abs(kernel / scales[:, np.newaxis] - levels.reshape(kernel.shape)).max() <= 0.501
 
 
@@ -173,9 +190,9 @@ def test_weights_of_another_network_are_refused(models: dict[tuple[str, int], by
 def test_a_bias_has_the_scale_of_the_input_times_that_of_the_weights(
     models: dict[tuple[str, int], bytes], converter: Converter, bits: int
 ) -> None:
-    convolutions = operators(models[converter, bits])
-    assert len(convolutions) == 5
-    for (_, input_scale), (_, weight_scales), (_, bias_scales) in convolutions:
+    weighted = operators(models[converter, bits])
+    assert len(weighted) == 5
+    for (_, input_scale), (_, weight_scales), (_, bias_scales) in weighted:
         assert bias_scales == pytest.approx(input_scale * weight_scales, rel=1e-5)
 
 
@@ -184,7 +201,7 @@ def test_the_answers_follow_the_float_network(
     fitted: keras.Model, models: dict[tuple[str, int], bytes], converter: Converter, tmp_path: Path
 ) -> None:
     expected = fitted.predict(SPEC.normalize(CHECK), verbose=0)["logits"]
-    eight, seven = (answers(models[converter, bits], tmp_path) for bits in (8, 7))
+    eight, seven = (answers(saved(fitted, models[converter, bits], tmp_path)) for bits in (8, 7))
     spread = expected.std()
     assert np.abs(eight - expected).mean() < 0.03 * spread
     assert np.abs(seven - expected).mean() < 0.06 * spread
@@ -192,11 +209,31 @@ def test_the_answers_follow_the_float_network(
 
 
 @pytest.mark.parametrize("converter", BOTH)
-def test_the_engines_agree_on_seven_bit_weights(
-    models: dict[tuple[str, int], bytes], converter: Converter, tmp_path: Path
+@pytest.mark.parametrize("bits", [8, 7])
+def test_the_file_alone_gives_the_same_logits_but_for_rounding(
+    fitted: keras.Model, models: dict[tuple[str, int], bytes], converter: Converter, bits: int, tmp_path: Path
 ) -> None:
-    seven = models[converter, 7]
-    litert, openvino = (answers(seven, tmp_path, engine) for engine in ("litert", "openvino"))
+    bundle = saved(fitted, models[converter, bits], tmp_path)
+    by_head, by_file = answers(bundle), answers_of_the_file(bundle)
+    assert np.abs(by_head - by_file).mean() < 0.06 * by_head.std()
+    assert not np.array_equal(by_head, by_file)
+
+
+def test_a_model_whose_head_is_damaged_is_refused(
+    fitted: keras.Model, models: dict[tuple[str, int], bytes], tmp_path: Path
+) -> None:
+    saved(fitted, models["TFLiteConverter", 7], tmp_path)
+    (tmp_path / "head.npz").write_bytes(b"damaged")
+    with pytest.raises(BundleError, match=r"head\.npz is damaged"):
+        unpublished_bundle(tmp_path, ("cat", "dog"), SPEC)
+
+
+@pytest.mark.parametrize("converter", BOTH)
+def test_the_engines_agree_on_seven_bit_weights(
+    fitted: keras.Model, models: dict[tuple[str, int], bytes], converter: Converter, tmp_path: Path
+) -> None:
+    bundle = saved(fitted, models[converter, 7], tmp_path)
+    litert, openvino = (answers(bundle, engine) for engine in ("litert", "openvino"))
     assert np.abs(openvino - litert).mean() < 0.02 * litert.std()
     assert (openvino.argmax(axis=1) == litert.argmax(axis=1)).mean() >= 0.95
 
@@ -217,7 +254,7 @@ def test_the_candidate_with_the_highest_agreement_is_returned_and_marked(
     blind, seeing = Candidate("TFLiteConverter", 8, 1), Candidate("TFLiteConverter", 8, 41)
     model, (of_blind, of_seeing) = quantize(fitted, (blind, seeing), dark_first, CHECK, SPEC, truth)
 
-    found = answers(model, tmp_path)
+    found = answers(saved(fitted, model, tmp_path))
     assert of_seeing == Score(
         **dataclasses.asdict(seeing),
         bytes=len(model),
@@ -242,10 +279,14 @@ def test_candidates_that_use_the_same_images_are_built_once(fitted: keras.Model)
     assert [(score.calibration_images, score.top1, score.chosen) for score in scores] == [(40, None, True)]
 
 
-def test_a_network_without_a_class_activation_map_is_quantized_too() -> None:
-    model, (score,) = made(network(with_map=False), Candidate("litert-quantizer", 7, 8))
+def test_a_network_without_features_has_no_head_and_answers_with_its_logits(tmp_path: Path) -> None:
+    plain = network(with_features=False)
+    model, (score,) = made(plain, Candidate("litert-quantizer", 7, 8))
     assert score.error is None
-    assert set(Interpreter(model_content=model).get_signature_runner().get_output_details()) == {"logits"}
+    bundle = saved(plain, model, tmp_path)
+    assert set(bundle.tensors) == {"image", "logits"}
+    assert not (tmp_path / "head.npz").exists()
+    assert np.array_equal(answers(bundle), answers_of_the_file(bundle))
 
 
 def test_a_candidate_with_floats_is_reported_and_the_others_are_built(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,7 +47,7 @@ def test_frozen_normalization_keeps_its_statistics(measured: dict[str, Any]) -> 
 @pytest.mark.parametrize("network", ["cnn in bfloat16", "MobileNetV2 in bfloat16"])
 def test_bfloat16_is_as_precise_as_with_keras(measured: dict[str, Any], network: str) -> None:
     figures = measured[network]
-    assert figures["types"] == ["torch.float32"] * 2
+    assert figures["types"] == ["torch.bfloat16", "torch.float32"], "features and logits"
     assert 0 < figures["fast"]["inference"] < 0.02
     for name, error in figures["fast"].items():
         assert error < 1.25 * figures["own"][name] + 1e-3

@@ -17,6 +17,7 @@ from litelens.core.images import Limits
 from training.__main__ import main
 
 LABELS = ("black", "grey", "white")
+FILES = ["manifest.json", "metrics.json", "model.tflite", "report.html"]
 SMALL = ("--set=preprocessing.height=32", "--set=preprocessing.width=32", "--set=quantization.weight_bits=[8]")
 CONVERTER = "--set=quantization.converters=['TFLiteConverter']"
 
@@ -51,11 +52,10 @@ def classifier() -> keras.Model:
     return model
 
 
-def run_step(work: Path, folder: Path, step: str, *more: str) -> None:
+def run_step(work: Path, folder: Path, step: str, *more: str, model: Path | None = None) -> None:
     where = [f"--run={folder / 'run'}", f"--models={folder / 'models'}", "--name=shades"]
-    main(
-        [step, f"--model={work / 'shades.keras'}", f"--labels={work / 'labels.txt'}", *where, *SMALL, CONVERTER, *more]
-    )
+    given = [f"--model={model or work / 'shades.keras'}", f"--labels={work / 'labels.txt'}"]
+    main([step, *given, *where, *SMALL, CONVERTER, *more])
 
 
 def document(path: Path) -> Any:
@@ -74,6 +74,16 @@ def test_an_imported_model_becomes_a_bundle_with_unlabelled_photos(work: Path, t
     assert metrics["agreement"] > 0.9
     assert bundle.manifest["training"]["fit"] is None
     assert bundle.manifest["training"]["network"]["weights"] == "shades.keras"
+
+
+def test_an_imported_model_without_features_becomes_a_bundle_without_a_head(work: Path, tmp_path: Path) -> None:
+    inputs = keras.Input((32, 32, 3))
+    flat = layers.Flatten()(layers.MaxPooling2D(8)(inputs))
+    keras.Model(inputs, layers.Dense(3)(flat)).save(tmp_path / "flat.keras")
+    run_step(work, tmp_path, "all", f"--calibration={work / 'photos'}", model=tmp_path / "flat.keras")
+    bundle = load_bundle(tmp_path / "models" / "shades")
+    assert bundle.head is None
+    assert sorted(path.name for path in bundle.folder.glob("*.*")) == FILES
 
 
 def test_an_imported_model_is_measured_with_labelled_photos(work: Path, tmp_path: Path) -> None:

@@ -54,8 +54,8 @@ def odd_layers() -> keras.Model:
     flat = layers.BatchNormalization(center=False)(layers.Dense(12)(wide))
     series = layers.BatchNormalization()(layers.Reshape((4, 3))(flat))
     logits = layers.Dense(CLASSES, name="logits")(layers.Flatten()(series))
-    maps = layers.Conv2D(CLASSES, 1, dtype="float32", name="class_activation_map")(x)
-    return keras.Model(image, {"logits": logits, "class_activation_map": maps})
+    features = layers.Conv2D(CLASSES, 1, dtype="float32", name="features")(x)
+    return keras.Model(image, {"logits": logits, "features": features})
 
 
 def shared_layer() -> keras.Model:
