@@ -1,8 +1,8 @@
 """Measure `litelens learn` on photos of cats and dogs: seconds, accuracy, and recognition of unfamiliar photos.
 
-The photos are those of LITELENS_DATA: dogs-vs-cats/train, dogs-vs-cats/test, and everyday, from which photos of cats
-and dogs are left out. Unfamiliar photos are measured twice: as they are, and after all photos, familiar or not, were
-brought to the same size and JPEG quality, so that neither tells them apart.
+The photos are in the folder LITELENS_DATA: dogs-vs-cats/train, dogs-vs-cats/test, and everyday, without its photos of
+cats and dogs. Unfamiliar photos are measured twice: as they are, and after all photos, familiar or not, were brought to
+the same size and JPEG quality, because these could tell the two kinds apart.
 """
 
 import os
@@ -38,7 +38,7 @@ _LIMITS = Limits(bytes=100_000_000)
 
 
 def missing() -> str:
-    """Return an instruction to set LITELENS_DATA; empty if it names a folder with the photos."""
+    """Return the instruction to set LITELENS_DATA, or nothing if it names a folder with the photos."""
     folder = Path(os.environ.get("LITELENS_DATA") or ".")
     if all((folder / name).is_dir() for name in ("dogs-vs-cats/train", "dogs-vs-cats/test", "everyday")):
         return ""
@@ -46,12 +46,12 @@ def missing() -> str:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Learn from different numbers of photos, a different choice in each round."""
+    """Learn from different numbers of photos, chosen anew in each round."""
     assert options.data is not None
     others = [path for path in sorted((options.data / "everyday").glob("n*.*")) if not _shows_pet(path.name)]
     rows = []
     for count in PHOTOS_PER_CLASS:
-        # All photos are a single choice.
+        # There is only one way to choose all photos.
         rounds = options.rounds if count < max(PHOTOS_PER_CLASS) else 1
         print(f"Learning from {count} photos a class, {rounds} times ...", file=sys.stderr)
         results = [_round(options.data / "dogs-vs-cats", others, count, seed) for seed in range(rounds)]
@@ -111,7 +111,7 @@ def _round(data: Path, others: Sequence[Path], count: int, seed: int) -> dict[st
 
 
 def _learn(folder: Path) -> float:
-    """Run the command with a cache of its own; return the seconds that it took."""
+    """Run the command with its own cache; return the seconds that it took."""
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
     command = [sys.executable, "-m", "litelens_client", "learn", "photos", "--name", "pets", "--json"]
     command += ["--base", str(ROOT / "models" / "everyday")]

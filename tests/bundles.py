@@ -4,9 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from ai_edge_litert.tools import flatbuffer_utils
+from damage import put_file
 from support import CIFAR_BUNDLE
 
-from litelens.core.bundle import MANIFEST
+from litelens.core.bundle import FEATURES, MANIFEST, MODEL
+from litelens.core.familiarity import FAMILIARITY, Familiarity
+from litelens.core.head import HEAD
 
 
 def add_bundle(models: Path, name: str, source: Path = CIFAR_BUNDLE) -> Path:
@@ -25,3 +30,24 @@ def change_manifest(bundle: Path, **fields: Any) -> None:
     """Set fields in a bundle's manifest."""
     manifest = json.loads((bundle / MANIFEST).read_text())
     (bundle / MANIFEST).write_text(json.dumps(manifest | fields))
+
+
+def add_familiarity(bundle: Path, *, unfamiliar: bool) -> Path:
+    """Let a bundle tell unfamiliar photos, and take every photo for one, or none; return its path."""
+    channels = json.loads((bundle / MANIFEST).read_text())["tensors"][FEATURES]["shape"][3]
+    familiarity = Familiarity(np.eye(3, channels, dtype=np.float32), 1.1 if unfamiliar else -1.1)
+    put_file(bundle, FAMILIARITY, familiarity.to_bytes())
+    return bundle
+
+
+def remove_features(bundle: Path) -> Path:
+    """Remove the features from a bundle's model, so that it gives class scores only; return its path."""
+    model = flatbuffer_utils.read_model(str(bundle / MODEL))
+    (graph,), (signature,) = model.subgraphs, model.signatureDefs
+    signature.outputs = [output for output in signature.outputs if output.name != FEATURES.encode()]
+    graph.outputs = [output.tensorIndex for output in signature.outputs]
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    del manifest["tensors"][FEATURES], manifest["files"][HEAD]
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    put_file(bundle, MODEL, bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+    return bundle

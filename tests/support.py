@@ -129,11 +129,11 @@ def content_type_of(response: dict[str, Any]) -> str:
 
 
 def reported_errors() -> list[type[ReportedError]]:
-    """Return the errors that a client can receive, one class for each code."""
+    """Return the errors that a client of a deployed API can receive, one class for each code."""
     classes: list[type[ReportedError]] = [ReportedError]
     for each in classes:
         classes += each.__subclasses__()
-    return [each for each in classes if "code" in vars(each)]
+    return [each for each in classes if "code" in vars(each) and each.__module__.startswith("litelens.")]
 
 
 def encoded(image: Image.Image, image_format: str, **options: Any) -> bytes:

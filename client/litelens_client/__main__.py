@@ -87,15 +87,16 @@ def create_parser() -> ArgumentParser:
         "learn",
         _add_learn_options,
         summary="learn a classifier from photos in class folders, in seconds",
-        description="Learn a classifier from photos in class folders (photos/cat, photos/dog), or in the class folders "
-        "of photos/train, measured on those of photos/test. The result is a bundle in models/.",
+        description="Learn a classifier from photos in class folders, such as photos/cat and photos/dog. If "
+        "photos/train and photos/test have class folders, learn from the first and measure the accuracy on the second. "
+        "The result is a bundle in models/.",
     )
     add(
         "convert",
         _add_convert_options,
-        summary="convert a bundle of an earlier litelens",
-        description="Convert a bundle that an earlier litelens wrote into the current form. Converted bundles are not "
-        "changed.",
+        summary="convert bundles of earlier versions of litelens",
+        description="Convert bundles of earlier versions of litelens to the current format. Bundles that already have "
+        "it are not changed.",
     )
     add(
         "upload",

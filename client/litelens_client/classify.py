@@ -140,7 +140,7 @@ class EmbeddingFile:
                 np.save(file, np.zeros((0, 0), np.float32) if rows is None else rows)
             self._path.with_suffix(".json").write_text(json.dumps(self._names, indent=1) + "\n")
         except OSError as error:
-            return f"{self._path} cannot be written: {error.strerror}."
+            return f"{error.filename or self._path} cannot be written: {error.strerror}."
         if self._missing:
             return (
                 f"{self._missing} photos have no embedding: they were uploaded, and the API does not store embeddings."

@@ -1,4 +1,4 @@
-"""`litelens convert`: convert bundles of an earlier litelens, whose models have a class activation map."""
+"""`litelens convert`: convert bundles of earlier versions, whose models compute a class activation map."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def run(arguments: Namespace) -> int:
     failed = False
     for folder in arguments.bundles:
         try:
-            print(f"{folder} was converted." if convert(folder) else f"{folder} has the current form already.")
+            print(f"{folder} was converted." if convert(folder) else f"{folder} already has the current format.")
         except (BundleError, TrainingError) as error:
             failed = True
             print_message(str(error))
@@ -36,7 +36,7 @@ def run(arguments: Namespace) -> int:
 
 
 def convert(folder: Path) -> bool:
-    """Convert the bundle in a folder; return False if it has the current form. Raises BundleError or TrainingError."""
+    """Convert a bundle; return False if it already has the current format. Raises BundleError or TrainingError."""
     manifest = _read_manifest(folder / MANIFEST)
     if not has_old_model(manifest):
         load_bundle(folder)
@@ -70,7 +70,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _verify(path: Path, model: bytes, manifest: Mapping[str, Any]) -> None:
-    """Raise BundleError if the model has another checksum: a damaged model must not get a new one."""
+    """Raise BundleError if the model has another checksum, so that a damaged model does not get a valid one."""
     try:
         expected = manifest["files"][MODEL]["sha256"]
     except (KeyError, TypeError) as error:

@@ -25,7 +25,7 @@ from litelens_client.settings import bundle_folder, models_folder
 # The number of confusions, photos and files that are printed; the report has more.
 _SHOWN = 5
 
-# With fewer photos in a class, the summary says how little that is.
+# If a class has fewer photos, the summary warns that the figures are not reliable.
 _FEW = 10
 
 
@@ -56,7 +56,7 @@ def _learn(photos: Path, base: Bundle) -> Learned:
 
 
 def summary(document: Mapping[str, Any], target: Path, seconds: float) -> list[str]:
-    """Return what `litelens learn` prints about a bundle: its accuracy, and what people should look at."""
+    """Return the lines that `litelens learn` prints: the accuracy, the photos to check, and how to use the bundle."""
     return [
         *_accuracy(document),
         *_confusions(document),
@@ -80,16 +80,16 @@ def _accuracy(document: Mapping[str, Any]) -> list[str]:
     lines = [
         f"{len(labels)} classes, {counted(sum(counts), 'photo')} ({named}{more})",
         f"Accuracy:    {metrics['int8_top1']:.1%} {how} (95% interval: {low:.1%} to {high:.1%})",
-        f"Uncertain:   {1 - metrics['answered_share']:.1%} of the photos, those with a confidence below "
+        f"Uncertain:   {1 - metrics['answered_share']:.1%} of the photos have a confidence below "
         f"{metrics['threshold']:.2f}",
     ]
     if min(counts) < _FEW:
         lines.append(
-            f"Few photos:  the smallest class has {min(counts)}, too few to rely on these figures; ten a class are "
-            "a start, forty are good"
+            f"Few photos:  the smallest class has {min(counts)}, too few to rely on these figures; use ten or more, "
+            "better forty"
         )
-    if sum(counts) < MIN_FAMILIAR:
-        lines.append(f"Unfamiliar:  photos of other things are not recognized; that needs {MIN_FAMILIAR} photos")
+    if not document["recipe"]["references"]:
+        lines.append(f"Unfamiliar:  photos of other things are recognized only with {MIN_FAMILIAR} different photos")
     return lines + [f"Warning:     {warning}" for warning in chance_warnings(document)]
 
 
@@ -125,7 +125,7 @@ def _list(title: str, items: Sequence[str], total: int | None = None) -> list[st
 
 
 def _command(arguments: Namespace) -> str:
-    """Return the command that learns the same again, with the folder's name instead of its path on this disk."""
+    """Return the command that repeats this run, with the folder's name instead of its path on this disk."""
     base = Path(arguments.base).name
     command = ["litelens", "learn", arguments.photos.resolve().name, "--name", arguments.name, "--base", base]
     return printable(shlex.join(command))

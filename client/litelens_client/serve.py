@@ -20,7 +20,7 @@ import sys
 import time
 import uuid
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -166,10 +166,11 @@ class Gateway:
         try:
             self._authorize(request)
             if self._create_teaching and (found := _DRAFT_PATH.fullmatch(request.scope["path"])):
-                body = await _read_body(request, MAX_DRAFT_BODY_BYTES)
-                return await self._create_teaching().respond(request, found[1], body, request_id)
-            event = to_event(request, await _read_body(request, MAX_PAYLOAD_BYTES), request_id)
-            return _to_response(await self._invoke(event, request_id))
+                body = await _read_body(request, MAX_DRAFT_BODY_BYTES, "send a smaller photo")
+                with _internal_errors():
+                    return await self._create_teaching().respond(request, found[1], body, request_id)
+            body = await _read_body(request, MAX_PAYLOAD_BYTES, "send a larger image with POST /v1/uploads")
+            return _to_response(await self._invoke(to_event(request, body, request_id), request_id))
         except ReportedError as error:
             return self._problem(error, request_id)
 
@@ -183,16 +184,14 @@ class Gateway:
 
     async def _invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
         loop = asyncio.get_running_loop()
-        try:
+        with _internal_errors():
             return await loop.run_in_executor(self._thread, self._handler, event, LocalContext(request_id))
-        except Exception as error:
-            logging.exception("the handler raised")
-            raise InternalError("The request could not be completed; you can send it again.") from error
 
     def _problem(self, error: ReportedError, request_id: str) -> Response:
         """Return an error in the form that template.yaml defines for API Gateway."""
         answer = problem_response(error, request_id)
-        response = Response(answer.body, answer.status_code, media_type=answer.content_type)
+        headers = {name: str(text) for name, text in answer.headers.items()}
+        response = Response(answer.body, answer.status_code, headers, answer.content_type)
         response.headers["x-request-id"] = request_id
         if self._cors_origin:
             response.headers["access-control-allow-origin"] = self._cors_origin
@@ -258,6 +257,18 @@ def to_event(request: Request, body: bytes, request_id: str) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _internal_errors() -> Iterator[None]:
+    """Turn unexpected errors into InternalError, and log them."""
+    try:
+        yield
+    except ReportedError:
+        raise
+    except Exception as error:
+        logging.exception("the handler raised")
+        raise InternalError("The request could not be completed; you can send it again.") from error
+
+
 def listen(port: int) -> socket.socket:
     """Return a socket that listens on this port of 127.0.0.1; ends the process if the port cannot be used."""
     listener = socket.socket()
@@ -311,15 +322,13 @@ def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return grouped
 
 
-async def _read_body(request: Request, max_bytes: int) -> bytes:
-    """Read the body; raises RequestTooLarge as soon as it exceeds the limit, or ClientDisconnect."""
+async def _read_body(request: Request, max_bytes: int, advice: str) -> bytes:
+    """Read the body; raises RequestTooLarge, with advice, as soon as it exceeds the limit, or ClientDisconnect."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > max_bytes:
-            raise RequestTooLarge(
-                f"This path accepts at most {max_bytes:,} bytes; send a larger image with POST /v1/uploads."
-            )
+            raise RequestTooLarge(f"This path accepts at most {max_bytes:,} bytes; {advice}.")
     return bytes(body)
 
 

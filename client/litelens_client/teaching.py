@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from litelens.api.problems import InvalidRequest, MethodNotAllowed, UnknownPath
 from litelens.api.response_schemas import ClassifyAnswer, Model, classification_of
-from litelens.core.errors import ReportedError
+from litelens.core.errors import BundleError, ReportedError
 from litelens.core.formats import media_type_of_suffix
 from litelens_client.learning.draft import Draft, DraftBusy, NotInDraft
 from litelens_client.learning.embeddings import default_cache
@@ -35,7 +35,7 @@ class DraftRefused(ReportedError):
 
 
 class DraftInUse(ReportedError):
-    """The draft is being learned from."""
+    """Another request uses the draft."""
 
     code, status, title = "draft_busy", HTTPStatus.CONFLICT, "The draft is in use"
     retry_after = 1
@@ -61,7 +61,7 @@ class DraftClassAnswer(msgspec.Struct, frozen=True):
 
 
 class DraftAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The draft; `learned` is the content of the bundle's metrics.json once something was learned."""
+    """The draft; `learned` is the content of metrics.json, and absent if nothing was learned yet."""
 
     classes: list[DraftClassAnswer]
     learned: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
@@ -97,7 +97,7 @@ class Teaching:
         }
 
     async def respond(self, request: Request, path: str, body: bytes, request_id: str) -> Response:
-        """Return the response to a request, whose path below that of the draft is `path`; raises ReportedError."""
+        """Return the response to a request; `path` is the part after /v1/draft. Raises ReportedError."""
         _check_is_local(request)
         function, parameters = self._find(path, request.method)
         loop = asyncio.get_running_loop()
@@ -109,9 +109,9 @@ class Teaching:
         for pattern, methods in self._routes.items():
             if found := re.fullmatch(pattern, path):
                 if method not in methods:
-                    raise MethodNotAllowed(f"This path accepts {', '.join(methods)} only.")
+                    raise MethodNotAllowed(*methods)
                 return methods[method], found.groupdict()
-        raise UnknownPath("This path does not exist; docs/api.md lists the paths of the draft.")
+        raise UnknownPath("This path does not exist; docs/learn.md lists the paths of the draft.")
 
     def _get(self, **_: object) -> Response:
         classes = [DraftClassAnswer(each.name, list(each.photos)) for each in self._draft.classes()]
@@ -155,10 +155,9 @@ class Teaching:
             return _json(self._draft.keep(name, cache), HTTPStatus.CREATED)
 
     def _classify(self, body: bytes, request_id: str, **_: object) -> Response:
-        classifier = self._draft.classifier()
-        found = classification_of(classifier.classify(body))
-        model = Model(classifier.bundle.name, classifier.bundle.version)
-        return _json(ClassifyAnswer(model=model, request_id=request_id, **msgspec.structs.asdict(found)))
+        bundle, prediction = self._draft.classify(body)
+        found = msgspec.structs.asdict(classification_of(prediction))
+        return _json(ClassifyAnswer(model=Model(bundle.name, bundle.version), request_id=request_id, **found))
 
     def _download(self, **_: object) -> Response:
         headers = {"Content-Disposition": 'attachment; filename="bundle.zip"'}
@@ -166,7 +165,7 @@ class Teaching:
 
 
 def _check_is_local(request: Request) -> None:
-    """Raise NotLocal if another website's page, or a name that another website controls, sent the request."""
+    """Raise NotLocal if the request comes from another website, or names another host (DNS rebinding)."""
     host = request.headers.get("host", "")
     origin = request.headers.get("origin")
     if not _LOCAL_HOSTS.fullmatch(host) or origin not in (None, f"http://{host}"):
@@ -174,14 +173,14 @@ def _check_is_local(request: Request) -> None:
 
 
 def _reported(function: Callable[[], T]) -> T:
-    """Call a function; errors of the draft become errors that the client receives."""
+    """Call a function, and turn errors of the draft into errors that the client receives."""
     try:
         return function()
     except DraftBusy as error:
         raise DraftInUse(str(error)) from error
     except NotInDraft as error:
         raise DraftMissing(str(error)) from error
-    except TrainingError as error:
+    except (TrainingError, BundleError) as error:
         raise DraftRefused(str(error)) from error
 
 

@@ -1,14 +1,17 @@
 """The bulk handler with moto's S3, DynamoDB, SQS and EventBridge, over HTTP."""
 
+import base64
 import dataclasses
 import json
 import shutil
 import uuid
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from aws import dynamodb_error, fake_clock, s3_error, scripted_aws
 from bulk import (
@@ -23,6 +26,7 @@ from bulk import (
     results_of,
     table_items,
 )
+from bundles import add_bundle, remove_features
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from support import CAT, DEFAULT_BUNDLE, encoded
@@ -37,6 +41,7 @@ from litelens.bulk.batches import create_handler
 from litelens.bulk.worker import Worker
 from litelens.core.bundle import load_bundle
 from litelens.core.engines import LiteRT
+from litelens.core.errors import InvalidOption
 from litelens.settings import Settings, SettingsError
 
 PHOTO = CAT.read_bytes()
@@ -419,6 +424,30 @@ def test_results_expire_after_the_configured_days(settings: Settings) -> None:
     (item,) = table_items(settings.results_table)
     seconds = int(item["expires_at"]["N"]) - msgspec.convert(item["time"]["S"], datetime).timestamp()
     assert abs(seconds - 7 * 86_400) <= 1
+
+
+@pytest.mark.parametrize("stores", [False, True])
+def test_results_contain_the_embedding_only_if_the_deployment_stores_them(settings: Settings, stores: bool) -> None:
+    settings = dataclasses.replace(settings, store_embeddings=stores)
+    handler, photo = create_handler(settings), put(settings, KEYS[0], PHOTO)
+    assert failed_ids(handler(batch(notification_of(photo)), Context())) == []
+    backfill = {"BatchInput": {"bucket": photo.bucket}, "Items": [{"Key": photo.key, "Etag": f'"{photo.etag}"'}]}
+    (answer,) = handler(backfill, Context())
+    found = [result_of(settings, KEYS[0]), result_object(settings, KEYS[0]).result]
+    for document in (*map(msgspec.to_builtins, found), answer["result"]):
+        assert ("embedding" in document) is stores
+        if stores:
+            embedding = document["embedding"]
+            assert (embedding["backbone"], embedding["dimension"]) == (load_bundle(DEFAULT_BUNDLE).backbone, 1280)
+            values = np.frombuffer(base64.b64decode(embedding["base64"]), "<f4")
+            assert np.linalg.norm(values) == pytest.approx(1, abs=1e-6)
+
+
+def test_a_model_without_features_cannot_store_embeddings(settings: Settings, tmp_path: Path) -> None:
+    plain = remove_features(add_bundle(tmp_path, "plain"))
+    create_handler(dataclasses.replace(settings, bundle=plain))
+    with pytest.raises(InvalidOption):
+        create_handler(dataclasses.replace(settings, bundle=plain, store_embeddings=True))
 
 
 @pytest.mark.parametrize("field", ["upload_bucket", "results_table", "idempotency_table"])

@@ -297,6 +297,13 @@ def test_options_apply_to_uploads() -> None:
     assert answer.uncertain
 
 
+def test_the_upload_of_an_unfamiliar_photo_is_uncertain_at_every_threshold() -> None:
+    unfamiliar = DONE | {"unfamiliar": True, "uncertain": True}
+    with api_server(uploading(unfamiliar)) as (url, _):
+        answer = Client(url).classify(LARGE, threshold=0)
+    assert (answer.unfamiliar, answer.uncertain) == (True, True)
+
+
 def test_an_upload_for_a_model_is_refused_because_the_default_model_would_classify_it() -> None:
     with api_server(uploading(DONE)) as (url, requests), pytest.raises(ApiProblem, match="default model") as raised:
         Client(url).classify(LARGE, model="pets")

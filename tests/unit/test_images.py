@@ -1,9 +1,12 @@
 import contextlib
 import struct
 import sys
+import threading
 import warnings
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import hostile
 import numpy as np
@@ -11,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageOps
+from PIL.JpegImagePlugin import JpegImageFile
 from support import DATA, ROCKET, encoded, require
 
 from litelens.core.errors import CorruptImage, ImageMissing, ImageTooLarge, InputError, NotAnImage
@@ -491,3 +495,21 @@ def test_a_jpeg_of_millions_of_fill_bytes_is_refused_quickly() -> None:
     """A search for the next marker that starts anew at each fill byte would take hours."""
     with pytest.raises(CorruptImage):
         decode(b"\xff\xd8" + b"\xff" * 5_000_000, Limits())
+
+
+def test_threads_decode_one_after_the_other_because_limits_apply_to_the_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    meeting, load = threading.Barrier(2), JpegImageFile.load
+
+    def meet(image: JpegImageFile) -> Any:
+        with pytest.raises(threading.BrokenBarrierError):
+            meeting.wait(timeout=0.1)
+        return load(image)
+
+    monkeypatch.setattr(JpegImageFile, "load", meet)
+    before = Image.MAX_IMAGE_PIXELS
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda pixels: decoded(ROCKET.read_bytes(), pixels=pixels), (1_000_000, 2_000_000)))
+    assert [image.width for image in found] == [640, 640]
+    assert before == Image.MAX_IMAGE_PIXELS

@@ -358,7 +358,8 @@ def test_the_idempotency_table_has_powertools_form() -> None:
 
 
 def test_parameters_become_the_bulk_functions_settings() -> None:
-    variables = bulk_variables(**EVERYTHING, ResultDays="5", MaxUploadBytes="7", MaxImagePixels="9")
+    options = {"ResultDays": "5", "StoreEmbeddings": "true", "MaxUploadBytes": "7", "MaxImagePixels": "9"}
+    variables = bulk_variables(**EVERYTHING, **options)
     settings = read_settings({"LITELENS_BUNDLE": "model", **variables})
     assert settings.upload_bucket == "Storage.Outputs.UploadBucketName"
     assert settings.results_table == "Storage.Outputs.ResultsTableName"
@@ -366,11 +367,12 @@ def test_parameters_become_the_bulk_functions_settings() -> None:
     assert settings.event_bus == "images"
     assert settings.buckets == {"photos", "scans"}
     assert (settings.result_days, settings.max_upload_bytes, settings.limits.pixels) == (5, 7, 9)
+    assert settings.store_embeddings
 
 
 def test_optional_settings_of_the_bulk_function_are_off() -> None:
     settings = read_settings({"LITELENS_BUNDLE": "model", **bulk_variables(EventBus="")})
-    assert (settings.event_bus, settings.buckets) == (None, frozenset())
+    assert (settings.event_bus, settings.buckets, settings.store_embeddings) == (None, frozenset(), False)
 
 
 def test_every_setting_is_set_by_the_image_or_by_a_template() -> None:

@@ -68,6 +68,18 @@ def test_features_that_need_aws_can_be_configured() -> None:
     assert settings.cors_origin == "https://example.com"
 
 
+@pytest.mark.parametrize(("text", "stores"), [(None, False), ("", False), ("false", False), ("true", True)])
+def test_embeddings_are_stored_only_if_that_is_set(text: str | None, stores: bool) -> None:
+    variables = {} if text is None else {"LITELENS_STORE_EMBEDDINGS": text}
+    assert read_settings({"LITELENS_BUNDLE": "b", **variables}).store_embeddings is stores
+
+
+@pytest.mark.parametrize("text", ["True", "yes", "1", "0", " true", "off"])
+def test_another_value_than_true_or_false_is_refused(text: str) -> None:
+    with pytest.raises(SettingsError, match="LITELENS_STORE_EMBEDDINGS"):
+        read_settings({"LITELENS_BUNDLE": "b", "LITELENS_STORE_EMBEDDINGS": text})
+
+
 def test_the_release_hook_can_be_configured() -> None:
     assert read_settings({"LITELENS_BUNDLE": "b"}).verified_function is None
     assert read_settings({"LITELENS_BUNDLE": "b"}).verified_milliseconds == 1000

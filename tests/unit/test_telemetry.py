@@ -26,6 +26,7 @@ from bulk import (
     put,
     record,
 )
+from bundles import add_bundle, add_familiarity
 from captured_logs import CapturedLogs, capture_logs, metric_units
 from converse import answer, converse_server
 from PIL import Image
@@ -345,14 +346,18 @@ class TestBackfills:
 
 
 @pytest.fixture(scope="module")
-def all_output(moto_server: str) -> Iterator[CapturedLogs]:
-    """The output of every entry point, with a secret wherever a client can put one."""
+def all_output(moto_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CapturedLogs]:
+    """The output of every entry point, with a secret wherever a client can put one; the model tells all it can."""
+    bundle = add_bundle(tmp_path_factory.mktemp("models"), "everyday", DEFAULT_BUNDLE)
     with pytest.MonkeyPatch.context() as patch, converse_server() as bedrock:
         for name, value in bedrock.environment.items():
             patch.setenv(name, value)
         patch.setenv("_X_AMZN_TRACE_ID", f"Root={TRACE};Parent=53995c3f42cd8ad8;Sampled=1")
         bedrock.script(answer(SECRET))
-        settings = new_settings(event_bus="default", describe_model="amazon.nova-lite-v1:0")
+        settings = dataclasses.replace(
+            new_settings(event_bus="default", describe_model="amazon.nova-lite-v1:0"),
+            bundle=add_familiarity(bundle, unfamiliar=False),
+        )
         handle, take = api.create_handler(settings), batches.create_handler(settings)
         logs = capture_logs(patch)
         start_environment(patch, "api")

@@ -1,1 +1,1 @@
-"""Learning: photos in class folders become a bundle. Training uses its modules for photos, measures and reports too."""
+"""Learn a bundle from photos in class folders. Training uses the modules for photos, metrics and reports too."""

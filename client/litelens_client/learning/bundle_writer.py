@@ -1,4 +1,4 @@
-"""Write a bundle completely or not at all, in place of an earlier one."""
+"""Write or replace a bundle, completely or not at all."""
 
 import contextlib
 import tempfile
@@ -15,7 +15,7 @@ def new_bundle(target: Path) -> Iterator[Path]:
 
     Raises TrainingError if `target` exists and is not a bundle; then nothing changes.
     """
-    target = target.resolve()  # so that "." has a parent, and a link to a bundle stays one
+    target = target.resolve()  # so that "." has a parent, and a link to a bundle stays a link
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-", ignore_cleanup_errors=True) as workspace:
         bundle, replaced = Path(workspace) / "bundle", Path(workspace) / "replaced"

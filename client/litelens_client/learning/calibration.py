@@ -1,4 +1,4 @@
-"""Calibration: the temperature and the threshold of a model, and how far its confidences can be trusted."""
+"""Calibration: choose the temperature and the threshold of a model, and measure how reliable its confidences are."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,10 @@ from litelens_client.learning.metrics import Classes, Floats
 def best_temperature(logits: Floats, truth: Classes, smoothing: float = 0.0) -> float:
     """Find the temperature, from 0.05 to 20, with the lowest negative log-likelihood of the true classes.
 
-    Guo et al. 2017, https://arxiv.org/abs/1706.04599. It has a single minimum, which golden-section search finds. With
-    `smoothing`, that share of each image counts for all classes alike. Without it, predictions of which all are correct
-    would get a confidence of 1 (Platt 1999, "Probabilistic Outputs for Support Vector Machines", section 2.2).
+    Guo et al. 2017, https://arxiv.org/abs/1706.04599. The likelihood has a single optimum, which golden-section search
+    finds. `smoothing` is the share of each target that is divided evenly among all classes. Without it, all confidences
+    would approach 1 if all predictions are correct (Platt 1999, "Probabilistic Outputs for Support Vector Machines",
+    section 2.2).
     """
     low, high = np.log(0.05), np.log(20.0)
     golden = (5**0.5 - 1) / 2
@@ -29,7 +30,7 @@ def best_temperature(logits: Floats, truth: Classes, smoothing: float = 0.0) -> 
 def negative_log_likelihood(logits: Floats, truth: Classes, temperature: float = 1.0, smoothing: float = 0.0) -> float:
     """Compute the mean negative log-likelihood of the true classes, in nats, for logits divided by the temperature.
 
-    With `smoothing`, that share of each image counts for all classes alike.
+    `smoothing` is the share of each target that is divided evenly among all classes.
     """
     scaled = logits / temperature
     top = scaled.max(axis=1, keepdims=True)
@@ -41,7 +42,7 @@ def negative_log_likelihood(logits: Floats, truth: Classes, temperature: float =
 def choose_threshold(confidence: Floats, correct: NDArray[np.bool_], accuracy: float) -> float:
     """Return the lowest threshold such that predictions with at least this confidence reach the accuracy.
 
-    If no threshold reaches it, return the lowest of those that come nearest.
+    If no threshold reaches it, return the lowest of those with the highest accuracy.
     """
     order = np.argsort(-confidence, kind="stable")
     reached = np.cumsum(correct[order]) / np.arange(1, len(order) + 1)

@@ -1,6 +1,6 @@
-"""A draft of a model: classes and photos that are being collected, and what was learned from them.
+"""A draft of a model: classes and photos that are being collected, and the bundle that was learned from them.
 
-A draft is a folder: photos/CLASS/ID.SUFFIX, and bundle/ once something was learned.
+A draft is a folder with photos/CLASS/ID.SUFFIX and, once something was learned, the bundle draft/.
 """
 
 import contextlib
@@ -17,13 +17,14 @@ from uuid import uuid4
 
 import msgspec
 
-from litelens.core.bundle import METRICS, load_bundle
-from litelens.core.classifier import Classifier
+from litelens.core.bundle import METRICS, Bundle, load_bundle
+from litelens.core.classifier import Classifier, Prediction
 from litelens.core.errors import BundleError
 from litelens.core.formats import JPEG, format_of
 from litelens.core.images import Limits, decode
 from litelens_client.learning.embeddings import EmbeddingCache
 from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.files import write_file
 from litelens_client.learning.learn import check_name, learn, load_base
 from litelens_client.learning.learned_bundle import next_version, write_learned_bundle
 
@@ -36,7 +37,8 @@ _MIN_CLASSES = 2
 _WAIT_SECONDS = 2.0
 
 _ID = re.compile(r"[0-9a-f]{32}")
-_LABEL = re.compile(r"[^\\/:*?\"<>|.\x00-\x1f\x7f][^\\/:*?\"<>|\x00-\x1f\x7f]{0,63}")
+# 60 characters are at most 240 bytes; the name of a folder can have 255.
+_LABEL = re.compile(r"[^\\/:*?\"<>|.\x00-\x1f\x7f][^\\/:*?\"<>|\x00-\x1f\x7f]{0,59}")
 
 
 class DraftError(DatasetError):
@@ -44,7 +46,7 @@ class DraftError(DatasetError):
 
 
 class DraftBusy(DraftError):
-    """The draft is being changed or learned from; the request can be repeated in a moment."""
+    """The draft is being changed or learned from; try again in a moment."""
 
 
 class NotInDraft(DraftError):
@@ -60,7 +62,7 @@ class DraftClass:
 
 
 class Draft:
-    """The draft in a folder. Safe for concurrent use: one change at a time, and none while the model is learned."""
+    """The draft in a folder. Safe for concurrent use: one change at a time, and none during learning."""
 
     def __init__(self, folder: Path, base: Path, models: Path) -> None:
         """Use the features of the bundle in the folder `base`, and keep models in the folder `models`."""
@@ -70,56 +72,64 @@ class Draft:
 
     def classes(self) -> list[DraftClass]:
         """Return the classes in alphabetical order."""
-        folders = sorted(path for path in self._photos.iterdir() if path.is_dir()) if self._photos.is_dir() else []
+        folders = sorted(path for path in _children(self._photos) if path.is_dir())
         return [DraftClass(folder.name, tuple(path.stem for path in _files(folder))) for folder in folders]
 
     def measurements(self) -> dict[str, Any] | None:
         """Return the content of the learned bundle's metrics.json, or None if nothing was learned."""
-        path = self._bundle / METRICS
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any]) if path.is_file() else None
+        try:
+            document = (self._bundle / METRICS).read_bytes()
+        except FileNotFoundError:
+            return None
+        return msgspec.json.decode(document, type=dict[str, Any])
 
     def add_class(self, name: str) -> None:
-        """Add a class, unless there is one of that name; raises DraftError for a name that a folder cannot have."""
+        """Add a class, unless it exists; raises DraftError if a folder cannot have this name."""
         if not _LABEL.fullmatch(name) or name != name.strip() or not name.isprintable():
-            raise DraftError("A class's name has 1 to 64 letters, digits or blanks, and none of \\ / : * ? \" < > |.")
-        with self._change():
+            raise DraftError(
+                "A class's name has 1 to 60 characters, none of \\ / : * ? \" < > |, and no dot or blank at the start."
+            )
+        with self._exclusive():
             if len(self.classes()) >= MAX_CLASSES and not (self._photos / name).is_dir():
                 raise DraftError(f"A draft has at most {MAX_CLASSES} classes; remove one first.")
             (self._photos / name).mkdir(parents=True, exist_ok=True)
 
     def remove_class(self, name: str) -> None:
         """Remove a class and its photos; raises NotInDraft."""
-        with self._change():
+        with self._exclusive():
             shutil.rmtree(self._class_folder(name))
 
     def add_photo(self, class_name: str, data: bytes) -> str:
         """Add a photo and return its id; raises DraftError or NotInDraft, and ImageError if it cannot be decoded."""
         decode(data, Limits(bytes=MAX_PHOTO_BYTES))
         suffix = (format_of(data) or JPEG).suffixes[0]
-        with self._change():
+        with self._exclusive():
             folder = self._class_folder(class_name)
             if sum(len(each.photos) for each in self.classes()) >= MAX_PHOTOS:
                 raise DraftError(f"A draft has at most {MAX_PHOTOS:,} photos; use litelens learn for more.")
             identifier = uuid4().hex
-            (folder / f"{identifier}{suffix}").write_bytes(data)
+            write_file(folder / f"{identifier}{suffix}", data)
             return identifier
 
     def read_photo(self, class_name: str, identifier: str) -> tuple[bytes, str]:
         """Return a photo's bytes and the suffix of its file, such as .jpg; raises NotInDraft."""
         path = self._photo(class_name, identifier)
-        return path.read_bytes(), path.suffix
+        try:
+            return path.read_bytes(), path.suffix
+        except FileNotFoundError as error:  # it was removed meanwhile
+            raise _no_photo() from error
 
     def remove_photo(self, class_name: str, identifier: str) -> None:
         """Remove a photo; raises NotInDraft."""
-        with self._change():
+        with self._exclusive():
             self._photo(class_name, identifier).unlink()
 
     def learn(self, cache: EmbeddingCache) -> dict[str, Any]:
-        """Learn from the photos, so that classify() can be used; return the content of metrics.json.
+        """Learn from the photos, so that classify() can be used, and return the content of metrics.json.
 
         Raises DatasetError if there are too few classes or photos.
         """
-        with self._change():
+        with self._exclusive():
             self._classifier = None
             return self._write(self._bundle, cache)
 
@@ -130,29 +140,33 @@ class Draft:
         """
         check_name(name)
         next_version(self._models / name)
-        with self._change():
+        with self._exclusive():
             return self._write(self._models / name, cache)
 
     def discard(self) -> None:
         """Remove all classes, photos and what was learned."""
-        with self._change():
+        with self._exclusive():
             self._classifier = None
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def classifier(self) -> Classifier:
-        """Return what was learned; raises NotInDraft if nothing was learned yet."""
-        with self._change():
+    def classify(self, data: bytes) -> tuple[Bundle, Prediction]:
+        """Classify a photo; return the learned bundle and its prediction.
+
+        Raises NotInDraft if nothing was learned yet, and InputError if the photo cannot be decoded.
+        """
+        # One photo at a time, because a classifier is not safe for concurrent use.
+        with self._exclusive():
             if self._classifier is None:
                 try:
                     bundle = load_bundle(self._bundle)
                 except BundleError as error:
                     raise NotInDraft("Nothing was learned yet.") from error
                 self._classifier = Classifier(bundle, Limits(bytes=MAX_PHOTO_BYTES), threads=1)
-            return self._classifier
+            return self._classifier.bundle, self._classifier.classify(data)
 
     def archive(self) -> bytes:
         """Return a .zip file with the learned bundle; raises NotInDraft if nothing was learned yet."""
-        with self._change():
+        with self._exclusive():
             files = sorted(path for path in self._bundle.rglob("*") if path.is_file())
             if not files:
                 raise NotInDraft("Nothing was learned yet.")
@@ -172,7 +186,7 @@ class Draft:
         return self._folder / "draft"
 
     @contextlib.contextmanager
-    def _change(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         if not self._lock.acquire(timeout=_WAIT_SECONDS):
             raise DraftBusy("The draft is being learned from; try again in a moment.")
         try:
@@ -184,10 +198,10 @@ class Draft:
         if len(self.classes()) < _MIN_CLASSES:
             raise DraftError("A classifier needs two or more classes; add another one.")
         learned = learn(self._photos, load_base(self._base), cache)
-        return write_learned_bundle(learned, target, "the local API's draft")
+        return write_learned_bundle(learned, target, "POST /v1/draft/learn")
 
     def _class_folder(self, name: str) -> Path:
-        """Return the folder of a class; the name is only compared, and never becomes a path."""
+        """Return the folder of a class; raises NotInDraft. A name that does not exist never becomes a path."""
         if name not in {each.name for each in self.classes()}:
             raise NotInDraft(f"The draft has no class {name!r}.")
         return self._photos / name
@@ -195,11 +209,29 @@ class Draft:
     def _photo(self, class_name: str, identifier: str) -> Path:
         folder = self._class_folder(class_name)
         found = [path for path in _files(folder) if path.stem == identifier]
-        if not _ID.fullmatch(identifier) or not found:
-            raise NotInDraft("The draft has no such photo.")
+        if not found:
+            raise _no_photo()
         return found[0]
+
+
+def _no_photo() -> NotInDraft:
+    return NotInDraft("The draft has no such photo.")
+
+
+# The draft can be read while it is changed, so a file can be gone after it was listed.
 
 
 def _files(folder: Path) -> list[Path]:
     """Return the photos in a class's folder, oldest first."""
-    return sorted(folder.iterdir(), key=lambda path: (path.stat().st_mtime_ns, path.name))
+    ages = {}
+    for path in _children(folder):
+        with contextlib.suppress(FileNotFoundError):
+            ages[path] = path.stat().st_mtime_ns
+    return sorted((path for path in ages if _ID.fullmatch(path.stem)), key=lambda path: (ages[path], path.name))
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []

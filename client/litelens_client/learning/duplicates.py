@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from litelens_client.learning.metrics import Classes
 
-# The cosine similarity from which two photos count as near duplicates. Of 4,000 photos of cats and dogs, copies that
-# were saved again as JPEG had 0.996 or more, and different photos at most 0.90.
+# Two photos with at least this cosine similarity are near duplicates. In 4,000 photos of cats and dogs, copies saved
+# again as JPEG had 0.996 or more, and different photos at most 0.90.
 NEAR_DUPLICATE = 0.93
 
 _ROWS = 512
@@ -19,8 +19,8 @@ def find_duplicates(
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Find pairs of equal photos and pairs of near duplicates, each as indices, the lower one first.
 
-    `embeddings` are float32 `(n, channels)` of length 1. A photo is paired with the first that it equals, and otherwise
-    with the most similar one before it.
+    `embeddings` are float32 `(n, channels)` of length 1. A photo is paired with the first photo that it equals,
+    or else with the most similar photo before it.
     """
     first: dict[bytes, int] = {}
     exact, near = [], []
@@ -42,7 +42,7 @@ def find_duplicates(
 
 
 def group_duplicates(count: int, pairs: Sequence[tuple[int, int]]) -> Classes:
-    """Return a number for each of `count` photos, int64, which is the same for all duplicates of a photo."""
+    """Return the group of each of `count` photos, int64: a number that duplicates of a photo share."""
     groups = np.arange(count, dtype=np.int64)
     for first, second in pairs:
         groups[groups == groups[second]] = groups[first]

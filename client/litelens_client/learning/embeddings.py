@@ -1,7 +1,7 @@
 """Embeddings of photos: the pooled features that a bundle's model computes, kept in a cache.
 
-The cache is an SQLite file. Its key is the content of the photo and of the model, so that a renamed photo is found
-again, and a changed one is not. It can be removed at any time.
+The cache is an SQLite file, which can be deleted at any time. Its keys are checksums of the photo and the model, so a
+renamed photo is found again, and a changed one is not.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from litelens_client.output import print_message
 # With fewer photos, starting other processes takes longer than it saves.
 _MIN_PARALLEL = 200
 
-# Rows are stored after this many photos, so that an interruption loses little.
+# Rows are stored each time there are this many, so that an interruption loses little.
 _ROWS = 50
 
 # The time to wait for another process that writes to the cache.
@@ -64,10 +64,10 @@ class EmbeddedPhotos:
 
 
 class EmbeddingCache:
-    """Stored embeddings of photos. If the file fails while it is used, embeddings are computed again."""
+    """Stored embeddings of photos. If reading or writing the file fails, embeddings are computed again."""
 
     def __init__(self, file: Path | None = None) -> None:
-        """Open or create the file, or without one keep embeddings in memory; raises OSError or sqlite3.Error."""
+        """Open or create the file; without one, keep embeddings in memory. Raises OSError or sqlite3.Error."""
         if file:
             file.parent.mkdir(parents=True, exist_ok=True)
         self._can_write = True
@@ -97,7 +97,7 @@ class EmbeddingCache:
                 )
         except sqlite3.Error as error:
             self._can_write = False
-            print_message(f"Embeddings are not kept for the next time, because the cache cannot be written: {error}.")
+            print_message(f"The next run must compute embeddings again, because the cache cannot be written: {error}.")
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def default_cache() -> Iterator[EmbeddingCache]:
     try:
         cache = EmbeddingCache(file)
     except (OSError, sqlite3.Error) as error:
-        print_message(f"Embeddings are not kept for the next time, because {file} cannot be used: {error}.")
+        print_message(f"The next run must compute embeddings again, because {file} cannot be used: {error}.")
         cache = EmbeddingCache()
     with contextlib.closing(cache):
         yield cache
@@ -167,5 +167,5 @@ def _embed(folder: Path, sha256: str, spec: Preprocessing, threads: int, mirrore
 
 @functools.lru_cache(maxsize=1)
 def _classifier(folder: Path, sha256: str, spec: Preprocessing, threads: int) -> Classifier:
-    """Load the bundle once in each process, and again if its model or its preprocessing is another one."""
+    """Load the bundle once in each process, and again if its model or its preprocessing has changed."""
     return Classifier(load_bundle(folder), LIMITS, threads)

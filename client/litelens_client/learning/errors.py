@@ -6,4 +6,4 @@ class TrainingError(Exception):
 
 
 class DatasetError(TrainingError):
-    """Images are missing or unreadable, or do not suit what is to be learned."""
+    """Images are missing, unreadable, or unsuitable for learning."""

@@ -23,7 +23,7 @@ from litelens_client.settings import page_folder
 
 _PHOTOS = ("cat", "coffee", "photographer")
 
-# The allowed difference between the engines. The other half of the tolerance is left to differences between CPUs.
+# The allowed difference between the engines. The other half of the tolerance is for differences between CPUs.
 _MAX_DIFFERENCE = TOLERANCE / 2
 
 # Pixels of the longer side of files in formats with little compression.

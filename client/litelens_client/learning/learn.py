@@ -1,4 +1,4 @@
-"""Learn a classifier from photos in class folders: the features of another bundle's model and a new head."""
+"""Learn a classifier from photos in class folders: a new head for the features of another bundle's model."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,21 +22,22 @@ from litelens_client.learning.metrics import Classes, Floats
 from litelens_client.learning.photos import ListedFolders, Unreadable, list_class_folders, require_photos
 from litelens_client.learning.regression import CrossValidation, Samples, cross_validate, fit_head
 
-# Up to this many photos, mirror images are fitted too. On cats and dogs they add a point of accuracy with two photos a
-# class and nothing from five on, and each takes as long as a photo.
+# With up to this many photos, their mirror images are used too. On cats and dogs, they add a point of accuracy with two
+# photos of each class, and nothing with five or more. Each takes as long as a photo.
 MAX_MIRRORED = 200
 
-# The accuracy to reach among predictions that are not uncertain; the same as in training's presets.
+# The accuracy that predictions must reach if they are not marked uncertain; the same as in training's presets.
 ANSWERED_ACCURACY = 0.95
 
-# At most this many photos are kept to recognize unfamiliar ones: 1.3 MB for EfficientNet-Lite2, and half a millisecond.
+# The bundle keeps the embeddings of at most this many photos, to recognize unfamiliar ones. With EfficientNet-Lite2,
+# they take 1.3 MB, and half a millisecond for each photo to classify.
 MAX_REFERENCES = 1000
 
-# With fewer photos, their similarities say too little about what a familiar photo is like.
+# With fewer photos, their similarities say too little about how similar familiar photos are.
 MIN_FAMILIAR = 20
 
-# The share of the photos themselves that would be called unfamiliar. On cats and dogs, 40 to 2,000 photos a class, 3 to
-# 5% of 1,000 other photos of cats and dogs are then unfamiliar, and 96 to 100% of photos of other things.
+# The share of the learned photos themselves that is called unfamiliar. With 40 to 2,000 photos of cats and as many of
+# dogs, this marks 3 to 5% of 1,000 other photos of cats and dogs, and 96 to 100% of photos of other things.
 UNFAMILIAR_SHARE = 0.03
 
 MIN_PHOTOS = 2
@@ -98,8 +99,8 @@ class Misplaced:
 class Learned:
     """The result of learning: the head and its calibration, and what is known about the photos.
 
-    `logits`, float64 `(n, classes)`, are those of the cross-validation, before they are divided by `temperature`.
-    `test` are the photos of the test split with their logits, or None if there is no such split.
+    `validation.logits` are not divided by `temperature` yet. `test` and `test_logits`, float64 `(n, classes)`, are the
+    photos of the test split and their logits, or None if there is no such split.
     """
 
     base: Bundle
@@ -148,7 +149,7 @@ def load_base(folder: Path) -> Bundle:
 def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
     """Learn from the photos in `root/CLASS`, or in `root/train/CLASS`, and measure on `root/test/CLASS` if it exists.
 
-    A folder `validation` next to `train` is used as more training photos. Raises DatasetError if there are fewer than
+    Photos in a folder `validation` next to `train` are training photos too. Raises DatasetError if there are fewer than
     two classes, or fewer than two readable photos in a class.
     """
     listed = list_class_folders(root)
@@ -189,7 +190,7 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
 def find_familiarity(embeddings: NDArray[np.float32], groups: Classes) -> Familiarity | None:
     """Choose the embeddings to keep and the threshold of the familiarity; None if there are too few photos.
 
-    The threshold is a low quantile of the photos' own familiarity, each without its duplicates.
+    The threshold is a low quantile of the photos' own familiarity. Duplicates of a photo do not count for it.
     """
     if len(np.unique(groups)) < MIN_FAMILIAR:
         return None
@@ -204,8 +205,8 @@ def find_familiarity(embeddings: NDArray[np.float32], groups: Classes) -> Famili
 def find_misplaced(train: Photos, labels: Sequence[str], confidences: Floats) -> tuple[Misplaced, ...]:
     """Find the photos that are probably in the wrong folder, the clearest first, by confident learning.
 
-    A photo looks like another class if its confidence for that class is at least the mean confidence of that class's
-    own photos for it (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068), and higher than for all other classes.
+    A photo looks like another class if its confidence for that class is higher than for all others, and at least the
+    mean of that class's own photos (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068).
     """
     own = confidences[np.arange(len(train)), train.classes]
     typical = np.array([own[train.classes == label].mean() for label in range(len(labels))])
@@ -248,13 +249,13 @@ def _photos(embedded: EmbeddedPhotos, files: Sequence[tuple[Path, int]]) -> Phot
 def _test_photos(
     embedded: EmbeddedPhotos, listed: ListedFolders, train: Photos
 ) -> tuple[Photos | None, tuple[Path, ...]]:
-    """Return the test photos that are not also training photos, and the paths of those that are."""
+    """Return the test photos whose pixels differ from those of all training photos, and the paths of the others."""
     test = _photos(embedded, listed.files.get("test", ()))
     known = set(train.digests)
     repeated = [index for index, digest in enumerate(test.digests) if digest in known]
     kept = [index for index in range(len(test)) if index not in set(repeated)]
     if len(test) and not kept:
-        raise DatasetError("every test photo is also a training photo; give other test photos")
+        raise DatasetError("every test photo is also a training photo; use other test photos")
     return test.take(kept) if kept else None, tuple(test.paths[index] for index in repeated)
 
 

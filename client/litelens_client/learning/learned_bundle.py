@@ -1,4 +1,4 @@
-"""Write what was learned as a bundle: model, head, familiarity, golden images, measurements and report."""
+"""Write a learned bundle: model, head, familiarity, golden images, measurements and report."""
 
 import importlib.metadata
 import json
@@ -44,7 +44,7 @@ _PACKAGES = ("litelens", "ai-edge-litert", "scikit-learn", "numpy", "pillow")
 def write_learned_bundle(learned: Learned, target: Path, command: str) -> dict[str, Any]:
     """Write the bundle `target`, in place of an earlier learned one, and return the content of its metrics.json.
 
-    Raises TrainingError if `target` is not a learned bundle, BundleError if what was written cannot be served.
+    Raises TrainingError if `target` exists and is not a learned bundle, BundleError if the new one cannot be served.
     """
     version = next_version(target)
     with new_bundle(target) as folder:
@@ -65,12 +65,12 @@ def write_learned_bundle(learned: Learned, target: Path, command: str) -> dict[s
 def next_version(target: Path) -> str:
     """Return the version after that of the learned bundle in a folder, or the first version if there is no folder.
 
-    Raises TrainingError if the folder is no bundle, or was not written by `litelens learn`: it is not to be replaced.
+    Raises TrainingError if `litelens learn` did not write the folder's content, so that nothing else is replaced.
     """
     if not target.exists():
         return _FIRST_VERSION
     check_is_bundle(target)
-    # Not load_bundle(): a learned bundle with a damaged model is replaced, and any other damaged bundle is not.
+    # Not load_bundle(), which fails if the model is damaged: such a bundle may be replaced if it was learned.
     try:
         manifest = json.loads((target / MANIFEST).read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -130,7 +130,7 @@ def _metrics_document(learned: Learned, name: str, version: str, model: bytes, c
 
 
 def _base(bundle: Bundle) -> dict[str, str]:
-    """Return the name and version of the bundle whose features are used, and the checksum of the model at hand."""
+    """Return the name and version of the bundle that the features come from, and the checksum of the base's model."""
     name, _, version = bundle.backbone.rpartition("/")
     return {"name": name, "version": version, "sha256": bundle.sha256}
 
@@ -167,7 +167,7 @@ def _metrics(
 
 
 def _unfamiliar_share(learned: Learned, test: Photos | None) -> float | None:
-    """Return the share of the test photos that are called unfamiliar, although they are photos of the classes."""
+    """Return the share of the test photos that are wrongly called unfamiliar; None if it cannot be measured."""
     if test is None or learned.familiarity is None:
         return None
     return float(np.mean([learned.familiarity.is_unfamiliar(embedding) for embedding in test.embeddings]))
@@ -187,11 +187,13 @@ def _recipe(learned: Learned) -> dict[str, Any]:
         "mirrored": learned.mirrored,
         "regularization": learned.validation.regularization,
         "folds": learned.validation.folds,
+        # The photos whose embeddings are kept to recognize unfamiliar photos.
+        "references": 0 if learned.familiarity is None else len(learned.familiarity.references),
     }
 
 
 def _review(learned: Learned) -> dict[str, Any]:
-    """Return what people should look at: photos in the wrong folder, and duplicates."""
+    """Return the photos to check: those that are probably in the wrong folder, and duplicates."""
     root = learned.root
     return {
         "misplaced": len(learned.misplaced),
@@ -256,7 +258,7 @@ def _versions() -> dict[str, str]:
 
 
 def _choose_examples(learned: Learned, classifier: Classifier) -> list[Example]:
-    """Choose up to six photos of each kind in a random order, and the photos that are probably in the wrong folder."""
+    """Choose up to six random photos of each kind, and the photos that are most probably in the wrong folder."""
     photos = learned.test or learned.train
     logits = learned.validation.logits if learned.test_logits is None else learned.test_logits
     confidences = confidences_of(logits, learned.temperature)

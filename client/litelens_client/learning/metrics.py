@@ -1,4 +1,4 @@
-"""Measures of a classifier's predictions, and the warning for models no better than chance; shares are from 0 to 1."""
+"""Metrics of predictions, and the warning about models no better than chance. Shares are from 0 to 1."""
 
 import math
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ class ClassScore:
 
 
 def wilson_interval(share: float, images: int, z: float = 1.96) -> tuple[float, float]:
-    """Compute the confidence interval, 95% by default, of a share measured on that many images (Wilson 1927)."""
+    """Compute the confidence interval, by default 95%, of a share of `images` (Wilson 1927)."""
     centre = (share + z**2 / (2 * images)) / (1 + z**2 / images)
     half = z * math.sqrt(share * (1 - share) / images + z**2 / (4 * images**2)) / (1 + z**2 / images)
     return centre - half, centre + half

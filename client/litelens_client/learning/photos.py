@@ -21,7 +21,7 @@ from litelens.core.preprocessing import Preprocessing
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.progress import progress
 
-# Photos on the user's own disk may be larger than images that the API accepts.
+# Photos on your own disk may be larger than images that the API accepts.
 LIMITS = Limits(bytes=200_000_000, pixels=200_000_000, memory=3_000_000_000)
 
 _SPLIT_NAMES = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test",)}
@@ -274,9 +274,10 @@ def _decode(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
 
 
 def map_photos(function: Callable[[Path], Result], paths: Sequence[Path], *, in_parallel: bool) -> Iterator[Result]:
-    """Yield the function's result for each path, in their order; in_parallel, in as many processes as there are cores.
+    """Yield the function's result for each path, in the same order.
 
-    A function for processes must be one that pickle can name. Raises DatasetError if a process is killed.
+    With `in_parallel`, there is a process for each core, and the function must be picklable. Raises DatasetError if a
+    process is killed.
     """
     if not in_parallel:
         yield from map(function, paths)
@@ -291,8 +292,8 @@ def map_photos(function: Callable[[Path], Result], paths: Sequence[Path], *, in_
 
 @functools.cache
 def _process_pool() -> ProcessPoolExecutor:
-    """Start processes, because decoding is not thread-safe; by spawn, because fork is not safe with frameworks'
-    threads."""
+    """Start a process for each core."""
+    # Processes, because decoding is not thread-safe. Spawned, because fork is not safe with frameworks' threads.
     context = multiprocessing.get_context("spawn")
     # Only the main process reports Ctrl-C.
     ignore = (signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Progress bars and durations for people who wait."""
+"""Progress bars and readable durations."""
 
 import sys
 import time

@@ -10,8 +10,8 @@ from litelens.core.head import Head
 from litelens_client.learning.calibration import negative_log_likelihood
 from litelens_client.learning.metrics import Classes, Floats
 
-# Values of scikit-learn's C, for features whose standard deviation is 1. On cats and dogs, the best was among them for
-# 2 to 2,000 photos a class.
+# Values of scikit-learn's C to choose from, for features whose standard deviation is 1. On cats and dogs, the range
+# contains the best value for 2 to 2,000 photos of each class.
 REGULARIZATIONS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 MAX_FOLDS = 5
@@ -23,8 +23,8 @@ _SEED = 1
 class Samples:
     """The pooled features of photos, float32 `(n, channels)`, and their classes, int64 `(n,)`.
 
-    `mirrored` are the pooled features of their mirror images, which are for fitting only, or None. `groups`, int64
-    `(n,)`, are equal for duplicates of a photo, which a cross-validation must not divide.
+    `mirrored` are the pooled features of their mirror images, which are only fitted, not predicted, or None. `groups`,
+    int64 `(n,)`, are equal for duplicates of a photo, which cross-validation keeps in the same fold.
     """
 
     pooled: NDArray[np.float32]
@@ -48,7 +48,7 @@ class CrossValidation:
 
 
 def cross_validate(samples: Samples, classes: int) -> CrossValidation:
-    """Predict each photo by cross-validation, with the regularization that gives the most likely true classes.
+    """Predict each photo by cross-validation, with the regularization that makes the true classes most likely.
 
     Each class needs at least two photos.
     """
@@ -62,7 +62,7 @@ def cross_validate(samples: Samples, classes: int) -> CrossValidation:
 
 def fit_head(samples: Samples, classes: int, regularization: float) -> Head:
     """Fit a multinomial logistic regression; a class without samples gets the lowest scores."""
-    # Imported only here, because it takes a second, and `litelens serve` should start at once.
+    # Imported only here, because importing it takes a second, and `litelens serve` should start at once.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
@@ -77,7 +77,7 @@ def fit_head(samples: Samples, classes: int, regularization: float) -> Head:
         model.fit((pooled - mean) / scale, truth)
     weights, bias = model.coef_ / scale, model.intercept_ - model.coef_ @ (mean / scale)
     if len(model.classes_) == 2:
-        # scikit-learn has one row for two classes, whose score is the second class's minus the first's.
+        # For two classes, scikit-learn has one row, whose score is the second class's minus the first's.
         weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
     return _with_all_classes(Head(weights.astype(np.float32), bias.astype(np.float32)), model.classes_, classes)
 
@@ -97,7 +97,7 @@ def assign_folds(truth: Classes, groups: Classes) -> Classes:
     totals = np.bincount(truth)
     labels = {group: np.unique(truth[indices]) for group, indices in members.items()}
     order = np.random.default_rng(_SEED).permutation(sorted(members)).tolist()
-    # Groups of several classes first: the other groups of these classes then go where the classes have fewer photos.
+    # Groups of several classes come first, because the other groups of these classes can then even out the folds.
     for group in sorted(order, key=lambda group: -len(labels[group])):
         fold = int(shares[labels[group]].sum(axis=0).argmin())
         for index in members[group]:
@@ -126,7 +126,7 @@ def _predict(samples: Samples, folds: Classes, classes: int, regularization: flo
 
 
 def _with_all_classes(head: Head, present: Classes, classes: int) -> Head:
-    """Add rows for the classes that were not present, with a score that no class falls below."""
+    """Add rows for the classes that were not present, with scores below those of all others."""
     if len(present) == classes:
         return head
     weights = np.zeros((classes, head.weights.shape[1]), np.float32)

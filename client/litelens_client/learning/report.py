@@ -1,4 +1,4 @@
-"""The report: an HTML page with a model's accuracy, its errors, and the settings it was made with."""
+"""The report: an HTML page with a model's accuracy, its errors, and how it was made."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ Kind = Literal["right", "wrong", "uncertain", "misplaced"]
 
 @dataclass(frozen=True)
 class Example:
-    """A test image with the model's predictions.
+    """An image with the model's predictions.
 
     `image` is a PNG or JPEG of the model's input, `heat_map` the class activation map of the best label, `(h, w)` in
     any range, or None if the model has none, and `predictions` the best labels with their confidence from 0 to 1, best
@@ -236,7 +236,7 @@ def _splits(document: Mapping[str, Any]) -> dict[str, list[int]]:
 
 
 def is_learned(document: Mapping[str, Any]) -> bool:
-    """Return whether the document is that of `litelens learn`."""
+    """Return whether `litelens learn` made the model."""
     return document.get("review") is not None
 
 

@@ -59,10 +59,10 @@ def read_tensors(model: bytes) -> dict[str, Tensor]:
 
 
 def replace_head(model: bytes, head: Head, pooled: NDArray[np.float32]) -> bytes:
-    """Return an int8 model with the same features, and with class scores of another head.
+    """Return an int8 model with the same features and another head.
 
-    The head's weights get seven bits. The ranges of the new tensors are those of `pooled`, float32 `(n, channels)`, the
-    pooled features of photos, and of their class scores. Raises ValueError if the model has no output FEATURES.
+    The head's weights get seven bits. `pooled` are the pooled features of photos, float32 `(n, channels)`; they and
+    their class scores give the ranges of the new tensors. Raises ValueError if the model has no output FEATURES.
     """
     parsed = parse_model(model)
     builder = _GraphBuilder(parsed)
@@ -77,7 +77,7 @@ def replace_head(model: bytes, head: Head, pooled: NDArray[np.float32]) -> bytes
 
 
 def convert_old_model(model: bytes) -> tuple[bytes, Head]:
-    """Turn a model with a class activation map into one with features; return it and its head.
+    """Convert a model with a class activation map into one with features; return it and its head.
 
     Raises ValueError if the model has no class activation map that a single convolution computes.
     """
@@ -102,7 +102,7 @@ class _GraphBuilder:
     """Changes the only graph of a parsed model."""
 
     def __init__(self, model: Any) -> None:
-        """Raises ValueError if the model has more than one graph or signature."""
+        """Take the graph and the signature; raises ValueError if the model has more than one of them."""
         self._model = model
         (self.graph,) = model.subgraphs
         (self._signature,) = model.signatureDefs

@@ -251,6 +251,7 @@ class _Api:
                 turns=[*request.turns, Turn(question, description.answer)][-schemas.MAX_TURNS :],
                 predictions=schemas.labels_of(prediction),
                 uncertain=prediction.uncertain,
+                unfamiliar=schemas.unfamiliar_of(prediction),
                 input_tokens=description.input_tokens,
                 output_tokens=description.output_tokens,
                 request_id=call.id,
@@ -346,9 +347,7 @@ class _Api:
             # Check the method too: the resolver's path parameters match fewer characters than [^/]+, so it can reject a
             # path whose method is right.
             if method != allowed and re.fullmatch(re.sub("<.+>", "[^/]+", template), path):
-                response = self._problem(MethodNotAllowed(f"This path accepts {allowed} only."))
-                response.headers["Allow"] = allowed
-                return response
+                return self._problem(MethodNotAllowed(allowed))
         return self._problem(UnknownPath("This path does not exist; GET /docs lists all endpoints."))
 
     def _call(self) -> Call:

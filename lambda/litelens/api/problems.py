@@ -70,6 +70,11 @@ class MethodNotAllowed(RequestError):
 
     code, status, title = "method_not_allowed", HTTPStatus.METHOD_NOT_ALLOWED, "The path does not allow this method"
 
+    def __init__(self, *allowed: str) -> None:
+        """`allowed` are the methods that the path has."""
+        self.allowed = ", ".join(allowed)
+        super().__init__(f"This path accepts {self.allowed} only.")
+
 
 class NotConfigured(RequestError):
     """This deployment does not offer the requested feature."""
@@ -121,5 +126,10 @@ def problem_response(error: ReportedError, request_id: str) -> Response[str]:
         status_code=error.status.value,
         content_type="application/problem+json",
         body=msgspec.json.encode(problem_document(error, request_id)).decode(),
-        headers={} if error.retry_after is None else {"Retry-After": str(error.retry_after)},
+        headers=_headers(error),
     )
+
+
+def _headers(error: ReportedError) -> dict[str, str]:
+    retry_after = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    return retry_after | ({"Allow": error.allowed} if isinstance(error, MethodNotAllowed) else {})

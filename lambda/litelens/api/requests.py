@@ -147,7 +147,7 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
         Annotated[
             str,
             Meta(
-                description="The form of the embedding: a list of numbers, or the same as float32 in base64.",
+                description="How the embedding is written: float32 numbers in base64, or a list of numbers.",
                 extra_json_schema={"enum": list(EMBEDDING_FORMATS), "default": DEFAULT_EMBEDDING_FORMAT},
             ),
         ]
@@ -186,7 +186,7 @@ class Call:
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """The images of a request, and the model's name and the options for all; `is_list` if they were sent as a list.
+    """The images of a request, with the model's name and the options for all; `is_list` if they were sent as a list.
 
     `embedding_format` is one of EMBEDDING_FORMATS.
     """
@@ -305,7 +305,7 @@ def source_of(image: Image) -> bytes | ObjectLocation:
 
 
 def _parse_object_uri(uri: str) -> ObjectLocation:
-    """Return the object's place that `s3://bucket/key` names; raises InvalidRequest."""
+    """Return the location that `s3://bucket/key` names; raises InvalidRequest."""
     try:
         location = parse_s3_uri(uri)
     except ValueError as error:

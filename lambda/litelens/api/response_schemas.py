@@ -35,6 +35,10 @@ Confidence = Annotated[
 ]
 Label = Annotated[str, Meta(examples=["espresso"])]
 Milliseconds = Annotated[float, Meta(ge=0, examples=[2.2])]
+Unfamiliar = Annotated[
+    bool,
+    Meta(description="Whether the photo is unlike all photos that the model learned from; absent if it cannot tell."),
+]
 RequestId = Annotated[
     str, Meta(description="The request's id in the logs.", examples=["9a00d317-3e73-4f23-aec5-3eb8269d6efd"])
 ]
@@ -119,7 +123,7 @@ class Embedding(Struct, frozen=True, omit_defaults=True):
     backbone: Annotated[
         str,
         Meta(
-            description="The name and version of the model whose features they are; a learned model has its base's.",
+            description="The model that computed the features: this one, or the one that it was learned from.",
             examples=["everyday/1.1.0"],
         ),
     ]
@@ -143,16 +147,7 @@ class ImageResult(Struct, frozen=True, omit_defaults=True):
         bool, Meta(description="Whether the highest confidence is below the threshold, or the photo is unfamiliar.")
     ]
     timing_ms: Timing
-    unfamiliar: (
-        Annotated[
-            bool,
-            Meta(
-                description="Whether the photo is unlike all photos that the model was trained on; absent if the model "
-                "cannot tell."
-            ),
-        ]
-        | UnsetType
-    ) = UNSET
+    unfamiliar: Unfamiliar | UnsetType = UNSET
     group: GroupConfidence | UnsetType = UNSET
     heatmap: HeatMap | UnsetType = UNSET
     embedding: Embedding | UnsetType = UNSET
@@ -313,7 +308,7 @@ class HealthAnswer(Struct, frozen=True):
     warm_up_ms: Milliseconds
 
 
-class DescribeAnswer(Struct, frozen=True):
+class DescribeAnswer(Struct, frozen=True, omit_defaults=True):
     """The language model's answer. To continue the conversation, send `turns` with the next question."""
 
     model: Model
@@ -325,6 +320,7 @@ class DescribeAnswer(Struct, frozen=True):
     input_tokens: int
     output_tokens: int
     request_id: RequestId
+    unfamiliar: Unfamiliar | UnsetType = UNSET
 
 
 def classification_of(
@@ -335,7 +331,7 @@ def classification_of(
         image=Photo(prediction.image_format, prediction.width, prediction.height),
         predictions=labels_of(prediction),
         uncertain=prediction.uncertain,
-        unfamiliar=UNSET if prediction.unfamiliar is None else prediction.unfamiliar,
+        unfamiliar=unfamiliar_of(prediction),
         timing_ms=Timing(**dataclasses.asdict(prediction.timing)),
         group=UNSET
         if prediction.group is None
@@ -343,6 +339,11 @@ def classification_of(
         heatmap=UNSET if prediction.heat_map is None else _heat_map(prediction.heat_map),
         embedding=UNSET if prediction.embedding is None else _embedding(prediction.embedding, embedding_format),
     )
+
+
+def unfamiliar_of(prediction: classifier.Prediction) -> bool | UnsetType:
+    """Return whether the photo is unfamiliar as in a response."""
+    return UNSET if prediction.unfamiliar is None else prediction.unfamiliar
 
 
 def labels_of(prediction: classifier.Prediction) -> list[LabelConfidence]:

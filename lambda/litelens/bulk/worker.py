@@ -40,7 +40,10 @@ class Worker:
     """The default model, the buckets with images, and the destinations of results. Shared by up to THREADS threads."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises BundleError if the bundle cannot be served, SettingsError if a table or the bucket is missing."""
+        """Raises BundleError if the bundle cannot be served, SettingsError if a table or the bucket is missing.
+
+        Raises InvalidOption if embeddings are to be stored and the model has none.
+        """
         self._days = settings.result_days
         self._bus = EventBus(settings.event_bus) if settings.event_bus else None
         self._results = ResultsTable(required(settings, "results_table"))

@@ -1,4 +1,4 @@
-"""Files of arrays in a bundle (.npz), checked when they are loaded."""
+"""Files of arrays in a bundle (.npz), which are checked when they are loaded."""
 
 from io import BytesIO
 from pathlib import Path
@@ -14,14 +14,14 @@ _Type = tuple[type[np.generic], tuple[int | None, ...]]
 
 
 def to_npz(**arrays: NDArray[Any]) -> bytes:
-    """Return the content of a .npz file, which is the same for the same arrays."""
+    """Return the content of a .npz file; equal arrays give equal bytes."""
     file = BytesIO()
     np.savez(file, allow_pickle=False, **arrays)
     return file.getvalue()
 
 
 def load_npz(path: Path, **types: _Type) -> dict[str, NDArray[Any]]:
-    """Load the named arrays of a .npz file; raises BundleError, naming the file, if one has another type or shape."""
+    """Load the named arrays of a .npz file; raises BundleError if one is missing or has another type or shape."""
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in types}

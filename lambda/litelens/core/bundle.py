@@ -1,7 +1,7 @@
 """A bundle: a model's folder, with model.tflite and the manifest.json that describes the model.
 
-If the model computes features, head.npz has the head that turns them into class scores, and familiarity.npz, if there
-is one, tells which photos are unlike the training photos. Bundles that training publishes or `litelens learn` writes
+If the model computes features, head.npz has the head that turns them into class scores. familiarity.npz, which is
+optional, tells which photos are unlike the training photos. Bundles that training publishes or `litelens learn` writes
 also contain metrics.json (all measurements), report.html (the same for people to read) and the folder golden/ with the
 golden images, which test a new version before it gets requests.
 """
@@ -33,7 +33,7 @@ REPORT = "report.html"
 # The names of the model's input and outputs. Some models lack the output FEATURES.
 IMAGE, LOGITS, FEATURES = "image", "logits", "features"
 
-# The output that models had before they had features. `litelens convert` replaces it.
+# The output that earlier versions of litelens had instead of FEATURES. `litelens convert` replaces it.
 OLD_MAP = "class_activation_map"
 
 
@@ -245,7 +245,7 @@ def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:
 
 
 def has_old_model(document: Any) -> bool:
-    """Return whether the model has a class activation map instead of features, as before litelens 1.0."""
+    """Return whether the model has a class activation map instead of features, as in earlier versions of litelens."""
     tensors = document.get("tensors") if isinstance(document, dict) else None
     return isinstance(tensors, dict) and OLD_MAP in tensors
 

@@ -89,7 +89,7 @@ class Prediction:
     """The most confident labels, best first.
 
     The prediction is `uncertain` if the best label's confidence is below the threshold, or if the photo is unfamiliar.
-    A photo is `unfamiliar` if it is unlike all photos that the model was trained on; None if the bundle cannot tell.
+    A photo is `unfamiliar` if it is unlike all photos that the model was learned from; None if the model cannot tell.
     `group` is the coarse group with the highest confidence, or None if the bundle has no groups. `entropy` is the
     Shannon entropy in bits of the confidences p of all labels, the sum of p * log2(1 / p). It is 0 if one label has a
     confidence of 1, and log2 of the number of labels if all are equally confident. `width` and `height` are those of

@@ -1,8 +1,8 @@
-"""Familiarity: how much a photo resembles the photos that a model was trained on.
+"""Familiarity: how similar a photo is to the photos that a model was learned from.
 
 The familiarity of a photo is the mean cosine similarity of its embedding to the three nearest embeddings of training
-photos (nearest neighbours in a network's features: Sun et al. 2022, https://arxiv.org/abs/2204.06507). A photo whose
-familiarity is below the threshold is unfamiliar.
+photos (Sun et al. 2022, https://arxiv.org/abs/2204.06507). A photo whose familiarity is below the threshold is
+unfamiliar.
 """
 
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Familiarity:
     def to_bytes(self) -> bytes:
         """Return the content of a bundle's file FAMILIARITY, in which the embeddings are rounded to int8.
 
-        Their scales are not needed, because their length is 1.
+        The scales are not stored, because the length of each embedding is known to be 1.
         """
         scales = np.maximum(np.abs(self.references).max(axis=1, keepdims=True) / 127, 1e-12)
         return to_npz(

@@ -1,7 +1,7 @@
 """The head of a classifier: from features to class scores, class activation maps and embeddings.
 
-The model computes features, `(h, w, channels)`. Their mean over h and w is multiplied by each class's weights to give
-the class scores, so that the features multiplied by a class's weights are its class activation map (Zhou et al. 2016,
+The model computes features, `(h, w, channels)`. Their mean over h and w, multiplied by each class's weights, gives the
+class scores. The features themselves, multiplied by a class's weights, give its class activation map (Zhou et al. 2016,
 https://arxiv.org/abs/1512.04150).
 """
 

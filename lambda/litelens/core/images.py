@@ -4,6 +4,7 @@ import itertools
 import math
 import mmap
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,6 +80,10 @@ _PADDED_LEFT = {_UPRIGHT[orientation] for orientation in (2, 3, 6, 7)}
 _PADDED_TOP = {_UPRIGHT[orientation] for orientation in (3, 4, 7, 8)}
 
 
+# Decoding changes limits of the process, so threads decode one after the other.
+_lock = threading.Lock()
+
+
 @dataclass(frozen=True)
 class Limits:
     """The limits of accepted images. Pixels and memory are computed from the header, before any pixel is decoded.
@@ -131,9 +136,14 @@ def decode(data: bytes, limits: Limits, spec: Preprocessing | None = None) -> De
     a level on average over many photos. CMYK images are always decoded at full size, and so are all images if the
     interpolation is "nearest". A JPEG is also decoded at half its width and height if limits.memory requires it.
 
-    Raises ImageMissing, ImageTooLarge, NotAnImage or CorruptImage. Not safe for concurrent use, because it changes
-    limits of Pillow and of the process while it runs.
+    Raises ImageMissing, ImageTooLarge, NotAnImage or CorruptImage. Threads that call it wait for each other, because it
+    changes limits of Pillow and of the process while it runs.
     """
+    with _lock:
+        return _decode(data, limits, spec)
+
+
+def _decode(data: bytes, limits: Limits, spec: Preprocessing | None) -> DecodedImage:
     if not data:
         raise ImageMissing("The image is empty.")
     if len(data) > limits.bytes:

@@ -14,7 +14,7 @@ from litelens.core.classifier import Classifier
 from litelens.core.errors import BundleError, ModelNotFound, ModelUnusable
 from litelens.core.images import Limits
 
-# The number of models that are loaded at the same time, with the default one.
+# The maximum number of models that are loaded at the same time, including the default one.
 MAX_LOADED = 4
 
 # The maximum number of names that an error message lists.
@@ -46,7 +46,7 @@ class ModelRegistry:
         """
         self._default, self._models = default, models
         self._limits, self._threads, self._engine = limits, threads, engine
-        # Each bundle with the content of its manifest, by the model's name.
+        # The content of each bundle's manifest, and the bundle, by the model's name.
         self._bundles: dict[str, tuple[bytes, Bundle]] = {}
         # The least recently used model is the first.
         self._loaded: dict[str, LoadedModel] = {}
@@ -103,7 +103,7 @@ class ModelRegistry:
         return model
 
     def _read(self, name: str, folder: Path) -> Bundle:
-        """Return the bundle, and read it again only if its manifest has changed."""
+        """Return the bundle; read it only the first time and after its manifest has changed."""
         manifest = _content(folder / MANIFEST)
         if name in self._bundles and self._bundles[name][0] == manifest:
             return self._bundles[name][1]
@@ -128,7 +128,7 @@ def find_bundles(default: Path, models: Path | None) -> dict[str, Path]:
 
 
 def model_name(bundle: Path, models: Path | None) -> str:
-    """Return the name of a bundle's folder. If it is the same folder as one in `models`, by links, that one's name."""
+    """Return the name of a bundle's folder or, if a link in `models` leads to this folder, the link's name."""
     path = bundle.resolve()
     return next((folder.name for folder in _children(models) if folder.resolve() == path), path.name)
 
