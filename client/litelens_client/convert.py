@@ -1,6 +1,7 @@
 """`litelens convert`: convert bundles of earlier versions, whose models compute a class activation map."""
 
 import json
+import re
 import shutil
 from argparse import Namespace
 from collections.abc import Mapping
@@ -9,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from litelens.core.bundle import MANIFEST, MODEL, has_old_model, load_bundle
+from litelens.core.bundle import MANIFEST, METRICS, MODEL, has_old_model, load_bundle
 from litelens.core.errors import BundleError
 from litelens.core.head import HEAD
 from litelens_client.learning.bundle_writer import new_bundle
@@ -57,9 +58,25 @@ def convert(folder: Path) -> bool:
             name: {"sha256": sha256(content), "bytes": len(content)} for name, content in files.items()
         }
         manifest["converted_from"] = sha256(old)
+        # Its answers differ a little, and results are stored under the model's version.
+        manifest["version"] = _raise_version(str(manifest["version"]))
         write_json(converted / MANIFEST, manifest)
+        _renew_metrics(converted / METRICS, manifest, model)
         renew_golden_answers(converted)
     return True
+
+
+def _raise_version(version: str) -> str:
+    """Return the version with its last number raised; 1.0.0 becomes 1.0.1."""
+    found = re.fullmatch(r"(.*?)(\d{1,9})", version, re.ASCII | re.DOTALL)
+    return f"{found[1]}{int(found[2]) + 1}" if found else f"{version}.1"
+
+
+def _renew_metrics(path: Path, manifest: Mapping[str, Any], model: bytes) -> None:
+    """Write the new model's checksum, size and version into metrics.json, if there is one."""
+    if path.is_file():
+        document = _read_manifest(path)
+        write_json(path, document | {"model": sha256(model), "model_bytes": len(model), "version": manifest["version"]})
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -16,9 +16,9 @@ from litelens.core.errors import BundleError
 from litelens_client.learning.embeddings import default_cache
 from litelens_client.learning.errors import DatasetError, TrainingError
 from litelens_client.learning.learn import MIN_FAMILIAR, Learned, check_name, learn, load_base
-from litelens_client.learning.learned_bundle import next_version, write_learned_bundle
-from litelens_client.learning.metrics import chance_warnings, wilson_interval
-from litelens_client.learning.report import is_cross_validated, list_confusions
+from litelens_client.learning.learned_bundle import check_target, write_learned_bundle
+from litelens_client.learning.metrics import chance_warnings
+from litelens_client.learning.report import accuracy_interval, is_cross_validated, list_confusions
 from litelens_client.output import counted, printable, write_output
 from litelens_client.settings import bundle_folder, models_folder
 
@@ -35,7 +35,7 @@ def run(arguments: Namespace) -> int:
     target = models_folder() / arguments.name
     try:
         check_name(arguments.name)
-        next_version(target)
+        check_target(target)
         base = load_base(bundle_folder(arguments.base))
         learned = _learn(arguments.photos, base)
         document = write_learned_bundle(learned, target, _command(arguments))
@@ -75,18 +75,19 @@ def _accuracy(document: Mapping[str, Any]) -> list[str]:
     counts = document["distribution"]["train"]
     named = ", ".join(f"{label} {count}" for label, count in list(zip(labels, counts, strict=True))[:_SHOWN])
     more = ", ..." if len(labels) > _SHOWN else ""
-    low, high = wilson_interval(metrics["int8_top1"], metrics["test_images"])
+    low, high = accuracy_interval(document)
+    photos = "photos" if is_cross_validated(document) else "test photos"
     how = "by cross-validation" if is_cross_validated(document) else f"on {metrics['test_images']:,} test photos"
     lines = [
         f"{len(labels)} classes, {counted(sum(counts), 'photo')} ({named}{more})",
         f"Accuracy:    {metrics['int8_top1']:.1%} {how} (95% interval: {low:.1%} to {high:.1%})",
-        f"Uncertain:   {1 - metrics['answered_share']:.1%} of the photos have a confidence below "
+        f"Uncertain:   {1 - metrics['answered_share']:.1%} of the {photos} have a confidence below "
         f"{metrics['threshold']:.2f}",
     ]
-    if min(counts) < _FEW:
+    if (fewest := min(document["recipe"]["distinct_photos"])) < _FEW:
         lines.append(
-            f"Few photos:  the smallest class has {min(counts)}, too few to rely on these figures; use ten or more, "
-            "better forty"
+            f"Few photos:  the smallest class has {fewest} different ones, too few to rely on these figures; use ten "
+            "or more, better forty"
         )
     if not document["recipe"]["references"]:
         lines.append(f"Unfamiliar:  photos of other things are recognized only with {MIN_FAMILIAR} different photos")
@@ -104,11 +105,15 @@ def _photos_to_check(document: Mapping[str, Any]) -> list[str]:
     misplaced = [
         f"{row['file']} looks like {row['looks_like']} ({row['confidence']:.0%})" for row in review["misplaced_listed"]
     ]
-    duplicates = [f"{row['second']} duplicates {row['first']}" for row in review["duplicates"]]
+    duplicates = [
+        f"{row['second']} is {'' if row['exact'] else 'nearly '}the same as {row['first']}"
+        for row in review["duplicates"]
+    ]
+    in_both = [f"{name} is also a training photo, or nearly the same as one" for name in document["duplicates"]]
     return [
         *_list("Misplaced?", misplaced, review["misplaced"]),
         *_list("Duplicates:", duplicates, review["duplicate_pairs"]),
-        *_list("In both:", [f"{name} is a test photo and a training photo" for name in document["duplicates"]]),
+        *_list("Not tested:", in_both),
     ]
 
 

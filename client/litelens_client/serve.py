@@ -60,7 +60,6 @@ TIMEOUT_MS = 29_000
 DRAFT = ".draft"
 _DRAFT_PATH = re.compile(r"/v1/draft((?:/.*)?)", re.DOTALL)
 
-MAX_DRAFT_BODY_BYTES = 25_000_000
 
 # The security headers of infra/site.yaml. A page on this machine may also call any API that is set in its settings, and
 # upload to a local AWS on another port.
@@ -166,10 +165,9 @@ class Gateway:
         try:
             self._authorize(request)
             if self._create_teaching and (found := _DRAFT_PATH.fullmatch(request.scope["path"])):
-                body = await _read_body(request, MAX_DRAFT_BODY_BYTES, "send a smaller photo")
                 with _internal_errors():
-                    return await self._create_teaching().respond(request, found[1], body, request_id)
-            body = await _read_body(request, MAX_PAYLOAD_BYTES, "send a larger image with POST /v1/uploads")
+                    return await self._create_teaching().respond(request, found[1], request_id)
+            body = await read_body(request, MAX_PAYLOAD_BYTES, "send a larger image with POST /v1/uploads")
             return _to_response(await self._invoke(to_event(request, body, request_id), request_id))
         except ReportedError as error:
             return self._problem(error, request_id)
@@ -262,7 +260,7 @@ def _internal_errors() -> Iterator[None]:
     """Turn unexpected errors into InternalError, and log them."""
     try:
         yield
-    except ReportedError:
+    except (ReportedError, ClientDisconnect):
         raise
     except Exception as error:
         logging.exception("the handler raised")
@@ -322,7 +320,7 @@ def _group(pairs: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
     return grouped
 
 
-async def _read_body(request: Request, max_bytes: int, advice: str) -> bytes:
+async def read_body(request: Request, max_bytes: int, advice: str) -> bytes:
     """Read the body; raises RequestTooLarge, with advice, as soon as it exceeds the limit, or ClientDisconnect."""
     body = bytearray()
     async for chunk in request.stream():

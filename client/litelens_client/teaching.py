@@ -19,9 +19,10 @@ from litelens.api.problems import InvalidRequest, MethodNotAllowed, UnknownPath
 from litelens.api.response_schemas import ClassifyAnswer, Model, classification_of
 from litelens.core.errors import BundleError, ReportedError
 from litelens.core.formats import media_type_of_suffix
-from litelens_client.learning.draft import Draft, DraftBusy, NotInDraft
+from litelens_client.learning.draft import MAX_PHOTO_BYTES, Draft, DraftBusy, NotInDraft
 from litelens_client.learning.embeddings import default_cache
 from litelens_client.learning.errors import TrainingError
+from litelens_client.serve import read_body
 
 _LOCAL_HOSTS = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 
@@ -61,10 +62,14 @@ class DraftClassAnswer(msgspec.Struct, frozen=True):
 
 
 class DraftAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The draft; `learned` is the content of metrics.json, and absent if nothing was learned yet."""
+    """The draft. `learned` is the content of metrics.json, and absent if nothing was learned yet.
+
+    It is `outdated` if classes or photos have changed since.
+    """
 
     classes: list[DraftClassAnswer]
     learned: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    outdated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class PhotoAnswer(msgspec.Struct, frozen=True):
@@ -96,10 +101,12 @@ class Teaching:
             "/bundle.zip": {"GET": self._download},
         }
 
-    async def respond(self, request: Request, path: str, body: bytes, request_id: str) -> Response:
+    async def respond(self, request: Request, path: str, request_id: str) -> Response:
         """Return the response to a request; `path` is the part after /v1/draft. Raises ReportedError."""
+        # Checked before the body is read: another website could send large ones.
         _check_is_local(request)
         function, parameters = self._find(path, request.method)
+        body = await read_body(request, MAX_PHOTO_BYTES, "send a smaller photo")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
             self._thread, lambda: _reported(lambda: function(body=body, request_id=request_id, **parameters))
@@ -116,7 +123,9 @@ class Teaching:
     def _get(self, **_: object) -> Response:
         classes = [DraftClassAnswer(each.name, list(each.photos)) for each in self._draft.classes()]
         learned = self._draft.measurements()
-        return _json(DraftAnswer(classes, msgspec.UNSET if learned is None else learned))
+        if learned is None:
+            return _json(DraftAnswer(classes))
+        return _json(DraftAnswer(classes, learned, self._draft.is_outdated()))
 
     def _discard(self, **_: object) -> Response:
         self._draft.discard()
@@ -135,7 +144,11 @@ class Teaching:
 
     def _get_photo(self, name: str, photo: str, **_: object) -> Response:
         data, suffix = self._draft.read_photo(name, photo)
-        headers = {"X-Content-Type-Options": "nosniff", "Cache-Control": "private, max-age=31536000, immutable"}
+        headers = {
+            "X-Content-Type-Options": "nosniff",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cache-Control": "private, max-age=31536000, immutable",
+        }
         return Response(data, headers=headers, media_type=media_type_of_suffix(suffix))
 
     def _remove_photo(self, name: str, photo: str, **_: object) -> Response:

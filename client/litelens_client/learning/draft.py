@@ -24,17 +24,21 @@ from litelens.core.formats import JPEG, format_of
 from litelens.core.images import Limits, decode
 from litelens_client.learning.embeddings import EmbeddingCache
 from litelens_client.learning.errors import DatasetError
-from litelens_client.learning.files import write_file
-from litelens_client.learning.learn import check_name, learn, load_base
-from litelens_client.learning.learned_bundle import next_version, write_learned_bundle
+from litelens_client.learning.files import write_file, write_json
+from litelens_client.learning.learn import MIN_PHOTOS, check_name, learn, load_base
+from litelens_client.learning.learned_bundle import check_target, write_learned_bundle
 
 MAX_CLASSES = 100
 MAX_PHOTOS = 4000
 MAX_PHOTO_BYTES = 25_000_000
+MAX_BYTES = 2_000_000_000
 _MIN_CLASSES = 2
 
-# How long a request waits for another one that changes the draft.
+# How long a request waits for another one that changes the draft. During learning it does not wait.
 _WAIT_SECONDS = 2.0
+
+# The file with the photos that the draft was learned from.
+_LEARNED = "learned.json"
 
 _ID = re.compile(r"[0-9a-f]{32}")
 # 60 characters are at most 240 bytes; the name of a folder can have 255.
@@ -68,6 +72,7 @@ class Draft:
         """Use the features of the bundle in the folder `base`, and keep models in the folder `models`."""
         self._folder, self._base, self._models = folder, base, models
         self._lock = threading.Lock()
+        self._is_learning = threading.Event()
         self._classifier: Classifier | None = None
 
     def classes(self) -> list[DraftClass]:
@@ -82,6 +87,13 @@ class Draft:
         except FileNotFoundError:
             return None
         return msgspec.json.decode(document, type=dict[str, Any])
+
+    def is_outdated(self) -> bool:
+        """Return whether classes or photos have changed since the draft was learned from."""
+        try:
+            return bool(msgspec.json.decode((self._folder / _LEARNED).read_bytes()) != self._content())
+        except (OSError, msgspec.MsgspecError):
+            return True
 
     def add_class(self, name: str) -> None:
         """Add a class, unless it exists; raises DraftError if a folder cannot have this name."""
@@ -107,6 +119,8 @@ class Draft:
             folder = self._class_folder(class_name)
             if sum(len(each.photos) for each in self.classes()) >= MAX_PHOTOS:
                 raise DraftError(f"A draft has at most {MAX_PHOTOS:,} photos; use litelens learn for more.")
+            if self._size() + len(data) > MAX_BYTES:
+                raise DraftError(f"A draft has at most {MAX_BYTES:,} bytes of photos; use litelens learn for more.")
             identifier = uuid4().hex
             write_file(folder / f"{identifier}{suffix}", data)
             return identifier
@@ -129,9 +143,11 @@ class Draft:
 
         Raises DatasetError if there are too few classes or photos.
         """
-        with self._exclusive():
+        with self._learning():
             self._classifier = None
-            return self._write(self._bundle, cache)
+            document = self._write(self._bundle, cache)
+            write_json(self._folder / _LEARNED, self._content())
+            return document
 
     def keep(self, name: str, cache: EmbeddingCache) -> dict[str, Any]:
         """Learn from the photos and write the bundle `models/NAME`; return the content of metrics.json.
@@ -139,8 +155,8 @@ class Draft:
         Raises DatasetError as learn() does, or if a bundle cannot have this name.
         """
         check_name(name)
-        next_version(self._models / name)
-        with self._exclusive():
+        check_target(self._models / name)
+        with self._learning():
             return self._write(self._models / name, cache)
 
     def discard(self) -> None:
@@ -187,16 +203,36 @@ class Draft:
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
-        if not self._lock.acquire(timeout=_WAIT_SECONDS):
+        if not self._lock.acquire(timeout=0 if self._is_learning.is_set() else _WAIT_SECONDS):
             raise DraftBusy("The draft is being learned from; try again in a moment.")
         try:
             yield
         finally:
             self._lock.release()
 
+    @contextlib.contextmanager
+    def _learning(self) -> Iterator[None]:
+        with self._exclusive():
+            self._is_learning.set()
+            try:
+                yield
+            finally:
+                self._is_learning.clear()
+
+    def _content(self) -> dict[str, list[str]]:
+        """Return the ids of the photos of each class."""
+        return {each.name: list(each.photos) for each in self.classes()}
+
+    def _size(self) -> int:
+        """Return the bytes of all photos."""
+        return sum(path.stat().st_size for folder in _children(self._photos) for path in _files(folder))
+
     def _write(self, target: Path, cache: EmbeddingCache) -> dict[str, Any]:
         if len(self.classes()) < _MIN_CLASSES:
             raise DraftError("A classifier needs two or more classes; add another one.")
+        for each in self.classes():
+            if len(each.photos) < MIN_PHOTOS:
+                raise DraftError(f"The class '{each.name}' has too few photos; each class needs {MIN_PHOTOS} or more.")
         learned = learn(self._photos, load_base(self._base), cache)
         return write_learned_bundle(learned, target, "POST /v1/draft/learn")
 

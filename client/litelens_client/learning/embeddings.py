@@ -19,7 +19,15 @@ from numpy.typing import NDArray
 from litelens.core.bundle import FEATURES, Bundle, load_bundle
 from litelens.core.classifier import Classifier
 from litelens.core.preprocessing import Preprocessing
-from litelens_client.learning.photos import LIMITS, Unreadable, digest, map_photos, printable_path, try_decode
+from litelens_client.learning.photos import (
+    LIMITS,
+    Unreadable,
+    digest,
+    end_processes,
+    map_photos,
+    printable_path,
+    try_decode,
+)
 from litelens_client.learning.progress import progress
 from litelens_client.output import print_message
 
@@ -141,17 +149,21 @@ def embed_photos(
             cache.save(new)
             new.clear()
     cache.save(new)
+    # Each process holds a model, and `litelens serve` may run for long.
+    end_processes()
     return EmbeddedPhotos({path: found[path] for path in paths if path in found}, tuple(unreadable))
 
 
 def _key(path: Path, bundle: Bundle, mirrored: bool) -> bytes | None:
-    """Return the key of a photo in the cache, or None if the file cannot be read."""
+    """Return the key of a photo in the cache, or None if the file is too large or cannot be read."""
     try:
+        if path.stat().st_size > LIMITS.bytes:
+            return None
         with path.open("rb") as file:
             content = hashlib.file_digest(file, "sha256").digest()
     except OSError:
         return None
-    settings = repr((bundle.sha256, bundle.preprocessing, mirrored)).encode()
+    settings = repr((bundle.backbone, bundle.preprocessing, mirrored)).encode()
     return hashlib.sha256(content + settings).digest()
 
 

@@ -15,7 +15,7 @@ from litelens.core.familiarity import NEIGHBOURS, Familiarity
 from litelens.core.head import Head
 from litelens.settings import DEFAULT_MODEL
 from litelens_client.learning.calibration import best_temperature, choose_threshold
-from litelens_client.learning.duplicates import find_duplicates, group_duplicates
+from litelens_client.learning.duplicates import NEAR_DUPLICATE, find_duplicates, group_duplicates
 from litelens_client.learning.embeddings import EmbeddedPhotos, Embedding, EmbeddingCache, embed_photos
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.metrics import Classes, Floats
@@ -36,9 +36,11 @@ MAX_REFERENCES = 1000
 # With fewer photos, their similarities say too little about how similar familiar photos are.
 MIN_FAMILIAR = 20
 
-# The share of the learned photos themselves that is called unfamiliar. With 40 to 2,000 photos of cats and as many of
-# dogs, this marks 3 to 5% of 1,000 other photos of cats and dogs, and 96 to 100% of photos of other things.
-UNFAMILIAR_SHARE = 0.03
+# The share of a class's photos that would themselves be called unfamiliar. On cats and dogs, ten choices each, 3.4% (at
+# most 7.2%) of 1,000 other photos of cats and dogs were then called unfamiliar with 40 photos of each class, and 3.1%
+# (at most 4.5%) with 200; of 251 photos of other things, 99.4% and 100% were. With 100 cats and 10 dogs, 15% of the
+# other dogs were.
+UNFAMILIAR_SHARE = 0.04
 
 MIN_PHOTOS = 2
 
@@ -47,7 +49,7 @@ _SEED = 1
 
 
 @dataclass(frozen=True)
-class Photos:
+class EmbeddedSplit:
     """Photos that can be read, with their embeddings, pooled features and classes, in the same order."""
 
     paths: tuple[Path, ...]
@@ -65,9 +67,9 @@ class Photos:
         embeddings: NDArray[np.float32] = self.pooled / np.maximum(norms, 1e-12)
         return embeddings
 
-    def take(self, indices: Sequence[int]) -> "Photos":
+    def take(self, indices: Sequence[int]) -> "EmbeddedSplit":
         """Return the photos with these indices."""
-        return Photos(
+        return EmbeddedSplit(
             tuple(self.paths[index] for index in indices),
             tuple(self.digests[index] for index in indices),
             self.pooled[list(indices)],
@@ -86,12 +88,11 @@ class Pair:
 
 @dataclass(frozen=True)
 class Misplaced:
-    """A photo that is probably in the wrong folder: its folder, the class it looks like, and both confidences."""
+    """A photo that is probably in the wrong folder: its class, the class it looks like, and the confidence of that."""
 
     photo: Path
     label: str
     looks_like: str
-    label_confidence: float
     confidence: float
 
 
@@ -100,14 +101,15 @@ class Learned:
     """The result of learning: the head and its calibration, and what is known about the photos.
 
     `validation.logits` are not divided by `temperature` yet. `test` and `test_logits`, float64 `(n, classes)`, are the
-    photos of the test split and their logits, or None if there is no such split.
+    photos of the test split and their logits, or None if there is no such split. `groups`, int64, are equal for
+    duplicates of a training photo.
     """
 
     base: Bundle
     root: Path
     labels: tuple[str, ...]
-    train: Photos
-    test: Photos | None
+    train: EmbeddedSplit
+    test: EmbeddedSplit | None
     test_logits: Floats | None
     validation: CrossValidation
     head: Head
@@ -116,9 +118,16 @@ class Learned:
     threshold: float
     mirrored: bool
     pairs: tuple[Pair, ...]
+    groups: Classes
     repeated_in_test: tuple[Path, ...]
     misplaced: tuple[Misplaced, ...]
     unreadable: tuple[Unreadable, ...]
+
+    @property
+    def distinct_photos(self) -> Classes:
+        """The number of training photos of each class, int64, in which duplicates count once."""
+        pairs = set(zip(self.train.classes.tolist(), self.groups.tolist(), strict=True))
+        return np.bincount([label for label, _ in pairs], minlength=len(self.labels))
 
     @property
     def confidences(self) -> Floats:
@@ -154,7 +163,7 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
     """
     listed = list_class_folders(root)
     embedded = embed_photos(root, _all_paths(listed), base, cache)
-    train = _photos(embedded, [*listed.files["train"], *listed.files.get("validation", ())])
+    train = _split(embedded, [*listed.files["train"], *listed.files.get("validation", ())])
     require_photos(listed, train.classes, MIN_PHOTOS)
     test, repeated = _test_photos(embedded, listed, train)
     copies, similar = find_duplicates(train.embeddings, train.digests)
@@ -176,21 +185,23 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
         test_logits=None if test is None else (test.pooled @ head.weights.T + head.bias).astype(np.float64),
         validation=validation,
         head=head,
-        familiarity=find_familiarity(train.embeddings, groups),
+        familiarity=find_familiarity(train.embeddings, train.classes, groups),
         temperature=temperature,
         threshold=choose_threshold(confidences.max(axis=1), correct, ANSWERED_ACCURACY),
         mirrored=mirrored,
         pairs=tuple(Pair(train.paths[first], train.paths[second], exact) for first, second, exact in pairs),
+        groups=groups,
         repeated_in_test=repeated,
         misplaced=find_misplaced(train, listed.labels, confidences),
         unreadable=embedded.unreadable,
     )
 
 
-def find_familiarity(embeddings: NDArray[np.float32], groups: Classes) -> Familiarity | None:
-    """Choose the embeddings to keep and the threshold of the familiarity; None if there are too few photos.
+def find_familiarity(embeddings: NDArray[np.float32], classes: Classes, groups: Classes) -> Familiarity | None:
+    """Choose the embeddings to keep and the thresholds of the familiarity; None if there are too few photos.
 
-    The threshold is a low quantile of the photos' own familiarity. Duplicates of a photo do not count for it.
+    A threshold is a low quantile of the familiarity of a class's own photos, and at most that of all photos. Duplicates
+    of a photo do not count for its familiarity.
     """
     if len(np.unique(groups)) < MIN_FAMILIAR:
         return None
@@ -199,10 +210,11 @@ def find_familiarity(embeddings: NDArray[np.float32], groups: Classes) -> Famili
     similarities = embeddings @ embeddings[kept].T
     similarities[groups[:, np.newaxis] == groups[kept]] = -1
     nearest = np.partition(similarities, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
-    return Familiarity(embeddings[kept], float(np.quantile(nearest, UNFAMILIAR_SHARE)))
+    own = [np.quantile(nearest[classes == label], UNFAMILIAR_SHARE) for label in range(int(classes.max()) + 1)]
+    return Familiarity(embeddings[kept], np.minimum(own, np.quantile(nearest, UNFAMILIAR_SHARE)).astype(np.float32))
 
 
-def find_misplaced(train: Photos, labels: Sequence[str], confidences: Floats) -> tuple[Misplaced, ...]:
+def find_misplaced(train: EmbeddedSplit, labels: Sequence[str], confidences: Floats) -> tuple[Misplaced, ...]:
     """Find the photos that are probably in the wrong folder, the clearest first, by confident learning.
 
     A photo looks like another class if its confidence for that class is higher than for all others, and at least the
@@ -219,7 +231,6 @@ def find_misplaced(train: Photos, labels: Sequence[str], confidences: Floats) ->
             train.paths[index],
             labels[train.classes[index]],
             labels[best[index]],
-            float(own[index]),
             float(confidence[index]),
         )
         for index in order.tolist()
@@ -235,10 +246,10 @@ def _all_paths(listed: ListedFolders) -> list[Path]:
     return [path for files in listed.files.values() for path, _ in files]
 
 
-def _photos(embedded: EmbeddedPhotos, files: Sequence[tuple[Path, int]]) -> Photos:
+def _split(embedded: EmbeddedPhotos, files: Sequence[tuple[Path, int]]) -> EmbeddedSplit:
     found: Mapping[Path, Embedding] = embedded.embeddings
     kept = [(path, index) for path, index in files if path in found]
-    return Photos(
+    return EmbeddedSplit(
         tuple(path for path, _ in kept),
         tuple(found[path].digest for path, _ in kept),
         np.stack([found[path].pooled for path, _ in kept]) if kept else np.zeros((0, 0), np.float32),
@@ -247,19 +258,22 @@ def _photos(embedded: EmbeddedPhotos, files: Sequence[tuple[Path, int]]) -> Phot
 
 
 def _test_photos(
-    embedded: EmbeddedPhotos, listed: ListedFolders, train: Photos
-) -> tuple[Photos | None, tuple[Path, ...]]:
-    """Return the test photos whose pixels differ from those of all training photos, and the paths of the others."""
-    test = _photos(embedded, listed.files.get("test", ()))
+    embedded: EmbeddedPhotos, listed: ListedFolders, train: EmbeddedSplit
+) -> tuple[EmbeddedSplit | None, tuple[Path, ...]]:
+    """Return the test photos that are no duplicates of training photos, and the paths of those that are."""
+    test = _split(embedded, listed.files.get("test", ()))
+    if not len(test):
+        return None, ()
     known = set(train.digests)
-    repeated = [index for index, digest in enumerate(test.digests) if digest in known]
-    kept = [index for index in range(len(test)) if index not in set(repeated)]
-    if len(test) and not kept:
-        raise DatasetError("every test photo is also a training photo; use other test photos")
-    return test.take(kept) if kept else None, tuple(test.paths[index] for index in repeated)
+    is_near = (test.embeddings @ train.embeddings.T).max(axis=1) >= NEAR_DUPLICATE
+    repeated = [index for index, digest in enumerate(test.digests) if digest in known or is_near[index]]
+    kept = sorted(set(range(len(test))) - set(repeated))
+    if not kept:
+        raise DatasetError("every test photo is also a training photo; give other test photos")
+    return test.take(kept), tuple(test.paths[index] for index in repeated)
 
 
-def _mirrored(root: Path, train: Photos, base: Bundle, cache: EmbeddingCache) -> NDArray[np.float32]:
+def _mirrored(root: Path, train: EmbeddedSplit, base: Bundle, cache: EmbeddingCache) -> NDArray[np.float32]:
     embedded = embed_photos(root, train.paths, base, cache, mirrored=True)
     if embedded.unreadable:
         raise DatasetError(f"{embedded.unreadable[0].file} can no longer be read; run the command again")

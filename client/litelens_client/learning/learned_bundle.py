@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import platform
 import re
+import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from io import BytesIO
@@ -24,7 +25,7 @@ from litelens_client.learning.calibration import calibration_error, coverage_cur
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.files import sha256, write_file, write_json
 from litelens_client.learning.golden import add_golden_images
-from litelens_client.learning.learn import Learned, Photos, confidences_of
+from litelens_client.learning.learn import Learned, confidences_of
 from litelens_client.learning.metrics import Floats, chance_warnings, class_scores, confusion_matrix
 from litelens_client.learning.photos import LIMITS, printable_path, try_decode
 from litelens_client.learning.report import Example, Kind, render
@@ -60,6 +61,14 @@ def write_learned_bundle(learned: Learned, target: Path, command: str) -> dict[s
         write_json(folder / METRICS, document)
         write_file(folder / REPORT, render(document, _choose_examples(learned, classifier)).encode())
     return document
+
+
+def check_target(target: Path) -> None:
+    """Raise TrainingError or OSError if the bundle cannot be written, before time is spent on learning."""
+    next_version(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-"):
+        pass
 
 
 def next_version(target: Path) -> str:
@@ -130,18 +139,14 @@ def _metrics_document(learned: Learned, name: str, version: str, model: bytes, c
 
 
 def _base(bundle: Bundle) -> dict[str, str]:
-    """Return the name and version of the bundle that the features come from, and the checksum of the base's model."""
-    name, _, version = bundle.backbone.rpartition("/")
-    return {"name": name, "version": version, "sha256": bundle.sha256}
+    return {"name": bundle.name, "version": bundle.version, "backbone": bundle.backbone}
 
 
 def _metrics(
     learned: Learned, correct: Any, confidence: Floats, uncalibrated: Floats, top5: float | None
 ) -> dict[str, Any]:
     """Return the fields of training.run.Metrics; those that concern an fp32 network are None."""
-    cross_validated = learned.confidences
-    answered = cross_validated.max(axis=1) >= learned.threshold
-    answered_correctly = (cross_validated.argmax(axis=1) == learned.train.classes)[answered]
+    answered = confidence >= learned.threshold
     test = learned.test
     return {
         "test_images": len(correct),
@@ -160,17 +165,19 @@ def _metrics(
         "temperature": learned.temperature,
         "threshold": learned.threshold,
         "answered_share": float(answered.mean()),
-        "answered_accuracy": float(answered_correctly.mean()) if answered.any() else None,
-        "cross_validated_top1": float((cross_validated.argmax(axis=1) == learned.train.classes).mean()),
-        "unfamiliar_share": _unfamiliar_share(learned, test),
+        "answered_accuracy": float(correct[answered].mean()) if answered.any() else None,
+        "cross_validated_top1": float((learned.confidences.argmax(axis=1) == learned.train.classes).mean()),
+        "unfamiliar_share": _unfamiliar_share(learned),
     }
 
 
-def _unfamiliar_share(learned: Learned, test: Photos | None) -> float | None:
+def _unfamiliar_share(learned: Learned) -> float | None:
     """Return the share of the test photos that are wrongly called unfamiliar; None if it cannot be measured."""
-    if test is None or learned.familiarity is None:
+    test, logits, familiarity = learned.test, learned.test_logits, learned.familiarity
+    if test is None or logits is None or familiarity is None:
         return None
-    return float(np.mean([learned.familiarity.is_unfamiliar(embedding) for embedding in test.embeddings]))
+    found = zip(test.embeddings, logits.argmax(axis=1).tolist(), strict=True)
+    return float(np.mean([familiarity.is_unfamiliar(embedding, best) for embedding, best in found]))
 
 
 def _top5(confidences: Floats, truth: Any) -> float | None:
@@ -187,6 +194,7 @@ def _recipe(learned: Learned) -> dict[str, Any]:
         "mirrored": learned.mirrored,
         "regularization": learned.validation.regularization,
         "folds": learned.validation.folds,
+        "distinct_photos": learned.distinct_photos.tolist(),
         # The photos whose embeddings are kept to recognize unfamiliar photos.
         "references": 0 if learned.familiarity is None else len(learned.familiarity.references),
     }

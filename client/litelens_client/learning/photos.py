@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from litelens.core.errors import InputError
 from litelens.core.images import Limits, decode
 from litelens.core.preprocessing import Preprocessing
+from litelens_client.inputs import read_file
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.progress import progress
 
@@ -270,7 +271,7 @@ def _read(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
 
 
 def _decode(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
-    return decode(path.read_bytes(), LIMITS, spec).pixels(spec)
+    return decode(read_file(path, LIMITS.bytes), LIMITS, spec).pixels(spec)
 
 
 def map_photos(function: Callable[[Path], Result], paths: Sequence[Path], *, in_parallel: bool) -> Iterator[Result]:
@@ -288,6 +289,13 @@ def map_photos(function: Callable[[Path], Result], paths: Sequence[Path], *, in_
     except BrokenProcessPool as error:
         _process_pool.cache_clear()
         raise DatasetError("the system ended a process that reads photos, perhaps because memory ran out") from error
+
+
+def end_processes() -> None:
+    """End the processes that read photos in parallel; the next call starts others."""
+    if _process_pool.cache_info().currsize:
+        _process_pool().shutdown()
+        _process_pool.cache_clear()
 
 
 @functools.cache

@@ -80,7 +80,7 @@ def render(document: dict[str, Any], examples: Sequence[Example]) -> str:
             "splits": _splits(document),
             "margin": _margin(document["metrics"]),
             "is_learned": is_learned(document),
-            "interval": _interval(document["metrics"]) if is_learned(document) else None,
+            "interval": accuracy_interval(document) if is_learned(document) else None,
             "subject": "photos" if is_cross_validated(document) else "test images",
             "review": document.get("review"),
             "examples": [_template_example(example) for example in examples if example.kind != "misplaced"],
@@ -245,9 +245,11 @@ def is_cross_validated(document: Mapping[str, Any]) -> bool:
     return is_learned(document) and not (document["distribution"] or {}).get("test")
 
 
-def _interval(metrics: Mapping[str, Any]) -> tuple[float, float]:
-    """Return the 95% interval of the accuracy."""
-    return wilson_interval(metrics["int8_top1"], metrics["test_images"])
+def accuracy_interval(document: Mapping[str, Any]) -> tuple[float, float]:
+    """Return the 95% interval of a learned model's accuracy. In a cross-validation, duplicates count as one photo."""
+    metrics = document["metrics"]
+    photos = sum(document["recipe"]["distinct_photos"]) if is_cross_validated(document) else metrics["test_images"]
+    return wilson_interval(metrics["int8_top1"], photos)
 
 
 def _margin(metrics: Mapping[str, Any]) -> float | None:

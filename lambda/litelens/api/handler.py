@@ -48,7 +48,7 @@ from litelens.aws.snapstart import register_hooks
 from litelens.core.bundle import METRICS, REPORT, Bundle
 from litelens.core.classifier import Classifier
 from litelens.core.errors import BundleError, InternalError, ReportedError
-from litelens.core.registry import LoadedModel, ModelRegistry
+from litelens.core.registry import DAMAGED, LoadedModel, ModelRegistry
 from litelens.settings import Settings, read_settings
 from litelens.telemetry import (
     record_description,
@@ -387,7 +387,7 @@ def _model_of(bundle: Bundle) -> schemas.Model:
 
 def _listed(name: str, found: Bundle | BundleError) -> schemas.ListedModel:
     if isinstance(found, BundleError):
-        return schemas.ListedModel(name, error=f"{found}.")
+        return schemas.ListedModel(name, error=f"The model cannot be used: {DAMAGED}")
     description = found.manifest.get("description")
     return schemas.ListedModel(
         name,

@@ -58,8 +58,7 @@ S3Uri = Annotated[
 ModelNameOption = Annotated[
     str,
     Meta(
-        description="The model's name, which GET /v1/models lists; without one, the default model answers.",
-        min_length=1,
+        description="The model's name, which GET /v1/models lists; by default, or if empty, the default model.",
         examples=["everyday"],
         extra_json_schema={"format": "model"},
     ),

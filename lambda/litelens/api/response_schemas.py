@@ -123,8 +123,8 @@ class Embedding(Struct, frozen=True, omit_defaults=True):
     backbone: Annotated[
         str,
         Meta(
-            description="The model that computed the features: this one, or the one that it was learned from.",
-            examples=["everyday/1.1.0"],
+            description="What identifies the features: the name, version and checksum of the model that they are from.",
+            examples=["everyday/1.1.0/55e99f427c89"],
         ),
     ]
     dimension: Annotated[int, Meta(ge=1, examples=[1280])]

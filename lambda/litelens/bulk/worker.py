@@ -18,7 +18,7 @@ from litelens.core.classifier import Options
 from litelens.core.errors import InputError, ReportedError
 from litelens.core.registry import ModelRegistry
 from litelens.settings import Settings, required
-from litelens.telemetry import record_duplicate, record_prediction, record_problem
+from litelens.telemetry import logger, record_duplicate, record_prediction, record_problem
 
 # The number of threads that share a worker: one for each message of a batch. Fetching and saving overlap, because they
 # mostly wait for the network. Decoding and inference run one at a time, because they share a core. docs/scale.md has
@@ -40,10 +40,7 @@ class Worker:
     """The default model, the buckets with images, and the destinations of results. Shared by up to THREADS threads."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises BundleError if the bundle cannot be served, SettingsError if a table or the bucket is missing.
-
-        Raises InvalidOption if embeddings are to be stored and the model has none.
-        """
+        """Raises BundleError if the bundle cannot be served, SettingsError if a table or the bucket is missing."""
         self._days = settings.result_days
         self._bus = EventBus(settings.event_bus) if settings.event_bus else None
         self._results = ResultsTable(required(settings, "results_table"))
@@ -57,8 +54,9 @@ class Worker:
         models = ModelRegistry(settings.bundle, settings.models, limits, settings.threads, settings.engine)
         self._classifier = models.default.classifier
         self._model = Model(self._classifier.bundle.name, self._classifier.bundle.version)
-        self._options = Options(embedding=settings.store_embeddings)
-        self._classifier.check(self._options)
+        self._options = Options(embedding=settings.store_embeddings and self._classifier.bundle.head is not None)
+        if settings.store_embeddings and not self._options.embedding:
+            logger.warning("No embeddings are stored, because the model gives none.")
         self._classifier_lock = threading.Lock()
         # Created here, because otherwise each of the first threads would create its own.
         for service in BULK_SERVICES:

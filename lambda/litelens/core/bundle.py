@@ -33,6 +33,9 @@ REPORT = "report.html"
 # The names of the model's input and outputs. Some models lack the output FEATURES.
 IMAGE, LOGITS, FEATURES = "image", "logits", "features"
 
+# The digits of a model's checksum that are enough to tell models apart.
+_CHECKSUM_DIGITS = 12
+
 # The output that earlier versions of litelens had instead of FEATURES. `litelens convert` replaces it.
 OLD_MAP = "class_activation_map"
 
@@ -66,10 +69,10 @@ class Bundle:
     input IMAGE, `(1, height, width, 3)`, its output LOGITS, `(1, classes)`, and, if the model has it, its output
     FEATURES, `(1, h, w, channels)`. If it has features, `head` computes the class scores from them more exactly than
     the model's own output LOGITS, which is for other programs. `familiarity` needs features too, and is optional.
-    `backbone` is the name and version of the bundle whose features these are: this one, or the one it was learned from.
-    Confidences are the softmax of the logits divided by `temperature`. A prediction is uncertain if its highest
-    confidence is below `threshold`. `groups` maps each label to its coarse group; it is empty if there are none, and so
-    is `golden`.
+    `backbone` identifies the features: the name, version and checksum of the bundle that they are from, which is this
+    one or the one it was learned from. Confidences are the softmax of the logits divided by `temperature`. A prediction
+    is uncertain if its highest confidence is below `threshold`. `groups` maps each label to its coarse group; it is
+    empty if there are none, and so is `golden`.
     """
 
     folder: Path
@@ -121,8 +124,7 @@ class _Files(Struct, frozen=True):
 
 
 class _Base(Struct, frozen=True):
-    name: _Name
-    version: _Name
+    backbone: _Name
 
 
 class _Learning(Struct, frozen=True):
@@ -147,9 +149,10 @@ class _Manifest(Struct, frozen=True):
 
     @property
     def backbone(self) -> str:
-        """The name and version of the bundle whose features the model computes."""
-        origin = self.learning.base if self.learning else self
-        return f"{origin.name}/{origin.version}"
+        """What identifies the features."""
+        if self.learning:
+            return self.learning.base.backbone
+        return f"{self.name}/{self.version}/{self.files.model.sha256[:_CHECKSUM_DIGITS]}"
 
     def __post_init__(self) -> None:
         """Check that the fields are consistent; raises ValueError."""
@@ -221,9 +224,15 @@ def load_bundle(folder: Path) -> Bundle:
         threshold=manifest.threshold,
         backbone=manifest.backbone,
         head=load_head(folder / HEAD, len(manifest.labels), channels) if manifest.files.head else None,
-        familiarity=load_familiarity(folder / FAMILIARITY, channels) if manifest.files.familiarity else None,
+        familiarity=_load_familiarity(folder, manifest, channels),
         golden=manifest.golden or (),
     )
+
+
+def _load_familiarity(folder: Path, manifest: _Manifest, channels: int) -> Familiarity | None:
+    if not manifest.files.familiarity:
+        return None
+    return load_familiarity(folder / FAMILIARITY, len(manifest.labels), channels)
 
 
 def _read_manifest(path: Path) -> tuple[dict[str, Any], _Manifest]:

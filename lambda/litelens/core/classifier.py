@@ -69,7 +69,7 @@ class HeatMap:
 
 @dataclass(frozen=True)
 class Embedding:
-    """A photo's pooled features divided by their L2 norm, float32 `(channels,)`, and the model that they belong to."""
+    """A photo's pooled features divided by their L2 norm, float32 `(channels,)`, and what identifies the features."""
 
     backbone: str
     values: NDArray[np.float32]
@@ -213,7 +213,7 @@ class Classifier:
         output = self._run(pixels)
         confidences = softmax(output.logits / np.float32(self.bundle.temperature))
         embedding = output.features.embedding if output.features else None
-        unfamiliar = self._is_unfamiliar(embedding)
+        unfamiliar = self._is_unfamiliar(embedding, int(confidences.argmax()))
         inferred = time.perf_counter()
         best_first = np.argsort(-confidences, kind="stable")
         best = float(confidences[best_first[0]])
@@ -252,9 +252,9 @@ class Classifier:
         best = max(sums, key=sums.__getitem__)
         return Group(best, min(sums[best], 1))
 
-    def _is_unfamiliar(self, embedding: NDArray[np.float32] | None) -> bool | None:
+    def _is_unfamiliar(self, embedding: NDArray[np.float32] | None, best: int) -> bool | None:
         familiarity = self.bundle.familiarity
-        return None if familiarity is None or embedding is None else familiarity.is_unfamiliar(embedding)
+        return None if familiarity is None or embedding is None else familiarity.is_unfamiliar(embedding, best)
 
     def _heat_map(self, best: int, features: Features | None, image: DecodedImage, options: Options) -> HeatMap | None:
         if not options.heat_map or features is None or self.bundle.head is None:

@@ -4,6 +4,7 @@ A model's name is the name of its bundle's folder.
 """
 
 import dataclasses
+import logging
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,16 +18,22 @@ from litelens.core.images import Limits
 # The maximum number of models that are loaded at the same time, including the default one.
 MAX_LOADED = 4
 
+# What clients are told of a bundle that cannot be loaded; the log has the reason, which names files.
+DAMAGED = "its bundle is damaged; the log says why."
+
+_logger = logging.getLogger(__name__)
+
 # The maximum number of names that an error message lists.
 _MAX_NAMES = 20
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to classify, and the milliseconds that its first inference took."""
+    """A model that is ready to classify, its manifest, and the milliseconds that its first inference took."""
 
     classifier: Classifier
     warm_up_ms: float
+    manifest: bytes
 
     @property
     def bundle(self) -> Bundle:
@@ -46,8 +53,8 @@ class ModelRegistry:
         """
         self._default, self._models = default, models
         self._limits, self._threads, self._engine = limits, threads, engine
-        # The content of each bundle's manifest, and the bundle, by the model's name.
-        self._bundles: dict[str, tuple[bytes, Bundle]] = {}
+        # The content of each bundle's manifest, and the bundle without its arrays, by the model's name.
+        self._listed: dict[str, tuple[bytes, Bundle]] = {}
         # The least recently used model is the first.
         self._loaded: dict[str, LoadedModel] = {}
         self.default_name = model_name(default, models)
@@ -55,12 +62,16 @@ class ModelRegistry:
 
     def get(self, name: str | None = None) -> LoadedModel:
         """Return the model of that name, or the default one; raises ModelNotFound or ModelUnusable."""
-        name = self.default_name if name is None else name
+        name = name or self.default_name
         folder = self._folder_of(name)
         try:
             model = self._load(name, folder)
         except BundleError as error:
-            raise ModelUnusable(f"The model {name} cannot be used: {error}.") from error
+            _logger.warning("The model %s cannot be loaded: %s", name, error)
+            if name != self.default_name:
+                raise ModelUnusable(f"The model {name} cannot be used: {DAMAGED}") from error
+            # The default model is loaded already, and serves on until its bundle is mended.
+            return self.default
         if name == self.default_name:
             self.default = model
         return model
@@ -71,13 +82,17 @@ class ModelRegistry:
         return list(self._folders())
 
     def bundles(self) -> dict[str, Bundle | BundleError]:
-        """Return each model's bundle, or the reason why it cannot be used, by name; the default model is the first."""
+        """Return each model's bundle, or the reason why it cannot be used, by name; the default model is the first.
+
+        The bundles have neither heads nor familiarity, so that a long list takes little memory.
+        """
         found: dict[str, Bundle | BundleError] = {}
         for name, folder in self._folders().items():
             try:
-                found[name] = self._read(name, folder)
+                found[name] = self._describe(name, folder)
             except BundleError as error:
                 found[name] = error
+        self._listed = {name: kept for name, kept in self._listed.items() if name in found}
         return found
 
     def _folder_of(self, name: str) -> Path:
@@ -93,23 +108,26 @@ class ModelRegistry:
         return _folders(self.default_name, self._default, self._models)
 
     def _load(self, name: str, folder: Path) -> LoadedModel:
-        bundle = self._read(name, folder)
-        model = self._loaded.pop(name, None)
-        if model is None or model.bundle is not bundle:
+        """Return a model; load it only the first time and after its manifest has changed."""
+        manifest = _content(folder / MANIFEST)
+        model = self._loaded.get(name)
+        if model is None or model.manifest != manifest:
+            bundle = read_bundle(name, folder)
+            self._loaded.pop(name, None)
             self._make_room()
             classifier = Classifier(bundle, self._limits, self._threads, self._engine)
-            model = LoadedModel(classifier, classifier.warm_up())
+            model = LoadedModel(classifier, classifier.warm_up(), manifest)
+        self._loaded.pop(name, None)
         self._loaded[name] = model
         return model
 
-    def _read(self, name: str, folder: Path) -> Bundle:
-        """Return the bundle; read it only the first time and after its manifest has changed."""
+    def _describe(self, name: str, folder: Path) -> Bundle:
+        """Return a bundle without its arrays; read it only the first time and after its manifest has changed."""
         manifest = _content(folder / MANIFEST)
-        if name in self._bundles and self._bundles[name][0] == manifest:
-            return self._bundles[name][1]
-        bundle = read_bundle(name, folder)
-        self._bundles[name] = (manifest, bundle)
-        return bundle
+        if name not in self._listed or self._listed[name][0] != manifest:
+            bundle = dataclasses.replace(read_bundle(name, folder), head=None, familiarity=None)
+            self._listed[name] = (manifest, bundle)
+        return self._listed[name][1]
 
     def _make_room(self) -> None:
         """Drop the least recently used models, so that another one can be loaded; never the default one."""
