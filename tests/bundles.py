@@ -34,8 +34,10 @@ def change_manifest(bundle: Path, **fields: Any) -> None:
 
 def add_familiarity(bundle: Path, *, unfamiliar: bool) -> Path:
     """Let a bundle tell unfamiliar photos, and take every photo for one, or none; return its path."""
-    channels = json.loads((bundle / MANIFEST).read_text())["tensors"][FEATURES]["shape"][3]
-    familiarity = Familiarity(np.eye(3, channels, dtype=np.float32), 1.1 if unfamiliar else -1.1)
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    channels, classes = manifest["tensors"][FEATURES]["shape"][3], len(manifest["labels"])
+    thresholds = np.full(classes, 1.1 if unfamiliar else -1.1, np.float32)
+    familiarity = Familiarity(np.eye(3, channels, dtype=np.float32), thresholds)
     put_file(bundle, FAMILIARITY, familiarity.to_bytes())
     return bundle
 

@@ -41,7 +41,6 @@ from litelens.bulk.batches import create_handler
 from litelens.bulk.worker import Worker
 from litelens.core.bundle import load_bundle
 from litelens.core.engines import LiteRT
-from litelens.core.errors import InvalidOption
 from litelens.settings import Settings, SettingsError
 
 PHOTO = CAT.read_bytes()
@@ -443,11 +442,13 @@ def test_results_contain_the_embedding_only_if_the_deployment_stores_them(settin
             assert np.linalg.norm(values) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_model_without_features_cannot_store_embeddings(settings: Settings, tmp_path: Path) -> None:
+def test_a_model_without_features_stores_none_and_says_so(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     plain = remove_features(add_bundle(tmp_path, "plain"))
-    create_handler(dataclasses.replace(settings, bundle=plain))
-    with pytest.raises(InvalidOption):
-        create_handler(dataclasses.replace(settings, bundle=plain, store_embeddings=True))
+    for stores, warnings in ((False, 0), (True, 1)):
+        create_handler(dataclasses.replace(settings, bundle=plain, store_embeddings=stores))
+        assert len(caplog.records) == warnings
 
 
 @pytest.mark.parametrize("field", ["upload_bucket", "results_table", "idempotency_table"])

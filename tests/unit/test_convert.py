@@ -74,11 +74,13 @@ def test_the_rest_of_the_bundle_stays(old: Path) -> None:
     before, manifest = contents(old), json.loads((old / MANIFEST).read_text())
     assert convert(old) == 0
     after = contents(old)
-    for name in ("report.html", "metrics.json"):
-        assert after[name] == before[name]
-    converted = json.loads(after[MANIFEST])
+    assert after["report.html"] == before["report.html"]
+    converted, measured = json.loads(after[MANIFEST]), json.loads(after["metrics.json"])
     assert converted["converted_from"] == manifest["files"][MODEL]["sha256"]
-    for field in ("name", "version", "labels", "groups", "temperature", "threshold", "metrics"):
+    assert measured["model"] == converted["files"][MODEL]["sha256"]
+    assert measured["version"] == converted["version"] != manifest["version"]
+    assert measured["metrics"] == json.loads(before["metrics.json"])["metrics"]
+    for field in ("name", "labels", "groups", "temperature", "threshold", "metrics"):
         assert converted[field] == manifest[field]
     assert [path.name for path in old.parent.iterdir()] == ["old"]
 

@@ -96,6 +96,22 @@ def pets(draft: Draft) -> Draft:
     return draft
 
 
+def test_a_draft_is_outdated_once_its_photos_have_changed(pets: Draft, cache: EmbeddingCache) -> None:
+    assert pets.is_outdated()
+    pets.learn(cache)
+    assert not pets.is_outdated()
+    (added,) = add(pets, "cat", 1, first=7)
+    assert pets.is_outdated()
+    pets.remove_photo("cat", added)
+    assert not pets.is_outdated()
+
+
+def test_the_photos_of_a_draft_have_a_limit_of_bytes(pets: Draft, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draft_module, "MAX_BYTES", 10)
+    with pytest.raises(DraftError):
+        add(pets, "cat", 1, first=7)
+
+
 def png(label: str, number: int) -> bytes:
     return encoded(photo(label, number), "PNG", compress_level=1)
 

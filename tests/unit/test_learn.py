@@ -33,6 +33,7 @@ from litelens_client.__main__ import main
 from litelens_client.learning import regression
 from litelens_client.learning.embeddings import EmbeddingCache
 from litelens_client.learning.learn import Learned, learn, load_base
+from litelens_client.learning.photos import LIMITS
 
 Document = dict[str, Any]
 
@@ -96,7 +97,7 @@ def messy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photo("cat", 20).save(root / "café" / ODD)
     photo("coffee", 23).save(root / "猫" / "wrong.png")
     photo("cat", 3).save(root / "猫" / "copy.bmp")
-    photo("cat", 4).save(root / "猫" / "again.jpg", quality=85)
+    photo("cat", 4).save(root / "猫" / "again.jpg", quality=98)
     (root / "猫" / LINES).write_text("hello")
     (root / "café" / "cut.jpg").write_bytes(encoded(photo("coffee", 1), "JPEG")[:700])
     if sys.platform == "linux":
@@ -201,7 +202,7 @@ def test_the_manifest_says_what_was_learned_from_what(run: Run) -> None:
     manifest = json.loads((run.folder / MANIFEST).read_text())
     assert manifest["labels"] == ["café", "猫"]
     assert (manifest["name"], manifest["version"]) == ("pets", "1.0.0")
-    assert manifest["learning"]["base"]["sha256"] == load_bundle(BASE).sha256
+    assert manifest["learning"]["base"]["backbone"] == load_bundle(BASE).backbone
     assert set(manifest["files"]) == {MODEL, HEAD, FAMILIARITY}
 
 
@@ -426,7 +427,7 @@ def test_a_learned_bundle_can_be_the_base_of_another(run: Run, tmp_path: Path, c
 def test_the_base_can_be_a_name_in_models(tmp_path: Path, fast: None, capsys: pytest.CaptureFixture[str]) -> None:
     add_bundle(Path("models"), "lite", BASE)
     document = learn_document(capsys, add_classes(tmp_path / "photos", 2), base="lite")
-    assert document["network"]["sha256"] == load_bundle(BASE).sha256
+    assert document["network"]["backbone"] == load_bundle(BASE).backbone
     assert "--base lite" in document["command"]
 
 
@@ -447,13 +448,14 @@ def test_a_damaged_cache_does_not_stop_learning(
 
 @pytest.fixture
 def splits(tmp_path: Path) -> Path:
-    """Photos with a split for tests, of which two are also training photos."""
+    """Photos with a split for tests, of which two are also training photos, and one is nearly the same as one."""
     root = tmp_path / "photos"
     for split, count, first in (("train", 4, 0), ("validation", 2, 10), ("test", 3, 20)):
         for label in ("cat", "coffee"):
             add_photos(root / split / label, label, count, first)
     shutil.copy(root / "train" / "cat" / "01.png", root / "test" / "cat" / "seen.png")
     photo("coffee", 11).save(root / "test" / "coffee" / "validated.bmp")
+    photo("cat", 2).save(root / "test" / "cat" / "again.jpg", quality=98)
     return root
 
 
@@ -473,9 +475,9 @@ def test_test_photos_that_are_training_photos_are_left_out_and_named(
     assert run_learn(splits) == 0
     printed = capsys.readouterr().out
     document = json.loads(Path("models/pets", METRICS).read_text())
-    repeated = ["test/cat/seen.png", "test/coffee/validated.bmp"]
+    repeated = ["test/cat/again.jpg", "test/cat/seen.png", "test/coffee/validated.bmp"]
     assert document["duplicates"] == repeated
-    assert document["metrics"]["test_duplicates"] == 2
+    assert document["metrics"]["test_duplicates"] == 3
     page = Page(Path("models/pets", REPORT).read_text())
     for name in repeated:
         assert name in printed
@@ -492,6 +494,14 @@ def test_the_test_photos_do_not_change_what_is_learned(splits: Path, cache: Embe
 
 
 # What is wrong with the photos, the name or the base.
+
+
+def test_a_file_that_is_larger_than_any_photo_is_not_read(tmp_path: Path, cache: EmbeddingCache) -> None:
+    root = add_classes(tmp_path / "photos", 2)
+    with (root / "cat" / "video.mp4").open("wb") as file:
+        file.truncate(LIMITS.bytes + 1)  # a sparse file, which takes no space
+    (skipped,) = learn(root, load_base(BASE), cache).unreadable
+    assert skipped.file == "cat/video.mp4"
 
 
 @pytest.fixture

@@ -102,7 +102,7 @@ def test_a_broken_bundle_affects_only_its_own_model(tmp_path: Path) -> None:
     (broken / MANIFEST).write_text("{")
     add_bundle(tmp_path, "pets")
     registry = registry_of(tmp_path)
-    assert f"{broken / MANIFEST}" in error_of(lambda: registry.get("broken"), ModelUnusable)
+    assert str(tmp_path) not in error_of(lambda: registry.get("broken"), ModelUnusable)
     assert len(registry.get("pets").bundle.labels) == 100
     found = registry.bundles()
     assert list(found) == ["everyday", "broken", "pets"]
@@ -126,13 +126,28 @@ def test_a_broken_bundle_works_as_soon_as_it_is_repaired(tmp_path: Path) -> None
     assert registry.get("pets").bundle.name == "pets"
 
 
-def test_a_default_model_that_breaks_later_leaves_the_others_alone(tmp_path: Path) -> None:
+def test_a_default_model_whose_bundle_breaks_later_still_answers(tmp_path: Path) -> None:
     default = add_bundle(tmp_path, "first")
     add_bundle(tmp_path, "second")
     registry = registry_of(tmp_path, default)
+    loaded = registry.get()
     (default / MANIFEST).unlink()
-    error_of(registry.get, ModelUnusable)
+    assert registry.get() is loaded
     assert registry.get("second").bundle.name == "second"
+
+
+def test_a_list_keeps_no_arrays_and_forgets_bundles_that_are_gone(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        add_bundle(tmp_path, name)
+    registry = registry_of(tmp_path)
+    assert all(isinstance(found, Bundle) and found.head is None for found in registry.bundles().values())
+    shutil.rmtree(tmp_path / "second")
+    assert list(registry.bundles()) == list(registry._listed) == ["everyday", "first"]
+
+
+def test_an_empty_name_stands_for_the_default_model(tmp_path: Path) -> None:
+    registry = registry_of(tmp_path)
+    assert registry.get("") is registry.get()
 
 
 def test_a_default_bundle_that_is_broken_from_the_start_is_refused(tmp_path: Path) -> None:
@@ -152,7 +167,6 @@ def test_a_default_bundle_that_is_broken_from_the_start_is_refused(tmp_path: Pat
         "pets\0",
         "..",
         ".",
-        "",
         "~",
         "pets\n",
     ],

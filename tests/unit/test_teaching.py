@@ -17,7 +17,7 @@ from starlette.types import ASGIApp
 from support import ROOT, LambdaContext, answer_of, encoded, event
 
 from litelens.core.bundle import load_bundle
-from litelens_client import serve
+from litelens_client import serve, teaching
 from litelens_client.learning import draft as draft_module
 from litelens_client.learning import learned_bundle, regression
 from litelens_client.serve import METHODS, create_app
@@ -62,6 +62,7 @@ class Server:
     def __init__(self, app: ASGIApp, folder: Path) -> None:
         self._app = app
         self.models = folder
+        self.chunks_left = 0
 
     def send(self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> Answer:
         """Send a request to a path below that of the draft."""
@@ -84,12 +85,11 @@ class Server:
         return asyncio.run(self._exchange(scope, iter(chunks), len(chunks)))
 
     async def _exchange(self, scope: dict[str, Any], chunks: Iterator[bytes], count: int) -> Answer:
-        left, sent = count, []
+        self.chunks_left, sent = count, []
 
         async def receive() -> dict[str, Any]:
-            nonlocal left
-            left -= 1
-            return {"type": "http.request", "body": next(chunks), "more_body": left > 0}
+            self.chunks_left -= 1
+            return {"type": "http.request", "body": next(chunks), "more_body": self.chunks_left > 0}
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
@@ -420,9 +420,16 @@ def test_a_key_is_required_if_one_is_set(tmp_path: Path) -> None:
     assert server.send("PUT", CLASS, headers={"x-api-key": KEY}).status == 204
 
 
+def test_the_body_of_another_website_is_not_read(pets: Server) -> None:
+    chunks = [b"large", b"and larger", b"and larger"]
+    answer = pets.send_chunks("POST", f"{CLASS}/photos", chunks, headers={"origin": "https://evil.example"})
+    assert answer.code == (403, "forbidden")
+    assert pets.chunks_left == len(chunks)
+
+
 def test_a_body_above_the_limit_is_refused_before_it_is_complete(pets: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     data = png("cat", 5)
-    monkeypatch.setattr(serve, "MAX_DRAFT_BODY_BYTES", len(data))
+    monkeypatch.setattr(teaching, "MAX_PHOTO_BYTES", len(data))
     assert pets.send_chunks("POST", f"{CLASS}/photos", [data[:100], data[100:]]).status == 201
     for path in (f"{CLASS}/photos", "/classify", "/keep"):
         beyond = pets.send_chunks("POST", path, [data, b"\0", b"this is never read"])
@@ -431,8 +438,7 @@ def test_a_body_above_the_limit_is_refused_before_it_is_complete(pets: Server, m
 
 
 def test_the_body_may_be_as_large_as_a_photo() -> None:
-    assert serve.MAX_DRAFT_BODY_BYTES == draft_module.MAX_PHOTO_BYTES
-    assert f"{serve.MAX_DRAFT_BODY_BYTES // 10**6} MB" in LEARN_PAGE
+    assert f"{draft_module.MAX_PHOTO_BYTES // 10**6} MB" in LEARN_PAGE
     assert f"{draft_module.MAX_PHOTOS:,} photos" in LEARN_PAGE
     assert f"at most {draft_module.MAX_CLASSES}" in LEARN_PAGE
 

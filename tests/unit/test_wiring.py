@@ -307,6 +307,11 @@ def test_changed_settings_change_the_image_and_so_publish_a_version() -> None:
     assert "!samconfig.toml" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
+@pytest.mark.parametrize(("file", "pattern"), [(".gitignore", "/models/.*"), (".dockerignore", "models/.*")])
+def test_drafts_and_half_written_bundles_are_neither_committed_nor_sent_to_docker(file: str, pattern: str) -> None:
+    assert pattern in (ROOT / file).read_text().splitlines()
+
+
 @pytest.mark.parametrize("option", ["nothing", "snapshots"])
 def test_snapstart_applies_to_published_versions_if_it_is_on(option: str) -> None:
     applied = {name: made.get("SnapStart") for name, made in of_type("AWS::Lambda::Function", **OPTIONS[option])}

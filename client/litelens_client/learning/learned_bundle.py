@@ -66,9 +66,12 @@ def write_learned_bundle(learned: Learned, target: Path, command: str) -> dict[s
 def check_target(target: Path) -> None:
     """Raise TrainingError or OSError if the bundle cannot be written, before time is spent on learning."""
     next_version(target)
+    is_new = not target.parent.exists()
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-"):
         pass
+    if is_new:
+        target.parent.rmdir()
 
 
 def next_version(target: Path) -> str:
