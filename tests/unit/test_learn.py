@@ -32,7 +32,7 @@ from litelens.core.images import Limits
 from litelens_client.__main__ import main
 from litelens_client.learning import regression
 from litelens_client.learning.embeddings import EmbeddingCache
-from litelens_client.learning.learn import Learned, learn, load_base
+from litelens_client.learning.learn import MIN_UNMIRRORED, Learned, learn, load_base
 from litelens_client.learning.photos import LIMITS
 
 Document = dict[str, Any]
@@ -345,25 +345,23 @@ def inferences(monkeypatch: pytest.MonkeyPatch) -> list[None]:
 
 
 def test_only_photos_that_are_new_are_computed(tmp_path: Path, inferences: list[None]) -> None:
-    root, base = add_classes(tmp_path / "photos", 4), load_base(BASE)
+    root, base = add_classes(tmp_path / "photos", 6), load_base(BASE)
     with contextlib.closing(EmbeddingCache()) as cache:
         learn(root, base, cache)
-        assert len(inferences) == 2 * 8  # each photo and its mirror image
+        assert len(inferences) == 12
         (root / "cat" / "03.png").rename(root / "coffee" / "moved.png")
         learn(root, base, cache)
-        assert len(inferences) == 2 * 8
+        assert len(inferences) == 12
         add_photos(root / "cat", "cat", 10, first=10)
         learn(root, base, cache)
-        assert len(inferences) == 2 * 8 + 2 * 10
+        assert len(inferences) == 12 + 10
 
 
-def test_of_many_photos_mirror_images_are_not_computed(
-    tmp_path: Path, cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root = add_classes(tmp_path / "photos", 3)
-    assert learn(root, load_base(BASE), cache).mirrored
-    monkeypatch.setattr("litelens_client.learning.learn.MAX_MIRRORED", 5)
+def test_only_if_a_class_has_few_photos_mirror_images_are_used(tmp_path: Path, cache: EmbeddingCache) -> None:
+    root = add_classes(tmp_path / "photos", MIN_UNMIRRORED)
     assert not learn(root, load_base(BASE), cache).mirrored
+    (root / "cat" / "00.png").unlink()
+    assert learn(root, load_base(BASE), cache).mirrored
 
 
 def test_two_photos_a_class_are_enough_and_the_summary_says_how_little_that_is(

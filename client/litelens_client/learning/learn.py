@@ -22,9 +22,9 @@ from litelens_client.learning.metrics import Classes, Floats
 from litelens_client.learning.photos import ListedFolders, Unreadable, list_class_folders, require_photos
 from litelens_client.learning.regression import CrossValidation, Samples, cross_validate, fit_head
 
-# With up to this many photos, their mirror images are used too. On cats and dogs, they add a point of accuracy with two
-# photos of each class, and nothing with five or more. Each takes as long as a photo.
-MAX_MIRRORED = 200
+# If the smallest class has fewer photos than this, the mirror images of all photos are used too. On cats and dogs, they
+# add a point of accuracy with two photos of each class, and nothing with five. Each takes as long as a photo.
+MIN_UNMIRRORED = 5
 
 # The accuracy that predictions must reach if they are not marked uncertain; the same as in training's presets.
 ANSWERED_ACCURACY = 0.95
@@ -168,7 +168,7 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
     test, repeated = _test_photos(embedded, listed, train)
     copies, similar = find_duplicates(train.embeddings, train.digests)
     groups = group_duplicates(len(train), [*copies, *similar])
-    mirrored = len(train) <= MAX_MIRRORED
+    mirrored = int(np.bincount(train.classes).min()) < MIN_UNMIRRORED
     samples = Samples(train.pooled, _mirrored(root, train, base, cache) if mirrored else None, train.classes, groups)
     validation = cross_validate(samples, len(listed.labels))
     temperature = best_temperature(validation.logits, train.classes, smoothing=1 / (len(train) + 2))
