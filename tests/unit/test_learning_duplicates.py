@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from litelens_client.learning.duplicates import NEAR_DUPLICATE, find_duplicates, group_duplicates
+from litelens_client.learning.duplicates import NEAR_DUPLICATE, find_duplicates, group_duplicates, near_duplicate_limit
 
 COUNT = 12
 PAIRS = st.lists(
@@ -71,3 +71,23 @@ def test_photos_have_the_same_group_exactly_if_pairs_connect_them(pairs: list[tu
     for _ in range(COUNT):
         connected = (connected.astype(int) @ connected.astype(int)) > 0
     assert np.array_equal(groups[:, np.newaxis] == groups, connected)
+
+
+def test_photos_that_are_all_alike_are_no_duplicates_of_each_other(noise: np.random.Generator) -> None:
+    alike = np.eye(64)[0] + noise.normal(0, 0.02, (50, 64))
+    alike = (alike / np.linalg.norm(alike, axis=1, keepdims=True)).astype(np.float32)
+    copy = alike[7] + np.float32(0.0005)
+    embeddings = np.concatenate([alike, [copy / np.linalg.norm(copy)]])
+    digests = [bytes([number]) for number in range(51)]
+    assert (embeddings @ embeddings.T).min() > NEAR_DUPLICATE
+    limit = near_duplicate_limit(embeddings, digests)
+    assert find_duplicates(embeddings, digests, limit) == ([], [(7, 50)])
+
+
+def test_the_limit_does_not_depend_on_equal_photos_and_needs_two_different_ones(noise: np.random.Generator) -> None:
+    embeddings = noise.normal(0, 1, (10, 64)).astype(np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    digests = [bytes([number]) for number in range(10)]
+    limit = near_duplicate_limit(embeddings, digests)
+    assert near_duplicate_limit(embeddings.repeat(3, axis=0), [digest for digest in digests for _ in range(3)]) == limit
+    assert near_duplicate_limit(embeddings[:1].repeat(3, axis=0), digests[:1] * 3) == NEAR_DUPLICATE

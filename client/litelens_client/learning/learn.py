@@ -15,7 +15,7 @@ from litelens.core.familiarity import NEIGHBOURS, Familiarity
 from litelens.core.head import Head
 from litelens.settings import DEFAULT_MODEL
 from litelens_client.learning.calibration import best_temperature, choose_threshold
-from litelens_client.learning.duplicates import NEAR_DUPLICATE, find_duplicates, group_duplicates
+from litelens_client.learning.duplicates import find_duplicates, group_duplicates, near_duplicate_limit
 from litelens_client.learning.embeddings import EmbeddedPhotos, Embedding, EmbeddingCache, embed_photos
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.metrics import Classes, Floats
@@ -43,6 +43,9 @@ MIN_FAMILIAR = 20
 UNFAMILIAR_SHARE = 0.04
 
 MIN_PHOTOS = 2
+
+# The confidence from which a photo is listed as one that is probably in the wrong folder.
+MIN_MISPLACED = 0.7
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SEED = 1
@@ -165,8 +168,9 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
     embedded = embed_photos(root, _all_paths(listed), base, cache)
     train = _split(embedded, [*listed.files["train"], *listed.files.get("validation", ())])
     require_photos(listed, train.classes, MIN_PHOTOS)
-    test, repeated = _test_photos(embedded, listed, train)
-    copies, similar = find_duplicates(train.embeddings, train.digests)
+    limit = near_duplicate_limit(train.embeddings, train.digests)
+    test, repeated = _test_photos(embedded, listed, train, limit)
+    copies, similar = find_duplicates(train.embeddings, train.digests, limit)
     groups = group_duplicates(len(train), [*copies, *similar])
     mirrored = int(np.bincount(train.classes).min()) < MIN_UNMIRRORED
     samples = Samples(train.pooled, _mirrored(root, train, base, cache) if mirrored else None, train.classes, groups)
@@ -217,14 +221,15 @@ def find_familiarity(embeddings: NDArray[np.float32], classes: Classes, groups: 
 def find_misplaced(train: EmbeddedSplit, labels: Sequence[str], confidences: Floats) -> tuple[Misplaced, ...]:
     """Find the photos that are probably in the wrong folder, the clearest first, by confident learning.
 
-    A photo looks like another class if its confidence for that class is higher than for all others, and at least the
-    mean of that class's own photos (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068).
+    A photo looks like another class if its confidence for that class is at least the mean of that class's own photos
+    (Northcutt et al. 2021, https://arxiv.org/abs/1911.00068), and at least MIN_MISPLACED. Without the second condition,
+    classes that are hard to tell apart would have many.
     """
     own = confidences[np.arange(len(train)), train.classes]
     typical = np.array([own[train.classes == label].mean() for label in range(len(labels))])
     best = confidences.argmax(axis=1)
     confidence = confidences[np.arange(len(train)), best]
-    suspects = np.flatnonzero((best != train.classes) & (confidence >= typical[best]))
+    suspects = np.flatnonzero((best != train.classes) & (confidence >= np.maximum(typical[best], MIN_MISPLACED)))
     order = suspects[np.argsort(own[suspects] - confidence[suspects], kind="stable")]
     return tuple(
         Misplaced(
@@ -258,14 +263,14 @@ def _split(embedded: EmbeddedPhotos, files: Sequence[tuple[Path, int]]) -> Embed
 
 
 def _test_photos(
-    embedded: EmbeddedPhotos, listed: ListedFolders, train: EmbeddedSplit
+    embedded: EmbeddedPhotos, listed: ListedFolders, train: EmbeddedSplit, limit: float
 ) -> tuple[EmbeddedSplit | None, tuple[Path, ...]]:
     """Return the test photos that are no duplicates of training photos, and the paths of those that are."""
     test = _split(embedded, listed.files.get("test", ()))
     if not len(test):
         return None, ()
     known = set(train.digests)
-    is_near = (test.embeddings @ train.embeddings.T).max(axis=1) >= NEAR_DUPLICATE
+    is_near = (test.embeddings @ train.embeddings.T).max(axis=1) >= limit
     repeated = [index for index, digest in enumerate(test.digests) if digest in known or is_near[index]]
     kept = sorted(set(range(len(test))) - set(repeated))
     if not kept:
