@@ -166,7 +166,9 @@ class Gateway:
             self._authorize(request)
             if self._create_teaching and (found := _DRAFT_PATH.fullmatch(request.scope["path"])):
                 with _internal_errors():
-                    return await self._create_teaching().respond(request, found[1], request_id)
+                    return await self._create_teaching().respond(
+                        request, found[1], functools.partial(read_body, request), request_id
+                    )
             body = await read_body(request, MAX_PAYLOAD_BYTES, "send a larger image with POST /v1/uploads")
             return _to_response(await self._invoke(to_event(request, body, request_id), request_id))
         except ReportedError as error:

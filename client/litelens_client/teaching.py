@@ -6,7 +6,7 @@ change the draft.
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 from typing import Any, TypeVar
@@ -22,11 +22,13 @@ from litelens.core.formats import media_type_of_suffix
 from litelens_client.learning.draft import MAX_PHOTO_BYTES, Draft, DraftBusy, NotInDraft
 from litelens_client.learning.embeddings import default_cache
 from litelens_client.learning.errors import TrainingError
-from litelens_client.serve import read_body
 
 _LOCAL_HOSTS = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 
 T = TypeVar("T")
+
+# Reads the body up to a limit of bytes, beyond which it raises RequestTooLarge with this advice.
+ReadBody = Callable[[int, str], Awaitable[bytes]]
 
 
 class DraftRefused(ReportedError):
@@ -101,12 +103,12 @@ class Teaching:
             "/bundle.zip": {"GET": self._download},
         }
 
-    async def respond(self, request: Request, path: str, request_id: str) -> Response:
+    async def respond(self, request: Request, path: str, read_body: ReadBody, request_id: str) -> Response:
         """Return the response to a request; `path` is the part after /v1/draft. Raises ReportedError."""
         # Checked before the body is read: another website could send large ones.
         _check_is_local(request)
         function, parameters = self._find(path, request.method)
-        body = await read_body(request, MAX_PHOTO_BYTES, "send a smaller photo")
+        body = await read_body(MAX_PHOTO_BYTES, "send a smaller photo")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(
             self._thread, lambda: _reported(lambda: function(body=body, request_id=request_id, **parameters))
