@@ -81,10 +81,9 @@ def measured(*confusion: tuple[int, ...]) -> dict[str, Any]:
 
 
 def test_a_model_that_guesses_gets_a_warning() -> None:
-    assert chance_warnings(measured((3, 5), (3, 5))) == [
-        "The test images do not show that this model is better than chance: it classifies 50.0% of 16 correctly (95% "
-        "interval: 28.0% to 72.0%); always answering 'cat' would be correct for 50.0%."
-    ]
+    (warning,) = chance_warnings(measured((3, 5), (3, 5)))
+    for figure in ("50.0% of 16", "28.0% to 72.0%", "'cat'"):
+        assert figure in warning
 
 
 def test_chance_is_the_share_of_the_most_frequent_class() -> None:

@@ -1,5 +1,4 @@
 import base64
-import dataclasses
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -12,7 +11,6 @@ import pytest
 from PIL import Image
 
 from litelens_client.learning.report import Example, draw_overlay, list_confusions, render, weakest_classes
-from training.efficientnet_lite import Origin
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -145,7 +143,13 @@ def imported_document() -> dict[str, Any]:
             "skipped": {"images": 0, "listed": []},
             "metrics": dict.fromkeys(full["metrics"]) | {"test_images": 500, "agreement": 0.954},
             "recipe": {"phases": []},
-            "origin": dataclasses.asdict(Origin("Somebody's", "MIT", "https://example.org/weights", 0.75, 0.74)),
+            "origin": {
+                "weights": "Somebody's",
+                "licence": "MIT",
+                "source": "https://example.org/weights",
+                "top1": 0.75,
+                "int8_top1": 0.74,
+            },
             "gate": {"most_lost": 0.01, "least_agreement": 0.9, "reason": "It is small."},
             "confidence": {"temperature": 1.0, "threshold": 0.5, "reason": "It is cautious."},
         }
