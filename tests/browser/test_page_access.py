@@ -134,7 +134,8 @@ def server_with_long_names(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """The port of a server whose model has very long class names, half of them without spaces."""
     bundle = tmp_path_factory.mktemp("wordy") / "bundle"
     bundle.mkdir()
-    (bundle / "model.tflite").symlink_to(CIFAR_BUNDLE / "model.tflite")
+    for file in ("model.tflite", "head.npz"):
+        (bundle / file).symlink_to(CIFAR_BUNDLE / file)
     manifest = json.loads((CIFAR_BUNDLE / "manifest.json").read_text())
     metrics = json.loads((CIFAR_BUNDLE / "metrics.json").read_text())
     long = {

@@ -83,7 +83,7 @@ def test_the_image_contains_only_the_handler_the_model_and_their_dependencies(
     of_model = {
         path for path in output_of(docker, image, "ls $LITELENS_BUNDLE").split() if not path.endswith(".openvino")
     }
-    assert of_model == {"golden", "manifest.json", "metrics.json", "model.tflite", "report.html"}
+    assert of_model == {"golden", "head.npz", "manifest.json", "metrics.json", "model.tflite", "report.html"}
 
 
 def test_the_image_contains_only_the_default_model(docker: str, image: str) -> None:
