@@ -56,7 +56,8 @@ def test_each_call_with_an_image_gets_the_answer_in_the_readme(command: str, dep
 
 
 def test_the_calls_with_options_and_several_images_work(deployment: Deployment) -> None:
-    with_map, several = (answer_to(command, deployment) for command in commands(CALLS[1]))
+    with_model, with_map, several = (answer_to(command, deployment) for command in commands(CALLS[1]))
+    assert with_model["model"]["name"] == DEFAULT_MODEL
     assert with_map["heatmap"]["label"] == "lynx"
     assert len(with_map["predictions"]) == 1
     assert [result["status"] for result in several["results"]] == ["done", "failed"]
@@ -73,7 +74,8 @@ def test_the_calls_for_an_upload_lead_to_a_result(deployment: Deployment) -> Non
 
 
 def test_the_calls_of_the_other_endpoints_work(deployment: Deployment) -> None:
-    describe, model, report, health, document = commands(CALLS[3])
+    describe, models, model, report, health, document = commands(CALLS[3])
+    assert answer_to(models, deployment)["default"] == DEFAULT_MODEL
     assert answer_to(describe, deployment)["answer"] == "A rocket beside its tower."
     assert answer_to(model, deployment)["manifest"]["name"] == DEFAULT_MODEL
     assert run(report, deployment).startswith("<!doctype html>")
