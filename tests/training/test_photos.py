@@ -202,6 +202,9 @@ def test_the_end_of_a_reading_process_is_reported_in_a_sentence(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Broken:
+        @staticmethod
+        def cache_clear() -> None: ...
+
         def map(self, *_: object, **__: object) -> None:
             raise BrokenProcessPool
 
