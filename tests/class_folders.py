@@ -6,9 +6,13 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
+import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from support import ROCKET, ROOT, SAMPLES
 from threadpoolctl import threadpool_limits
+
+from litelens.core.classifier import Classifier, Features
 
 # The base of tests, because an inference takes a few milliseconds.
 BASE = ROOT / "models" / "cifar100-efficientnet-lite2"
@@ -41,6 +45,19 @@ def add_classes(root: Path, count: int, labels: tuple[str, ...] = ("cat", "coffe
     for label in labels:
         add_photos(root / label, label, count)
     return root
+
+
+def count_inferences(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Return a list that gets an item for each inference of features."""
+    calls: list[None] = []
+    compute = Classifier.features
+
+    def count(self: Classifier, pixels: NDArray[np.uint8]) -> Features:
+        calls.append(None)
+        return compute(self, pixels)
+
+    monkeypatch.setattr(Classifier, "features", count)
+    return calls
 
 
 def one_thread() -> AbstractContextManager[object]:

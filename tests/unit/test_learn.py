@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from bundles import add_bundle, change_manifest
-from class_folders import BASE, add_classes, add_photos, one_thread, photo
+from class_folders import BASE, add_classes, add_photos, count_inferences, one_thread, photo
 from numpy.typing import NDArray
 from old_bundle import add_old_bundle
 from support import encoded
@@ -332,16 +332,7 @@ def test_duplicates_are_never_on_both_sides_of_a_fold(
 
 @pytest.fixture
 def inferences(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """A list that gets an item for each inference of features."""
-    calls: list[None] = []
-    compute = Classifier.features
-
-    def count(self: Classifier, pixels: NDArray[np.uint8]) -> Features:
-        calls.append(None)
-        return compute(self, pixels)
-
-    monkeypatch.setattr(Classifier, "features", count)
-    return calls
+    return count_inferences(monkeypatch)
 
 
 def test_only_photos_that_are_new_are_computed(tmp_path: Path, inferences: list[None]) -> None:

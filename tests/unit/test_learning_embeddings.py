@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import add_bundle
-from class_folders import BASE, add_photos, photo
+from class_folders import BASE, add_photos, count_inferences, photo
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from support import CIFAR_BUNDLE, encoded
@@ -42,16 +42,7 @@ def cache(file: Path) -> Iterator[EmbeddingCache]:
 
 @pytest.fixture
 def inferences(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """A list that gets an item for each inference."""
-    calls: list[None] = []
-    compute = Classifier.features
-
-    def count(self: Classifier, pixels: NDArray[np.uint8]) -> Features:
-        calls.append(None)
-        return compute(self, pixels)
-
-    monkeypatch.setattr(Classifier, "features", count)
-    return calls
+    return count_inferences(monkeypatch)
 
 
 def embed(folder: Path, cache: EmbeddingCache, base: Path = BASE, mirrored: bool = False) -> EmbeddedPhotos:

@@ -94,8 +94,7 @@ def next_version(target: Path) -> str:
 
 
 def _metrics_document(learned: Learned, name: str, version: str, model: bytes, command: str) -> dict[str, Any]:
-    measured = learned.test or learned.train
-    logits = learned.validation.logits if learned.test_logits is None else learned.test_logits
+    measured, logits = learned.measured
     confidences = confidences_of(logits, learned.temperature)
     uncalibrated = confidences_of(logits, 1.0)
     truth, best = measured.classes, confidences.argmax(axis=1)
@@ -270,8 +269,7 @@ def _versions() -> dict[str, str]:
 
 def _choose_examples(learned: Learned, classifier: Classifier) -> list[Example]:
     """Choose up to six random photos of each kind, and the photos that are most probably in the wrong folder."""
-    photos = learned.test or learned.train
-    logits = learned.validation.logits if learned.test_logits is None else learned.test_logits
+    photos, logits = learned.measured
     confidences = confidences_of(logits, learned.temperature)
     chosen: dict[Kind, list[int]] = {"right": [], "wrong": [], "uncertain": []}
     for index in np.random.default_rng(_SEED).permutation(len(photos)).tolist():

@@ -123,7 +123,7 @@ def _predict(samples: Samples, folds: Classes, classes: int, regularization: flo
     for fold in np.unique(folds):
         inside = folds == fold
         head = fit_head(samples.take(np.flatnonzero(~inside)), classes, regularization)
-        logits[inside] = samples.pooled[inside] @ head.weights.T + head.bias
+        logits[inside] = head.logits(samples.pooled[inside])
     return logits
 
 

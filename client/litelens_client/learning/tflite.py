@@ -69,7 +69,7 @@ def replace_head(model: bytes, head: Head, pooled: NDArray[np.float32]) -> bytes
     features = builder.output(FEATURES)
     builder.keep_operators_before(features)
     mean = builder.add_mean(features, _range(pooled))
-    scores = pooled @ head.weights.T + head.bias
+    scores = head.logits(pooled)
     logits = builder.add_linear(mean, head, _range(scores))
     builder.set_outputs({LOGITS: logits, FEATURES: features})
     builder.remove_unused()

@@ -149,7 +149,7 @@ class _Manifest(Struct, frozen=True):
 
     @property
     def backbone(self) -> str:
-        """What identifies the features."""
+        """The identifier of the features: name, version and checksum of the bundle that they are from."""
         if self.learning:
             return self.learning.base.backbone
         return f"{self.name}/{self.version}/{self.files.model.sha256[:_CHECKSUM_DIGITS]}"

@@ -24,8 +24,8 @@ class Head:
     bias: NDArray[np.float32]
 
     def logits(self, pooled: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the class scores, float32 `(classes,)`, of pooled features, float32 `(channels,)`."""
-        scores: NDArray[np.float32] = self.weights @ pooled + self.bias
+        """Return the class scores, float32 `(..., classes)`, of pooled features, float32 `(..., channels)`."""
+        scores: NDArray[np.float32] = pooled @ self.weights.T + self.bias
         return scores
 
     def activation_map(self, features: NDArray[np.float32], index: int) -> NDArray[np.float32]:
