@@ -29,7 +29,7 @@ from local.storage import Storage, create_storage
 # The default of the template.
 ENGINE = str(parameters()["Engine"]["Default"])
 # The templates with functions.
-IMAGE_TEMPLATES = ("template.yaml", "infra/bulk.yaml", "infra/release.yaml")
+IMAGE_TEMPLATES = ("template.yaml", "infra/authorizer.yaml", "infra/bulk.yaml", "infra/release.yaml")
 SAM = str(Path(sys.executable).parent / "sam")
 ENVIRONMENT = {
     **os.environ,
