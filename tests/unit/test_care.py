@@ -1,6 +1,8 @@
 """The project's upkeep: locks, environments, workflows, hooks, exceptions from checks, and files that pages name."""
 
+import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from fake_aws_cli import install_fake_aws_cli
 from packaging.requirements import Requirement
 from support import PAGES, ROOT
 
@@ -23,6 +26,11 @@ REQUIREMENTS = {
 }
 TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+DEPLOY = ROOT / ".github" / "workflows" / "deploy.yml"
+# An action of GitHub or AWS at a commit, with its version as a comment, or a workflow of this repository.
+PINNED = re.compile(
+    r"uses: ((actions|aws-actions)/[a-z-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+|\./\.github/workflows/[a-z]+\.yml)"
+)
 MANIFESTS = {"pip": "pyproject.toml", "docker": "Dockerfile", "github-actions": ".github/workflows"}
 
 
@@ -31,7 +39,19 @@ def read(path: Path) -> Any:
 
 
 def steps(workflow: Path) -> list[dict[str, Any]]:
-    return [step for job in read(workflow)["jobs"].values() for step in job["steps"]]
+    """Return the steps of all jobs; a job that runs another workflow has none."""
+    return [step for job in read(workflow)["jobs"].values() for step in job.get("steps", ())]
+
+
+def run_step(name: str, folder: Path, **variables: str) -> dict[str, str]:
+    """Run the script of a step of the deployment and return its outputs."""
+    (step,) = [step for step in steps(DEPLOY) if step.get("id") == name]
+    outputs = folder / "outputs"
+    environment = {"PATH": os.environ["PATH"], **variables, "GITHUB_OUTPUT": str(outputs)}
+    bash = shutil.which("bash")
+    assert bash
+    subprocess.run([bash, "-e", "-c", step["run"]], cwd=ROOT, env=environment, check=True, timeout=60)
+    return dict(line.split("=", 1) for line in outputs.read_text().splitlines())
 
 
 def locked_packages(name: str) -> set[str]:
@@ -49,30 +69,81 @@ def named(path: Path) -> str:
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=named)
-def test_workflows_run_only_existing_make_targets_and_the_ci_script(workflow: Path) -> None:
-    commands = [step["run"] for step in steps(workflow) if "run" in step]
+def test_workflows_run_only_existing_make_targets_the_ci_script_and_named_scripts(workflow: Path) -> None:
+    commands = [step["run"] for step in steps(workflow) if "run" in step and "name" not in step]
     assert commands
     for command in commands:
-        made = re.fullmatch(r'make ([a-z]+)( [A-Z]+="[^"]+")*', command)
-        if made:
-            assert made[1] in TARGETS, f"{command}: there is no such target in Makefile"
+        if command.startswith("make "):
+            made = re.fullmatch(r'make((?: [a-z]+| \.venv[a-z-]*/\.ready)+)(?: [A-Z]+="[^"]+")*', command)
+            assert made, command
+            targets = {target for target in made[1].split() if not target.endswith("/.ready")}
+            assert targets <= TARGETS, f"{command}: there is no such target in Makefile"
         else:
             assert command.split()[-1] == ".ci/run"
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=named)
-def test_workflows_use_only_versioned_actions_of_github_and_aws(workflow: Path) -> None:
-    for used in (step["uses"] for step in steps(workflow) if "uses" in step):
-        assert re.fullmatch(r"(actions|aws-actions)/[a-z-]+@v\d+", used)
+def test_workflows_use_only_actions_of_github_and_aws_at_a_commit(workflow: Path) -> None:
+    lines = [line.strip().removeprefix("- ") for line in workflow.read_text().splitlines()]
+    used = [line for line in lines if line.startswith("uses:")]
+    assert used
+    assert [line for line in used if not PINNED.fullmatch(line)] == []
+
+
+def test_an_action_has_the_same_commit_in_all_workflows() -> None:
+    used = {step["uses"] for workflow in WORKFLOWS for step in steps(workflow) if "uses" in step}
+    assert len(used) == len({action.partition("@")[0] for action in used})
 
 
 def test_only_the_deploy_job_may_get_an_aws_identity_and_it_has_an_environment() -> None:
-    deploy = read(ROOT / ".github" / "workflows" / "deploy.yml")
-    (job,) = deploy["jobs"].values()
+    deploy = read(DEPLOY)
     assert deploy["permissions"] == {}
-    assert job["permissions"] == {"contents": "read", "id-token": "write"}
-    assert "environment" in job
+    permissions = {name: job["permissions"] for name, job in deploy["jobs"].items()}
+    assert permissions == {"check": {"contents": "read"}, "deploy": {"contents": "read", "id-token": "write"}}
+    assert "environment" in deploy["jobs"]["deploy"]
     assert read(ROOT / ".github" / "workflows" / "check.yml")["permissions"] == {"contents": "read"}
+
+
+def test_a_deployment_waits_for_all_checks_of_the_same_commit() -> None:
+    jobs = read(DEPLOY)["jobs"]
+    assert jobs["check"]["uses"] == "./.github/workflows/check.yml"
+    assert jobs["deploy"]["needs"] == "check"
+    assert "if" not in jobs["deploy"]
+    checks = read(ROOT / ".github" / "workflows" / "check.yml")
+    # YAML 1.1 reads the key `on` as true.
+    assert "workflow_call" in checks[True]
+    commands = [step.get("run", "") for job in checks["jobs"].values() for step in job["steps"]]
+    assert "make check" in commands
+    assert any(command.endswith(".ci/run") for command in commands)
+
+
+def test_packages_are_installed_before_the_job_gets_an_aws_identity() -> None:
+    order = [step.get("uses", step.get("run", "")) for step in steps(DEPLOY)]
+    (identity,) = [number for number, step in enumerate(order) if step.startswith("aws-actions/configure-aws")]
+    assert {".venv/.ready", ".venv-dev/.ready"} <= {word for step in order[:identity] for word in step.split()}
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_the_deployment_takes_its_region_from_samconfig(environment: str, tmp_path: Path) -> None:
+    settings = tomllib.loads((ROOT / "samconfig.toml").read_text())[environment]["global"]["parameters"]
+    assert run_step("target", tmp_path, ENV=environment) == {
+        "stack": settings["stack_name"],
+        "region": settings["region"],
+    }
+    (identity,) = [step["with"] for step in steps(DEPLOY) if "configure-aws" in step.get("uses", "")]
+    assert identity["aws-region"] == "${{ steps.target.outputs.region }}"
+    assert "AWS_REGION }}" not in DEPLOY.read_text()
+
+
+@pytest.mark.parametrize(("stack", "has_page"), [("litelens", True), ("pageless", False)])
+def test_the_deployment_uploads_the_page_of_a_stack_that_has_one(stack: str, has_page: bool, tmp_path: Path) -> None:
+    fake = install_fake_aws_cli(tmp_path)
+    url = run_step("page", tmp_path, PATH=str(fake.folder), STACK=stack)["url"]
+    assert bool(url) == has_page
+    deploy, find, site = steps(DEPLOY)[-3:]
+    assert deploy["run"].startswith("make deploy ")
+    assert find["id"] == "page"
+    assert (site["run"], site["if"]) == ("make site", "steps.page.outputs.url != ''")
 
 
 def test_workflows_use_no_secrets() -> None:
