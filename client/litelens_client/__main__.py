@@ -214,10 +214,17 @@ def _add_classify_options(command: ArgumentParser) -> None:
         "--url",
         help="the API to use (default: LITELENS_URL); without one, or with '', photos are classified on this machine",
     )
-    command.add_argument(
-        "--api-key",
-        default=os.environ.get("LITELENS_API_KEY"),
-        help="the key of the API (default: LITELENS_API_KEY, which other users of this machine cannot see)",
+    access = command.add_mutually_exclusive_group()
+    access.add_argument(
+        "--api-key", help="the key of the API (default: LITELENS_API_KEY, which other users of this machine cannot see)"
+    )
+    access.add_argument(
+        "--token", help="a token (JWT) of the issuer that the API trusts (default: LITELENS_TOKEN, likewise)"
+    )
+    access.add_argument(
+        "--sign",
+        action="store_true",
+        help="sign requests with your AWS credentials, for the region in the API's URL or else AWS_REGION",
     )
     command.add_argument(
         "--model",
@@ -254,9 +261,23 @@ def _add_classify_options(command: ArgumentParser) -> None:
 def _check_classify(parsed: Namespace) -> None:
     if parsed.url is None:
         parsed.url = os.environ.get("LITELENS_URL")
+    _check_access(parsed)
     if parsed.parallel and not parsed.url:
         raise ArgumentError(None, "--parallel needs --url; without it, images are classified one at a time")
     parsed.parallel = parsed.parallel or DEFAULT_PARALLEL
+
+
+def _check_access(parsed: Namespace) -> None:
+    """Take the key or the token from the environment if there is no option for either, or for a signature."""
+    if (parsed.token or parsed.sign) and not parsed.url:
+        raise ArgumentError(None, "--token and --sign need --url; without it, images are classified on this machine")
+    if parsed.api_key is not None or parsed.token is not None or parsed.sign:
+        return
+    parsed.api_key, parsed.token = os.environ.get("LITELENS_API_KEY"), os.environ.get("LITELENS_TOKEN")
+    if parsed.api_key and parsed.token and parsed.url:
+        raise ArgumentError(
+            None, "LITELENS_API_KEY and LITELENS_TOKEN are both set; an API takes only one, so unset one"
+        )
 
 
 def _add_serve_options(command: ArgumentParser) -> None:

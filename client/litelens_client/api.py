@@ -4,12 +4,15 @@
     answer = client.classify(Path("photo.jpg"))
     print(answer.predictions[0].label)
 
-Threads can share a client.
+Instead of a key, an API may want a token, `Client(url, token=token)`, or a signature with AWS credentials,
+`Client(url, sign=True)`. Threads can share a client.
 """
 
 import json
+import os
 import re
 import time
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,6 +36,7 @@ from litelens.api.response_schemas import Failure, Pending, Problem, ResultAnswe
 from litelens.core.formats import SIGNATURE_BYTES, media_type_of
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from litelens_client.answers import Answer, ClassifyError
+from litelens_client.aws import AwsError, aws_errors
 
 # API Gateway's limit: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
 MAX_PAYLOAD_BYTES = 10_000_000
@@ -58,18 +62,42 @@ _RETRIES = urllib3.Retry(
 # Errors that occur if there is no server at the URL.
 _CONNECTION_FAILURES = (ConnectTimeoutError, NameResolutionError, NewConnectionError, SSLError)
 
+# API Gateway's host names have the region: https://docs.aws.amazon.com/general/latest/gr/apigateway.html
+_REGION_IN_HOST = re.compile(r".+\.execute-api\.([a-z0-9-]+)\.(vpce\.)?amazonaws\.com(\.cn)?(:[0-9]+)?")
+
+# What the types of API Gateway's errors, which are in the header x-amzn-errortype, ask for.
+_OTHER_CREDENTIALS = "valid AWS credentials; those of this machine are wrong or have expired"
+_WANTED = {
+    "AccessDeniedException": "a caller who has the permission execute-api:Invoke",
+    "ExpiredTokenException": _OTHER_CREDENTIALS,
+    "ForbiddenException": "a valid API key (--api-key)",
+    "IncompleteSignatureException": "a signature with AWS credentials (--sign)",
+    "InvalidSignatureException": _OTHER_CREDENTIALS,
+    "MissingAuthenticationTokenException": "a signature with AWS credentials (--sign), or there is no such path",
+    "UnauthorizedException": "a valid token (--token)",
+    "UnrecognizedClientException": _OTHER_CREDENTIALS,
+}
+_ALL_WANTED = (
+    "a valid API key (--api-key), a token (--token) or a signature with AWS credentials (--sign), or the URL is wrong"
+)
+
 Decoded = TypeVar("Decoded")
+
+# Returns the headers that authenticate a request, from its method, URL, media type and body.
+Authenticate = Callable[[str, str, str | None, bytes], dict[str, str]]
 
 
 class ApiProblem(ClassifyError):
     """The API responded with an error and this HTTP status.
 
-    `code` is that of the API's problem, `forbidden` for a wrong or missing key, `upload_refused`, `result_late`,
-    `unexpected_answer` for a response that is not from a litelens API, or one such as `http_502` for errors of a proxy.
+    `code` is that of the API's problem, `forbidden` or `unauthorized` for a wrong or missing key, token or signature,
+    `upload_refused`, `result_late`, `unexpected_answer` for a response that is not from a litelens API, or one such as
+    `http_502` for errors of a proxy.
     """
 
     def __init__(self, code: str, detail: str, status: int, request_id: str | None = None) -> None:
-        super().__init__(code, detail, request_id, concerns_all=code in ("forbidden", "model_not_found"))
+        concerns_all = code in ("forbidden", "model_not_found", "unauthorized")
+        super().__init__(code, detail, request_id, concerns_all=concerns_all)
         self.status = status
 
 
@@ -91,17 +119,21 @@ class Client:
         url: str,
         api_key: str | None = None,
         *,
+        token: str | None = None,
+        sign: bool = False,
         connections: int = 8,
         timeout: float = TIMEOUT_SECONDS,
         result_timeout: float = RESULT_TIMEOUT_SECONDS,
     ) -> None:
         """Create a client that `connections` threads can use at the same time.
 
-        `timeout` is the limit for one response, `result_timeout` that for the classification of an upload, in seconds.
-        Raises ValueError for an invalid URL or key.
+        An API takes an API key, a `token` (JWT) of the issuer that it trusts, or a signature with boto3's usual AWS
+        credentials (`sign`). `timeout` is the limit for one response, `result_timeout` that for the classification of
+        an upload, in seconds. Raises ValueError for an invalid URL, key or token, for more than one of the three, and
+        if there are no AWS credentials or no region to sign with.
         """
         self._url, self._host = _parse_api_url(url)
-        self._headers = {"User-Agent": "litelens", **_key_header(api_key)}
+        self._authenticate = _authentication(self._host, api_key, token, sign)
         self._result_timeout = result_timeout
         self._has_answered = False
         self._http = urllib3.PoolManager(maxsize=connections, retries=_RETRIES, timeout=timeout)
@@ -121,8 +153,8 @@ class Client:
         answer is uncertain; by default the API and its model decide. With `embedding`, the answer has the photo's
         embedding in base64. An image that is too large for a request is uploaded, which is possible for the default
         model only; its answer has at most as many labels as the API returns by default, and an embedding only if the
-        deployment stores them. Raises ApiProblem and ApiUnreachable, and OSError if a file cannot be read. A file that
-        is larger than the API accepts is not read.
+        deployment stores them. Raises ApiProblem and ApiUnreachable, ClassifyError if the AWS credentials to sign with
+        have expired, and OSError if a file cannot be read. A file that is larger than the API accepts is not read.
         """
         query = _query(model=model, top_k=top_k, threshold=threshold, embedding="true" if embedding else None)
         if isinstance(image, str):
@@ -140,12 +172,13 @@ class Client:
         return self._classify(data, media_type_of(data), query)
 
     def _classify(self, body: bytes, media_type: str, query: str) -> Answer:
-        return self._call(Answer, "POST", f"/v1/classify{query}", body=body, headers={"Content-Type": media_type})
+        return self._call(Answer, "POST", f"/v1/classify{query}", body, media_type)
 
     def _create_upload(self, size: int, media_type: str) -> UploadAnswer | None:
         """Return the form for an upload, or None if the API has no uploads and may therefore accept larger requests."""
         try:
-            upload = self._call(UploadAnswer, "POST", "/v1/uploads", json={"content_type": media_type})
+            body = json.dumps({"content_type": media_type}).encode()
+            upload = self._call(UploadAnswer, "POST", "/v1/uploads", body, "application/json")
         except ApiProblem as problem:
             if problem.code == "not_configured":
                 _check_size(size, MAX_PAYLOAD_BYTES, problem.request_id)
@@ -155,7 +188,7 @@ class Client:
         return upload
 
     def _send(self, upload: UploadAnswer, image: bytes) -> None:
-        # The form goes to S3, which must not get the API key. S3 ignores fields after the file.
+        # The form goes to S3, which must not get the API key or the token. S3 ignores fields after the file.
         form = {**upload.fields, "file": ("image", image, media_type_of(image))}
         response = self._request("POST", upload.url, "The storage for uploads", fields=form)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
@@ -177,10 +210,13 @@ class Client:
             time.sleep(_POLL_SECONDS)
 
     def _call(
-        self, answer_type: type[Decoded], method: str, path: str, headers: dict[str, str] | None = None, **body: Any
+        self, answer_type: type[Decoded], method: str, path: str, body: bytes = b"", media_type: str | None = None
     ) -> Decoded:
-        headers = {**self._headers, "Accept": "application/json", **(headers or {})}
-        response = self._request(method, self._url + path, self._host, headers=headers, **body)
+        url = self._url + path
+        headers = {"User-Agent": "litelens", "Accept": "application/json"}
+        headers |= {"Content-Type": media_type} if media_type else {}
+        headers |= self._authenticate(method, url, media_type, body)
+        response = self._request(method, url, self._host, headers=headers, body=body or None)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise _problem(response)
         try:
@@ -191,7 +227,7 @@ class Client:
 
     def _request(self, method: str, url: str, server: str, **request: Any) -> urllib3.BaseHTTPResponse:
         try:
-            # Following a redirect would send the image and the key to another server.
+            # Following a redirect would send the image and the key or token to another server.
             response = self._http.request(method, url, redirect=False, **request)
         except HTTPError as error:
             cause = error.reason if isinstance(error, MaxRetryError) and error.reason else error
@@ -214,18 +250,68 @@ def _parse_api_url(url: str) -> tuple[str, str]:
     return parsed.url.rstrip("/"), parsed.netloc
 
 
-def _key_header(api_key: str | None) -> dict[str, str]:
-    if not api_key:
-        return {}
-    # http.client's own error message would contain the key.
-    if not re.fullmatch(r"[!-~]+", api_key):
-        raise ValueError("The API key contains spaces or other invalid characters.")
-    return {"x-api-key": api_key}
+def _authentication(host: str, api_key: str | None, token: str | None, sign: bool) -> Authenticate:
+    """Return what authenticates the requests to this host; raises ValueError."""
+    if sum(map(bool, (api_key, token, sign))) > 1:
+        raise ValueError("An API takes an API key, a token or a signature; give only one of them.")
+    if sign:
+        return _aws_signature(host)
+    headers = {}
+    if api_key:
+        headers["x-api-key"] = _printable("API key", api_key)
+    if token:
+        headers["Authorization"] = f"Bearer {_printable('token', token)}"
+    return lambda *_: headers
+
+
+def _printable(name: str, secret: str) -> str:
+    # http.client's own error message would contain the secret.
+    if not re.fullmatch(r"[!-~]+", secret):
+        raise ValueError(f"The {name} contains spaces or other invalid characters.")
+    return secret
+
+
+def _aws_signature(host: str) -> Authenticate:
+    """Return what signs requests with boto3's usual credentials, for the region in the host's name or else boto3's.
+
+    https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+    """
+    # Imported only here, as in aws.py.
+    from boto3.session import Session
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.exceptions import NoCredentialsError, NoRegionError
+
+    try:
+        with aws_errors("The requests cannot be signed", "", {}):
+            session = Session()
+            in_host = _REGION_IN_HOST.fullmatch(host)
+            region = in_host[1] if in_host else os.environ.get("AWS_REGION") or session.region_name
+            if not region:
+                raise NoRegionError
+            credentials = session.get_credentials()
+            if credentials is None:
+                raise NoCredentialsError
+    except AwsError as error:
+        raise ValueError(str(error)) from error
+
+    def sign(method: str, url: str, media_type: str | None, body: bytes) -> dict[str, str]:
+        headers = {"Content-Type": media_type} if media_type else {}
+        request = AWSRequest(method, url, headers=headers, data=body)
+        try:
+            with aws_errors("The request cannot be signed", "", {}):
+                SigV4Auth(credentials.get_frozen_credentials(), "execute-api", region).add_auth(request)
+        except AwsError as error:
+            raise ClassifyError("not_signed", str(error), concerns_all=True) from error
+        return dict(request.headers.items())
+
+    return sign
 
 
 def _query(**options: str | float | None) -> str:
+    """Return the query of these options, with spaces as %20: signatures allow no other form."""
     given = {name: value for name, value in options.items() if value is not None}
-    return f"?{urlencode(given)}" if given else ""
+    return f"?{urlencode(given, quote_via=quote, safe='')}" if given else ""
 
 
 def _apply_options(answer: Answer, top_k: int | None, threshold: float | None) -> Answer:
@@ -271,8 +357,9 @@ def _problem(response: urllib3.BaseHTTPResponse) -> ApiProblem:
         pass
     answered = f"The API's server answered {_status_line(response.status)}"
     if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        # API Gateway also answers 403 for unknown paths.
-        return ApiProblem("forbidden", f"{answered}: the API key or the URL is wrong.", response.status)
+        code = "forbidden" if response.status == HTTPStatus.FORBIDDEN else "unauthorized"
+        wanted = _WANTED.get(response.headers.get("x-amzn-errortype", "").partition(":")[0], _ALL_WANTED)
+        return ApiProblem(code, f"{answered}: it wants {wanted}.", response.status)
     return ApiProblem(f"http_{response.status}", f"{answered}.", response.status)
 
 

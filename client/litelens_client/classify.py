@@ -196,7 +196,13 @@ def _classify_one(source: Source | Failed, classify: Classify) -> Result:
 
 def _client(arguments: Namespace) -> Client:
     try:
-        return Client(arguments.url, arguments.api_key, connections=arguments.parallel)
+        return Client(
+            arguments.url,
+            arguments.api_key,
+            token=arguments.token,
+            sign=arguments.sign,
+            connections=arguments.parallel,
+        )
     except ValueError as error:
         raise ArgumentError(None, str(error)) from error
 

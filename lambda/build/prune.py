@@ -32,6 +32,8 @@ UNUSED = (
     *("aws_lambda_powertools/utilities/data_masking", "aws_lambda_powertools/utilities/feature_flags"),
     *("aws_lambda_powertools/utilities/kafka", "aws_lambda_powertools/utilities/parser"),
     *("aws_lambda_powertools/utilities/streaming", "aws_lambda_powertools/utilities/validation"),
+    # cryptography, which verifies tokens: it needs only cffi's compiled part.
+    *("cffi", "pycparser"),
     # boto3: resources and examples. botocore's services are in SERVICES.
     *("boto3/data/*", "boto3/examples"),
     # All packages: programs, tests, type stubs, static libraries.

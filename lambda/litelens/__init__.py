@@ -1,4 +1,5 @@
 """Image classification on AWS Lambda with int8 TFLite models.
 
-`core` classifies images; `aws` wraps boto3; `api`, `bulk` and `release` are the entry points of the Lambda functions.
+`core` classifies images; `aws` wraps boto3; `api`, `bulk`, `release` and `access` are the entry points of the Lambda
+functions.
 """

@@ -13,12 +13,12 @@ from litelens.core.images import Limits
 DEFAULT_MODEL = "everyday"
 DEFAULT_ENGINE = "litert"
 DEFAULT_MAX_UPLOAD_BYTES = 25_000_000
+DEFAULT_UPLOAD_FORM_SECONDS = 300
 DEFAULT_RESULT_DAYS = 30
 DEFAULT_VERIFIED_MILLISECONDS = 1000
 
-# The largest image in a request. Lambda accepts 6 MB per invocation, and API Gateway encodes the image in base64, which
-# makes it a third larger.
-MAX_REQUEST_IMAGE_BYTES = 4_400_000
+# The largest image in a request.
+MAX_REQUEST_IMAGE_BYTES = Limits().bytes
 
 
 class SettingsError(Exception):
@@ -31,12 +31,13 @@ class Settings:
 
     `bundle` is the folder of the default model; each bundle in the folder `models` is another model. `engine` is one of
     engines.ENGINES and uses `threads` threads. `limits` apply to images in a request, `max_upload_bytes` to images in
-    S3. `buckets` are those that requests may name. A feature is off if its setting is missing: other models than the
+    S3. `buckets` are those that requests may name. An upload form can be used for `upload_form_seconds`. A feature is off if its setting is missing: other models than the
     default one without `models`, uploads without `upload_bucket` and `results_table`, descriptions without
     `describe_model`, events without `event_bus`, calls from other sites' pages without `cors_origin`. Results expire
     after `result_days`; those of uploads and backfills contain embeddings if `store_embeddings`. release.hook tests
     `verified_function`, a version's ARN, and fails it if decoding and inference of a golden image take more than
-    `verified_milliseconds` (median, warm).
+    `verified_milliseconds` (median, warm). access.authorizer accepts the tokens of `jwt_issuer` for one of
+    `jwt_audience`.
     """
 
     bundle: Path
@@ -46,6 +47,7 @@ class Settings:
     models: Path | None = None
     buckets: frozenset[str] = frozenset()
     upload_bucket: str | None = None
+    upload_form_seconds: int = DEFAULT_UPLOAD_FORM_SECONDS
     results_table: str | None = None
     result_days: int = DEFAULT_RESULT_DAYS
     store_embeddings: bool = False
@@ -56,6 +58,8 @@ class Settings:
     engine: str = DEFAULT_ENGINE
     verified_function: str | None = None
     verified_milliseconds: int = DEFAULT_VERIFIED_MILLISECONDS
+    jwt_issuer: str | None = None
+    jwt_audience: frozenset[str] = frozenset()
 
 
 def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
@@ -77,6 +81,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_upload_bytes=_positive_integer(environment, "LITELENS_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
         buckets=frozenset(_names(environment.get("LITELENS_BUCKETS", ""))),
         upload_bucket=environment.get("LITELENS_UPLOAD_BUCKET") or None,
+        upload_form_seconds=_positive_integer(
+            environment, "LITELENS_UPLOAD_FORM_SECONDS", DEFAULT_UPLOAD_FORM_SECONDS
+        ),
         results_table=environment.get("LITELENS_RESULTS_TABLE") or None,
         result_days=_positive_integer(environment, "LITELENS_RESULT_DAYS", DEFAULT_RESULT_DAYS),
         store_embeddings=_boolean(environment, "LITELENS_STORE_EMBEDDINGS"),
@@ -88,6 +95,8 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         verified_milliseconds=_positive_integer(
             environment, "LITELENS_VERIFIED_MILLISECONDS", DEFAULT_VERIFIED_MILLISECONDS
         ),
+        jwt_issuer=_issuer(environment, "LITELENS_JWT_ISSUER"),
+        jwt_audience=frozenset(_names(environment.get("LITELENS_JWT_AUDIENCE", ""))),
     )
 
 
@@ -144,4 +153,13 @@ def _origin(environment: Mapping[str, str], name: str) -> str | None:
     text = environment.get(name)
     if text and not re.fullmatch(r"https?://[A-Za-z0-9.-]+(:[0-9]+)?", text):
         raise SettingsError(f"{name} must be an origin such as https://example.com, not '{text}'")
+    return text or None
+
+
+def _issuer(environment: Mapping[str, str], name: str) -> str | None:
+    text = environment.get(name)
+    # Whoever can change unencrypted traffic could replace the issuer's keys.
+    pattern = r"(https://[^\s/?#@]+|http://(127\.0\.0\.1|localhost)(:[0-9]+)?)(/[^\s?#]*)?"
+    if text and not re.fullmatch(pattern, text):
+        raise SettingsError(f"{name} must be the https:// URL of a token issuer, not '{text}'")
     return text or None

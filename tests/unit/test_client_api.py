@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
+import re
+import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from email import message_from_bytes
@@ -10,17 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from botocore.exceptions import SSOTokenLoadError
 from fake_api import MODEL, Request, Response, api_server, classification, in_turn, labelled, problem, refused, sent
 from PIL import Image
-from support import encoded, free_port
+from support import CAT, ROOT, encoded, free_port, require, shell_blocks
 
 import litelens_client
 from litelens.core.formats import FORMAT_NAMES, IMAGE_FORMATS, ImageFormat
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from litelens_client import api
+from litelens_client.__main__ import main
+from litelens_client.answers import ClassifyError
 from litelens_client.api import ApiProblem, ApiUnreachable, Client
 
 KEY = "key-of-the-tests"
+TOKEN = "header.claims.signature"
+SECRET = "secret-of-the-tests"
 JPEG = b"\xff\xd8\xff" + bytes(10)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 LARGE = PNG_SIGNATURE + bytes(MAX_REQUEST_IMAGE_BYTES)
@@ -66,7 +78,7 @@ def test_the_key_is_sent_as_a_header() -> None:
 def test_options_are_sent_in_the_query() -> None:
     with api_server(in_turn(labelled("cat"))) as (url, requests):
         Client(f"{url}/live/").classify(JPEG, model="pets & more", top_k=3, threshold=0.25)
-    assert requests[0].path == "/live/v1/classify?model=pets+%26+more&top_k=3&threshold=0.25"
+    assert requests[0].path == "/live/v1/classify?model=pets%20%26%20more&top_k=3&threshold=0.25"
 
 
 def test_an_s3_uri_is_sent_as_json() -> None:
@@ -171,7 +183,7 @@ def test_a_problem_of_the_api_keeps_its_code_and_sentence() -> None:
 def test_the_error_for_a_wrong_key_does_not_contain_the_key() -> None:
     with (
         api_server(in_turn(sent({"message": "Forbidden"}, 403))) as (url, _),
-        pytest.raises(ApiProblem, match="403 Forbidden: the API key or the URL is wrong") as raised,
+        pytest.raises(ApiProblem, match=r"403.+--api-key.+--token.+--sign") as raised,
     ):
         Client(url, KEY).classify(JPEG)
     assert raised.value.code == "forbidden"
@@ -231,11 +243,252 @@ def test_an_invalid_url_is_rejected_without_its_password(url: str) -> None:
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize("key", ["two words", "line\n", "schlüssel"])
-def test_an_invalid_key_is_rejected_without_printing_it(key: str) -> None:
-    with pytest.raises(ValueError, match="The API key contains") as raised:
-        Client("http://127.0.0.1", key)
-    assert key.strip() not in str(raised.value)
+@pytest.mark.parametrize("name", ["api_key", "token"])
+@pytest.mark.parametrize("secret", ["two words", "line\n", "schlüssel"])
+def test_an_invalid_key_or_token_is_rejected_without_printing_it(name: str, secret: str) -> None:
+    with pytest.raises(ValueError, match=name.removeprefix("api_")) as raised:
+        Client("http://127.0.0.1", **{name: secret})
+    assert secret.strip() not in str(raised.value)
+
+
+def test_a_token_is_sent_as_a_bearer_token() -> None:
+    with api_server(in_turn(labelled("cat"))) as (url, requests):
+        Client(url, token=TOKEN).classify(JPEG)
+    assert requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+    assert "x-api-key" not in requests[0].headers
+
+
+@pytest.mark.parametrize(
+    "access",
+    [{"api_key": KEY, "token": TOKEN}, {"api_key": KEY, "sign": True}, {"token": TOKEN, "sign": True}],
+    ids=" and ".join,
+)
+def test_only_one_of_key_token_and_signature_can_be_given(access: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"one") as raised:
+        Client("http://127.0.0.1", **access)
+    assert not {KEY, TOKEN} & set(str(raised.value).split())
+
+
+@pytest.fixture
+def aws_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set credentials and a region, and hide those of the person who runs the tests."""
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIATEST")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+
+
+def expected_signature(request: Request, region: str, secret: str = SECRET) -> str:
+    """Return the header Authorization that API Gateway would compute for a request as it arrived."""
+    authorization = request.headers["authorization"]
+    (names,) = re.findall("SignedHeaders=([a-z0-9;-]+)", authorization)
+    received = AWSRequest(request.method, f"http://{request.headers['host']}{request.path}", data=request.body)
+    received.context["timestamp"] = request.headers["x-amz-date"]
+    for name in names.split(";"):
+        received.headers[name] = request.headers[name]
+    auth = SigV4Auth(Credentials("AKIATEST", secret), "execute-api", region)
+    signature = auth.signature(auth.string_to_sign(received, auth.canonical_request(received)), received)
+    scope = f"{request.headers['x-amz-date'][:8]}/{region}/execute-api/aws4_request"
+    return f"AWS4-HMAC-SHA256 Credential=AKIATEST/{scope}, SignedHeaders={names}, Signature={signature}"
+
+
+@pytest.mark.usefixtures("aws_credentials")
+def test_requests_are_signed_with_the_aws_credentials() -> None:
+    with api_server(in_turn(labelled("cat"))) as (url, requests):
+        client = Client(f"{url}/live/", sign=True)
+        client.classify(JPEG, model="pets & more+~", top_k=3)
+        client.classify("s3://photos/a ü.jpg")
+    assert len(requests) == 2
+    for request in requests:
+        assert request.headers["authorization"] == expected_signature(request, "eu-central-1")
+        assert request.headers["authorization"] != expected_signature(request, "eu-central-1", secret="another")
+        assert "x-api-key" not in request.headers
+
+
+@pytest.mark.usefixtures("aws_credentials")
+def test_the_requests_of_an_upload_are_signed_except_that_to_the_storage() -> None:
+    with api_server(uploading(PENDING, DONE)) as (url, requests):
+        Client(url, sign=True).classify(LARGE)
+    create, form, *polls = requests
+    assert not {"authorization", "x-amz-date"} & set(form.headers)
+    assert [poll.path for poll in polls] == ["/v1/results/u%2F1"] * 2
+    for request in (create, *polls):
+        assert request.headers["authorization"] == expected_signature(request, "eu-central-1")
+
+
+@pytest.mark.usefixtures("aws_credentials")
+def test_temporary_credentials_are_sent_with_their_signed_session_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "session-1")
+    with api_server(in_turn(labelled("cat"))) as (url, requests):
+        Client(url, sign=True).classify(JPEG)
+    headers = requests[0].headers
+    assert headers["x-amz-security-token"] == "session-1"
+    assert "x-amz-security-token" in headers["authorization"]
+    assert headers["authorization"] == expected_signature(requests[0], "eu-central-1")
+
+
+@pytest.mark.usefixtures("aws_credentials")
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        ("abc.execute-api.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("abc.execute-api.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+        ("vpce-1-2.execute-api.us-gov-west-1.vpce.amazonaws.com:443", "us-gov-west-1"),
+        ("api.example.com", "eu-central-1"),
+        ("abc.execute-api.eu-west-1.amazonaws.com.example.com", "eu-central-1"),
+    ],
+)
+def test_the_region_is_that_of_the_host_or_else_of_the_environment(host: str, region: str) -> None:
+    headers = Client(f"https://{host}/live", sign=True)._authenticate("GET", f"https://{host}/live/v1/model", None, b"")
+    assert f"/{region}/execute-api/aws4_request," in headers["Authorization"]
+
+
+@pytest.mark.usefixtures("aws_credentials")
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"AWS_ACCESS_KEY_ID": None}, "AWS_PROFILE"),
+        ({"AWS_REGION": None}, "AWS_DEFAULT_REGION"),
+        ({"AWS_PROFILE": "missing"}, "AWS_PROFILE"),
+    ],
+    ids=["no credentials", "no region", "no such profile"],
+)
+def test_signing_needs_credentials_and_a_region(
+    variables: dict[str, str | None], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value) if value else monkeypatch.delenv(name)
+    with pytest.raises(ValueError, match=named):
+        Client("http://127.0.0.1", sign=True)
+
+
+@pytest.mark.usefixtures("aws_credentials")
+def test_credentials_that_have_expired_concern_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    def expired(_: Credentials) -> None:
+        raise SSOTokenLoadError(error_msg="expired")
+
+    monkeypatch.setattr(Credentials, "get_frozen_credentials", expired)
+    with (
+        api_server(in_turn(labelled("cat"))) as (url, requests),
+        pytest.raises(ClassifyError) as raised,
+    ):
+        Client(url, sign=True).classify(JPEG)
+    assert (raised.value.code, raised.value.concerns_all) == ("not_signed", True)
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "error_type", "named"),
+    [
+        (401, "UnauthorizedException", "--token"),
+        (403, "ForbiddenException", "--api-key"),
+        (403, "MissingAuthenticationTokenException", "--sign"),
+        (403, "InvalidSignatureException:http://internal.amazon.com/", "AWS credentials"),
+        (403, "AccessDeniedException", "execute-api:Invoke"),
+        (401, "", "--api-key.+--token.+--sign"),
+    ],
+)
+def test_a_refusal_says_what_the_api_wants(status: int, error_type: str, named: str) -> None:
+    response = sent({"message": "No"}, status, {"x-amzn-ErrorType": error_type} if error_type else {})
+    with api_server(in_turn(response)) as (url, _), pytest.raises(ApiProblem, match=rf"{status} .+{named}") as raised:
+        Client(url, token=TOKEN).classify(JPEG)
+    assert raised.value.code == ("unauthorized" if status == 401 else "forbidden")
+    assert raised.value.concerns_all
+    assert TOKEN not in str(raised.value)
+
+
+@pytest.fixture
+def _no_access(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LITELENS_URL", "LITELENS_API_KEY", "LITELENS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("_no_access", "aws_credentials")
+@pytest.mark.parametrize(
+    ("options", "variables", "sent_as"),
+    [
+        (["--token", TOKEN], {}, f"Bearer {TOKEN}"),
+        ([], {"LITELENS_TOKEN": TOKEN}, f"Bearer {TOKEN}"),
+        (["--token", TOKEN], {"LITELENS_API_KEY": KEY}, f"Bearer {TOKEN}"),
+        (["--token", TOKEN], {"LITELENS_TOKEN": "another"}, f"Bearer {TOKEN}"),
+        (["--sign"], {"LITELENS_API_KEY": KEY, "LITELENS_TOKEN": TOKEN}, "AWS4-HMAC-SHA256 Credential=AKIATEST/"),
+        (["--api-key", KEY], {"LITELENS_TOKEN": TOKEN}, None),
+        (["--api-key", ""], {"LITELENS_TOKEN": TOKEN}, None),
+    ],
+)
+def test_the_command_authenticates_as_its_options_or_else_the_environment_say(
+    options: list[str], variables: dict[str, str], sent_as: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with api_server(in_turn(labelled("cat"))) as (url, requests):
+        assert main(["classify", str(CAT), "--url", url, *options]) == 0
+    headers = requests[0].headers
+    assert headers.get("authorization", "").startswith(sent_as or "")
+    assert ("authorization" in headers) is (sent_as is not None)
+    assert headers.get("x-api-key") == (KEY if KEY in options else None)
+
+
+@pytest.mark.usefixtures("_no_access")
+@pytest.mark.parametrize(
+    ("arguments", "variables", "named"),
+    [
+        (["--url", "http://127.0.0.1", "--api-key", KEY, "--token", TOKEN], {}, ["--api-key", "--token"]),
+        (["--url", "http://127.0.0.1", "--api-key", KEY, "--sign"], {}, ["--api-key", "--sign"]),
+        (["--url", "http://127.0.0.1", "--token", TOKEN, "--sign"], {}, ["--token", "--sign"]),
+        (
+            ["--url", "http://127.0.0.1"],
+            {"LITELENS_API_KEY": KEY, "LITELENS_TOKEN": TOKEN},
+            ["LITELENS_API_KEY", "LITELENS_TOKEN"],
+        ),
+        (["--token", TOKEN], {}, ["--token", "--url"]),
+        (["--sign"], {}, ["--sign", "--url"]),
+    ],
+)
+def test_the_command_refuses_contradictory_options(
+    arguments: list[str],
+    variables: dict[str, str],
+    named: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as raised:
+        main(["classify", str(CAT), *arguments])
+    assert raised.value.code == 2
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert all(name in last_line for name in named)
+    assert KEY not in last_line
+    assert TOKEN not in last_line
+
+
+@pytest.mark.usefixtures("_no_access")
+def test_a_key_and_a_token_in_the_environment_do_not_matter_without_a_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELENS_API_KEY", KEY)
+    monkeypatch.setenv("LITELENS_TOKEN", TOKEN)
+    assert main(["classify", str(CAT)]) == 0
+
+
+@pytest.mark.usefixtures("aws_credentials")
+@pytest.mark.parametrize("session_token", ["", "session-1"])
+def test_curl_signs_requests_as_the_documentation_says(session_token: str) -> None:
+    require(shutil.which("curl"), "curl is not installed")
+    page = ROOT / "docs" / "api.md"
+    (command,) = [block for block in shell_blocks(page) if "sigv4" in block]
+    if session_token:
+        (option,) = re.findall(r"`(-H .+AWS_SESSION_TOKEN.+)`", page.read_text())
+        command = command.replace("curl ", f"curl {option} ")
+    with api_server(in_turn(labelled("cat"))) as (url, requests):
+        variables = {"API": f"{url}/live", "AWS_SESSION_TOKEN": session_token}
+        subprocess.run(["sh", "-euc", command], cwd=ROOT, env={**os.environ, **variables}, check=True)
+    assert requests[0].body == CAT.read_bytes()
+    assert requests[0].headers.get("x-amz-security-token", "") == session_token
+    assert requests[0].headers["authorization"] == expected_signature(requests[0], "eu-central-1")
 
 
 def uploading(*results: dict[str, object], storage: int = 204, max_bytes: int = 25_000_000) -> Callable[..., Response]:

@@ -9,7 +9,7 @@ from litelens.settings import SettingsError, read_settings
 def test_only_the_bundle_is_required() -> None:
     settings = read_settings({"LITELENS_BUNDLE": "models/mine"})
     assert settings.bundle == Path("models/mine")
-    assert settings.limits == Limits(bytes=6_000_000, pixels=50_000_000)
+    assert settings.limits == Limits()
     assert settings.threads >= 1
 
 
