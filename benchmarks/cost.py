@@ -177,7 +177,6 @@ def dollars_per_image(path: str, seconds: float, gigabytes: float) -> dict[str, 
         "SQS": prices.SQS_REQUEST * (1 + 2 / MESSAGES),
         # One consistent read of the result, its writes to the table and the index, and two of the idempotency record.
         "DynamoDB": prices.TABLE_READ + prices.TABLE_WRITE * (2 * RESULT_UNITS + 2),
-        "EventBridge": prices.EVENT,
         "logs": logs,
     }
 

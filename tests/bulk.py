@@ -25,7 +25,9 @@ UPLOAD_REQUEST_ID = "C3D13FE58DE4C810"
 def new_table(resource: str) -> str:
     """Create a table for one test from the template's resource and return its name."""
     declared = dict(synthesize_nested("Storage")["Resources"][resource]["Properties"])
-    declared.pop("TimeToLiveSpecification")
+    # Not parameters of CreateTable.
+    for later in ("TimeToLiveSpecification", "PointInTimeRecoverySpecification"):
+        declared.pop(later)
     name = f"{resource}-{uuid.uuid4()}"
     aws_client_of_tests("dynamodb").create_table(TableName=name, **declared)
     return name
@@ -60,7 +62,7 @@ def put(settings: Settings, key: str, body: bytes) -> StoredObject:
     return StoredObject(settings.upload_bucket, key, answer["ETag"].strip('"'))
 
 
-def record(stored: StoredObject, event: str = "ObjectCreated:Put", **more: str) -> dict[str, Any]:
+def record(stored: StoredObject, event: str = "ObjectCreated:Put", **more: str | int) -> dict[str, Any]:
     """Return S3's notification record of an object.
 
     https://docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html

@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ PSEUDO_PARAMETERS = {
     "AWS::AccountId": "123456789012",
     "AWS::Partition": "aws",
     "AWS::Region": "eu-central-1",
+    "AWS::StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/litelens/0a1b2c3d-4e5f-6789-abcd-ef0123456789",
     "AWS::StackName": "litelens",
     "AWS::URLSuffix": "amazonaws.com",
 }
@@ -52,7 +53,7 @@ def synthesize_nested(application: str, **parameters: str) -> dict[str, Any]:
 
 def page_headers(**parameters: str) -> dict[str, str]:
     """Return the headers that CloudFront adds to the page; their names are in lower case."""
-    made = synthesize_nested("Site", **parameters)["Resources"]["PageHeaders"]["Properties"]
+    made = synthesize_nested("Site", **parameters, Page="true")["Resources"]["PageHeaders"]["Properties"]
     policy = made["ResponseHeadersPolicyConfig"]
     security, custom = policy["SecurityHeadersConfig"], policy["CustomHeadersConfig"]["Items"]
     assert all(header["Override"] is True for header in [*security.values(), *custom])
@@ -104,6 +105,8 @@ def synthesize_template(template: Path, parameters: Mapping[str, Any]) -> dict[s
     """Return the resources and outputs of any template with these parameters."""
     document = _transformed(template, tuple(parameters.items()))
     assert parameters.keys() <= document["Parameters"].keys(), "CloudFormation refuses parameters that it does not know"
+    for name, value in parameters.items():
+        _check_value(name, str(value), document["Parameters"][name])
     values = {
         name: parameters[name] if name in parameters else declared["Default"]
         for name, declared in document["Parameters"].items()
@@ -112,12 +115,72 @@ def synthesize_template(template: Path, parameters: Mapping[str, Any]) -> dict[s
         if declared["Type"] == "CommaDelimitedList":
             values[name] = values[name].split(",")
     evaluate = _Evaluator(document, values | PSEUDO_PARAMETERS)
+    for name, rule in document.get("Rules", {}).items():
+        if evaluate(rule["RuleCondition"]):
+            assert all(evaluate(made["Assert"]) for made in rule["Assertions"]), f"CloudFormation refuses by rule {name}"
     return {part: evaluate(evaluate.present(document.get(part, {}))) for part in ("Resources", "Outputs")}
+
+
+def dependencies(template: Path, parameters: Mapping[str, str]) -> dict[str, set[str]]:
+    """Return for each resource that exists with these parameters those that CloudFormation must create before it.
+
+    Raises AssertionError if one refers to a resource that is neither declared nor created.
+    """
+    made = synthesize_template(template, parameters)["Resources"].keys()
+    document = _transformed(template, tuple(parameters.items()))
+    values = {name: parameters.get(name, declared.get("Default")) for name, declared in document["Parameters"].items()}
+    values |= {name: text.split(",") for name, text in values.items() if _is_list(document, name)}
+    choose = _Evaluator(document, values | PSEUDO_PARAMETERS).chosen
+    declared = document["Parameters"].keys() | PSEUDO_PARAMETERS.keys() | {"AWS::NoValue"}
+    graph = {}
+    for name in made:
+        found = set(_references(choose(document["Resources"][name]))) - declared
+        assert found <= made, f"{name} refers to {found - made}, which this stack does not have"
+        graph[name] = found
+    return graph
+
+
+def _is_list(document: Mapping[str, Any], parameter: str) -> bool:
+    return bool(document["Parameters"][parameter]["Type"] == "CommaDelimitedList")
+
+
+def _references(node: Any) -> Iterator[str]:
+    """Yield the names in Ref, Fn::GetAtt, Fn::Sub and DependsOn."""
+    if isinstance(node, list):
+        for part in node:
+            yield from _references(part)
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            if key == "Ref":
+                yield value
+            elif key == "Fn::GetAtt":
+                yield value[0] if isinstance(value, list) else value.split(".")[0]
+            elif key == "DependsOn":
+                yield from [value] if isinstance(value, str) else value
+            elif key == "Fn::Sub":
+                text, given = value if isinstance(value, list) else (value, {})
+                yield from {name.split(".")[0] for name in re.findall(r"\$\{([\w.:]+)\}", text)} - given.keys()
+                yield from _references(given)
+            else:
+                yield from _references(value)
+
+
+def _check_value(name: str, text: str, declared: Mapping[str, Any]) -> None:
+    """Refuse what CloudFormation refuses. A nested stack also gets values that are only known during deployment."""
+    if "AllowedValues" in declared:
+        assert text in {str(value) for value in declared["AllowedValues"]}, f"{name} cannot be {text}"
+    for part in text.split(",") if declared["Type"] == "CommaDelimitedList" else [text]:
+        assert re.fullmatch(declared.get("AllowedPattern", ".*"), part), f"{name} cannot be {text}"
+    if declared["Type"] == "Number":
+        number = float(text)
+        assert declared.get("MinValue", number) <= number <= declared.get("MaxValue", number), f"{name} cannot be {text}"
 
 
 @cache
 def _transformed(template: Path, parameters: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     document = yaml_parse(template.read_text())
+    if "Transform" not in document:
+        return dict(document)
     for resource in document["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             # The transform needs an image here, which `sam build` would fill in.
@@ -138,6 +201,7 @@ class _Evaluator:
             "Ref": self._reference,
             "Fn::Equals": lambda pair: str(self(pair[0])) == str(self(pair[1])),
             "Fn::Not": lambda items: not self(items[0]),
+            "Fn::And": lambda items: all(self(item) for item in items),
             "Fn::If": self._choose,
             "Fn::GetAtt": lambda path: ".".join(path),
             "Fn::Sub": self._substitute,
@@ -156,6 +220,17 @@ class _Evaluator:
         if len(node) == 1 and ((name := next(iter(node))) == "Ref" or name.startswith("Fn::")):
             return self._functions[name](node[name])
         return {key: made for key, value in node.items() if (made := self(value)) is not NOTHING}
+
+    def chosen(self, node: Any) -> Any:
+        """Return a node with the branch of each Fn::If that applies, and all other functions as they are."""
+        if isinstance(node, list):
+            return [self.chosen(part) for part in node]
+        if not isinstance(node, dict):
+            return node
+        if node.keys() == {"Fn::If"}:
+            condition, yes, no = node["Fn::If"]
+            return self.chosen(yes if self(self._conditions[condition]) else no)
+        return {key: self.chosen(value) for key, value in node.items()}
 
     def present(self, declared: Mapping[str, Any]) -> dict[str, Any]:
         """Return the resources or outputs without a condition, or with a true one."""

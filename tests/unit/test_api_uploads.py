@@ -67,7 +67,7 @@ def etag_of(settings: Settings, key: str) -> str:
 def test_an_upload_is_pending_until_it_is_classified(handle_s3: Handle, settings: Settings) -> None:
     upload = create_upload(handle_s3)
     assert list(upload) == ["id", "url", "fields", "expires_in", "max_bytes", "request_id"]
-    assert (upload["max_bytes"], upload["expires_in"]) == (MAX_BYTES, 900)
+    assert (upload["max_bytes"], upload["expires_in"]) == (MAX_BYTES, 300)
     assert succeeded(get_result(handle_s3, upload["id"]))["result"] == {"status": "pending"}
     send_form(upload, PHOTO)
     assert succeeded(get_result(handle_s3, upload["id"]))["result"] == {"status": "pending"}
@@ -125,8 +125,8 @@ def test_an_invalid_upload_id_is_not_found(handle_faults: Handle, upload_id: str
 
 
 def test_an_unused_upload_is_pending_until_its_form_expires(handle_s3: Handle) -> None:
-    assert succeeded(get_result(handle_s3, id_made_at(time.time() - 840)))["result"] == {"status": "pending"}
-    assert problem_of(get_result(handle_s3, id_made_at(time.time() - 961))) == NOT_FOUND
+    assert succeeded(get_result(handle_s3, id_made_at(time.time() - 300)))["result"] == {"status": "pending"}
+    assert problem_of(get_result(handle_s3, id_made_at(time.time() - 361))) == NOT_FOUND
 
 
 def test_an_image_in_the_queue_is_pending_at_any_age(handle_s3: Handle, settings: Settings) -> None:

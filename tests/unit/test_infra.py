@@ -20,7 +20,10 @@ from litelens.settings import read_settings
 from local.storage import create_storage
 
 TEMPLATES = [ROOT / "template.yaml", *sorted((ROOT / "infra").glob("*.yaml"))]
+# Deployed apart from the stack, before it.
+APART = {ROOT / "infra" / name for name in ("bootstrap.yaml", "images.yaml")}
 ORIGIN = "https://example.com"
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/one"
 EVERYTHING = {
     "CorsOrigin": ORIGIN,
     "ImageBuckets": "photos,scans",
@@ -29,15 +32,33 @@ EVERYTHING = {
     "InventoryBucket": "inventories",
     "Page": "true",
     "SnapStart": "true",
+    "Tracing": "Active",
+    "ProtectData": "true",
+    "KmsKeyArn": KEY,
+    "ImageBucketKeys": f"{KEY}-of-photos,{KEY}-of-scans",
+    "PermissionsBoundary": "arn:aws:iam::123456789012:policy/boundary",
     "AlarmEmail": "operator@example.com",
+    "MonthlyBudget": "50",
     "Waf": "true",
     "DomainName": "api.example.com",
     "CertificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/one",
     "HostedZoneId": "Z0",
 }
-APPLICATIONS = [
-    name for name, made in synthesize(**EVERYTHING)["Resources"].items() if made["Type"] == "AWS::CloudFormation::Stack"
-]
+# A page needs API keys, so it is off here.
+TOKENS = EVERYTHING | {
+    "Page": "false",
+    "Access": "jwt",
+    "JwtIssuer": "https://login.example.com",
+    "JwtAudience": "litelens",
+}
+
+
+def nested_stacks(**parameters: str) -> set[str]:
+    resources = synthesize(**parameters)["Resources"]
+    return {name for name, made in resources.items() if made["Type"] == "AWS::CloudFormation::Stack"}
+
+
+APPLICATIONS = sorted(nested_stacks(**EVERYTHING) | nested_stacks(**TOKENS))
 
 UPLOAD_BUCKET = "arn:aws:s3:::Storage.Outputs.UploadBucketName"
 TABLE = "arn:aws:dynamodb:eu-central-1:123456789012:table/Storage.Outputs."
@@ -45,6 +66,8 @@ TABLE = "arn:aws:dynamodb:eu-central-1:123456789012:table/Storage.Outputs."
 # Every resource ARN with a wildcard in a role's permissions, by the nested stack that creates the role.
 STARRED = {
     "": {
+        # X-Ray knows no resources.
+        "*",
         "Storage.Outputs.UploadBucketArn/uploads/*",
         "arn:aws:s3:::photos/*",
         "arn:aws:s3:::scans/*",
@@ -52,14 +75,18 @@ STARRED = {
         "arn:aws:bedrock:*::foundation-model/amazon.nova-lite-v1:0",
     },
     "Storage": set(),
+    "Authorizer": set(),
     "Bulk": {
+        "*",
         f"{UPLOAD_BUCKET}/uploads/*",
         f"{UPLOAD_BUCKET}/results/*",
         "arn:aws:s3:::photos/*",
         "arn:aws:s3:::scans/*",
     },
-    # SAM and CloudFormation choose the names of the application and the group.
+    # SAM and CloudFormation choose the names of the application and the group. CloudWatch knows no resources for
+    # DescribeAlarms.
     "Release": {
+        "*",
         "arn:aws:lambda:eu-central-1:123456789012:function:ApiFunction:*",
         "arn:aws:codedeploy:eu-central-1:123456789012:deploymentgroup:litelens-ServerlessDeploymentApplication-*/*",
     },
@@ -81,10 +108,11 @@ BULK_STATEMENTS = {
         ["sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"],
         ["Storage.Outputs.ImagesQueueArn"],
     ),
+    "WriteLogs": (["logs:CreateLogStream", "logs:PutLogEvents"], ["BulkLogs.Arn"]),
     "ReadUploads": (["s3:GetObject", "s3:GetObjectVersion"], [f"{UPLOAD_BUCKET}/uploads/*"]),
     "ListUploads": (["s3:ListBucket"], [UPLOAD_BUCKET]),
     "WriteResults": (["s3:PutObject"], [f"{UPLOAD_BUCKET}/results/*"]),
-    "KeepResults": (["dynamodb:GetItem", "dynamodb:PutItem"], [f"{TABLE}ResultsTableName"]),
+    "KeepResults": (["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"], [f"{TABLE}ResultsTableName"]),
     "ClassifyOnce": (
         ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
         [f"{TABLE}IdempotencyTableName"],
@@ -93,6 +121,10 @@ BULK_STATEMENTS = {
 # Conditions that allow a service only on behalf of this account.
 OF_THIS_ACCOUNT = [
     {"StringEquals": {"aws:SourceAccount": "123456789012"}},
+    {
+        "StringEquals": {"aws:SourceAccount": "123456789012"},
+        "ArnEquals": {"aws:SourceArn": "arn:aws:s3:::litelens-uploads-0a1b2c3d-4e5f-6789-abcd-ef0123456789"},
+    },
     {"StringEquals": {"aws:SourceArn": "arn:aws:cloudfront::123456789012:distribution/Distribution"}},
 ]
 TLS_ONLY = {"Sid": "TlsOnly", "Effect": "Deny", "Principal": "*", "Condition": {"Bool": {"aws:SecureTransport": False}}}
@@ -102,6 +134,11 @@ def stack(application: str, **parameters: str) -> dict[str, Any]:
     """Return the resources of a nested application, or of the stack itself if the name is empty."""
     made = synthesize_nested(application, **parameters) if application else synthesize(**parameters)
     return dict(made["Resources"])
+
+
+def everything(application: str) -> dict[str, str]:
+    """Return parameters that turn on all that this nested stack can have."""
+    return TOKENS if application == "Authorizer" else EVERYTHING
 
 
 def storage(name: str, **parameters: str) -> dict[str, Any]:
@@ -135,7 +172,7 @@ def resource_policies(resources: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def buckets() -> list[tuple[str, str]]:
     """Return every bucket: the nested application that creates it, and its name there."""
-    made = {application: stack(application, **EVERYTHING) for application in ["", *APPLICATIONS]}
+    made = {application: stack(application, **everything(application)) for application in ["", *APPLICATIONS]}
     return [
         (within, name) for within in made for name in made[within] if made[within][name]["Type"] == "AWS::S3::Bucket"
     ]
@@ -147,7 +184,7 @@ def keys(table: dict[str, Any]) -> list[tuple[str, str]]:
 
 def bulk_statements(**parameters: str) -> dict[str, tuple[list[str], list[str]]]:
     """Return BulkFunction's actions and resources by the statement's id."""
-    role = {"BulkFunctionRole": stack("Bulk", **parameters)["BulkFunctionRole"]}
+    role = {"BulkRole": stack("Bulk", **parameters)["BulkRole"]}
     assert all(made["Effect"] == "Allow" and "Condition" not in made for made in statements(role))
     return {made["Sid"]: (as_list(made["Action"]), as_list(made["Resource"])) for made in statements(role)}
 
@@ -162,16 +199,18 @@ def test_cfn_lint_finds_no_mistake(template: Path) -> None:
     assert lint_file(template) == []
 
 
-def test_every_template_is_nested_in_the_stack() -> None:
-    nested = {synthesize(**EVERYTHING)["Resources"][name]["Properties"]["TemplateURL"] for name in APPLICATIONS}
-    assert {ROOT / path for path in nested} == set(TEMPLATES[1:])
-    assert "infra/storage.yaml" in nested
+def test_every_template_is_nested_in_the_stack_or_deployed_apart() -> None:
+    whole = synthesize(**TOKENS)["Resources"] | synthesize(**EVERYTHING)["Resources"]
+    nested = {ROOT / whole[name]["Properties"]["TemplateURL"] for name in APPLICATIONS}
+    assert nested == set(TEMPLATES[1:]) - APART
+    assert ROOT / "infra" / "storage.yaml" in nested
 
 
 @pytest.mark.parametrize("application", ["", *APPLICATIONS])
 def test_a_role_has_no_wildcards_except_those_listed_here(application: str) -> None:
-    allowed = list(statements(stack(application, **EVERYTHING)))
-    assert bool(allowed) is bool(STARRED[application])
+    allowed = list(statements(stack(application, **everything(application))))
+    has_roles = "AWS::IAM::Role" in {made["Type"] for made in stack(application, **everything(application)).values()}
+    assert bool(allowed) is has_roles
     assert all(made["Effect"] == "Allow" for made in allowed)
     assert not [action for made in allowed for action in as_list(made["Action"]) if "*" in action]
     assert not [made for made in allowed if "NotAction" in made or "NotResource" in made]
@@ -180,23 +219,18 @@ def test_a_role_has_no_wildcards_except_those_listed_here(application: str) -> N
 
 
 @pytest.mark.parametrize("application", ["", *APPLICATIONS])
-def test_a_role_has_only_the_expected_managed_policies(application: str) -> None:
-    resources = stack(application, **EVERYTHING)
+def test_a_role_has_the_boundary_and_no_managed_policy(application: str) -> None:
+    resources = stack(application, **everything(application))
     types = {made["Type"] for made in resources.values()}
     assert {name for name in types if "IAM" in name} <= {"AWS::IAM::Role", "AWS::IAM::Policy"}
     roles = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::IAM::Role"]
-    managed = {arn for role in roles for arn in role.get("ManagedPolicyArns", [])}
-    # Logs, traces, and SAM's role for CodeDeploy.
-    assert managed <= {
-        "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole",
-        "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
-        "arn:aws:iam::aws:policy/service-role/AWSCodeDeployRoleForLambda",
-    }
+    assert not [role for role in roles if role.get("ManagedPolicyArns")]
+    assert {role["PermissionsBoundary"] for role in roles} <= {EVERYTHING["PermissionsBoundary"]}
 
 
 @pytest.mark.parametrize("application", ["", *APPLICATIONS])
 def test_nobody_outside_the_account_has_access(application: str) -> None:
-    resources = stack(application, **EVERYTHING)
+    resources = stack(application, **everything(application))
     allowed = [made for made in resource_policies(resources) if made["Effect"] == "Allow"]
     assert all(made["Principal"].keys() == {"Service"} for made in allowed)
     assert all(made["Condition"] in OF_THIS_ACCOUNT for made in allowed)
@@ -204,9 +238,10 @@ def test_nobody_outside_the_account_has_access(application: str) -> None:
 
 @pytest.mark.parametrize("application", APPLICATIONS)
 def test_a_nested_stack_gets_each_parameter_from_the_parameter_of_the_same_name(application: str) -> None:
-    passed = synthesize(**EVERYTHING)["Resources"][application]["Properties"]["Parameters"]
+    given = everything(application)
+    passed = synthesize(**given)["Resources"][application]["Properties"]["Parameters"]
     same = {name: text for name, text in passed.items() if name in parameters()}
-    assert same == {name: EVERYTHING.get(name, parameters()[name]["Default"]) for name in same}
+    assert same == {name: given.get(name, parameters()[name]["Default"]) for name in same}
     assert application in ("Backfill", "Dashboard") or same
 
 
@@ -224,12 +259,12 @@ def test_the_bulk_function_may_send_events_to_its_bus_and_read_the_image_buckets
 
 
 def test_the_stack_has_a_bucket_for_uploads_and_one_for_the_page() -> None:
-    assert buckets() == [("Storage", "UploadBucket"), ("Site", "Bucket")]
+    assert sorted(buckets()) == [("Site", "Bucket"), ("Storage", "UploadBucket")]
 
 
 @pytest.mark.parametrize(("application", "name"), buckets())
 def test_a_bucket_is_private_encrypted_and_retained(application: str, name: str) -> None:
-    made = stack(application, **EVERYTHING)[name]
+    made = stack(application, **everything(application))[name]
     bucket = made["Properties"]
     assert bucket["PublicAccessBlockConfiguration"] == {
         "BlockPublicAcls": True,
@@ -239,8 +274,11 @@ def test_a_bucket_is_private_encrypted_and_retained(application: str, name: str)
     }
     assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
     (encryption,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-    assert encryption == {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
-    assert made["DeletionPolicy"] == made["UpdateReplacePolicy"] == "Retain"
+    # CloudFront reads the page's bucket, which contains nothing secret.
+    wanted = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY} if name == "UploadBucket" else {"SSEAlgorithm": "AES256"}
+    assert encryption["ServerSideEncryptionByDefault"] == wanted
+    # A stack that could not be created leaves no bucket behind.
+    assert (made["DeletionPolicy"], made["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")
 
 
 def test_objects_in_the_upload_bucket_expire() -> None:
@@ -263,6 +301,8 @@ def test_any_page_may_read_the_response_to_its_upload_form_and_nothing_else(orig
 @pytest.mark.parametrize("queue", ["ImagesQueue", "ImagesDeadLetters"])
 def test_a_queue_is_encrypted_and_refuses_requests_without_tls(queue: str) -> None:
     assert storage(queue)["SqsManagedSseEnabled"] is True
+    assert storage(queue, KmsKeyArn=KEY)["SqsManagedSseEnabled"] is False
+    assert storage(queue, KmsKeyArn=KEY)["KmsMasterKeyId"] == KEY
     policy = storage(f"{queue}Policy")
     assert policy["Queues"] == [queue]
     *_, last = policy["PolicyDocument"]["Statement"]
@@ -271,7 +311,7 @@ def test_a_queue_is_encrypted_and_refuses_requests_without_tls(queue: str) -> No
 
 @pytest.mark.parametrize(("application", "name"), buckets())
 def test_a_bucket_refuses_requests_without_tls(application: str, name: str) -> None:
-    policy = stack(application, **EVERYTHING)[f"{name}Policy"]["Properties"]
+    policy = stack(application, **everything(application))[f"{name}Policy"]["Properties"]
     assert policy["Bucket"] == name
     (denied,) = [made for made in policy["PolicyDocument"]["Statement"] if made["Effect"] == "Deny"]
     assert denied == {**TLS_ONLY, "Action": "s3:*", "Resource": [f"{name}.Arn", f"{name}.Arn/*"]}
@@ -378,9 +418,10 @@ def test_optional_settings_of_the_bulk_function_are_off() -> None:
 def test_every_setting_is_set_by_the_image_or_by_a_template() -> None:
     source = (ROOT / "lambda" / "litelens" / "settings.py").read_text()
     api = synthesize()["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
+    tokens = stack("Authorizer", **TOKENS)["AuthorizerFunction"]["Properties"]["Environment"]["Variables"]
     by_image = {"LITELENS_BUNDLE", "LITELENS_MODELS", "LITELENS_ENGINE", "LITELENS_THREADS"}
     verify = stack("Release")["VerifyFunction"]["Properties"]["Environment"]["Variables"]
-    by_templates = {name for name in api | bulk_variables() | verify if name.startswith("LITELENS_")}
+    by_templates = {name for name in api | bulk_variables() | verify | tokens if name.startswith("LITELENS_")}
     assert set(re.findall(r'"(LITELENS_[A-Z_]+)"', source)) == by_image | by_templates
 
 
@@ -401,6 +442,7 @@ def test_all_functions_run_the_same_image_with_different_handlers() -> None:
     for template, name, module in (
         ("bulk", "BulkFunction", "bulk.handler"),
         ("release", "VerifyFunction", "release.hook"),
+        ("authorizer", "AuthorizerFunction", "access.handler"),
     ):
         made = yaml_parse((ROOT / "infra" / f"{template}.yaml").read_text())["Resources"][name]
         assert made["Metadata"] == api["Metadata"] | {"DockerContext": ".."}

@@ -35,9 +35,11 @@ CACHED_ERRORS = {404, 410, 414, 500, 501, 502, 503, 504}
 # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/cloudfront-limits.html
 LONGEST_POLICY = 1783
 
+DOMAIN = {"DomainName": "api.example.com", "CertificateArn": "arn:aws:acm:eu-central-1:1:certificate/one"}
+
 
 def resources(**parameters: str) -> dict[str, Any]:
-    return dict(synthesize_nested("Site", **parameters)["Resources"])
+    return dict(synthesize_nested("Site", **parameters, Page="true")["Resources"])
 
 
 def distribution() -> dict[str, Any]:
@@ -109,7 +111,8 @@ def test_the_page_may_call_the_configured_endpoints() -> None:
 
 
 def test_the_longest_policy_is_short_enough_for_cloudfront() -> None:
-    made = page_headers(PageEndpoints="e" * parameters()["PageEndpoints"]["MaxLength"])["content-security-policy"]
+    longest = "https://" + "e" * (parameters()["PageEndpoints"]["MaxLength"] - len("https://"))
+    made = page_headers(PageEndpoints=longest)["content-security-policy"]
     # Bucket names have at most 63 characters, region names 14; the bucket's name occurs twice.
     assert len(made) + 2 * 63 + 14 < LONGEST_POLICY
 
@@ -205,6 +208,18 @@ def test_requests_go_to_the_apis_stage() -> None:
     assert synthesize()["Outputs"]["ApiUrl"]["Value"] == f"https://{API}/{stage['Properties']['StageName']}"
 
 
+def test_the_page_uses_the_domain_if_the_api_has_no_other_name() -> None:
+    options = {**DOMAIN, "DisableExecuteApi": "true"}
+    (made,) = [
+        made
+        for made in resources(**options)["Distribution"]["Properties"]["DistributionConfig"]["Origins"]
+        if made["Id"] == "Api"
+    ]
+    assert (made["DomainName"], made["OriginPath"]) == ("api.example.com", "")
+    assert '"https://api.example.com"' in resources(**options)["DocsRedirect"]["Properties"]["FunctionCode"]
+    assert synthesize(**options)["Outputs"]["ApiUrl"]["Value"] == "https://api.example.com"
+
+
 def test_cloudfront_waits_longer_than_api_gateway() -> None:
     assert origin("Api")["CustomOriginConfig"]["OriginReadTimeout"] > parameters()["Timeout"]["MaxValue"]
 
@@ -239,14 +254,19 @@ def test_the_redirects_code_is_published_with_the_deployment() -> None:
 
 
 def test_the_stack_has_the_outputs_of_the_page() -> None:
-    passed_on = {name: made["Value"] for name, made in synthesize()["Outputs"].items() if name in OUTPUTS}
+    whole = synthesize(Page="true")["Outputs"]
+    passed_on = {name: made["Value"] for name, made in whole.items() if name in OUTPUTS}
     assert passed_on == {name: f"Site.Outputs.{name}" for name in OUTPUTS}
-    nested = {name: made["Value"] for name, made in synthesize_nested("Site")["Outputs"].items()}
+    nested = {name: made["Value"] for name, made in synthesize_nested("Site", Page="true")["Outputs"].items()}
     assert nested == {
         "PageUrl": "https://Distribution.DomainName",
         "SiteBucketName": "Bucket",
         "SiteDistributionId": "Distribution",
     }
+
+
+def test_there_is_no_page_unless_it_is_asked_for() -> None:
+    assert "Site" not in synthesize()["Resources"]
 
 
 def test_without_a_page_only_the_page_is_left_out() -> None:

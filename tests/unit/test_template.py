@@ -9,14 +9,15 @@ import msgspec
 import pytest
 from jsonschema import Draft4Validator
 from samcli.yamlhelper import yaml_parse
-from support import ROOT, recorded_event, reported_errors
+from support import DEFAULT_BUNDLE, ROOT, LambdaContext, recorded_event, reported_errors
 from template import GatewayResponse, gateway_codes, gateway_responses, parameters, synthesize
 
-from litelens.api.handler import RESERVED_SECONDS
+from litelens.api.handler import RESERVED_SECONDS, create_handler
 from litelens.api.requests import ClassifyBody, DescribeBody
 from litelens.api.response_schemas import Problem
 from litelens.aws.clients import CONNECT_SECONDS, READ_SECONDS
-from litelens.settings import read_settings
+from litelens.core.images import Limits
+from litelens.settings import Settings, read_settings
 
 ORIGIN = "https://example.com"
 EVERYTHING = {
@@ -29,10 +30,18 @@ PUBLIC = {
     ("/openapi.json", "get"),
     ("/docs", "get"),
     ("/docs/{file}", "get"),
-    ("/{proxy+}", "options"),
+}
+TOKENS = {"Access": "jwt", "JwtIssuer": "https://login.example.com", "JwtAudience": "litelens"}
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/one"
+WRITE_LOGS = {
+    "Sid": "WriteLogs",
+    "Effect": "Allow",
+    "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+    "Resource": "ApiLogs.Arn",
 }
 BEDROCK = "arn:aws:bedrock:eu-central-1"
 UPLOAD_STATEMENTS = [
+    WRITE_LOGS,
     {
         "Sid": "WriteAndFindUploads",
         "Effect": "Allow",
@@ -65,8 +74,8 @@ def definition(**parameters: str) -> dict[str, Any]:
 
 
 def statements(**parameters: str) -> list[dict[str, Any]]:
-    """Return the statements of the function's role, except the permissions to write logs."""
-    (policy,) = properties("ApiFunctionRole", **parameters)["Policies"]
+    """Return the statements of the function's role."""
+    (policy,) = properties("ApiRole", **parameters)["Policies"]
     return list(policy["PolicyDocument"]["Statement"])
 
 
@@ -94,20 +103,97 @@ def max_lengths(schema: Any, definitions: dict[str, Any]) -> Iterator[tuple[str,
         yield from ((f"*.{path}", bound) for path, bound in max_lengths(schema["items"], definitions))
 
 
-def test_everything_except_health_docs_and_preflights_needs_the_key() -> None:
-    document = definition()
+@pytest.mark.parametrize(
+    ("access", "scheme"),
+    [({}, "api_key"), ({"Access": "iam"}, "sigv4"), (TOKENS, "jwt")],
+    ids=["key", "iam", "jwt"],
+)
+def test_everything_except_health_docs_and_preflights_needs_what_access_names(
+    access: dict[str, str], scheme: str
+) -> None:
+    document = definition(**access)
     security = {
         (path, method): operation["security"]
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
+        if method != "options"
     }
     assert {route for route, needed in security.items() if needed == []} == PUBLIC
     guarded = {route: needed for route, needed in security.items() if route not in PUBLIC}
     assert ("/{proxy+}", "x-amazon-apigateway-any-method") in guarded
-    assert all(needed == [{"api_key": []}] for needed in guarded.values())
-    assert document["components"]["securitySchemes"] == {
-        "api_key": {"type": "apiKey", "name": "x-api-key", "in": "header"}
-    }
+    assert all(needed == [{scheme: []}] for needed in guarded.values())
+    assert document["components"]["securitySchemes"].keys() == {"api_key", scheme}
+
+
+def test_api_gateway_verifies_signatures_and_asks_the_authorizer_about_tokens() -> None:
+    schemes = definition(Access="iam")["components"]["securitySchemes"]
+    assert schemes["sigv4"]["x-amazon-apigateway-authtype"] == "awsSigv4"
+    scheme = definition(**TOKENS)["components"]["securitySchemes"]["jwt"]
+    assert (scheme["name"], scheme["in"], scheme["x-amazon-apigateway-authtype"]) == ("Authorization", "header", "custom")
+    authorizer = scheme["x-amazon-apigateway-authorizer"]
+    assert authorizer["type"] == "token"
+    assert "/functions/Authorizer.Outputs.FunctionArn/invocations" in authorizer["authorizerUri"]
+    token = "Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtZSJ9.c2lnbmF0dXJl"
+    assert re.fullmatch(authorizer["identityValidationExpression"], token)
+    assert not re.fullmatch(authorizer["identityValidationExpression"], "Basic bWU6c2VjcmV0")
+    permission = properties("AuthorizerPermission", **TOKENS)
+    assert permission["FunctionName"] == "Authorizer.Outputs.FunctionArn"
+    assert permission["SourceArn"] == "arn:aws:execute-api:eu-central-1:123456789012:Api/authorizers/*"
+
+
+@pytest.mark.parametrize(("access", "has_key"), [({}, True), ({"Access": "iam"}, False), (TOKENS, False)])
+def test_there_is_a_key_only_if_requests_need_one(access: dict[str, str], has_key: bool) -> None:
+    made = synthesize(**access)
+    kinds = {resource["Type"] for resource in made["Resources"].values()}
+    keyed = {"AWS::ApiGateway::ApiKey", "AWS::ApiGateway::UsagePlan", "AWS::ApiGateway::UsagePlanKey"}
+    assert kinds & keyed == (keyed if has_key else set())
+    assert ("ApiKeyId" in made["Outputs"]) is has_key
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        {"Access": "jwt"},
+        {"Access": "jwt", "JwtIssuer": "https://login.example.com"},
+        {"Access": "iam", "Page": "true"},
+        {"DisableExecuteApi": "true"},
+        {"MonthlyBudget": "50"},
+        {"DomainName": "api.example.com"},
+        {"Architecture": "arm64", "Engine": "openvino"},
+    ],
+    ids=str,
+)
+def test_parameters_that_contradict_each_other_are_refused(refused: dict[str, str]) -> None:
+    with pytest.raises(AssertionError, match="by rule"):
+        synthesize(**refused)
+
+
+def test_api_gateway_answers_preflights_without_the_function() -> None:
+    for path, operations in definition(CorsOrigin=ORIGIN)["paths"].items():
+        preflight = operations["options"]
+        assert preflight["security"] == [], path
+        integration = preflight["x-amazon-apigateway-integration"]
+        assert integration["type"] == "mock"
+        assert json.loads(integration["requestTemplates"]["application/json"]) == {"statusCode": 204}
+        (answer,) = integration["responses"].values()
+        prefix = "method.response.header."
+        sent = {name.removeprefix(prefix): value for name, value in answer["responseParameters"].items()}
+        # API Gateway refuses headers that the method does not declare.
+        assert sent.keys() == preflight["responses"][answer["statusCode"]]["headers"].keys()
+        assert sent["Access-Control-Allow-Origin"] == f"'{ORIGIN}'"
+    silent = definition()["paths"]["/{proxy+}"]["options"]
+    assert "Access-Control" not in json.dumps(silent)
+
+
+def test_a_preflight_allows_the_headers_that_the_function_allows() -> None:
+    preflight = definition(CorsOrigin=ORIGIN)["paths"]["/v1/classify"]["options"]
+    (answer,) = preflight["x-amazon-apigateway-integration"]["responses"].values()
+    allowed = answer["responseParameters"]["method.response.header.Access-Control-Allow-Headers"].strip("'")
+    handler = create_handler(Settings(DEFAULT_BUNDLE, Limits(), threads=1, cors_origin=ORIGIN))
+    event = recorded_event("health") | {"httpMethod": "OPTIONS", "headers": {"Origin": ORIGIN}}
+    sent = handler(event | {"multiValueHeaders": {"Origin": [ORIGIN]}}, LambdaContext())
+    in_function = sent["multiValueHeaders"]["Access-Control-Allow-Headers"][0].lower()
+    assert set(in_function.split(",")) >= set(allowed.split(","))
 
 
 def test_the_only_stage_is_throttled() -> None:
@@ -116,17 +202,35 @@ def test_the_only_stage_is_throttled() -> None:
     (deployment,) = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::ApiGateway::Deployment"]
     assert stage["StageName"] == "live"
     assert "StageName" not in deployment
-    assert stage["MethodSettings"] == [
-        {"ResourcePath": "/*", "HttpMethod": "*", "ThrottlingRateLimit": "3", "ThrottlingBurstLimit": "5"}
-    ]
+    everything, *_ = stage["MethodSettings"]
+    assert everything == {
+        "ResourcePath": "/*",
+        "HttpMethod": "*",
+        "ThrottlingRateLimit": "3",
+        "ThrottlingBurstLimit": "5",
+    }
+
+
+def test_upload_forms_and_routes_without_a_key_have_lower_limits_of_their_own() -> None:
+    stage = properties("ApiliveStage", UploadRateLimit="4", KeylessRateLimit="7")
+    _, *others = stage["MethodSettings"]
+    limited = {
+        (made["ResourcePath"].removeprefix("/").replace("~1", "/"), made["HttpMethod"].lower()): made for made in others
+    }
+    assert {route: made["ThrottlingRateLimit"] for route, made in limited.items()} == {
+        ("/v1/uploads", "post"): "4",
+        **dict.fromkeys(PUBLIC, "7"),
+    }
+    paths = definition()["paths"]
+    assert all(method in paths[path] for path, method in limited)
 
 
 def test_the_usage_plan_limits_the_key() -> None:
-    plan = properties("ApiUsagePlan", RateLimit="3", BurstLimit="5", DailyQuota="70")
+    plan = properties("UsagePlan", RateLimit="3", BurstLimit="5", DailyQuota="70")
     assert plan["Throttle"] == {"RateLimit": "3", "BurstLimit": "5"}
     assert plan["Quota"] == {"Limit": "70", "Period": "DAY"}
     assert plan["ApiStages"] == [{"ApiId": "Api", "Stage": "ApiliveStage"}]
-    assert properties("ApiUsagePlanKey")["KeyId"] == synthesize()["Outputs"]["ApiKeyId"]["Value"] == "ApiApiKey"
+    assert properties("UsagePlanKey")["KeyId"] == synthesize()["Outputs"]["ApiKeyId"]["Value"] == "ApiKey"
 
 
 def test_api_gateway_compresses_responses() -> None:
@@ -154,6 +258,10 @@ def test_each_of_api_gateways_own_errors_has_a_code() -> None:
     assert codes == {
         "INVALID_API_KEY": "forbidden",
         "ACCESS_DENIED": "forbidden",
+        "INVALID_SIGNATURE": "forbidden",
+        "EXPIRED_TOKEN": "forbidden",
+        "WAF_FILTERED": "forbidden",
+        "UNAUTHORIZED": "unauthorized",
         "MISSING_AUTHENTICATION_TOKEN": "forbidden",
         "THROTTLED": "too_many_requests",
         "INTEGRATION_FAILURE": "busy",
@@ -199,11 +307,14 @@ def test_the_api_is_deployed_again_for_another_origin() -> None:
 
 def test_without_optional_parts_the_function_may_only_sign_uploads_and_find_results() -> None:
     assert statements() == UPLOAD_STATEMENTS
-    role = properties("ApiFunctionRole")
-    assert role["ManagedPolicyArns"] == [
-        "arn:aws:iam::aws:policy/service-role/AWSLambdaBasicExecutionRole",
-        "arn:aws:iam::aws:policy/AWSXrayWriteOnlyAccess",
-    ]
+
+
+def test_the_function_may_send_traces_and_use_keys_only_if_there_are_any() -> None:
+    keys = {"KmsKeyArn": KEY, "ImageBuckets": "photos", "ImageBucketKeys": f"{KEY}-of-photos"}
+    made = {statement["Sid"]: statement for statement in statements(Tracing="Active", **keys)}
+    assert made["SendTraces"]["Action"] == ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+    assert made["EncryptUploads"]["Resource"] == KEY
+    assert (made["DecryptImages"]["Action"], made["DecryptImages"]["Resource"]) == ("kms:Decrypt", [f"{KEY}-of-photos"])
 
 
 def test_the_function_may_only_read_the_image_buckets() -> None:
@@ -256,21 +367,27 @@ def test_the_function_may_invoke_a_profiles_model_only_through_the_profile() -> 
 def test_only_api_gateway_may_invoke_the_function() -> None:
     resources = synthesize(**EVERYTHING)["Resources"]
     permissions = [made["Properties"] for made in resources.values() if made["Type"] == "AWS::Lambda::Permission"]
-    assert {(made["Principal"], made["Action"]) for made in permissions} == {
-        ("apigateway.amazonaws.com", "lambda:InvokeFunction")
-    }
+    assert [(made["Principal"], made["Action"], made["FunctionName"], made["SourceArn"]) for made in permissions] == [
+        (
+            "apigateway.amazonaws.com",
+            "lambda:InvokeFunction",
+            "ApiFunctionAliaslive",
+            "arn:aws:execute-api:eu-central-1:123456789012:Api/live/*",
+        )
+    ]
 
 
 def test_parameters_become_the_functions_settings() -> None:
-    variables = properties("ApiFunction", **EVERYTHING, MaxUploadBytes="7")["Environment"]["Variables"]
+    options = {"MaxUploadBytes": "7", "UploadFormSeconds": "90"}
+    variables = properties("ApiFunction", **EVERYTHING, **options)["Environment"]["Variables"]
     settings = read_settings({"LITELENS_BUNDLE": "model", **{name: str(text) for name, text in variables.items()}})
     assert settings.buckets == {"photos", "scans"}
     assert settings.upload_bucket == "Storage.Outputs.UploadBucketName"
     assert settings.results_table == "Storage.Outputs.ResultsTableName"
-    assert settings.max_upload_bytes == 7
+    assert (settings.max_upload_bytes, settings.upload_form_seconds) == (7, 90)
     assert settings.describe_model == "us.amazon.nova-lite-v1:0"
     assert settings.cors_origin == ORIGIN
-    assert (settings.limits.bytes, settings.limits.pixels) == (6_000_000, 50_000_000)
+    assert settings.limits == Limits()
 
 
 def test_optional_settings_are_off_by_default() -> None:
@@ -350,6 +467,14 @@ def test_every_parameter_has_a_description_and_a_default() -> None:
         ("PageEndpoints", "*", False),
         ("PageEndpoints", "https://example.com; script-src *", False),
         ("PageEndpoints", "'unsafe-inline'", False),
+        ("JwtIssuer", "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEf123", True),
+        ("JwtIssuer", "http://login.example.com", False),
+        ("JwtIssuer", "https://login.example.com/?a=b", False),
+        ("KmsKeyArn", KEY, True),
+        ("KmsKeyArn", "alias/mine", False),
+        ("ImageBucketKeys", "*", False),
+        ("PermissionsBoundary", "arn:aws:iam::123456789012:policy/litelens-dev-boundary", True),
+        ("PermissionsBoundary", "boundary", False),
         ("EventBus", "", True),
         ("EventBus", "default", True),
         ("EventBus", "*", False),

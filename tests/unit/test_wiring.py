@@ -5,25 +5,40 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from typing import Any
 
+import msgspec
 import pytest
 from support import ROOT, anchors
-from template import parameters, synthesize, synthesize_nested
+from template import TEMPLATE, dependencies, parameters, synthesize, synthesize_nested
 
+from litelens.api.response_schemas import Problem
+from litelens.aws.results_table import BY_DAY
 from litelens_client import prices
+
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/one"
 
 # The parameters that turn on each optional part.
 OPTIONS: dict[str, dict[str, str]] = {
-    "nothing": {"Page": "false", "EventBus": "", "Tracing": "PassThrough"},
-    "page": {},
+    "nothing": {},
+    "page": {"Page": "true"},
+    "events": {"EventBus": "default"},
+    "traces": {"Tracing": "Active"},
+    "signed requests": {"Access": "iam"},
+    "tokens": {"Access": "jwt", "JwtIssuer": "https://login.example.com", "JwtAudience": "litelens"},
+    "protected data": {"ProtectData": "true"},
+    "a key of its own": {"KmsKeyArn": KEY},
+    "a boundary": {"PermissionsBoundary": "arn:aws:iam::123456789012:policy/boundary"},
     "image buckets": {"ImageBuckets": "photos,scans"},
+    "encrypted image buckets": {"ImageBuckets": "photos", "ImageBucketKeys": KEY},
     "inventories": {"ImageBuckets": "photos", "InventoryBucket": "inventories"},
     "other sites": {"CorsOrigin": "https://example.com"},
     "a language model": {"DescribeModel": "us.amazon.nova-lite-v1:0"},
     "snapshots": {"SnapStart": "true"},
     "Arm": {"Architecture": "arm64", "Engine": "litert"},
     "alarms by e-mail": {"AlarmEmail": "operator@example.com"},
+    "a budget": {"AlarmEmail": "operator@example.com", "MonthlyBudget": "50"},
     "a firewall": {"Waf": "true"},
     "a domain": {"DomainName": "api.example.com", "CertificateArn": "arn:aws:acm:eu-central-1:1:certificate/one"},
     "a zone": {
@@ -32,7 +47,14 @@ OPTIONS: dict[str, dict[str, str]] = {
         "HostedZoneId": "Z0",
     },
 }
-OPTIONS["everything"] = {name: text for part in list(OPTIONS.values())[1:] for name, text in part.items()}
+OPTIONS["only a domain"] = {**OPTIONS["a zone"], "DisableExecuteApi": "true", "Page": "true"}
+# All that can be combined: a page needs API keys.
+OPTIONS["everything"] = {
+    name: text
+    for option, part in OPTIONS.items()
+    if option not in ("signed requests", "tokens", "only a domain")
+    for name, text in part.items()
+}
 RUNBOOK = ROOT / "docs" / "runbook.md"
 
 # The permissions that a role needs for a call of boto3. An upload is put with the permissions of the role that signed
@@ -53,9 +75,13 @@ PERMISSIONS = {
 # The permissions that Powertools' idempotency layer and Lambda's poller need in the function's role.
 IDEMPOTENCY = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"}
 POLLER = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
+# What every function needs, and what it needs with traces and with keys of KMS.
+RUNNING = {"logs:CreateLogStream", "logs:PutLogEvents"}
+TRACES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
+KMS = {"kms:Decrypt", "kms:GenerateDataKey"}
 USED = {
     "ApiFunction": {"get_object", "head_object", "generate_presigned_post", "query", "converse"},
-    "BulkFunction": {"get_object", "head_object", "put_object", "get_item", "put_item", "put_events"},
+    "BulkFunction": {"get_object", "head_object", "put_object", "get_item", "put_item", "query", "put_events"},
     "VerifyFunction": {"invoke", "put_lifecycle_event_hook_execution_status"},
 }
 
@@ -101,7 +127,8 @@ def boto3_calls() -> set[str]:
 
 def allowed(function: str) -> set[str]:
     roles = dict(of_type("AWS::IAM::Role", **OPTIONS["everything"]))
-    documents = [policy["PolicyDocument"] for policy in roles[f"{function}Role"]["Policies"]]
+    role = roles[function.replace("Function", "Role")]
+    documents = [policy["PolicyDocument"] for policy in role["Policies"]]
     actions = [made["Action"] for document in documents for made in document["Statement"]]
     return {action for each in actions for action in ([each] if isinstance(each, str) else each)}
 
@@ -148,6 +175,8 @@ def test_the_dimensions_of_an_alarm_name_existing_resources(name: str) -> None:
         "FunctionName": {"ApiFunction", "Bulk.Outputs.BulkFunctionName"},
         "QueueName": {"Storage.Outputs.ImagesQueueName", "Storage.Outputs.ImagesDeadLettersName"},
         "StateMachineArn": {"Backfill.Outputs.StateMachineArn"},
+        "TableName": {"Storage.Outputs.ResultsTableName", "Storage.Outputs.IdempotencyTableName"},
+        "GlobalSecondaryIndexName": {BY_DAY},
         "ApiName": {resources[""]["Api"]["Properties"]["Body"]["info"]["title"]},
         "Stage": {resources[""]["ApiliveStage"]["Properties"]["StageName"]},
         "service": {"api", "bulk"},
@@ -212,19 +241,87 @@ def test_the_dashboards_queries_are_the_documented_ones() -> None:
 
 def test_the_cost_alarm_uses_the_prices_of_the_cost_estimate() -> None:
     for architecture, price in (("x86_64", prices.LAMBDA_GB_SECOND), ("arm64", prices.LAMBDA_ARM_GB_SECOND)):
-        made = alarms(Architecture=architecture, MemorySize="2048")["CostAlarm"]
+        made = alarms(Architecture=architecture, MemorySize="2048", EventBus="default")["CostAlarm"]
         (expression,) = (metric["Expression"] for metric in made["Metrics"] if "Expression" in metric)
-        # One hour: 1,000 seconds and 300 invocations of the API, 500 seconds and 100 invocations of bulk, 200 requests.
+        # One hour: 1,000 seconds and 300 invocations of the API, 500 seconds and 100 invocations of bulk, 200 requests,
+        # 900 uploads.
         values = {"api": 1_000_000.0, "bulk": 500_000.0, "answers": 300.0, "batches": 100.0, "requests": 200.0}
+        values |= {"uploads": 900.0, "results": 1800.0, "index": 1700.0, "records": 1600.0}
         dollars = eval(re.sub(r"FILL\((\w+), 0\)", r"\1", expression), {}, values)
         expected = 1500 * 2 * price + 400 * prices.LAMBDA_REQUEST + 200 * prices.API_REQUEST
+        expected += 900 * (2 * prices.S3_PUT + 2 * prices.S3_GET + prices.EVENT) + 5100 * prices.TABLE_WRITE
         assert dollars == pytest.approx(expected)
+
+
+def test_the_cost_alarm_counts_no_events_without_a_bus() -> None:
+    def expression(**parameters: str) -> str:
+        (found,) = (made["Expression"] for made in alarms(**parameters)["CostAlarm"]["Metrics"] if "Expression" in made)
+        return str(found)
+
+    assert f"{prices.EVENT:f}" in expression(EventBus="default")
+    assert f"{prices.EVENT:f}" not in expression()
+
+
+def test_an_alarm_has_at_most_the_ten_metrics_that_cloudwatch_allows() -> None:
+    for made in alarms(**OPTIONS["everything"]).values():
+        assert len(list(metrics_of(made))) <= 10
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_resource_can_be_created_after_those_that_it_refers_to(option: str) -> None:
+    graph = dependencies(TEMPLATE, OPTIONS[option])
+    order = list(TopologicalSorter(graph).static_order())
+    assert set(order) == set(synthesize(**OPTIONS[option])["Resources"])
+    for name, made in synthesize(**OPTIONS[option])["Resources"].items():
+        if made["Type"] == "AWS::CloudFormation::Stack":
+            nested, handed = ROOT / made["Properties"]["TemplateURL"], made["Properties"]["Parameters"]
+            assert list(TopologicalSorter(dependencies(nested, handed)).static_order()), name
+
+
+def test_a_budget_writes_to_the_address_of_the_alarms() -> None:
+    (budget,) = dict(of_type("AWS::Budgets::Budget", **OPTIONS["a budget"])).values()
+    assert budget["Budget"]["BudgetLimit"] == {"Amount": "50", "Unit": "USD"}
+    addresses = {
+        subscriber["Address"] for made in budget["NotificationsWithSubscribers"] for subscriber in made["Subscribers"]
+    }
+    assert addresses == {"operator@example.com"}
+    assert not list(of_type("AWS::Budgets::Budget"))
+
+
+@pytest.mark.parametrize("protected", [True, False])
+def test_tables_are_protected_if_asked_for(protected: bool) -> None:
+    tables = dict(of_type("AWS::DynamoDB::Table", ProtectData=str(protected).lower()))
+    assert len(tables) == 2
+    for table in tables.values():
+        assert table["DeletionProtectionEnabled"] is protected
+        assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": protected}
+
+
+def test_a_key_of_its_own_encrypts_uploads_results_queues_and_logs() -> None:
+    encrypted = {
+        "AWS::DynamoDB::Table": lambda made: made["SSESpecification"]["KMSMasterKeyId"],
+        "AWS::SQS::Queue": lambda made: made["KmsMasterKeyId"],
+        "AWS::Logs::LogGroup": lambda made: made["KmsKeyId"],
+    }
+    for kind, key in encrypted.items():
+        found = dict(of_type(kind, **OPTIONS["a key of its own"]))
+        assert found
+        assert {key(made) for made in found.values()} == {KEY}
+
+
+def test_dashboards_of_two_regions_have_different_names() -> None:
+    ((_, made),) = of_type("AWS::CloudWatch::Dashboard")
+    assert "eu-central-1" in made["DashboardName"]
 
 
 @pytest.mark.parametrize("function", USED)
 def test_a_function_has_exactly_the_permissions_that_it_uses(function: str) -> None:
     permissions = set().union(*(PERMISSIONS[call] for call in USED[function]))
-    assert allowed(function) == permissions | (IDEMPOTENCY | POLLER if function == "BulkFunction" else set())
+    if function == "BulkFunction":
+        permissions |= IDEMPOTENCY | POLLER
+    if function != "VerifyFunction":
+        permissions |= TRACES | KMS
+    assert allowed(function) == permissions | RUNNING
 
 
 def test_the_functions_permissions_cover_exactly_their_calls_to_aws() -> None:
@@ -263,7 +360,7 @@ def test_requests_uploads_and_backfills_go_to_the_live_alias(option: str) -> Non
         if operation["x-amazon-apigateway-integration"]["type"] == "aws_proxy"
     ]
     assert integrations
-    assert all("/ApiFunctionAliaslive/" in uri for uri in integrations)
+    assert all("/ApiFunction.Arn:live/" in uri for uri in integrations)
     assert whole["Bulk"]["BulkSource"]["Properties"]["FunctionName"] == "BulkFunctionAliaslive"
     assert (
         synthesize_nested("Bulk", **OPTIONS[option])["Outputs"]["BulkFunctionArn"]["Value"] == "BulkFunctionAliaslive"
@@ -289,9 +386,18 @@ def test_a_release_is_tested_shifts_traffic_and_is_rolled_back_by_alarms(strateg
     assert re.fullmatch(r"ApiFunctionVersion\w+", handed["ApiVersionArn"])
 
 
-def test_the_hook_has_a_name_that_codedeploy_may_invoke() -> None:
-    (function,) = [made for name, made in of_type("AWS::Lambda::Function") if name == "VerifyFunction"]
-    assert function["FunctionName"] == "CodeDeployHook_litelens"
+def test_codedeploy_may_only_move_the_alias_and_invoke_the_hook() -> None:
+    group = stacks()[""]["ApiFunctionDeploymentGroup"]["Properties"]
+    assert group["ServiceRoleArn"] == "Release.Outputs.ReleaseRoleArn"
+    (policy,) = dict(of_type("AWS::IAM::Role"))["ReleaseRole"]["Policies"]
+    allowed = {made["Sid"]: made["Resource"] for made in policy["PolicyDocument"]["Statement"]}
+    function = "arn:aws:lambda:eu-central-1:123456789012:function:ApiFunction"
+    assert allowed == {
+        "ShiftTraffic": [function, f"{function}:*"],
+        "VerifyTheNewVersion": "VerifyFunction.Arn",
+        "WatchAlarms": "*",
+    }
+    assert "CodeDeployServiceRole" not in stacks()[""]
 
 
 def test_the_bulk_function_is_released_after_the_api() -> None:
@@ -334,7 +440,7 @@ def test_all_logs_go_to_log_groups_with_the_configured_retention(option: str) ->
 @pytest.mark.parametrize("option", OPTIONS)
 def test_data_is_encrypted_at_rest(option: str) -> None:
     for _, queue in of_type("AWS::SQS::Queue", **OPTIONS[option]):
-        assert queue["SqsManagedSseEnabled"] is True
+        assert queue["SqsManagedSseEnabled"] is ("KmsMasterKeyId" not in queue)
     for _, bucket in of_type("AWS::S3::Bucket", **OPTIONS[option]):
         assert bucket["BucketEncryption"]
 
@@ -348,6 +454,11 @@ def test_resources_with_data_have_a_deletion_policy() -> None:
 
 def test_the_firewall_limits_each_address_and_blocks_addresses_with_a_bad_reputation() -> None:
     made = dict(of_type("AWS::WAFv2::WebACL", Waf="true", WafRate="500"))["WebAcl"]
+    (blocked,) = (rule["Action"]["Block"]["CustomResponse"] for rule in made["Rules"] if "Action" in rule)
+    assert blocked["ResponseCode"] == 429
+    assert [header["Name"] for header in blocked["ResponseHeaders"]] == ["Retry-After"]
+    problem = msgspec.json.decode(made["CustomResponseBodies"][blocked["CustomResponseBodyKey"]]["Content"], type=Problem)
+    assert (problem.status, problem.code) == (429, "too_many_requests")
     rate, reputation = (rule["Statement"] for rule in made["Rules"])
     assert rate == {"RateBasedStatement": {"AggregateKeyType": "IP", "Limit": "500"}}
     assert reputation["ManagedRuleGroupStatement"]["Name"] == "AWSManagedRulesAmazonIpReputationList"

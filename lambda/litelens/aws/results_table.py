@@ -38,6 +38,18 @@ class ResultsTable:
         found = self._call("get_item", deadline, Key=_primary_key(result_id), ConsistentRead=True)
         return _document(found["Item"]) if "Item" in found and found["Item"]["is_final"]["BOOL"] else None
 
+    def count(self, bucket: str, key: str, most: int, deadline: Deadline) -> int:
+        """Return the number of results of an object, but not more than `most`."""
+        page = self._call(
+            "query",
+            deadline,
+            KeyConditionExpression="image = :image",
+            ExpressionAttributeValues={":image": {"S": f"{bucket}/{key}"}},
+            Select="COUNT",
+            Limit=most,
+        )
+        return int(page["Count"])
+
     def find_all(self, bucket: str, key: str, deadline: Deadline) -> list[bytes]:
         """Return all results of an object, newest first: one for each revision and model."""
         items = self._pages(

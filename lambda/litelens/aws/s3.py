@@ -136,7 +136,7 @@ class UploadBucket:
     The key of an image that was uploaded with a form ends in the upload's id. Other clients choose their own keys.
     """
 
-    def __init__(self, bucket: str, max_bytes: int, expires_in: int = 900) -> None:
+    def __init__(self, bucket: str, max_bytes: int, expires_in: int = 300) -> None:
         """`expires_in` is the lifetime of upload forms in seconds."""
         self.bucket = bucket
         self._max_bytes = max_bytes
@@ -206,6 +206,11 @@ def is_object_key(text: str) -> bool:
 def is_upload_id(text: str) -> bool:
     """Return whether this is a UUIDv7 as create_form() writes it: in lower case, with hyphens."""
     return _UPLOAD_ID.fullmatch(text) is not None
+
+
+def is_form_key(key: str) -> bool:
+    """Return whether an image with this key may have been uploaded with a form."""
+    return key.startswith(UPLOADS_PREFIX) and is_upload_id(key.removeprefix(UPLOADS_PREFIX))
 
 
 def image_key(upload_id: str) -> str:

@@ -12,7 +12,7 @@ from litelens.aws.clients import BULK_SERVICES, Deadline, aws_client
 from litelens.aws.errors import ObjectAccessDenied, ObjectNotFound, ObjectVersionNotFound, StorageTimeout
 from litelens.aws.event_bus import EventBus
 from litelens.aws.results_table import ResultId, ResultsTable
-from litelens.aws.s3 import ObjectReader, UploadBucket
+from litelens.aws.s3 import ObjectReader, UploadBucket, is_form_key
 from litelens.bulk.s3_events import ObjectRevision
 from litelens.core.classifier import Options
 from litelens.core.errors import InputError, ReportedError
@@ -31,6 +31,10 @@ _COPIES = 2
 # An image is classified only if this many seconds remain: decoding the slowest image and saving its result can take
 # that long.
 _MIN_SECONDS = 5.0
+
+# An upload form can be sent any number of times until it expires, each time with another image. This many of them are
+# classified, so that one counted request cannot cause costs without a limit.
+MAX_IMAGES_OF_A_FORM = 3
 
 # Errors that a retry cannot fix. They become failed results; all others are raised, so that the message is retried.
 _PERMANENT_ERRORS = (InputError, ObjectNotFound, ObjectVersionNotFound)
@@ -69,13 +73,16 @@ class Worker:
     def process_upload(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> bool:
         """Classify an uploaded image and save its result in the table, the bucket and on the bus.
 
-        If the table has a result already, that one is used. Returns whether the result is final. Raises StorageError
-        or OutOfTime; a retry may succeed.
+        If the table has a result already, that one is used. After MAX_IMAGES_OF_A_FORM images of one form, further ones
+        are ignored. Returns whether the image needs no retry. Raises StorageError or OutOfTime; a retry may succeed.
         """
         result_id = ResultId(image.bucket, image.key, image.revision, self.model)
         found = self._results.find(result_id, deadline)
         if found:
             record_duplicate()
+        elif self._is_one_too_many(image, deadline):
+            logger.warning("An upload form was sent again and again; this image is ignored.", request_id=request_id)
+            return True
         saved = found or self._classify_and_save(result_id, image, deadline, request_id)
         result = msgspec.json.decode(saved, type=BulkResult)
         # A new result belongs to the revision that was just read. For a stored result, the key may have a newer
@@ -98,6 +105,11 @@ class Worker:
         except (ObjectAccessDenied, OutOfTime, StorageTimeout) as error:
             outcome = _failure(error, request_id)
         return self._result(image, outcome, datetime.now(UTC))
+
+    def _is_one_too_many(self, image: ObjectRevision, deadline: Deadline) -> bool:
+        if not is_form_key(image.key):
+            return False
+        return self._results.count(image.bucket, image.key, MAX_IMAGES_OF_A_FORM, deadline) >= MAX_IMAGES_OF_A_FORM
 
     def _classify_and_save(
         self, result_id: ResultId, image: ObjectRevision, deadline: Deadline, request_id: str
