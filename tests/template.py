@@ -20,7 +20,9 @@ PSEUDO_PARAMETERS = {
     "AWS::AccountId": "123456789012",
     "AWS::Partition": "aws",
     "AWS::Region": "eu-central-1",
-    "AWS::StackId": "arn:aws:cloudformation:eu-central-1:123456789012:stack/litelens/0a1b2c3d-4e5f-6789-abcd-ef0123456789",
+    "AWS::StackId": (
+        "arn:aws:cloudformation:eu-central-1:123456789012:stack/litelens/0a1b2c3d-4e5f-6789-abcd-ef0123456789"
+    ),
     "AWS::StackName": "litelens",
     "AWS::URLSuffix": "amazonaws.com",
 }
@@ -117,7 +119,9 @@ def synthesize_template(template: Path, parameters: Mapping[str, Any]) -> dict[s
     evaluate = _Evaluator(document, values | PSEUDO_PARAMETERS)
     for name, rule in document.get("Rules", {}).items():
         if evaluate(rule["RuleCondition"]):
-            assert all(evaluate(made["Assert"]) for made in rule["Assertions"]), f"CloudFormation refuses by rule {name}"
+            assert all(evaluate(made["Assert"]) for made in rule["Assertions"]), (
+                f"CloudFormation refuses by rule {name}"
+            )
     return {part: evaluate(evaluate.present(document.get(part, {}))) for part in ("Resources", "Outputs")}
 
 
@@ -173,7 +177,9 @@ def _check_value(name: str, text: str, declared: Mapping[str, Any]) -> None:
         assert re.fullmatch(declared.get("AllowedPattern", ".*"), part), f"{name} cannot be {text}"
     if declared["Type"] == "Number":
         number = float(text)
-        assert declared.get("MinValue", number) <= number <= declared.get("MaxValue", number), f"{name} cannot be {text}"
+        assert declared.get("MinValue", number) <= number <= declared.get("MaxValue", number), (
+            f"{name} cannot be {text}"
+        )
 
 
 @cache

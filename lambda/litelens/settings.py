@@ -31,13 +31,13 @@ class Settings:
 
     `bundle` is the folder of the default model; each bundle in the folder `models` is another model. `engine` is one of
     engines.ENGINES and uses `threads` threads. `limits` apply to images in a request, `max_upload_bytes` to images in
-    S3. `buckets` are those that requests may name. An upload form can be used for `upload_form_seconds`. A feature is off if its setting is missing: other models than the
-    default one without `models`, uploads without `upload_bucket` and `results_table`, descriptions without
-    `describe_model`, events without `event_bus`, calls from other sites' pages without `cors_origin`. Results expire
-    after `result_days`; those of uploads and backfills contain embeddings if `store_embeddings`. release.hook tests
-    `verified_function`, a version's ARN, and fails it if decoding and inference of a golden image take more than
-    `verified_milliseconds` (median, warm). access.authorizer accepts the tokens of `jwt_issuer` for one of
-    `jwt_audience`.
+    S3. `buckets` are those that requests may name. An upload form can be used for `upload_form_seconds`. A feature is
+    off if its setting is missing: other models than the default one without `models`, uploads without `upload_bucket`
+    and `results_table`, descriptions without `describe_model`, events without `event_bus`, calls from other sites'
+    pages without `cors_origin`. Results expire after `result_days`; those of uploads and backfills contain embeddings
+    if `store_embeddings`. release.hook tests `verified_function`, a version's ARN, and fails it if decoding and
+    inference of a golden image take more than `verified_milliseconds` (median, warm). access.authorizer accepts the
+    tokens of `jwt_issuer` for one of `jwt_audience`.
     """
 
     bundle: Path
@@ -81,9 +81,7 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         max_upload_bytes=_positive_integer(environment, "LITELENS_MAX_UPLOAD_BYTES", DEFAULT_MAX_UPLOAD_BYTES),
         buckets=frozenset(_names(environment.get("LITELENS_BUCKETS", ""))),
         upload_bucket=environment.get("LITELENS_UPLOAD_BUCKET") or None,
-        upload_form_seconds=_positive_integer(
-            environment, "LITELENS_UPLOAD_FORM_SECONDS", DEFAULT_UPLOAD_FORM_SECONDS
-        ),
+        upload_form_seconds=_positive_integer(environment, "LITELENS_UPLOAD_FORM_SECONDS", DEFAULT_UPLOAD_FORM_SECONDS),
         results_table=environment.get("LITELENS_RESULTS_TABLE") or None,
         result_days=_positive_integer(environment, "LITELENS_RESULT_DAYS", DEFAULT_RESULT_DAYS),
         store_embeddings=_boolean(environment, "LITELENS_STORE_EMBEDDINGS"),

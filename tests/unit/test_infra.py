@@ -275,7 +275,9 @@ def test_a_bucket_is_private_encrypted_and_retained(application: str, name: str)
     assert bucket["OwnershipControls"] == {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}
     (encryption,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
     # CloudFront reads the page's bucket, which contains nothing secret.
-    wanted = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY} if name == "UploadBucket" else {"SSEAlgorithm": "AES256"}
+    wanted = (
+        {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": KEY} if name == "UploadBucket" else {"SSEAlgorithm": "AES256"}
+    )
     assert encryption["ServerSideEncryptionByDefault"] == wanted
     # A stack that could not be created leaves no bucket behind.
     assert (made["DeletionPolicy"], made["UpdateReplacePolicy"]) == ("RetainExceptOnCreate", "Retain")

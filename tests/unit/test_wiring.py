@@ -457,7 +457,9 @@ def test_the_firewall_limits_each_address_and_blocks_addresses_with_a_bad_reputa
     (blocked,) = (rule["Action"]["Block"]["CustomResponse"] for rule in made["Rules"] if "Action" in rule)
     assert blocked["ResponseCode"] == 429
     assert [header["Name"] for header in blocked["ResponseHeaders"]] == ["Retry-After"]
-    problem = msgspec.json.decode(made["CustomResponseBodies"][blocked["CustomResponseBodyKey"]]["Content"], type=Problem)
+    problem = msgspec.json.decode(
+        made["CustomResponseBodies"][blocked["CustomResponseBodyKey"]]["Content"], type=Problem
+    )
     assert (problem.status, problem.code) == (429, "too_many_requests")
     rate, reputation = (rule["Statement"] for rule in made["Rules"])
     assert rate == {"RateBasedStatement": {"AggregateKeyType": "IP", "Limit": "500"}}
