@@ -247,7 +247,9 @@ def test_api_gateways_own_errors_are_problem_documents(name: str, response: Gate
     assert set(response.body) == set(Problem.__struct_fields__)
     assert problem.type == f"urn:litelens:problem:{problem.code}"
     assert problem.status == response.status
-    assert (400 <= problem.status < 500) == (name not in ("INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT", "DEFAULT_5XX"))
+    assert (400 <= problem.status < 500) == (
+        name not in ("INTEGRATION_FAILURE", "INTEGRATION_TIMEOUT", "DEFAULT_5XX") and not name.startswith("AUTHORIZER")
+    )
     assert response.headers["Content-Type"] == "'application/problem+json'"
     assert response.headers["x-request-id"] == "context.requestId"
 
@@ -265,6 +267,8 @@ def test_each_of_api_gateways_own_errors_has_a_code() -> None:
         "INVALID_SIGNATURE": "forbidden",
         "EXPIRED_TOKEN": "forbidden",
         "WAF_FILTERED": "forbidden",
+        "AUTHORIZER_FAILURE": "busy",
+        "AUTHORIZER_CONFIGURATION_ERROR": "busy",
         "UNAUTHORIZED": "unauthorized",
         "MISSING_AUTHENTICATION_TOKEN": "forbidden",
         "THROTTLED": "too_many_requests",

@@ -1,5 +1,7 @@
 """An upload form that is sent again and again causes a limited number of classifications."""
 
+from collections.abc import Iterator
+
 import pytest
 from bulk import Context, batch, failed_ids, new_settings, notification, put, record, results_of
 from PIL import Image
@@ -16,11 +18,17 @@ def settings(moto_server: str) -> Settings:
     return new_settings()
 
 
+def images(number: int) -> Iterator[bytes]:
+    """Yield different images."""
+    for shade in range(number):
+        yield encoded(Image.new("RGB", (32, 32), (shade, 0, 0)), "PNG")
+
+
 def put_images(settings: Settings, key: str, number: int) -> None:
     """Put different images at a key, one after the other, and process the notification of each."""
     handle = create_handler(settings)
-    for shade in range(number):
-        stored = put(settings, key, encoded(Image.new("RGB", (32, 32), (shade, 0, 0)), "PNG"))
+    for image in images(number):
+        stored = put(settings, key, image)
         assert failed_ids(handle(batch(notification(record(stored))), Context())) == []
 
 
@@ -40,6 +48,26 @@ def test_an_image_of_a_form_that_is_notified_again_keeps_its_result(settings: Se
     put_images(settings, key, MAX_IMAGES_OF_A_FORM)
     put_images(settings, key, MAX_IMAGES_OF_A_FORM)
     assert len(results_of(settings, key)) == MAX_IMAGES_OF_A_FORM
+
+
+def test_images_of_a_form_that_arrive_together_are_counted_too(settings: Settings) -> None:
+    key = form_key(settings)
+    stored = [put(settings, key, image) for image in images(MAX_IMAGES_OF_A_FORM + 5)]
+    messages = batch(*(notification(record(each)) for each in stored))
+    assert failed_ids(create_handler(settings)(messages, Context())) == []
+    assert len(results_of(settings, key)) == MAX_IMAGES_OF_A_FORM
+
+
+def test_the_same_image_of_a_form_is_saved_once_however_often_it_is_sent(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[str] = []
+    monkeypatch.setattr(UploadBucket, "save_result", lambda _bucket, key, *_: saved.append(key))
+    key, handle = form_key(settings), create_handler(settings)
+    for sequencer in ("0055AED6DC", "0055AED6DD", "0055AED6DE"):
+        stored = put(settings, key, next(images(1)))
+        assert failed_ids(handle(batch(notification(record(stored, sequencer=sequencer))), Context())) == []
+    assert saved == [key]
 
 
 def test_a_key_of_ones_own_may_be_overwritten_any_number_of_times(settings: Settings) -> None:

@@ -39,13 +39,14 @@ class ResultsTable:
         return _document(found["Item"]) if "Item" in found and found["Item"]["is_final"]["BOOL"] else None
 
     def count(self, bucket: str, key: str, most: int, deadline: Deadline) -> int:
-        """Return the number of results of an object, but not more than `most`."""
+        """Return the number of results of an object, but not more than `most`. The read is strongly consistent."""
         page = self._call(
             "query",
             deadline,
             KeyConditionExpression="image = :image",
             ExpressionAttributeValues={":image": {"S": f"{bucket}/{key}"}},
             Select="COUNT",
+            ConsistentRead=True,
             Limit=most,
         )
         return int(page["Count"])
