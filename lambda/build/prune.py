@@ -8,6 +8,7 @@ have file names and line numbers.
 import compileall
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 # Glob patterns relative to the folder with the packages.
@@ -23,9 +24,9 @@ UNUSED = (
     *("openvino/libs/libopenvino_intel_npu*", "openvino/libs/libopenvino_jax*", "openvino/libs/libopenvino_onnx*"),
     *("openvino/libs/libopenvino_paddle*", "openvino/libs/libopenvino_pytorch*"),
     "openvino/libs/libopenvino_tensorflow_frontend*",
-    # Pillow: fonts, colour profiles, AVIF and windows.
-    *("PIL/_avif*", "PIL/_imagingcms*", "PIL/_imagingft*", "PIL/_imagingtk*", "pillow.libs/libavif*"),
-    *("pillow.libs/libbrotli*", "pillow.libs/libfreetype*", "pillow.libs/libharfbuzz*", "pillow.libs/liblcms2*"),
+    # Pillow: fonts and windows.
+    *("PIL/_imagingft*", "PIL/_imagingtk*"),
+    *("pillow.libs/libbrotli*", "pillow.libs/libfreetype*", "pillow.libs/libharfbuzz*"),
     # NumPy: random numbers and the tools for C and Fortran.
     *("numpy/_core/include", "numpy/f2py", "numpy/random"),
     # Powertools: utilities that no handler uses.
@@ -39,13 +40,15 @@ UNUSED = (
     # All packages: programs, tests, type stubs, static libraries.
     *("bin", "**/tests", "**/*.pyi", "**/*.pxd", "**/*.a", "**/_*_tests.*.so", "**/_simd.*.so"),
 )
+# The decoder of HEIC, which is removed if the image is built with HEIC=false.
+HEIC = ("_pi_heif*", "pi_heif", "pi_heif.libs", "pi_heif-*")
 # The services that the functions call, and STS for credentials.
 SERVICES = frozenset({"bedrock-runtime", "codedeploy", "dynamodb", "events", "lambda", "s3", "sts"})
 
 
-def prune(folder: Path) -> None:
-    """Delete the files and folders in `folder` that match UNUSED, and botocore's descriptions of other services."""
-    for pattern in UNUSED:
+def prune(folder: Path, unused: Iterable[str] = UNUSED) -> None:
+    """Delete the files and folders in `folder` that match these patterns, and botocore's descriptions of services."""
+    for pattern in unused:
         for path in list(folder.glob(pattern)):
             _remove(path)
     for path in (folder / "botocore" / "data").iterdir():
@@ -70,6 +73,6 @@ def _remove(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    prune(folder)
+    folder, heic = Path(sys.argv[1]), sys.argv[2]
+    prune(folder, UNUSED if heic == "true" else (*UNUSED, *HEIC))
     replace_sources(folder)

@@ -19,7 +19,7 @@ from litelens.settings import read_settings
 Invoke = Callable[[Any], Any]
 
 PACKAGES = {"litert": "ai_edge_litert", "openvino": "openvino"}
-LARGEST_LAYER = {"litert": 102_000_000, "openvino": 181_000_000}
+LARGEST_LAYER = {"litert": 128_000_000, "openvino": 207_000_000}
 
 
 @pytest.fixture(scope="module", params=ENGINES)

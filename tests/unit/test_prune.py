@@ -24,11 +24,21 @@ def test_tests_stubs_programs_and_unused_services_are_removed(tmp_path: Path) ->
     kept = {"numpy/core.py", "numpy/core.so", "botocore/data/s3/service.json", "botocore/data/endpoints.json"}
     removed = {
         *("bin/f2py", "numpy/tests/test_core.py", "numpy/lib/tests/data/a.txt", "numpy/core.pyi", "numpy/random/a.so"),
-        *("botocore/data/ec2/service.json", "PIL/_avif.so", "openvino/libs/libopenvino_onnx_frontend.so"),
+        *("botocore/data/ec2/service.json", "PIL/_imagingft.so", "openvino/libs/libopenvino_onnx_frontend.so"),
     }
     add(tmp_path, *kept, *removed)
     prune.prune(tmp_path)
     assert files(tmp_path) == kept
+
+
+def test_the_decoder_of_heic_can_be_left_out(tmp_path: Path) -> None:
+    heic = {"_pi_heif.so", "pi_heif/__init__.py", "pi_heif.libs/libheif.so", "pi_heif-1.dist-info/METADATA"}
+    add(tmp_path, "PIL/_avif.so", *heic)
+    (tmp_path / "botocore" / "data").mkdir(parents=True)
+    prune.prune(tmp_path)
+    assert files(tmp_path) == {"PIL/_avif.so", *heic}
+    prune.prune(tmp_path, (*prune.UNUSED, *prune.HEIC))
+    assert files(tmp_path) == {"PIL/_avif.so"}
 
 
 def test_the_services_that_the_functions_call_are_kept(tmp_path: Path) -> None:

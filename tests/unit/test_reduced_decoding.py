@@ -148,7 +148,8 @@ def test_a_photo_differs_by_no_more_than_the_tolerance(name: str, encoding: str)
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.name)
 def test_a_real_photo_differs_by_no_more_than_the_tolerance(path: Path) -> None:
-    file = path.read_bytes()
+    # The conversion of colours would enlarge differences between dark pixels.
+    file = hostile.without_profile(path.read_bytes())
     for asked in (SPEC, spec(48, 48, interpolation="lanczos"), spec(96, 96, crop=0.875), spec(64, 40, crop=0.5)):
         assert difference(file, asked).max() <= LARGEST
         assert difference(file, asked).mean() <= MEAN

@@ -20,9 +20,17 @@ WEBP = ImageFormat("WEBP", "image/webp", (".webp",), rb"RIFF.{4}WEBP")
 GIF = ImageFormat("GIF", "image/gif", (".gif",), rb"GIF8[79]a")
 # The size of the file and two reserved fields precede the length of the second header, which identifies the BMP
 # version.
-BMP = ImageFormat("BMP", "image/bmp", (".bmp",), rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0")
+BMP = ImageFormat("BMP", "image/bmp", (".bmp",), rb"BM.{12}[\x0c\x10-\x40\x6c\x7c]\0\0\0")
 
 IMAGE_FORMATS = (JPEG, PNG, WEBP, GIF, BMP)
+
+# A file of boxes begins with the size of the first box, its type, the main brand, a version, and other brands. Files of
+# the brand mif1 or msf1 can be both, and name the other brand after the version.
+AVIF = ImageFormat("AVIF", "image/avif", (".avif",), rb".{4}ftyp(?:avi[fs]|m[is]f1.{4}(?:.{4}){0,3}avi[fs])")
+HEIF = ImageFormat("HEIF", "image/heic", (".heic", ".heif"), rb".{4}ftyp(?:he[iv][cmsx]|m[is]f1)")
+
+# Formats that are decoded only if their decoder is installed; see codecs.py.
+OPTIONAL_FORMATS = (AVIF, HEIF)
 
 FORMAT_NAMES = tuple(each.name for each in IMAGE_FORMATS)
 MEDIA_TYPES = tuple(each.media_type for each in IMAGE_FORMATS)
@@ -31,19 +39,21 @@ SUFFIXES = tuple(suffix for each in IMAGE_FORMATS for suffix in each.suffixes)
 # Bytes at the start of a file that are enough to recognize every format.
 SIGNATURE_BYTES = 32
 
-_SIGNATURES = re.compile(b"|".join(b"(%b)" % each.signature for each in IMAGE_FORMATS), re.DOTALL)
+_ALL_FORMATS = (*IMAGE_FORMATS, *OPTIONAL_FORMATS)
+_SIGNATURES = re.compile(b"|".join(b"(%b)" % each.signature for each in _ALL_FORMATS), re.DOTALL)
 _MEDIA_TYPES_BY_SUFFIX = {suffix: each.media_type for each in IMAGE_FORMATS for suffix in each.suffixes}
 
 
 def format_of(data: bytes) -> ImageFormat | None:
-    """Return the format by the first bytes of a file; None if it is none of IMAGE_FORMATS."""
+    """Return the format by the first bytes of a file; None if it is none of IMAGE_FORMATS or OPTIONAL_FORMATS."""
     found = _SIGNATURES.match(data)
-    return IMAGE_FORMATS[found.lastindex - 1] if found and found.lastindex else None
+    return _ALL_FORMATS[found.lastindex - 1] if found and found.lastindex else None
 
 
 def media_type_of(data: bytes) -> str:
-    """Return the media type by the first bytes of a file; that of JPEG if the format is unknown."""
-    return (format_of(data) or JPEG).media_type
+    """Return the media type by the first bytes of a file, one of MEDIA_TYPES; that of JPEG for all other formats."""
+    found = format_of(data)
+    return found.media_type if found in IMAGE_FORMATS else JPEG.media_type
 
 
 def media_type_of_suffix(suffix: str) -> str:

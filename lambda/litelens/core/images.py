@@ -1,16 +1,10 @@
 """Decode untrusted bytes to an upright RGB image, within limits of pixels, memory and time."""
 
-import itertools
 import math
-import mmap
-import sys
 import threading
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +12,19 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
-from litelens.core.errors import CorruptImage, ImageMissing, ImageTooLarge, InputError, NotAnImage
-from litelens.core.formats import FORMAT_NAMES
-from litelens.core.metadata import StrippedImage, read_orientation, strip_metadata
+from litelens.core.codecs import load_codec
+from litelens.core.colour import Transform, transform_of
+from litelens.core.completeness import refuse_incomplete
+from litelens.core.errors import CorruptImage, ImageMissing, ImageTooLarge, NotAnImage
+from litelens.core.formats import AVIF, HEIF, WEBP, format_of
+from litelens.core.metadata import read_orientation, strip_metadata
 from litelens.core.preprocessing import Preprocessing
+from litelens.core.process_limits import TOO_MUCH_MEMORY, data_limit, data_size, pillow_limits
+from litelens.core.stripped import StrippedImage
+from litelens.core.unsupported import explain_unsupported
+
+# The default maximum of pixels: those of a phone's camera of 50 megapixels.
+MAX_PIXELS = 8192 * 6144
 
 # The maximum side of a JPEG or GIF. A PNG or BMP could be one pixel wide and millions of pixels high.
 _MAX_SIDE = 65_535
@@ -34,24 +37,17 @@ _MAX_SCANNED_PIXELS = 1_000_000_000
 # less than a second to decompress.
 _MAX_PNG_BYTES = 75_000_000
 
-# The compressions BI_RLE8 and BI_RLE4 of BMP. They are refused because Pillow decodes run-length encoding in Python.
-_BMP_RUN_LENGTHS = (1, 2)
-
 # Bytes per pixel of Pillow's images by mode. All other modes take 4.
 _PIXEL_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}
 _RGB_BYTES = 4
 
-# Bytes per pixel that libwebp allocates in addition to Pillow's image, as measured: two canvases and a copy of the
-# frame.
-_WEBP_BYTES = 13
+# Bytes per pixel that decoders allocate in addition to Pillow's image, as measured. For WebP, they are two canvases and
+# a copy of the frame; for the others, the planes of 10 bits without subsampling, and a copy of the image.
+_DECODER_BYTES = {WEBP.name: 13, AVIF.name: 12, HEIF.name: 8}
 
 # Bytes per coefficient. If the channels of a JPEG are in several scans, libjpeg keeps all coefficients until the last
 # scan.
 _COEFFICIENT_BYTES = 2
-
-_TOO_MUCH_MEMORY = (
-    "Decoding the image would take more than {:,} bytes of memory. Send a smaller image, or a baseline JPEG."
-)
 
 # The factors by which libjpeg can reduce a JPEG's width and height while it decodes.
 _REDUCTIONS = (8, 4, 2)
@@ -88,25 +84,26 @@ _lock = threading.Lock()
 class Limits:
     """The limits of accepted images. Pixels and memory are computed from the header, before any pixel is decoded.
 
-    `bytes` is the size of the file. `memory` is the number of bytes that decoding may allocate in addition to the file.
-    A JPEG that needs more is decoded at half its width and height, which takes a quarter of the memory. The default
-    leaves enough memory for everything else in a function of 1,024 MB. When Linux enforces the limit, `spare` is added
-    to `memory`: for copies of the file, for fixed allocations of the decoders, and for other threads.
+    `bytes` is the size of the file. By default, base64 of it fits into the 6 MB of an event of Lambda. `memory` is the
+    number of bytes that decoding may allocate in addition to the file. A JPEG that needs more is decoded at half its
+    width and height, which takes a quarter of the memory. The default leaves enough memory for everything else in a
+    function of 1,024 MB. When Linux enforces the limit, `spare` is added to `memory`: for copies of the file, for fixed
+    allocations of the decoders, and for other threads.
     """
 
-    bytes: int = 6_000_000
-    pixels: int = 50_000_000
+    bytes: int = 4_400_000
+    pixels: int = MAX_PIXELS
     memory: int = 320_000_000
     spare: int = 32_000_000
 
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """A decoded image: upright RGB, its format (one of FORMAT_NAMES), and the full size of the upright image in pixels.
+    """A decoded image: upright RGB, its format (ImageFormat.name), and the full size of the upright image in pixels.
 
     `rgb` is smaller than the full size if it was decoded at a reduced size. `photo_box` (left, top, right, bottom) is
     the part of `rgb` that the photo covers, in pixels of `rgb`: an eighth of 4001 pixels is 500.125, which libjpeg
-    rounds up to 501.
+    rounds up to 501. If there is a `transform`, the colours of `rgb` are not sRGB yet, and pixels() converts them.
     """
 
     rgb: Image.Image
@@ -114,6 +111,7 @@ class DecodedImage:
     width: int
     height: int
     photo_box: tuple[float, float, float, float]
+    transform: Transform | None = None
 
     def pixels(self, spec: Preprocessing) -> NDArray[np.uint8]:
         """Crop and resize to the input's pixels, uint8 `(height, width, 3)`.
@@ -124,17 +122,23 @@ class DecodedImage:
         across, down = (right - left) / self.width, (bottom - top) / self.height
         crop = spec.crop_box(self.width, self.height)
         box = (left + crop[0] * across, top + crop[1] * down, left + crop[2] * across, top + crop[3] * down)
-        return spec.pixels(self.rgb, box)
+        pixels = spec.pixels(self.rgb, box)
+        return pixels if self.transform is None else np.asarray(self.transform.apply(Image.fromarray(pixels)))
 
 
 def decode(data: bytes, limits: Limits, spec: Preprocessing | None = None) -> DecodedImage:
-    """Decode an image to upright RGB, with transparency flattened on white; of an animation, only the first frame.
+    """Decode an image to upright sRGB, with transparency flattened on white; of an animation, only the first frame.
 
     With the `spec` of a model's input, a JPEG is decoded at a half, a quarter or an eighth of its width and height: the
     smallest size with at least 2.5 pixels per pixel of the input, along each side. DecodedImage.pixels then differs
     from the result at full size by at most 20 of 255 levels, by at most 2 on average over a photo, and by at most half
-    a level on average over many photos. CMYK images are always decoded at full size, and so are all images if the
-    interpolation is "nearest". A JPEG is also decoded at half its width and height if limits.memory requires it.
+    a level on average over many photos. CMYK images without a profile are always decoded at full size, and so are all
+    images if the interpolation is "nearest". A JPEG is also decoded at half its width and height if limits.memory
+    requires it.
+
+    Colours are converted to sRGB by the image's profile. With `spec`, DecodedImage.pixels converts only the input's
+    pixels, which differ from those of a converted image by at most 60 of 255 levels, and by at most 3 on average over a
+    photo.
 
     Raises ImageMissing, ImageTooLarge, NotAnImage or CorruptImage. Threads that call it wait for each other, because it
     changes limits of Pillow and of the process while it runs.
@@ -148,81 +152,43 @@ def _decode(data: bytes, limits: Limits, spec: Preprocessing | None) -> DecodedI
         raise ImageMissing("The image is empty.")
     if len(data) > limits.bytes:
         raise ImageTooLarge(f"The image has {len(data):,} bytes; at most {limits.bytes:,} are accepted.")
-    stripped = strip_metadata(data)
-    if stripped is None:
-        raise NotAnImage(f"The bytes are not an image in a supported format; send one of {', '.join(FORMAT_NAMES)}.")
-    before = _data_size()
-    with _pillow_limits(limits):
-        image: Image.Image = Image.open(BytesIO(stripped.data), formats=FORMAT_NAMES)
-        transpose = _UPRIGHT.get(read_orientation(stripped.exif or image.info.get("exif", b"")))
+    image_format = format_of(data)
+    if image_format is None:
+        raise NotAnImage(explain_unsupported(data))
+    load_codec(image_format)
+    stripped = strip_metadata(data, image_format)
+    before = data_size()
+    with pillow_limits(data, limits.pixels, limits.memory):
+        image: Image.Image = Image.open(BytesIO(stripped.data), formats=[image_format.name])
+        transpose = _UPRIGHT.get(read_orientation(stripped.exif or image.info.get("exif") or b""))
         width, height = image.size[::-1] if transpose in _SIDEWAYS else image.size
         _refuse_slow_image(image, stripped)
-        reduction = 1 if spec is None else _largest_reduction(image, spec, width, height)
-        reduction = _fit_into_memory(image, stripped, transpose is not None, reduction, limits)
         # A GIF's first frame can be smaller than its canvas, which is transparent around it.
         frame = image.tile[0].extents if isinstance(image, GifImageFile) else None
-        with _data_limit(before + limits.memory + limits.spare):
-            image.load()
-        image_format = str(image.format)
+        with data_limit(before + limits.memory + limits.spare):
+            transform = transform_of(stripped.profile or image.info.get("icc_profile") or b"", image.mode)
+            reduction = 1 if spec is None else _largest_reduction(image, spec, width, height, transform)
+            reduction = _fit_into_memory(image, stripped, transpose is not None, reduction, limits)
+            _load(image)
+            refuse_incomplete(image, stripped)
     # Each step assigns to the same name, so that the memory of the previous image is freed.
+    if transform is not None and image.mode == "CMYK":
+        image, transform = _convert(image, Image.new("RGB", image.size), transform), None
     image = _to_rgb(image, frame or (0, 0, *image.size))
+    if transform is not None and spec is None:
+        image, transform = _convert(image, image, transform), None
     if transpose is not None:
         image = image.transpose(transpose)
     photo_box = _photo_box(image, width / reduction, height / reduction, transpose)
-    return DecodedImage(image, image_format, width, height, photo_box)
+    return DecodedImage(image, image_format.name, width, height, photo_box, transform)
 
 
-@contextmanager
-def _pillow_limits(limits: Limits) -> Iterator[None]:
-    """Apply the pixel limit to Pillow, and turn its errors into InputErrors.
-
-    Pillow checks its own limit, which is process-wide, before it allocates memory.
-    """
-    original = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = limits.pixels
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            yield
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ImageTooLarge(f"The image has more than {limits.pixels:,} pixels, which is the maximum.") from error
-    except MemoryError as error:
-        raise ImageTooLarge(_TOO_MUCH_MEMORY.format(limits.memory)) from error
-    except InputError:
-        raise
-    except Exception as error:
-        # Pillow's plugins raise OSError, SyntaxError, ValueError, struct.error and others.
-        raise CorruptImage("The image is truncated or corrupt and cannot be decoded.") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = original
-
-
-def _data_size() -> int:
-    """Return the size of the process's data segment in bytes, used or not; 0 on systems other than Linux."""
-    if sys.platform != "linux":
-        return 0
-    return int(Path("/proc/self/statm").read_text().split()[5]) * mmap.PAGESIZE
-
-
-@contextmanager
-def _data_limit(memory: int) -> Iterator[None]:
-    """Limit the process's data segment to this many bytes; does nothing on systems other than Linux.
-
-    A lossless WebP of 300 kB can make libwebp allocate hundreds of MB for prefix codes, which cannot be computed from
-    the header. With the limit, such an image is reported as corrupt.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (memory if hard == resource.RLIM_INFINITY else min(memory, hard), hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+def _load(image: Image.Image) -> None:
+    """Decode the pixels; raises CorruptImage if they have another size than the header of a HEIC announces."""
+    size = image.size
+    image.load()
+    if image.size != size:
+        raise CorruptImage("The image has another size than its header says.")
 
 
 def _refuse_slow_image(image: Image.Image, stripped: StrippedImage) -> None:
@@ -236,18 +202,20 @@ def _refuse_slow_image(image: Image.Image, stripped: StrippedImage) -> None:
         raise ImageTooLarge(
             f"The PNG's pixels take more than {_MAX_PNG_BYTES:,} bytes. Send a smaller image, or a JPEG."
         )
-    if image.format == "BMP" and image.info.get("compression") in _BMP_RUN_LENGTHS:
-        raise NotAnImage("Run-length encoded BMP is not supported; send the image as PNG.")
 
 
-def _largest_reduction(image: Image.Image, spec: Preprocessing, width: int, height: int) -> int:
+def _largest_reduction(
+    image: Image.Image, spec: Preprocessing, width: int, height: int, transform: Transform | None
+) -> int:
     """Return the largest factor by which the sides can be reduced for this input; 1 if all pixels are needed.
 
     `width` and `height` are those of the upright image.
     """
     # "nearest" selects single pixels, and a reduction averages several. In CMYK, a reduction would average inks, which
-    # does not give the average colour.
-    if not isinstance(image, JpegImageFile) or image.mode == "CMYK" or spec.interpolation == "nearest":
+    # does not give the average colour. With a profile it is done, because the conversion of all pixels takes seconds.
+    if not isinstance(image, JpegImageFile) or spec.interpolation == "nearest":
+        return 1
+    if image.mode == "CMYK" and transform is None:
         return 1
     left, _, right, _ = spec.crop_box(width, height)
     pixels_per_input_pixel = (right - left) / spec.width
@@ -270,15 +238,15 @@ def _fit_into_memory(
         if reduction > 1:
             image.draft(None, (image.width // reduction, image.height // reduction))
     if _memory(image, decoder, is_transposed) > limits.memory:
-        raise ImageTooLarge(_TOO_MUCH_MEMORY.format(limits.memory))
+        raise ImageTooLarge(TOO_MUCH_MEMORY.format(limits.memory))
     return reduction
 
 
 def _decoder_memory(image: Image.Image, stripped: StrippedImage) -> int:
     """Return the bytes that the decoder allocates in addition to Pillow's image."""
     pixels = image.width * image.height
-    if image.format == "WEBP":
-        return pixels * _WEBP_BYTES
+    if image.format in _DECODER_BYTES:
+        return pixels * _DECODER_BYTES[image.format]
     if not isinstance(image, JpegImageFile):
         return 0
     if stripped.first_scan_channels == image.layers and "progressive" not in image.info:
@@ -305,10 +273,24 @@ def _to_rgb(image: Image.Image, frame: tuple[int, int, int, int]) -> Image.Image
     if _is_plain_rgb(image):
         return image
     rgb = Image.new("RGB", image.size, "white")
-    left, top, right, bottom = frame
-    for start, end in itertools.pairwise([*range(top, bottom, max(1, _STRIP_PIXELS // image.width)), bottom]):
-        _paste_flat(image.crop((left, start, right, end)), rgb, (left, start))
+    for strip in _strips(frame):
+        _paste_flat(image.crop(strip), rgb, strip[:2])
     return rgb
+
+
+def _convert(image: Image.Image, rgb: Image.Image, transform: Transform) -> Image.Image:
+    """Convert the colours of an image to sRGB into `rgb`, which can be the same image; returns `rgb`."""
+    for strip in _strips((0, 0, *image.size)):
+        rgb.paste(transform.apply(image.crop(strip)), strip[:2])
+    return rgb
+
+
+def _strips(box: tuple[int, int, int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Divide a box into boxes of whole rows with about _STRIP_PIXELS pixels."""
+    left, top, right, bottom = box
+    step = max(1, _STRIP_PIXELS // (right - left))
+    for start in range(top, bottom, step):
+        yield left, start, right, min(start + step, bottom)
 
 
 def _photo_box(
@@ -322,9 +304,12 @@ def _photo_box(
 
 def _paste_flat(strip: Image.Image, rgb: Image.Image, position: tuple[int, int]) -> None:
     if strip.mode.startswith("I"):
-        # 16-bit grey. Pillow's own conversion would clip it at 255. If a grey level is marked as transparent, that is
-        # ignored.
-        strip = Image.fromarray((np.asarray(strip).clip(0, 65535) >> 8).astype(np.uint8))
+        # 16-bit grey. Pillow's own conversion would clip it at 255.
+        levels = np.asarray(strip)
+        grey = (levels >> 8).astype(np.uint8)
+        if "transparency" in strip.info:
+            grey[levels == strip.info["transparency"]] = 255
+        strip = Image.fromarray(grey)
     if strip.has_transparency_data:
         rgba = strip if strip.mode == "RGBA" else strip.convert("RGBA")
         rgb.paste(rgba, position, mask=rgba)

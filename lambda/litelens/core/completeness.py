@@ -1,0 +1,67 @@
+"""Find images whose data end before their last row, although their file seems whole.
+
+Decoders report no error if the compressed data end properly: with an end marker after half of a JPEG, or with a
+compressed stream of one row in a PNG. The pixels that are missing then have a level that the decoder chooses. Only an
+image whose last pixels have exactly that level is decoded again, to see whether they are in the file.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
+
+from litelens.core.errors import CorruptImage
+from litelens.core.formats import JPEG, PNG
+from litelens.core.metadata import JPEG_END_MARKER
+from litelens.core.png import missing_share
+from litelens.core.stripped import StrippedImage
+
+# The maximum share of rows that may be missing. A crop of 0.875, which most models use, omits more at each edge.
+MAX_MISSING_ROWS = 0.05
+
+# The levels of a JPEG's missing pixels: grey, also after the inversion of inks.
+_JPEG_GREY = {127, 128}
+# Data for pixels that are missing, also after any restart marker. A decoder ignores them if no pixels are missing.
+_JUNK = b"".join(bytes(range(7, 0xF7, 3)) + bytes([0xFF, marker]) for marker in range(0xD0, 0xD8))
+
+
+def refuse_incomplete(image: Image.Image, stripped: StrippedImage) -> None:
+    """Raise CorruptImage if more than a small share of the rows are missing from a decoded image.
+
+    Only those of JPEG and PNG can be missing. For all other formats and for interlaced PNG, Pillow reports an error.
+    """
+    if image.format == JPEG.name:
+        is_missing = _ends_grey(image) and _jpeg_share(stripped) > MAX_MISSING_ROWS
+    elif image.format == PNG.name:
+        is_missing = _ends_empty(image) and missing_share(stripped, *image.size) > MAX_MISSING_ROWS
+    else:
+        return
+    if is_missing:
+        raise CorruptImage(f"More than {MAX_MISSING_ROWS:.0%} of the image's rows are missing. Send the complete file.")
+
+
+def _ends_grey(image: Image.Image) -> bool:
+    """Whether a JPEG's last pixel has the level of missing pixels."""
+    width, height = image.size
+    return set(image.crop((width - 1, height - 1, width, height)).tobytes()) <= _JPEG_GREY
+
+
+def _jpeg_share(stripped: StrippedImage) -> float:
+    """Return the share of a JPEG's rows, 0 to 1, from the first that has not all its data.
+
+    Decodes an eighth of the width and height twice. The results differ where the JPEG's data end.
+    """
+    pixels = []
+    for added in (b"", _JUNK):
+        data = stripped.data.removesuffix(JPEG_END_MARKER) + added + JPEG_END_MARKER
+        with Image.open(BytesIO(data), formats=[JPEG.name]) as image:
+            image.draft(None, (image.width // 8, image.height // 8))
+            pixels.append(np.asarray(image))
+    differs = (pixels[0] != pixels[1]).reshape(len(pixels[0]), -1).any(axis=1)
+    return 1 - int(differs.argmax()) / len(differs) if differs.any() else 0.0
+
+
+def _ends_empty(image: Image.Image) -> bool:
+    """Whether a PNG's last row has the level of missing pixels, 0 in all channels."""
+    width, height = image.size
+    return not any(image.crop((0, height - 1, width, height)).tobytes())
