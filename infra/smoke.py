@@ -1,7 +1,9 @@
 """Classify a golden image with a deployed stack, through its URL and through its bucket: `make smoke ENV=dev`.
 
-Reads the names of the stack's parts, its default model and the value of its API key from the stack STACK. The golden
-image is that of the model's bundle in models/. The exit code is 1 if an answer is missing or is not the expected one.
+Reads the names of the stack's parts, its default model and the value of its API key from the stack STACK. With
+Access=iam, the caller's AWS credentials sign the request. With Access=jwt, only the API's health is read. The golden
+image is that of the model's bundle in models/. The exit code is 1 if an answer is missing or is not the expected one,
+and if the API does not refuse a request without credentials.
 """
 
 import os
@@ -10,17 +12,21 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 from typing import TypeVar
 
-from litelens.api.response_schemas import Failure, ImageResult, Model
+import msgspec
+import urllib3
+
+from litelens.api.response_schemas import Failure, HealthAnswer, ImageResult, Model
 from litelens.aws.s3 import UPLOADS_PREFIX
 from litelens.core.bundle import Bundle
 from litelens.core.errors import BundleError
 from litelens.core.golden import GOLDEN, GoldenImage, mismatch
 from litelens.core.registry import read_bundle
 from litelens_client.answers import ClassifyError, Failed
-from litelens_client.api import ApiProblem, ApiUnreachable, Client
+from litelens_client.api import TIMEOUT_SECONDS, ApiProblem, ApiUnreachable, Client
 from litelens_client.aws import AwsError, aws_errors, create_client
 from litelens_client.results import ResultsReader
 from litelens_client.upload import Photo, Uploader
@@ -29,6 +35,9 @@ MODELS = Path(__file__).parent.parent / "models"
 
 # Seconds until a new API must know its key. API Gateway refuses a new key for a while.
 _URL_SECONDS = 60.0
+
+# Seconds until an API that has only its own domain must answer. Name servers may need minutes for a new record.
+_DOMAIN_SECONDS = 300.0
 
 # Seconds until an upload must have a result. A message that fails once is delivered again after six minutes.
 _BUCKET_SECONDS = 420.0
@@ -45,7 +54,10 @@ class SmokeError(Exception):
 
 @dataclass(frozen=True)
 class Deployment:
-    """The parts of a deployed stack; `access` says who may call its API, and `model` is the default model's name."""
+    """The parts of a deployed stack; `access` says who may call its API, and `model` is the default model's name.
+
+    `domain` is the API's domain name if it has no other, or "". Its record points to `domain_target`.
+    """
 
     url: str
     key_id: str
@@ -53,6 +65,8 @@ class Deployment:
     table: str
     access: str
     model: str
+    domain: str
+    domain_target: str
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ class Answered:
 
 
 def main() -> int:
-    """Test the stack, print a sentence for each way to it, and return the exit code."""
+    """Test the stack, print a sentence for each test, and return the exit code."""
     stack = os.environ["STACK"]
     try:
         deployment = read_deployment(stack)
@@ -85,14 +99,15 @@ def main() -> int:
     except (AwsError, SmokeError) as error:
         print(error, file=sys.stderr)
         return 1
-    passed = check("bucket", sample, lambda: classify_upload(deployment, sample))
-    if deployment.access == "key":
-        passed &= check("URL", sample, lambda: classify_request(deployment, sample))
-    else:
-        print(f"URL: not tested, because the stack has Access={deployment.access} and this test has only an API key.")
-    if not passed:
-        print(_advice(stack), file=sys.stderr)
-    return 0 if passed else 1
+    passed = [
+        report("bucket", lambda: compare(sample, classify_upload(deployment, sample))),
+        report("URL", lambda: check_url(deployment, sample)),
+        report("URL without credentials", lambda: check_refusal(deployment, sample)),
+    ]
+    if all(passed):
+        return 0
+    print(_advice(stack), file=sys.stderr)
+    return 1
 
 
 def read_deployment(stack: str) -> Deployment:
@@ -111,6 +126,8 @@ def read_deployment(stack: str) -> Deployment:
             table=outputs["ResultsTableName"],
             access=access,
             model=parameters["Model"].split(",")[0],
+            domain=parameters["DomainName"] if parameters.get("DisableExecuteApi") == "true" else "",
+            domain_target=outputs.get("DomainTarget", ""),
         )
     except KeyError as error:
         raise SmokeError(f"The stack {stack} has no {error.args[0]}; is it a litelens stack?") from error
@@ -128,41 +145,93 @@ def read_sample(model: str) -> Sample:
     return Sample(bundle, max(bundle.golden, key=lambda image: image.lead))
 
 
-def check(way: str, sample: Sample, classify: Callable[[], Answered]) -> bool:
-    """Classify the sample in this way, print a sentence, and return whether the answer is the expected one."""
+def report(way: str, check: Callable[[], str]) -> bool:
+    """Make a check, print its sentence or that of its error, and return whether it passed."""
     try:
-        answered = classify()
+        print(f"{way}: {check()}")
     except (AwsError, ClassifyError, SmokeError) as error:
         print(f"{way}: {error}", file=sys.stderr)
         return False
-    wrong = mismatch(sample.image, {each.label: each.confidence for each in answered.result.predictions})
-    if wrong:
-        print(f"{way}: {wrong} {_models(sample.bundle, answered.model)}", file=sys.stderr)
-        return False
-    best = answered.result.predictions[0]
-    print(
-        f"{way}: {sample.image.file} is {best.label} ({best.confidence:.3f}; expected: {sample.image.label}, "
-        f"{sample.image.confidence:.3f}), answered after {answered.milliseconds:,.0f} ms."
-    )
     return True
 
 
-def classify_request(deployment: Deployment, sample: Sample) -> Answered:
-    """Send the sample to the API with its key; raises AwsError and ClassifyError."""
-    api = Client(deployment.url, read_key(deployment.key_id), connections=1)
-    deadline = time.monotonic() + _URL_SECONDS
+def compare(sample: Sample, answered: Answered) -> str:
+    """Return a sentence about the answer; raises SmokeError if it is not the expected one."""
+    wrong = mismatch(sample.image, {each.label: each.confidence for each in answered.result.predictions})
+    if wrong:
+        raise SmokeError(f"{wrong} {_models(sample.bundle, answered.model)}")
+    best = answered.result.predictions[0]
+    return (
+        f"{sample.image.file} is {best.label} ({best.confidence:.3f}; expected: {sample.image.label}, "
+        f"{sample.image.confidence:.3f}), answered after {answered.milliseconds:,.0f} ms."
+    )
 
-    def classify() -> Answered | None:
+
+def check_url(deployment: Deployment, sample: Sample) -> str:
+    """Classify the sample or, with Access=jwt, only read the API's health.
+
+    Raises AwsError, ClassifyError and SmokeError.
+    """
+    if deployment.access != "jwt":
+        return compare(sample, classify_request(deployment, sample))
+    model = _when_ready(deployment, lambda: read_health(deployment.url))
+    if model.full_name != f"{sample.bundle.name}/{sample.bundle.version}":
+        raise SmokeError(_models(sample.bundle, model))
+    return f"{model.full_name} works. No image was classified, because this test has no token for Access=jwt."
+
+
+def check_refusal(deployment: Deployment, sample: Sample) -> str:
+    """Send the sample without credentials; raises ClassifyError, and SmokeError if the API classifies it."""
+    try:
+        Client(deployment.url, connections=1).classify(sample.path)
+    except ApiProblem as problem:
+        if problem.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            return f"The API refuses the request with {problem.status}, as it must."
+        raise
+    raise SmokeError(
+        f"The API classified an image, although it must refuse it with Access={deployment.access}. Anyone can use this "
+        "API at your expense."
+    )
+
+
+def classify_request(deployment: Deployment, sample: Sample) -> Answered:
+    """Send the sample to the API with its key or with a signature; raises AwsError, ClassifyError and SmokeError."""
+    api = create_api(deployment)
+
+    def classify() -> Answered:
         started = time.monotonic()
-        try:
-            answer = api.classify(sample.path)
-        except (ApiProblem, ApiUnreachable) as error:
-            if time.monotonic() > deadline or not _may_be_new(error):
-                raise
-            return None
+        answer = api.classify(sample.path)
         return Answered(answer, answer.model, _milliseconds_since(started))
 
-    return _repeat(classify)
+    return _when_ready(deployment, classify)
+
+
+def create_api(deployment: Deployment) -> Client:
+    """Return a client with the stack's key or, with Access=iam, the caller's AWS credentials.
+
+    Raises AwsError, and SmokeError if there are no credentials.
+    """
+    if deployment.access == "key":
+        return Client(deployment.url, read_key(deployment.key_id), connections=1)
+    try:
+        return Client(deployment.url, sign=True, connections=1)
+    except ValueError as error:
+        raise SmokeError(str(error)) from error
+
+
+def read_health(url: str) -> Model:
+    """Return the API's default model, which has classified an image; raises ApiProblem and ApiUnreachable."""
+    try:
+        response = urllib3.request("GET", f"{url}/v1/health", timeout=TIMEOUT_SECONDS, retries=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise ApiUnreachable(f"{url}/v1/health cannot be reached.") from error
+    try:
+        if response.status == HTTPStatus.OK:
+            return msgspec.json.decode(response.data, type=HealthAnswer).model
+    except msgspec.DecodeError:
+        pass
+    detail = f"{url}/v1/health answered {response.status}, and not as litelens does."
+    raise ApiProblem(f"http_{response.status}", detail, response.status)
 
 
 def classify_upload(deployment: Deployment, sample: Sample) -> Answered:
@@ -203,6 +272,26 @@ def _repeat(attempt: Callable[[], _Found | None]) -> _Found:
     return found
 
 
+def _when_ready(deployment: Deployment, attempt: Callable[[], _Found]) -> _Found:
+    """Repeat an attempt while the API may be too new.
+
+    Raises the last error, or SmokeError if the record of the API's domain may be missing.
+    """
+    deadline = time.monotonic() + (_DOMAIN_SECONDS if deployment.domain else _URL_SECONDS)
+
+    def attempt_again() -> _Found | None:
+        try:
+            return attempt()
+        except (ApiProblem, ApiUnreachable) as error:
+            if time.monotonic() <= deadline and _may_be_new(error):
+                return None
+            if deployment.domain and isinstance(error, ApiUnreachable):
+                raise SmokeError(f"{error} {_record(deployment)}") from error
+            raise
+
+    return _repeat(attempt_again)
+
+
 def _may_be_new(error: ApiProblem | ApiUnreachable) -> bool:
     """Return whether the error can be that of an API or a key that AWS has just created."""
     return isinstance(error, ApiUnreachable) or error.code == "forbidden" or error.status >= 500
@@ -210,6 +299,13 @@ def _may_be_new(error: ApiProblem | ApiUnreachable) -> bool:
 
 def _milliseconds_since(started: float) -> float:
     return (time.monotonic() - started) * 1000
+
+
+def _record(deployment: Deployment) -> str:
+    return (
+        f"The zone of {deployment.domain} must have a CNAME record that points to {deployment.domain_target}, the "
+        "stack's output DomainTarget. If you have just added it, wait some minutes and run make smoke again."
+    )
 
 
 def _models(bundle: Bundle, answered: Model) -> str:

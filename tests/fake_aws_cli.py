@@ -1,4 +1,7 @@
-"""Fake commands `aws` and `sam` for make targets. They know some stacks and record their arguments and regions."""
+"""Fake commands `aws` and `sam` for make targets. They know some stacks and record their arguments and regions.
+
+Calls that the real commands would refuse raise AssertionError when the records are read.
+"""
 
 import json
 import os
@@ -12,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jmespath
+from aws_commands import check_call
 from support import ROOT
 from template import synthesize
 
@@ -27,6 +31,8 @@ regions = [os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")
 arguments = [*{named!r}, *sys.argv[1:]]
 with open({log!r}, "a") as log:
     print(json.dumps([arguments, regions]), file=log)
+with open({log!r}) as log:
+    count = sum(json.loads(line)[0][:2] == arguments[:2] for line in log)
 if any(arguments[:len(start)] == start for start in {failing!r}):
     print("An error occurred (AccessDenied) when calling the operation: no", file=sys.stderr)
     sys.exit(254)
@@ -41,6 +47,8 @@ answer = {stacks!r}[stack] if operation == "describe-stacks" else answers.get(op
 for option in ("--stack-name", "--bucket", "--table-name", "--include-only-statuses", "--deployment-id"):
     if operation != "describe-stacks" and isinstance(answer, dict) and options.get(option) in answer:
         answer = answer[options[option]]
+if isinstance(answer, list):
+    answer = answer[min(count, len(answer)) - 1]
 if answer == "missing":
     sys.exit(254)
 if answer is not None and options.get("--query"):
@@ -69,7 +77,10 @@ class FakeAwsCli:
         return {(region, default) for _, (region, default) in self._records()}
 
     def _records(self) -> list[Any]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        records = [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        for arguments, _ in records:
+            check_call(tuple(arguments))
+        return records
 
 
 def install_fake_aws_cli(
@@ -84,7 +95,8 @@ def install_fake_aws_cli(
 
     The known stacks are "litelens", "litelens-dev" and "litelens-prod", each with a stack for images, "pageless"
     without a page, and "another", which is not litelens. `stacks` replaces some; None removes one. `answers` has the
-    answers of other operations by name, each for all calls or by the value of an option that tells calls apart.
+    answers of other operations by name, each for all calls or by the value of an option that tells calls apart. A list
+    has the answers in turn; the last one is repeated.
     """
     fake = FakeAwsCli(to / "bin", to / "calls.jsonl")
     fake.folder.mkdir()
@@ -117,14 +129,15 @@ def make(
 ) -> subprocess.CompletedProcess[str]:
     """Run a make target in a folder, with only the commands in `path`, and with AWS_REGION set to `region`.
 
-    Standard input is a file that is no terminal, unless `stdin` is given.
+    Standard input is a file that is no terminal, unless `stdin` is given. Raises AssertionError if a call of the target
+    is one that the real command would refuse.
     """
     command = shutil.which("make")
     assert command
     ready = path.parent / "venv" / ".ready"
     assignments = [f"{name}={value}" for name, value in {"RUN_ENV": str(ready), **variables}.items()]
     environment = {"PATH": str(path), "PYTHON": sys.executable}
-    return subprocess.run(
+    done = subprocess.run(
         [command, "--file", ROOT / "Makefile", target, *assignments],
         cwd=cwd,
         env=environment | ({"AWS_REGION": region} if region else {}),
@@ -132,6 +145,8 @@ def make(
         capture_output=True,
         text=True,
     )
+    FakeAwsCli(path, path.parent / "calls.jsonl").calls()
+    return done
 
 
 @contextmanager

@@ -1,16 +1,20 @@
 """`make smoke` with the stack of `make local`, described to it by moto's CloudFormation and API Gateway."""
 
+import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aws import aws_at, new_bucket
+from aws import REGION, aws_at, new_bucket
+from fake_api import Request, Response, api_server
 from servers import serve_command
 from support import CIFAR_BUNDLE, DEFAULT_BUNDLE, ROOT, free_port, require, running
 
@@ -50,6 +54,29 @@ def key_id(stack: Stack) -> str:
 
 
 @pytest.fixture
+def guarded_url(url: str) -> Iterator[Callable[[str], str]]:
+    """A function that returns the URL of the same API behind a gateway, which requires signatures (iam) or tokens."""
+    with contextlib.ExitStack() as servers:
+        yield lambda access: servers.enter_context(api_server(guard(access, url)))[0]
+
+
+def guard(access: str, url: str) -> Callable[[Request], Response]:
+    """Return API Gateway's part with Access=iam or jwt: it checks the form of signatures, and knows no valid token."""
+    signature = re.compile(rf"AWS4-HMAC-SHA256 Credential=\w+/\d{{8}}/{REGION}/execute-api/aws4_request, .*")
+
+    def respond(request: Request) -> Response:
+        is_signed = access == "iam" and signature.fullmatch(request.headers.get("authorization", ""))
+        if not is_signed and request.path != "/v1/health":
+            return Response(403 if access == "iam" else 401)
+        headers = {"x-api-key": API_KEY, "content-type": request.headers.get("content-type", "")}
+        forwarded = urllib.request.Request(url + request.path, request.body or None, headers, method=request.method)
+        with urllib.request.urlopen(forwarded, timeout=60) as answer:
+            return Response(answer.status, answer.read())
+
+    return respond
+
+
+@pytest.fixture
 def deploy(stack: Stack, url: str, key_id: str) -> Deploy:
     """A function that deploys a template with the outputs of the running stack, and returns the new stack's name."""
 
@@ -83,6 +110,7 @@ def deploy(stack: Stack, url: str, key_id: str) -> Deploy:
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(smoke, "_PAUSE", 0.1)
     monkeypatch.setattr(smoke, "_URL_SECONDS", 0.0)
+    monkeypatch.setattr(smoke, "_DOMAIN_SECONDS", 0.0)
     monkeypatch.delenv("ENV", raising=False)
 
 
@@ -106,9 +134,10 @@ def test_the_script_classifies_a_golden_image_through_the_bucket_and_the_url(dep
         timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    bucket, url = done.stdout.splitlines()
+    bucket, url, refusal = done.stdout.splitlines()
     assert bucket.startswith("bucket: ")
     assert url.startswith("URL: ")
+    assert "403" in refusal
     for line in (bucket, url):
         assert any(file in line and line.count(label) == 2 for file, label in GOLDEN.items())
         assert line.endswith(" ms.")
@@ -120,14 +149,83 @@ def test_each_run_classifies_a_new_upload(deploy: Deploy, stack: Stack, monkeypa
     assert len(smoke_uploads(stack) - before) == 2
 
 
-@pytest.mark.parametrize("access", ["iam", "jwt"])
-def test_without_a_key_only_the_bucket_is_tested(
-    access: str, deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_with_iam_the_request_is_signed(
+    deploy: Deploy,
+    guarded_url: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert run(monkeypatch, deploy({"ApiKeyId": "", "ApiUrl": "https://nothing.invalid"}, Access=access)) == 0
-    bucket, url = capsys.readouterr().out.splitlines()
+    assert run(monkeypatch, deploy({"ApiKeyId": "", "ApiUrl": guarded_url("iam")}, Access="iam")) == 0
+    _, url, refusal = capsys.readouterr().out.splitlines()
+    assert any(file in url and url.count(label) == 2 for file, label in GOLDEN.items())
+    assert "403" in refusal
+
+
+def test_with_iam_credentials_are_needed(
+    deploy: Deploy,
+    guarded_url: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def no_credentials(*_: Any, **options: Any) -> smoke.Client:
+        if options.get("sign"):
+            raise ValueError("There are no AWS credentials.")
+        return original(*_, **options)
+
+    original = smoke.Client
+    monkeypatch.setattr(smoke, "Client", no_credentials)
+    assert run(monkeypatch, deploy({"ApiKeyId": "", "ApiUrl": guarded_url("iam")}, Access="iam")) == 1
+    assert "credentials" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_with_tokens_only_the_health_of_the_api_is_tested(
+    deploy: Deploy,
+    guarded_url: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(monkeypatch, deploy({"ApiKeyId": "", "ApiUrl": guarded_url("jwt")}, Access="jwt")) == 0
+    bucket, url, refusal = capsys.readouterr().out.splitlines()
     assert bucket.startswith("bucket: ")
-    assert f"Access={access}" in url
+    assert DEFAULT_BUNDLE.name in url
+    assert "Access=jwt" in url
+    assert "401" in refusal
+
+
+@pytest.mark.parametrize("health", [Response(500), Response(200, b"not of litelens"), None])
+def test_an_api_without_health_fails(
+    health: Response | None, deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with api_server(lambda request: health if request.path == "/v1/health" else Response(401)) as (url, _):
+        assert run(monkeypatch, deploy({"ApiKeyId": "", "ApiUrl": url}, Access="jwt")) == 1
+    failure, _ = capsys.readouterr().err.splitlines()
+    assert f"{url}/v1/health" in failure
+
+
+def test_another_model_fails_with_tokens_too(
+    deploy: Deploy,
+    guarded_url: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    outputs = {"ApiKeyId": "", "ApiUrl": guarded_url("jwt")}
+    assert run(monkeypatch, deploy(outputs, Access="jwt", Model=CIFAR_BUNDLE.name)) == 1
+    url = capsys.readouterr().err.splitlines()[1]
+    assert CIFAR_BUNDLE.name in url
+    assert f"{DEFAULT_BUNDLE.name}/" in url
+
+
+def test_an_api_that_needs_no_credentials_fails(
+    stack: Stack, deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    open_url = f"http://127.0.0.1:{(port := free_port())}"
+    variables = {name: value for name, value in stack.variables.items() if name != "API_KEY"}
+    with running(serve_command(port), ready=open_url, cwd=ROOT, env=variables):
+        assert run(monkeypatch, deploy({"ApiUrl": open_url})) == 1
+    printed = capsys.readouterr()
+    assert [line.partition(":")[0] for line in printed.out.splitlines()] == ["bucket", "URL"]
+    refusal, _ = printed.err.splitlines()
+    assert "Access=key" in refusal
 
 
 def test_another_model_fails_in_both_ways(
@@ -153,6 +251,7 @@ def test_a_rejected_key_fails_after_the_bucket_was_tested(
     url, advice = printed.err.splitlines()
     assert "key" in url
     assert "make logs ENV=dev" in advice
+    assert "403" in printed.out
 
 
 def test_a_new_key_may_be_refused_for_a_while(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +274,35 @@ def test_an_unreachable_url_fails(
 ) -> None:
     port = free_port()
     assert run(monkeypatch, deploy({"ApiUrl": f"http://127.0.0.1:{port}"})) == 1
-    assert f"127.0.0.1:{port}" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert f"127.0.0.1:{port}" in message
+    assert "DomainTarget" not in message
+
+
+def test_a_domain_that_cannot_be_reached_names_its_record(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = {"ApiUrl": f"http://127.0.0.1:{free_port()}", "DomainTarget": "d-1.execute-api.example"}
+    assert run(monkeypatch, deploy(outputs, DomainName="api.example.com", DisableExecuteApi="true")) == 1
+    url = capsys.readouterr().err.splitlines()[0]
+    assert all(name in url for name in ("api.example.com", "d-1.execute-api.example", "DomainTarget"))
+
+
+def test_a_new_domain_may_be_unreachable_for_longer_than_a_new_api(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [smoke.ApiUnreachable("The host does not exist.") for _ in range(2)]
+
+    class NewDomain(smoke.Client):
+        def classify(self, *arguments: Any, **options: Any) -> Any:
+            if failures:
+                raise failures.pop()
+            return super().classify(*arguments, **options)
+
+    monkeypatch.setattr(smoke, "Client", NewDomain)
+    monkeypatch.setattr(smoke, "_DOMAIN_SECONDS", 60.0)
+    assert run(monkeypatch, deploy(DomainName="api.example.com", DisableExecuteApi="true")) == 0
+    assert failures == []
 
 
 def test_an_upload_without_a_result_fails(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from aws_commands import check_call
 from fake_aws_cli import install_fake_aws_cli
 from packaging.requirements import Requirement
 from support import PAGES, ROOT
@@ -140,10 +141,18 @@ def test_the_deployment_uploads_the_page_of_a_stack_that_has_one(stack: str, has
     fake = install_fake_aws_cli(tmp_path)
     url = run_step("page", tmp_path, PATH=str(fake.folder), STACK=stack)["url"]
     assert bool(url) == has_page
+    assert len(fake.calls()) == 1
     deploy, find, site = steps(DEPLOY)[-3:]
     assert deploy["run"].startswith("make deploy ")
     assert find["id"] == "page"
     assert (site["run"], site["if"]) == ("make site", "steps.page.outputs.url != ''")
+
+
+def test_the_deployment_gives_sam_only_known_options_that_the_script_does_not_give() -> None:
+    (arguments,) = [made[1] for step in steps(DEPLOY) if (made := re.search(r'ARGS="(.+)"', step.get("run", "")))]
+    check_call(("sam", "deploy", *arguments.split()))
+    given = (ROOT / "infra" / "deploy.sh").read_text().split()
+    assert not [word for word in arguments.split() if word.startswith("--") and word in given]
 
 
 def test_workflows_use_no_secrets() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cfnlint.api import lint_file
+from aws_commands import check_call
 from fake_aws_cli import (
     ACCOUNT,
     REGION,
@@ -213,11 +213,9 @@ def test_deploy_runs_its_steps_in_order(tmp_path: Path) -> None:
     done = make("deploy", fake.folder, ENV="prod", ARGS="--no-confirm-changeset")
     assert done.returncode == 0, done.stderr
     steps = [
-        call
-        for call in fake.calls()
-        if not is_call(call, "cloudformation", "describe-stacks") and call[1] != "list-stack-resources"
+        call for call in fake.calls() if call[1] not in ("describe-stacks", "list-stack-resources", "list-change-sets")
     ]
-    identity, images, build, deploy, storage, site, protection, smoke = steps
+    identity, images, build, deploy, stack, storage, site, protection, smoke = steps
     assert is_call(identity, "sts", "get-caller-identity")
     assert is_call(images, "cloudformation", "deploy", "--stack-name", "litelens-prod-images")
     assert option(images, "--template-file") == "infra/images.yaml"
@@ -226,7 +224,11 @@ def test_deploy_runs_its_steps_in_order(tmp_path: Path) -> None:
     assert deploy[:4] == ["sam", "deploy", "--config-env", "prod"]
     assert (option(deploy, "--stack-name"), option(deploy, "--image-repository")) == ("litelens-prod", REPOSITORY)
     assert deploy[-2:] == ["--no-fail-on-empty-changeset", "--no-confirm-changeset"]
-    assert [option(call, "--stack-name") for call in (storage, site)] == [STORAGE_ARN, SITE_ARN]
+    assert [option(call, "--stack-name") for call in (stack, storage, site)] == [
+        "litelens-prod",
+        STORAGE_ARN,
+        SITE_ARN,
+    ]
     assert is_call(protection, "cloudformation", "update-termination-protection", "--stack-name", "litelens-prod")
     assert smoke == ["python", "infra/smoke.py"]
 
@@ -248,12 +250,15 @@ def test_deploy_protects_the_stack_if_its_data_is_protected(
     assert protection[-1] == option
 
 
-def test_deploy_sets_the_policy_of_the_stacks_that_own_data(tmp_path: Path) -> None:
+def test_deploy_sets_the_policies_of_the_stack_and_of_the_nested_stacks_that_own_data(tmp_path: Path) -> None:
     fake = install_fake_aws_cli(tmp_path, answers=EMPTY)
     assert make("deploy", fake.folder, ENV="dev").returncode == 0
     policies = calls_of(fake, "cloudformation", "set-stack-policy")
-    assert [option(call, "--stack-name") for call in policies] == [STORAGE_ARN, SITE_ARN]
-    assert all((ROOT / option(call, "--stack-policy-body").removeprefix("file://")).is_file() for call in policies)
+    assert {option(call, "--stack-name"): option(call, "--stack-policy-body") for call in policies} == {
+        "litelens-dev": "file://infra/stack-policy.json",
+        STORAGE_ARN: "file://infra/nested-stack-policy.json",
+        SITE_ARN: "file://infra/nested-stack-policy.json",
+    }
 
 
 def test_the_stacks_with_a_policy_are_those_that_own_data() -> None:
@@ -272,11 +277,24 @@ def _declared(template: str) -> list[dict[str, Any]]:
     return list(yaml_parse((ROOT / template).read_text())["Resources"].values())
 
 
-def test_the_stack_policy_denies_only_the_loss_of_data() -> None:
-    allow, deny = json.loads((ROOT / "infra" / "stack-policy.json").read_text())["Statement"]
-    assert (allow["Effect"], allow["Action"], allow["Resource"]) == ("Allow", "Update:*", "*")
-    assert (deny["Effect"], sorted(deny["Action"])) == ("Deny", ["Update:Delete", "Update:Replace"])
-    assert sorted(deny["Condition"]["StringEquals"]["ResourceType"]) == [
+def denied_resources(policy: str) -> dict[str, Any]:
+    """Return what a policy says about the resources that it protects from replacement and deletion, and only these."""
+    allow, deny = json.loads((ROOT / "infra" / policy).read_text())["Statement"]
+    everyone = {"Principal": "*"}
+    assert allow == everyone | {"Effect": "Allow", "Action": "Update:*", "Resource": "*"}
+    assert deny.items() >= {**everyone, "Effect": "Deny", "Action": ["Update:Replace", "Update:Delete"]}.items()
+    return {name: value for name, value in deny.items() if name in ("Resource", "Condition")}
+
+
+def test_the_policy_of_the_stack_denies_only_the_loss_of_its_storage() -> None:
+    assert denied_resources("stack-policy.json") == {"Resource": "LogicalResourceId/Storage"}
+    assert "Storage" in synthesize()["Resources"]
+
+
+def test_the_policy_of_nested_stacks_denies_only_the_loss_of_data() -> None:
+    denied = denied_resources("nested-stack-policy.json")
+    assert denied["Resource"] == "*"
+    assert denied["Condition"]["StringEquals"]["ResourceType"] == [
         "AWS::DynamoDB::Table",
         "AWS::S3::Bucket",
         "AWS::SQS::Queue",
@@ -289,6 +307,7 @@ def test_the_stack_policy_denies_only_the_loss_of_data() -> None:
         (("cloudformation", "deploy"), ("sam", "build")),
         (("sam", "build"), ("sam", "deploy")),
         (("sam", "deploy"), ("cloudformation", "set-stack-policy")),
+        (("cloudformation", "list-change-sets"), ("cloudformation", "set-stack-policy")),
         (("cloudformation", "list-stack-resources"), ("cloudformation", "update-termination-protection")),
         (("cloudformation", "set-stack-policy"), ("cloudformation", "update-termination-protection")),
         (("cloudformation", "update-termination-protection"), ("python", "infra/smoke.py")),
@@ -311,13 +330,43 @@ def test_deploy_fails_loudly_if_the_smoke_test_fails(tmp_path: Path) -> None:
     assert "smoke test" in done.stderr
 
 
-def test_deploy_tells_a_first_deployment_without_a_confirmation_from_a_deployed_stack(tmp_path: Path) -> None:
-    stacks = {"litelens-prod": failed_stack("REVIEW_IN_PROGRESS", ProtectData="true")}
-    fake = install_fake_aws_cli(tmp_path, answers=EMPTY, stacks=stacks)
+def change_sets(**statuses: str) -> dict[str, Any]:
+    """Return the answer of list-change-sets with these execution statuses by name."""
+    return {"Summaries": [{"ChangeSetName": name, "ExecutionStatus": status} for name, status in statuses.items()]}
+
+
+@pytest.mark.parametrize(
+    "before", ["missing", change_sets(), change_sets(old="AVAILABLE")], ids=["new", "deployed", "declined"]
+)
+def test_deploy_fails_if_the_changes_were_not_confirmed(tmp_path: Path, before: Any) -> None:
+    after = change_sets(samcli="AVAILABLE", old="AVAILABLE")
+    fake = install_fake_aws_cli(tmp_path, answers={**EMPTY, "list-change-sets": [before, after]})
     done = make("deploy", fake.folder, ENV="prod")
     assert done.returncode != 0
     assert "litelens-prod" in done.stderr
-    assert not calls_of(fake, "cloudformation", "update-termination-protection")
+    assert calls_of(fake, "sam", "deploy")
+    assert not calls_of(fake, "cloudformation", "set-stack-policy")
+    assert not calls_of(fake, "python")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (change_sets(), change_sets(samcli="UNAVAILABLE")),
+        (
+            change_sets(one="AVAILABLE", two="AVAILABLE"),
+            change_sets(two="AVAILABLE", one="AVAILABLE", new="UNAVAILABLE"),
+        ),
+        (change_sets(old="AVAILABLE"), change_sets()),
+        ("missing", change_sets(samcli="EXECUTE_COMPLETE")),
+    ],
+    ids=["no-changes", "no-changes-after-declined-ones", "changes", "new"],
+)
+def test_deploy_goes_on_with_confirmed_changes_and_without_changes(tmp_path: Path, before: Any, after: Any) -> None:
+    fake = install_fake_aws_cli(tmp_path, answers={**EMPTY, "list-change-sets": [before, after]})
+    done = make("deploy", fake.folder, ENV="prod")
+    assert done.returncode == 0, done.stderr
+    assert fake.calls()[-1] == ["python", "infra/smoke.py"]
 
 
 @pytest.mark.parametrize("variables", [{"ENV": "dev"}, {"STACK": "litelens"}])
@@ -329,9 +378,7 @@ def test_smoke_tests_a_stack_with_the_installed_litelens(tmp_path: Path, variabl
 
 
 def test_images_are_scanned_and_expire_but_those_for_a_rollback_remain() -> None:
-    template = ROOT / "infra" / "images.yaml"
-    assert lint_file(template) == []
-    (repository,) = (made["Properties"] for made in yaml_parse(template.read_text())["Resources"].values())
+    (repository,) = (made["Properties"] for made in _declared("infra/images.yaml"))
     assert repository["ImageScanningConfiguration"] == {"ScanOnPush": True}
     # Otherwise, `make destroy` could not delete a repository with images.
     assert repository["EmptyOnDelete"] is True
@@ -597,3 +644,37 @@ def test_logs_and_tail_read_the_logs_of_both_functions(tmp_path: Path, verb: str
     read = [call for call in fake.calls() if call[0] == "logs"]
     assert sorted(call[2] for call in read) == ["ApiLogs", "Bulk.Outputs.BulkLogsName"]
     assert all(call[:2] == ["logs", "tail"] and call[3 : 3 + len(option)] == option for call in read)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "cloudformation describe-stack --stack-name a",
+        "cloudformation describe-stacks --stack a",
+        "cloudformation describe-stacks --stack-name a --query Stacks[0].State",
+        "cloudformation describe-stacks --stack-name a --query Stacks[0",
+        "cloudformation describe-stacks --stack-name a --output txt",
+        "cloudformation describe-stacks --stack-name a b",
+        "cloudformation deploy --stack-name a",
+        "cloudformation set-stack-policy --stack-policy-body {}",
+        "cloudformation wait stack-deleted --stack-name a",
+        "codedeploy list-deployments",
+        "deploy list-deployments --include-only-statuses Running",
+        "deploy stop-deployment --deployment-id d-1 --auto-rollback-enabled true",
+        "lambda update-alias --function-name a",
+        "lambda update-alias --function-name a --name live --routing-config Weights={}",
+        "s3 list-objects-v2 --bucket a",
+        "s3 rb s3://a --recursive",
+        "s3api list-objects-v2 --bucket a --max-items few --max-keys few",
+        "sqs start-message-move-task",
+        "logs tail",
+        "sam deploy --stack a",
+        "sam deploy --stack-name",
+        "sam deploy --on-failure nothing",
+        "sam build all of it",
+        "python infra/nothing.py",
+    ],
+)
+def test_the_fake_commands_refuse_calls_that_the_real_ones_refuse(call: str) -> None:
+    with pytest.raises(AssertionError):
+        check_call(tuple(call.split()))
