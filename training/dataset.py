@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from litelens.core.preprocessing import Preprocessing
+from litelens_client.learning.duplicates import group_duplicates, near_pairs, near_thumbnail_limit
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.photos import ClassFolders, Unreadable, digest, read_class_folders, read_photos
 from training.preset import Preset
@@ -30,6 +31,12 @@ _CATS_VS_DOGS = (
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _MIN_UNLABELLED = 4
 
+# More copies of one image than this are never held out, because they would count as many times in a measurement.
+_MAX_COPIES = 10
+
+# More than the error of a product of floats, less than any remainder.
+_ROUNDING = 1e-9
+
 
 class Images(Protocol):
     """Images by index."""
@@ -37,6 +44,10 @@ class Images(Protocol):
     @property
     def digests(self) -> Sequence[bytes]:
         """A digest of each image's pixels at the network's input size; equal digests mean equal images."""
+
+    @property
+    def thumbnails(self) -> NDArray[np.uint8] | None:
+        """The images' thumbnails as duplicates.thumbnail() returns them; None if only equal images are copies."""
 
     def __len__(self) -> int: ...
 
@@ -62,6 +73,10 @@ class Pixels:
     @property
     def digests(self) -> Sequence[bytes]:
         return [digest(image) for image in self.array]
+
+    @property
+    def thumbnails(self) -> None:
+        """None: arrays are published data sets, whose results are compared with others on the same images."""
 
     def __len__(self) -> int:
         return len(self.array)
@@ -148,12 +163,27 @@ def load_dataset(preset: Preset, data: Path | None, calibration: Path | None = N
 
 
 def hold_out(classes: NDArray[np.int64], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw that share of each class by the seed; return the indices drawn and the others, both ascending."""
+    """Draw that share of each class by the seed; return the indices drawn and the others, both ascending.
+
+    Where a share is no whole number, some classes, drawn too, give one image more than others, so that the shares of
+    many small classes add up. Each class keeps one image or more.
+    """
     generator = np.random.default_rng(seed)
     members = [generator.permutation(np.flatnonzero(classes == index)) for index in np.unique(classes)]
-    drawn = [indices[: round(share * len(indices))] for indices in members]
+    counts = _apportion(np.array([len(indices) for indices in members], np.int64), share, generator)
+    drawn = [indices[:count] for indices, count in zip(members, counts, strict=True)]
     held_out = np.sort(np.concatenate([np.zeros(0, np.int64), *drawn]))
     return held_out, np.setdiff1d(np.arange(len(classes)), held_out)
+
+
+def _apportion(sizes: NDArray[np.int64], share: float, generator: np.random.Generator) -> NDArray[np.int64]:
+    """Return how many images to draw from each class, by the largest remainders of `share` times its size."""
+    exact = share * sizes
+    counts: NDArray[np.int64] = np.minimum(np.floor(exact + _ROUNDING), sizes - 1).astype(np.int64)
+    order = np.lexsort((generator.random(len(sizes)), counts - exact))
+    order = order[counts[order] < sizes[order] - 1]
+    counts[order[: max(0, round(share * sizes.sum()) - counts.sum())]] += 1
+    return counts
 
 
 def _load_labelled(preset: Preset, data: Path | None) -> Dataset:
@@ -233,12 +263,55 @@ def _complete(
 
 
 def _draw(split: Split, share: float, seed: int) -> tuple[Split, Split]:
-    """Draw that share of each class; copies of an image stay together, among the images that are not drawn."""
+    """Draw that share of each class; copies of an image, of whatever class, stay together.
+
+    They are drawn with the probability of their share among the images that would be drawn, unless there are many of
+    them or a class would lose its last image.
+    """
     held_out, kept = hold_out(split.classes, share, seed)
-    digests = split.images.digests
-    rest = {digests[index] for index in kept}
-    is_copy = np.array([digests[index] in rest for index in held_out], bool)
-    return split.take(held_out[~is_copy]), split.take(np.sort(np.concatenate([kept, held_out[is_copy]])))
+    is_drawn = np.zeros(len(split), bool)
+    is_drawn[held_out] = True
+    left = np.bincount(split.classes[kept], minlength=int(split.classes.max(initial=0)) + 1)
+    generator = np.random.default_rng(seed)
+    for copies in _groups_of_copies(split.images, held_out):
+        others = copies[~is_drawn[copies]]
+        if not len(others):
+            continue
+        leaving = np.bincount(split.classes[others], minlength=len(left))
+        is_likely = generator.random() < 1 - len(others) / len(copies)
+        joins = is_likely and len(copies) <= _MAX_COPIES and bool((left - leaving)[leaving > 0].all())
+        left = left - leaving if joins else left + np.bincount(split.classes[copies], minlength=len(left)) - leaving
+        is_drawn[copies] = joins
+    return split.take(np.flatnonzero(is_drawn)), split.take(np.flatnonzero(~is_drawn))
+
+
+def _groups_of_copies(images: Images, indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return the groups of two copies or more of one image, each as indices, in which one of these images is."""
+    digests, thumbnails = images.digests, images.thumbnails
+    first: dict[bytes, int] = {}
+    pairs = [(first.setdefault(digest, index), index) for index, digest in enumerate(digests)]
+    if thumbnails is not None:
+        limit = near_thumbnail_limit(thumbnails, digests)
+        new = known = indices
+        # A copy that is found can have further copies.
+        while len(new):
+            rows, columns = near_pairs(thumbnails[new], thumbnails, limit)
+            pairs += zip(new[rows].tolist(), columns.tolist(), strict=True)
+            new = np.setdiff1d(columns, known)
+            known = np.union1d(known, new)
+    groups = group_duplicates(len(digests), [pair for pair in pairs if pair[0] != pair[1]])
+    shared = np.flatnonzero(np.bincount(groups, minlength=1) > 1)
+    return [np.flatnonzero(groups == group) for group in np.intersect1d(shared, groups[indices])]
+
+
+def find_copies(images: Images, others: Images) -> NDArray[np.bool_]:
+    """Find the images that are equal to one of the others, or nearly; returns `(n,)`."""
+    known = set(others.digests)
+    copies = np.array([digest in known for digest in images.digests], bool)
+    if images.thumbnails is not None and others.thumbnails is not None:
+        limit = near_thumbnail_limit(others.thumbnails, others.digests)
+        copies[near_pairs(images.thumbnails, others.thumbnails, limit)[0]] = True
+    return copies
 
 
 def _read_npz(path: Path) -> dict[str, NDArray[Any]]:

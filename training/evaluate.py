@@ -25,7 +25,7 @@ from litelens_client.learning.metrics import (
 )
 from litelens_client.learning.photos import LIMITS
 from litelens_client.learning.progress import progress
-from training.dataset import Dataset, Split
+from training.dataset import Dataset, Split, find_copies
 from training.preset import Preset
 from training.quantize import unpublished_bundle
 from training.run import Metrics, Run
@@ -158,9 +158,10 @@ def classify_split(classifier: Classifier, split: Split) -> Predictions:
 
 
 def remove_duplicates(split: Split, *others: Split) -> tuple[Split, tuple[str, ...]]:
-    """Return the split without images whose pixels also occur in other splits, and the names of those images."""
-    seen = {digest for other in others for digest in other.images.digests}
-    repeated = np.array([digest in seen for digest in split.images.digests], bool)
+    """Return the split without copies of images in other splits, and the names of those copies."""
+    repeated = np.zeros(len(split), bool)
+    for other in others:
+        repeated |= find_copies(split.images, other.images)
     return split.take(np.flatnonzero(~repeated)), tuple(
         split.images.name(index) for index in np.flatnonzero(repeated).tolist()
     )

@@ -1,6 +1,7 @@
 """Find the images that the arguments name: files, folders, S3 objects and prefixes, standard input."""
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,35 @@ from litelens_client.output import spinner
 _NAMED_SUFFIXES = 5
 
 STANDARD_INPUT = "-"
+
+_URL = re.compile(r"(https?)://.+|[a-z][a-z0-9+.-]*://.*", re.IGNORECASE)
+
+# Files and folders, in lower case, that systems add to folders of photos: thumbnails, trash, snapshots and settings.
+_SYSTEM_NAMES = frozenset(
+    (
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "@eadir",
+        "@recently-snapshot",
+        "@recycle",
+        "@sharebin",
+        "@synoeastream",
+        "@tmp",
+        "__macosx",
+        "desktop.ini",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "icon\r",
+        "lost+found",
+        "network trash folder",
+        "recycler",
+        "system volume information",
+        "temporary items",
+        "thumbs.db",
+    )
+)
+_SYSTEM_PREFIXES = (".", "synofile_thumb_", "synophoto_thumb_")
 
 
 @dataclass(frozen=True)
@@ -63,8 +93,9 @@ def find_images(arguments: Sequence[str]) -> Inputs:
     """Return the images that these arguments name, in their order.
 
     An argument is a file, a folder, s3://bucket/key, s3://bucket/prefix/ or - for standard input. A folder or prefix
-    stands for all images in it, at any depth, sorted, except hidden ones; links to folders are not followed. An
-    argument that does not exist, cannot be listed or has no images becomes a failure. Files are not opened.
+    stands for all images in it, at any depth, sorted, except where is_ignored() is true of a name; links to folders are
+    not followed. An argument that does not exist, cannot be listed or has no images becomes a failure. Files are not
+    opened.
     """
     inputs = Inputs()
     for argument in arguments:
@@ -77,6 +108,11 @@ def find_images(arguments: Sequence[str]) -> Inputs:
     return inputs
 
 
+def is_ignored(name: str) -> bool:
+    """Return whether a file or folder of this name is never a photo or a class: it is hidden, or the system's own."""
+    return name.lower() in _SYSTEM_NAMES or name.lower().startswith(_SYSTEM_PREFIXES)
+
+
 def add_path(path: str, inputs: Inputs) -> None:
     """Add the image at this path, or all images in the folder there."""
     if os.path.isdir(path):
@@ -85,9 +121,18 @@ def add_path(path: str, inputs: Inputs) -> None:
     try:
         os.stat(path)
     except OSError as error:
-        inputs.images.append(unreadable(path, error))
+        inputs.images.append(_url_failure(path) or unreadable(path, error))
     else:
         inputs.images.append(ImageFile(path))
+
+
+def _url_failure(argument: str) -> Failed | None:
+    """Return the failure for a URL, which is not fetched; None for a path."""
+    found = _URL.fullmatch(argument)
+    if not found:
+        return None
+    advice = "download it first, for example with curl -fLO" if found[1] else "name a file or a folder"
+    return Failed(argument, "unreadable", f"{argument} is a URL, and URLs are not fetched; {advice}.")
 
 
 def names_one_image(argument: str) -> bool:
@@ -141,11 +186,11 @@ def _add_folder(folder: str, inputs: Inputs) -> None:
 
 def _walk(folder: str, unlistable: list[OSError]) -> Iterator[str]:
     for parent, folders, files in os.walk(folder, onerror=unlistable.append):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not is_ignored(name)]
         for name in files:
             path = os.path.join(parent, name)
             # Reading a pipe would block forever; a broken link is reported when it is read.
-            if not name.startswith(".") and (os.path.isfile(path) or os.path.islink(path)):
+            if not is_ignored(name) and (os.path.isfile(path) or os.path.islink(path)):
                 yield path
 
 
@@ -179,14 +224,14 @@ def _add_prefix(bucket: str, prefix: str, inputs: Inputs) -> None:
     except AwsError as error:
         inputs.images.append(Failed(uri, "unreadable", str(error)))
         return
-    shown = [key for key in keys if _is_image_key(key) and not _is_hidden(key.removeprefix(prefix))]
+    shown = [key for key in keys if _is_image_key(key) and not _is_in_ignored(key.removeprefix(prefix))]
     images = [ImageObject(f"{S3_SCHEME}{bucket}/{key}") for key in shown if _has_image_suffix(key)]
     inputs.images += images or [_no_images(uri)]
     inputs.skipped += [os.path.splitext(key)[1] for key in shown if not _has_image_suffix(key)]
 
 
-def _is_hidden(key: str) -> bool:
-    return any(part.startswith(".") for part in key.split("/"))
+def _is_in_ignored(key: str) -> bool:
+    return any(is_ignored(part) for part in key.split("/"))
 
 
 def _no_images(name: str) -> Failed:

@@ -1,8 +1,9 @@
 """`litelens serve`: API Gateway, Lambda and the page on this machine.
 
 HTTP requests become REST proxy events for the handler that is deployed to Lambda, one event at a time, as in one Lambda
-execution environment. Lambda's timeout and 6 MB limit, throttling, and API Gateway's validation of JSON are not
-imitated. An API key is required only if one is set. The page in web/ is at the root.
+execution environment. The limits of sizes are those of API Gateway and Lambda, and compressed bodies are decompressed.
+Lambda's timeout, throttling, and API Gateway's validation of JSON are not imitated. An API key is required only if one
+is set. The page in web/ is at the root.
 """
 
 import asyncio
@@ -19,21 +20,25 @@ import socket
 import sys
 import time
 import uuid
+import zlib
 from argparse import Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import h11
+import msgspec
 import uvicorn
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from litelens.api.problems import Forbidden, RequestTooLarge, problem_response
+from litelens.api.problems import Forbidden, RequestTooLarge, UnsupportedMediaType, problem_response
 from litelens.api.requests import BINARY_TYPES
 from litelens.core.errors import InternalError, LitelensError, ReportedError
 from litelens.settings import DEFAULT_MODEL, SettingsError, read_settings
@@ -55,6 +60,21 @@ OPEN_PATHS = re.compile(r"/v1/health|/openapi\.json|/docs(/[^/]+)?")
 MIN_COMPRESSED_BYTES = 1024
 
 TIMEOUT_MS = 29_000
+
+# Lambda's limit for an event: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+MAX_EVENT_BYTES = 6 * 1024 * 1024
+
+# The number of requests whose bodies are in memory. Others wait, with their bodies in the buffers of the system.
+MAX_BODIES = 8
+
+# The time for a body to arrive, in seconds.
+BODY_SECONDS = 60.0
+
+# Seconds after which a client that has closed its side of the connection is known to be gone.
+_PROBE_SECONDS = 0.1
+
+# The value of Content-Encoding, and the window of zlib that decompresses it; 32 recognizes gzip and zlib.
+_ENCODINGS: Mapping[str, int] = {"gzip": 32 + zlib.MAX_WBITS, "x-gzip": 32 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 # The folder of the draft in the folder of the models. It is hidden, so that it is not a model.
 DRAFT = ".draft"
@@ -84,6 +104,8 @@ PAGE_TYPES: Mapping[str, str] = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+
+_PLAIN_TEXT: Mapping[str, str] = {"content-type": "text/plain; charset=utf-8"}
 
 # The path of a file that is not hidden and, on every system, inside the folder: no `..`, no backslash, no drive.
 _FILE_PATH = re.compile(r"(/[a-z0-9_-][a-z0-9_.-]*)+", re.IGNORECASE | re.ASCII)
@@ -127,6 +149,59 @@ class PageFiles:
         return Response(content, headers=headers)
 
 
+class Connection(H11Protocol):
+    """A connection that ends if it is idle, from its first byte on, and of which only the client's side may be closed.
+
+    Uvicorn drops the request of a client that has closed its side, which programs do at the end of a request.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._client_has_ended = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._end_if_idle()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if not self._is_answering:
+            self._end_if_idle()
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Keep the connection for the answer, if a whole request waits for one."""
+        if not self._is_answering or self.cycle.more_body:
+            return False
+        self._client_has_ended = True
+        # A client that is gone has closed its side too. This response, which clients skip, tells them apart: the system
+        # of a client that is gone refuses it.
+        if not self.cycle.response_started and self.cycle.scope["http_version"] == "1.1":
+            self.transport.write(
+                self.conn.send(h11.InformationalResponse(status_code=100, headers=[], reason=b"Continue")) or b""
+            )
+            self.loop.call_later(_PROBE_SECONDS, self._abort_if_refused)
+        return True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self._client_has_ended and not self._is_answering:
+            self.transport.close()
+
+    @property
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def _end_if_idle(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def _abort_if_refused(self) -> None:
+        if not self.transport.is_closing() and self.transport.get_extra_info("socket").getsockopt(
+            socket.SOL_SOCKET, socket.SO_ERROR
+        ):
+            self.transport.abort()
+
+
 class Gateway:
     """An ASGI application that serves the page's files, and passes all other requests to a Lambda handler.
 
@@ -148,6 +223,8 @@ class Gateway:
         self._cors_origin = cors_origin
         self._page = PageFiles(page)
         self._thread = ThreadPoolExecutor(max_workers=1)
+        self._bodies = asyncio.Semaphore(MAX_BODIES)
+        self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -158,7 +235,7 @@ class Gateway:
         await response(scope, receive, send)
 
     def _find_file(self, request: Request) -> Response | None:
-        return self._page.find(request) if request.method == "GET" else None
+        return self._page.find(request) if request.method in ("GET", "HEAD") else None
 
     async def _call_api(self, request: Request) -> Response:
         request_id = str(uuid.uuid4())
@@ -169,10 +246,25 @@ class Gateway:
                     return await self._create_teaching().respond(
                         request, found[1], functools.partial(read_body, request), request_id
                     )
-            body = await read_body(request, MAX_PAYLOAD_BYTES, "send a larger image with POST /v1/uploads")
-            return _to_response(await self._invoke(to_event(request, body, request_id), request_id))
+            async with self._place(request):
+                try:
+                    body = await _read_payload(request)
+                except RequestTooLarge:
+                    return _too_long()
+                except TimeoutError:
+                    return _too_late()
+                return _to_response(await self._invoke(request, body, request_id))
         except ReportedError as error:
             return self._problem(error, request_id)
+
+    @contextlib.asynccontextmanager
+    async def _place(self, request: Request) -> AsyncIterator[None]:
+        """Wait for a place in memory for the body, if the request has one, and keep it until the block ends."""
+        if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
+            yield
+            return
+        async with self._bodies:
+            yield
 
     def _authorize(self, request: Request) -> None:
         if request.method not in METHODS:
@@ -182,10 +274,24 @@ class Gateway:
         if (b"x-api-key", self._api_key) not in request.headers.raw:
             raise Forbidden("Send a valid API key in the header x-api-key.")
 
-    async def _invoke(self, event: dict[str, Any], request_id: str) -> dict[str, Any]:
-        loop = asyncio.get_running_loop()
-        with _internal_errors():
-            return await loop.run_in_executor(self._thread, self._handler, event, LocalContext(request_id))
+    async def _invoke(self, request: Request, body: bytes, request_id: str) -> dict[str, Any]:
+        """Invoke the handler when it is this request's turn; raises ClientDisconnect if nobody waits for the answer."""
+        # The server notices that a client is gone only while it reads from the connection, which this call resumes.
+        await request.is_disconnected()
+        async with self._turn:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            with _internal_errors():
+                loop = asyncio.get_running_loop()
+                return await loop.run_in_executor(self._thread, self._handle, request, body, request_id)
+
+    def _handle(self, request: Request, body: bytes, request_id: str) -> dict[str, Any]:
+        event = to_event(request, body, request_id)
+        if _event_size(event) > MAX_EVENT_BYTES:
+            raise RequestTooLarge(
+                "A request can have 6 MB with the image in base64; for a larger image, use POST /v1/uploads."
+            )
+        return self._handler(event, LocalContext(request_id))
 
     def _problem(self, error: ReportedError, request_id: str) -> Response:
         """Return an error in the form that template.yaml defines for API Gateway."""
@@ -299,7 +405,7 @@ def run(arguments: Namespace) -> int:
             sys.exit(str(error))
         print(_greeting(f"http://127.0.0.1:{listener.getsockname()[1]}"), flush=True)
         app = create_app(handler, arguments.api_key, read_settings().cors_origin, models_folder() / DRAFT)
-        config = uvicorn.Config(app, lifespan="off", log_level="warning", server_header=False)
+        config = uvicorn.Config(app, http=Connection, lifespan="off", log_level="warning", server_header=False)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
     return 0
@@ -330,6 +436,53 @@ async def read_body(request: Request, max_bytes: int, advice: str) -> bytes:
         if len(body) > max_bytes:
             raise RequestTooLarge(f"This path accepts at most {max_bytes:,} bytes; {advice}.")
     return bytes(body)
+
+
+async def _read_payload(request: Request) -> bytes:
+    """Read and decompress the body of a request to the API.
+
+    Raises RequestTooLarge, UnsupportedMediaType, ClientDisconnect, or TimeoutError if it does not arrive in time.
+    """
+    async with asyncio.timeout(BODY_SECONDS):
+        body = await read_body(request, MAX_PAYLOAD_BYTES, "send a larger image with POST /v1/uploads")
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    return body if encoding in ("", "identity") else decompress(body, encoding)
+
+
+def decompress(body: bytes, encoding: str) -> bytes:
+    """Decompress a body as API Gateway does; raises RequestTooLarge, or UnsupportedMediaType if that is not possible.
+
+    https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-make-request-with-compressed-payload.html
+    """
+    if encoding not in _ENCODINGS:
+        raise UnsupportedMediaType("The header Content-Encoding must be gzip, deflate or identity.")
+    # RFC 9110 means zlib by deflate, but some programs send the bare stream.
+    for window in (_ENCODINGS[encoding], -zlib.MAX_WBITS) if encoding == "deflate" else (_ENCODINGS[encoding],):
+        stream = zlib.decompressobj(window)
+        with contextlib.suppress(zlib.error):
+            content = stream.decompress(body, MAX_PAYLOAD_BYTES + 1)
+            if len(content) > MAX_PAYLOAD_BYTES:
+                raise RequestTooLarge(f"The body has more than {MAX_PAYLOAD_BYTES:,} bytes when it is decompressed.")
+            if stream.eof and not stream.unused_data:
+                return content
+    raise UnsupportedMediaType(f"The body is not compressed with {encoding}, as the header Content-Encoding says.")
+
+
+def _event_size(event: Mapping[str, Any]) -> int:
+    """Return the number of bytes of an event as JSON, without encoding a body in base64 once more."""
+    if event["isBase64Encoded"]:
+        return len(event["body"]) + len(msgspec.json.encode({**event, "body": ""}))
+    return len(msgspec.json.encode(event))
+
+
+def _too_long() -> Response:
+    """Return API Gateway's own response to a body of more than 10 MB."""
+    return Response("HTTP content length exceeded 10485760 bytes.", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _PLAIN_TEXT)
+
+
+def _too_late() -> Response:
+    headers = {**_PLAIN_TEXT, "connection": "close"}
+    return Response("The body did not arrive in time.", HTTPStatus.REQUEST_TIMEOUT, headers)
 
 
 def _to_response(result: Mapping[str, Any]) -> Response:

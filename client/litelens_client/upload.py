@@ -6,9 +6,10 @@ import json
 import os
 import time
 from argparse import ArgumentError, Namespace
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,10 @@ _POLL_SECONDS = 2.0
 # Waiting stops after this many seconds without a new result. After a failure, the queue delivers a message up to two
 # more times, each time after six times BulkTimeout, which is one minute by default.
 _MAX_WAIT_SECONDS = 1800.0
+
+# An object that was put longer ago, and has no result, gets none any more: its result has expired, or its message has
+# moved to the dead letters.
+_PENDING = timedelta(seconds=_MAX_WAIT_SECONDS)
 
 _REPEAT = "run the same command again to continue."
 
@@ -125,6 +130,7 @@ class _StoredObject:
     size: int
     etag: str
     revision: str
+    modified: datetime | None = None
 
 
 def run(arguments: Namespace) -> int:
@@ -193,8 +199,15 @@ def _photo(name: str, key: str) -> Photo | Failed:
 class Uploader:
     """Uploads photos of up to `max_bytes` to a bucket, in `parallel` threads."""
 
-    def __init__(self, bucket: str, max_bytes: int, parallel: int) -> None:
-        """Create an S3 client; raises AwsError."""
+    def __init__(
+        self, bucket: str, max_bytes: int, parallel: int, has_result: Callable[[str, str], bool] | None = None
+    ) -> None:
+        """Create an S3 client; raises AwsError.
+
+        `has_result` tells whether an object has a result, from its key and its revision. If it is given, photos that
+        are in the bucket but have lost their results are uploaded again. It may raise AwsError.
+        """
+        self._has_result = has_result
         self._bucket = bucket
         self._max_bytes = max_bytes
         self._parallel = parallel
@@ -224,10 +237,16 @@ class Uploader:
             return Failed(photo.name, error.code, str(error))
         stored = self._find(photo.key) if listed is None else listed.get(photo.key)
         digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
-        if stored and (stored.size, stored.etag) == (len(data), digest):
+        if stored and (stored.size, stored.etag) == (len(data), digest) and not self._is_lost(photo.key, stored):
             return Uploaded(photo.name, photo.key, stored.revision, is_new=False)
         response = self._s3.put_object(Bucket=self._bucket, Key=photo.key, Body=data, ContentType=media_type_of(data))
         return Uploaded(photo.name, photo.key, _revision(response), is_new=True)
+
+    def _is_lost(self, key: str, stored: _StoredObject) -> bool:
+        """Return whether the object has no result and gets none any more."""
+        if self._has_result is None or not stored.modified or datetime.now(UTC) - stored.modified < _PENDING:
+            return False
+        return not self._has_result(key, stored.revision)
 
     def _list(self, keys: Sequence[str]) -> dict[str, _StoredObject] | None:
         """List objects that include these keys; returns None if there are too many or they cannot be listed."""
@@ -255,7 +274,7 @@ class Uploader:
             if error.response["ResponseMetadata"]["HTTPStatusCode"] in (403, 404):
                 return None
             raise
-        return _StoredObject(head["ContentLength"], head["ETag"].strip('"'), _revision(head))
+        return _StoredObject(head["ContentLength"], head["ETag"].strip('"'), _revision(head), head["LastModified"])
 
     def _errors(self) -> AbstractContextManager[None]:
         reasons = {"NoSuchBucket": f"The bucket {self._bucket} does not exist."}
@@ -269,7 +288,7 @@ def _revision(response: Mapping[str, Any]) -> str:
 
 def _upload(plan: Plan, tally: Tally, arguments: Namespace) -> bool:
     """Upload the photos and print the outcome of each; return whether the output could be written."""
-    return write_output(_outcome_lines(_uploads(plan, tally, arguments), as_json=arguments.json))
+    return write_output(_outcome_lines(_uploads(plan, tally, arguments, None), as_json=arguments.json))
 
 
 def _upload_and_wait(plan: Plan, tally: Tally, arguments: Namespace) -> bool:
@@ -277,7 +296,7 @@ def _upload_and_wait(plan: Plan, tally: Tally, arguments: Namespace) -> bool:
     reader = ResultsReader(arguments.table)
     # Checked first, so that nothing is uploaded if the table is wrong.
     reader.check()
-    for _ in _uploads(plan, tally, arguments):
+    for _ in _uploads(plan, tally, arguments, reader):
         pass
     results = _results(tally, reader, arguments)
     if arguments.json:
@@ -286,16 +305,22 @@ def _upload_and_wait(plan: Plan, tally: Tally, arguments: Namespace) -> bool:
     return write_output(table(sorted(results, key=lambda result: positions[result.name])))
 
 
-def _uploads(plan: Plan, tally: Tally, arguments: Namespace) -> Iterator[Uploaded | Failed]:
-    """Upload the photos; count and yield the outcomes."""
-    items = tally.count_uploads(_upload_plan(plan, arguments))
+def _uploads(
+    plan: Plan, tally: Tally, arguments: Namespace, reader: ResultsReader | None
+) -> Iterator[Uploaded | Failed]:
+    """Upload the photos, also those that have lost their results if there is a reader; count and yield the outcomes."""
+    items = tally.count_uploads(_upload_plan(plan, arguments, reader))
     return track(items, tally.total, "Uploading", as_lines=arguments.json and not arguments.wait)
 
 
-def _upload_plan(plan: Plan, arguments: Namespace) -> Iterator[Uploaded | Failed]:
+def _upload_plan(plan: Plan, arguments: Namespace, reader: ResultsReader | None) -> Iterator[Uploaded | Failed]:
+    def has_result(key: str, revision: str) -> bool:
+        return reader is not None and reader.find(arguments.bucket, key, revision) is not None
+
     yield from plan.failed
     if plan.photos:
-        uploader = Uploader(arguments.bucket, local_settings().max_upload_bytes, arguments.parallel)
+        max_bytes = local_settings().max_upload_bytes
+        uploader = Uploader(arguments.bucket, max_bytes, arguments.parallel, has_result if reader else None)
         # Results are found by version id, which a listing does not have.
         yield from uploader.upload_all(plan.photos, may_list=not arguments.wait)
 

@@ -8,6 +8,7 @@ charge. docs/metrics.md lists metrics and log lines. https://aws.amazon.com/clou
 
 import contextlib
 import dataclasses
+import json
 import os
 import threading
 import time
@@ -25,7 +26,13 @@ from litelens.core.errors import InternalError, ReportedError
 
 Handler = Callable[[dict[str, Any], LambdaContext], Any]
 
-logger = Logger(service="litelens")
+
+def _to_line(entry: dict[str, Any]) -> str:
+    """Return a log line as JSON. A lone surrogate, which UTF-8 cannot encode, becomes a question mark."""
+    return json.dumps(entry, default=str, separators=(",", ":"), ensure_ascii=False).encode(errors="replace").decode()
+
+
+logger = Logger(service="litelens", json_serializer=_to_line)
 # The dimension's value is POWERTOOLS_SERVICE_NAME, which Powertools reads.
 metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "litelens")
 
@@ -138,12 +145,15 @@ def record_description(model: str, input_tokens: int, output_tokens: int, reques
         _add("Described", MetricUnit.Count, 1)
 
 
-def record_problem(error: ReportedError, request_id: str) -> None:
-    """Log and count an error: as refused if the client caused it, as failed if AWS or a timeout did."""
+def record_problem(error: ReportedError, request_id: str, reason: str | None = None) -> None:
+    """Log and count an error: as refused if the client caused it, as failed if AWS or a timeout did.
+
+    The `reason` of a failure is by default AWS's error code, or the type of the cause.
+    """
     fields: dict[str, Any] = {"request_id": request_id, "code": error.code, "status": error.status.value}
     with _lock:
         if error.status >= HTTPStatus.INTERNAL_SERVER_ERROR and error.status != HTTPStatus.NOT_IMPLEMENTED:
-            logger.warning("failed", **fields, reason=_reason(error))
+            logger.warning("failed", **fields, reason=reason or _reason(error))
             _add("Failed", MetricUnit.Count, 1)
         else:
             logger.info("refused", **fields)

@@ -3,6 +3,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from litelens.core.images import Limits, decode
@@ -54,6 +56,34 @@ def test_the_same_share_of_every_class_is_held_out() -> None:
     held_out, kept = hold_out(classes, 0.1, seed=1)
     assert Counter(classes[held_out].tolist()) == {0: 1, 1: 2, 2: 4}
     assert sorted([*held_out, *kept]) == list(range(70))
+
+
+@given(
+    st.lists(st.integers(0, 60), min_size=1, max_size=40),
+    st.floats(0.01, 0.9),
+    st.integers(0, 2**31 - 1),
+)
+def test_the_whole_share_is_held_out_as_evenly_as_possible(sizes: list[int], share: float, seed: int) -> None:
+    classes = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes)).astype(np.int64)
+    held_out, kept = hold_out(classes, share, seed)
+    assert sorted([*held_out, *kept]) == list(range(len(classes)))
+    drawn = np.bincount(classes[held_out], minlength=len(sizes))
+    for size, count in zip(sizes, drawn, strict=True):
+        assert count <= max(0, size - 1)
+        assert abs(count - share * size) < 1 or count == size - 1
+    assert len(held_out) <= round(share * len(classes)) + 1e-6
+    # Fewer only if no class has an image left to give.
+    open_classes = [s for s, count in zip(sizes, drawn, strict=True) if count < s - 1 and count <= share * s - 1e-6]
+    assert len(held_out) == round(share * len(classes)) or not open_classes
+
+
+def test_a_thousand_classes_of_three_photos_are_split() -> None:
+    classes = np.repeat(np.arange(1000), 3)
+    test, rest = hold_out(classes, 0.1, seed=1)
+    validation, train = hold_out(classes[rest], 0.1 / 0.9, seed=1)
+    assert (len(test), len(validation), len(train)) == (300, 300, 2400)
+    assert len(set(classes[rest][train].tolist())) == 1000
+    assert len(set(classes[test].tolist())) == 300
 
 
 @pytest.mark.parametrize(

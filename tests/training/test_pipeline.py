@@ -19,7 +19,7 @@ from support import CIFAR_BUNDLE, DATA, DEFAULT_BUNDLE, ROCKET, ROOT, encoded, r
 
 from litelens.core.bundle import load_bundle
 from litelens.core.classifier import Classifier
-from litelens.core.formats import MEDIA_TYPES
+from litelens.core.formats import IMAGE_FORMATS
 from litelens.core.images import Limits
 from training.__main__ import main
 from training.dataset import load_dataset
@@ -100,7 +100,7 @@ def test_the_bundle_contains_model_head_manifest_metrics_and_report(folder: Path
 
 def test_the_bundle_contains_golden_images_of_each_format(folder: Path) -> None:
     bundle = load_bundle(folder / "models" / "small")
-    assert {image.media_type for image in bundle.golden} == set(MEDIA_TYPES)
+    assert {image.media_type for image in bundle.golden} == {each.media_type for each in IMAGE_FORMATS}
     assert sorted(p.name for p in (bundle.folder / "golden").iterdir()) == sorted(image.file for image in bundle.golden)
 
 

@@ -41,6 +41,20 @@ def test_inventory_objects_without_etags_are_the_latest_versions() -> None:
 
 
 @pytest.mark.parametrize(
+    "marker",
+    [
+        {"Key": "trip/", "Etag": '"abc"', "Size": 0},
+        {"Key": "trip_$folder$", "Etag": '"abc"', "Size": 0},
+        {"Bucket": "photos", "Key": "trip/", "Size": "0"},
+        {"Bucket": "photos", "Key": "a+b%2F", "Size": "0"},
+    ],
+)
+def test_markers_of_folders_are_skipped(marker: dict[str, Any]) -> None:
+    found = parse_backfill_batch(batch(marker, LISTED, bucket="photos"))
+    assert [each.key for each in found] == [LISTED["Key"]]
+
+
+@pytest.mark.parametrize(
     "event", [batch(LISTED), {"Items": "a.jpg"}, batch({}, bucket="photos"), batch({"Key": 1}, bucket="photos"), {}]
 )
 def test_another_event_is_refused(event: dict[str, Any]) -> None:

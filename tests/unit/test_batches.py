@@ -27,10 +27,13 @@ from bulk import (
     table_items,
 )
 from bundles import add_bundle, remove_features
+from captured_logs import capture_logs
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from support import CAT, DEFAULT_BUNDLE, encoded
 
+from litelens.api.events import describe_event
+from litelens.api.problems import UnknownEvent
 from litelens.api.response_schemas import BulkResult, Classification, Failure
 from litelens.aws.clients import aws_client
 from litelens.aws.errors import StorageUnavailable
@@ -71,7 +74,7 @@ def process(settings: Settings, *bodies: str, seconds: float = 60) -> list[str]:
     return failed_ids(create_handler(settings)(batch(*bodies), Context(seconds)))
 
 
-def notification_of(put: StoredObject, **more: str) -> str:
+def notification_of(put: StoredObject, **more: str | int) -> str:
     return notification(record(put, **more))
 
 
@@ -489,9 +492,18 @@ class TestBackfill:
         (answer,) = create_handler(settings)(self.batch(put(settings, "cat.jpg", PHOTO)), Context(seconds=4))
         assert answer["result"]["problem"]["code"] in ("timeout", "storage_timeout")
 
-    def test_another_bucket_is_refused(self, settings: Settings) -> None:
-        with pytest.raises(Exception, match="bucket"):
-            create_handler(settings)(self.batch(StoredObject("secrets", "cat.jpg", "etag")), Context())
+    def test_an_object_in_another_bucket_fails_alone(self, settings: Settings) -> None:
+        stored = put(settings, "cat.jpg", PHOTO)
+        items = [{"Bucket": bucket, "Key": stored.key} for bucket in (stored.bucket, "secrets", stored.bucket)]
+        answers = create_handler(settings)({"Items": items}, Context())
+        assert [answer["result"]["status"] for answer in answers] == ["done", "failed", "done"]
+        assert answers[1]["result"]["problem"]["code"] == "bucket_not_allowed"
+
+    def test_a_marker_of_a_folder_has_no_result(self, settings: Settings) -> None:
+        stored = put(settings, "cat.jpg", PHOTO)
+        items = [{"Key": "trip/", "Etag": "etag", "Size": 0}, {"Key": stored.key, "Etag": stored.etag, "Size": 9}]
+        answers = create_handler(settings)({"BatchInput": {"bucket": stored.bucket}, "Items": items}, Context())
+        assert [answer["key"] for answer in answers] == ["cat.jpg"]
 
     def test_a_transient_error_is_raised_so_that_the_batch_is_retried(
         self, settings: Settings, monkeypatch: pytest.MonkeyPatch
@@ -500,6 +512,54 @@ class TestBackfill:
         fake_clock(monkeypatch)
         with scripted_aws(s3_error(503, "SlowDown")), pytest.raises(StorageUnavailable):
             handler(self.batch(StoredObject(settings.upload_bucket or "", "cat.jpg", "etag")), Context())
+
+
+@pytest.mark.parametrize("etag", ["a\nb", "a\r\nIf-Match: *", "\x00", "é", " "])
+def test_an_etag_that_no_header_can_carry_is_a_permanent_failure(settings: Settings, etag: str) -> None:
+    stored = put(settings, KEYS[0], PHOTO)
+    handler = create_handler(settings)
+    message = notification_of(dataclasses.replace(stored, etag=etag))
+    for _ in range(2):
+        assert failed_ids(handler(batch(message), Context())) == []
+    assert problem_code(settings, KEYS[0]) == "object_version_not_found"
+
+
+def test_a_marker_of_a_folder_is_skipped(settings: Settings) -> None:
+    stored = put(settings, "uploads/trip/", b"")
+    assert process(settings, notification_of(stored, size=0)) == []
+    assert results_of(settings, stored.key) == []
+
+
+def test_a_message_about_an_unknown_event_stays_in_the_queue(settings: Settings) -> None:
+    stored = put(settings, KEYS[0], PHOTO)
+    assert process(settings, notification(record(stored, "ObjectRenamed:Put"))) == ["0"]
+
+
+OTHER_EVENTS = {
+    "a notification of S3": lambda: json.loads(notification(record(StoredObject("photos", "secret.jpg", "etag")))),
+    "a test event": lambda: {"key1": "secret"},
+    "a message of SNS": lambda: {"Records": [{"EventSource": "aws:sns", "Sns": {"Message": "secret"}}]},
+    "SQS and another source": lambda: {"Records": [*batch("{}")["Records"], {"eventSource": "aws:s3"}]},
+    "records that are none": lambda: {"Records": "secret"},
+    "a list": lambda: ["secret"],
+    "text": lambda: "secret",
+    "null": lambda: None,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_EVENTS)
+def test_another_event_is_an_error_that_says_what_it_is_in_one_line(
+    settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logs = capture_logs(monkeypatch)
+    event = OTHER_EVENTS[name]()
+    with pytest.raises(UnknownEvent) as raised:
+        create_handler(settings)(event, Context())
+    (line,) = logs.log_lines("failed")
+    assert line["reason"] == str(raised.value)
+    assert describe_event(event) in line["reason"]
+    assert "\n" not in line["reason"]
+    assert "secret" not in logs.getvalue()
 
 
 def test_a_throttled_idempotency_table_leaves_the_message_in_the_queue(

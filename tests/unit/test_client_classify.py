@@ -125,6 +125,14 @@ def test_the_failure_of_a_single_image_is_one_sentence_with_its_name(
     assert f"{tmp_path / name}{sentence}" in captured.err
 
 
+def test_an_url_is_not_fetched_and_the_command_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["classify", "https://127.0.0.1:1/cat.jpg"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("https://127.0.0.1:1/cat.jpg is a URL")
+    assert "curl" in captured.err
+
+
 def test_the_bundle_is_not_loaded_if_there_is_no_image(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

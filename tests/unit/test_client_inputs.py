@@ -59,6 +59,22 @@ def test_a_missing_file_is_a_failure(tmp_path: Path) -> None:
     assert failed.detail == f"{tmp_path}/nope.jpg cannot be read: No such file or directory."
 
 
+@pytest.mark.parametrize(
+    "url", ["https://example.com/cat.jpg", "http://127.0.0.1:8080/a b.jpg?x=1", "HTTPS://EXAMPLE.COM", "file:///a.jpg"]
+)
+def test_an_url_is_a_failure_that_says_what_to_do(url: str) -> None:
+    failed = failure(url)
+    assert failed.code == "unreadable"
+    assert failed.detail.startswith(f"{url} is a URL")
+    assert ("curl" in failed.detail) is not url.startswith("file:")
+    assert names_one_image(url)
+
+
+def test_a_file_whose_path_looks_like_an_url_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(create(tmp_path, "https:/example.com/cat.jpg"))
+    assert find_images(["https://example.com/cat.jpg"]).images == [ImageFile("https://example.com/cat.jpg")]
+
+
 def test_a_folder_stands_for_all_images_below_it_sorted(tmp_path: Path) -> None:
     folder = create(tmp_path, "b.JPG", "a.png", "notes.txt", "sub/deep/c.webp", "sub/d.jpeg", "jpg")
     assert names(folder) == [f"{folder}/{name}" for name in ("a.png", "b.JPG", "sub/d.jpeg", "sub/deep/c.webp")]
@@ -73,6 +89,54 @@ def test_arguments_keep_their_order(tmp_path: Path) -> None:
 def test_hidden_files_and_folders_are_left_out(tmp_path: Path) -> None:
     folder = create(tmp_path, "a.jpg", "._a.jpg", ".thumbnails/a.jpg")
     assert names(folder) == [f"{folder}/a.jpg"]
+
+
+SYSTEM_FILES = [
+    "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",
+    "__MACOSX/a.jpg",
+    "__macosx/sub/a.jpg",
+    ".thumbnails/a.jpg",
+    ".@__thumb/a.jpg",
+    "#recycle/a.jpg",
+    "@Recycle/a.jpg",
+    "$RECYCLE.BIN/a.jpg",
+    "System Volume Information/a.jpg",
+    "lost+found/a.jpg",
+    "sub/@eaDir/a.jpg",
+    "SYNOFILE_THUMB_M.jpg",
+    "SYNOPHOTO_THUMB_B.jpg",
+    "Thumbs.db",
+    "desktop.ini",
+    "ehthumbs.db",
+    ".DS_Store",
+    "._a.jpg",
+]
+
+
+@pytest.mark.parametrize("name", SYSTEM_FILES)
+def test_what_systems_add_to_folders_of_photos_is_left_out(tmp_path: Path, name: str) -> None:
+    folder = create(tmp_path, "a.jpg", name)
+    inputs = find_images([folder])
+    assert inputs.images == [ImageFile(f"{folder}/a.jpg")]
+    assert inputs.skipped == []
+
+
+@pytest.mark.parametrize("name", ["thumbs/a.jpg", "eaDir/a.jpg", "thumbs.db.jpg", "a@eaDir/b.jpg", "MACOSX/a.jpg"])
+def test_similar_names_are_not_left_out(tmp_path: Path, name: str) -> None:
+    folder = create(tmp_path, name)
+    assert names(folder) == [f"{folder}/{name}"]
+
+
+def test_a_named_file_or_folder_is_never_left_out(tmp_path: Path) -> None:
+    folder = create(tmp_path, "@eaDir/a.jpg")
+    assert names(f"{folder}/@eaDir", f"{folder}/@eaDir/a.jpg") == [f"{folder}/@eaDir/a.jpg"] * 2
+
+
+def test_what_systems_add_is_left_out_of_prefixes_too(bucket: str) -> None:
+    put(bucket, "trip/a.jpg", *(f"trip/{name}" for name in SYSTEM_FILES))
+    inputs = find_images([f"s3://{bucket}/trip/"])
+    assert [item.name for item in inputs.images] == [f"s3://{bucket}/trip/a.jpg"]
+    assert inputs.skipped == []
 
 
 def test_circular_links_are_not_followed(tmp_path: Path) -> None:
@@ -108,10 +172,10 @@ def test_a_folder_without_images_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_skipped_files_are_reported_by_their_suffixes(tmp_path: Path) -> None:
-    folder = create(tmp_path, "a.jpg", "b.heic", "sub/c.HEIC", "notes.txt", "README", ".DS_Store", ".cache/x.bin")
+    folder = create(tmp_path, "a.jpg", "b.tiff", "sub/c.TIFF", "notes.txt", "README", ".DS_Store", ".cache/x.bin")
     inputs = find_images([folder])
     assert [image.name for image in inputs.images] == [f"{folder}/a.jpg"]
-    assert skipped_sentence(inputs.skipped) == "4 other files were skipped (.heic, .txt, no extension)."
+    assert skipped_sentence(inputs.skipped) == "4 other files were skipped (.tiff, .txt, no extension)."
 
 
 def test_at_most_five_suffixes_are_reported(tmp_path: Path) -> None:

@@ -2,20 +2,40 @@
 
 import asyncio
 import base64
+import contextlib
 import gzip
 import json
+import socket
 import threading
-from collections.abc import Callable, Sequence
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import uvicorn
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import Request
 from support import recorded_event
 from template import gateway_responses
 
+from litelens.api.problems import UnsupportedMediaType
 from litelens.api.requests import BINARY_TYPES
 from litelens_client.api import MAX_PAYLOAD_BYTES
-from litelens_client.serve import METHODS, MIN_COMPRESSED_BYTES, create_app, to_event
+from litelens_client.serve import (
+    MAX_BODIES,
+    MAX_EVENT_BYTES,
+    METHODS,
+    MIN_COMPRESSED_BYTES,
+    Connection,
+    create_app,
+    decompress,
+    listen,
+    to_event,
+)
 
 SCOPE: dict[str, Any] = {
     "type": "http",
@@ -33,6 +53,7 @@ async def exchange(
     handler: Handler,
     *received: dict[str, Any],
     method: str = "POST",
+    path: str = "/v1/classify",
     headers: Sequence[tuple[bytes, bytes]] = (),
     **options: str,
 ) -> list[dict[str, Any]]:
@@ -40,12 +61,15 @@ async def exchange(
     messages, sent = iter(received), []
 
     async def receive() -> dict[str, Any]:
-        return next(messages)
+        for message in messages:
+            return message
+        await asyncio.Event().wait()
+        raise AssertionError
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {**SCOPE, "method": method, "headers": [*SCOPE["headers"], *headers]}
+    scope = {**SCOPE, "method": method, "path": path, "headers": [*SCOPE["headers"], *headers]}
     await create_app(handler, **options)(scope, receive, send)
     return sent
 
@@ -190,13 +214,268 @@ def test_nothing_is_answered_if_the_client_disconnects_in_the_body() -> None:
 
 
 def test_a_body_one_byte_above_the_limit_is_too_large() -> None:
-    def accept(*_: object) -> dict[str, Any]:
+    assert_same_as_gateway("REQUEST_TOO_LARGE", *asyncio.run(exchange(no_handler, body(b"\0" * MAX_PAYLOAD_BYTES))))
+    (start, content) = asyncio.run(exchange(no_handler, body(b"\0" * (MAX_PAYLOAD_BYTES + 1), more=True)))
+    assert start["status"] == 413
+    # API Gateway's own response, which the template cannot change.
+    assert dict(start["headers"])[b"content-type"] == b"text/plain; charset=utf-8"
+    assert not content["body"].startswith(b"{")
+
+
+@pytest.mark.parametrize("media_type", [b"image/png", b"application/json"])
+def test_an_event_is_refused_exactly_if_it_is_too_large_for_lambda(media_type: bytes) -> None:
+    sizes = []
+
+    def accept(event: dict[str, Any], _: object) -> dict[str, Any]:
+        sizes.append(len(json.dumps(event, separators=(",", ":"), ensure_ascii=False).encode()))
         return {"statusCode": 200}
 
-    (start, _) = asyncio.run(exchange(accept, body(b"\0" * MAX_PAYLOAD_BYTES)))
-    assert start["status"] == 200
-    beyond = asyncio.run(exchange(no_handler, body(b"\0" * (MAX_PAYLOAD_BYTES + 1), more=True)))
+    def status(size: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        # The last of several headers of one name counts.
+        (start, content) = asyncio.run(exchange(accept, body(b"a" * size), headers=[(b"content-type", media_type)]))
+        return start, content
+
+    per_byte = 4 / 3 if media_type == b"image/png" else 1
+    assert status(0)[0]["status"] == 200
+    largest = int((MAX_EVENT_BYTES - sizes[0] - 10) / per_byte)
+    assert status(largest)[0]["status"] == 200
+    assert MAX_EVENT_BYTES - 20 < sizes[-1] <= MAX_EVENT_BYTES
+    assert_same_as_gateway("REQUEST_TOO_LARGE", *status(largest + 20))
+    assert len(sizes) == 2
+
+
+@pytest.mark.parametrize("text", [b'"' * 4_000_000, b"\x01" * 2_000_000])
+def test_characters_that_json_escapes_count_as_often_as_lambda_gets_them(text: bytes) -> None:
+    beyond = asyncio.run(exchange(no_handler, body(text), headers=[(b"content-type", b"application/json")]))
     assert_same_as_gateway("REQUEST_TOO_LARGE", *beyond)
+
+
+def raw_deflate(data: bytes) -> bytes:
+    stream = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return stream.compress(data) + stream.flush()
+
+
+COMPRESSED = {
+    "gzip": gzip.compress(b"photo"),
+    "GZIP": gzip.compress(b"photo"),
+    "x-gzip": gzip.compress(b"photo"),
+    "deflate": zlib.compress(b"photo"),
+    " deflate ": raw_deflate(b"photo"),
+    "identity": b"photo",
+    "": b"photo",
+}
+
+
+def echo(event: dict[str, Any], _: object) -> dict[str, Any]:
+    return {"statusCode": 200, "body": event["body"], "isBase64Encoded": event["isBase64Encoded"]}
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+def test_a_compressed_body_reaches_the_handler_decompressed_as_from_api_gateway(encoding: str) -> None:
+    headers = [(b"content-encoding", encoding.encode())]
+    (start, content) = asyncio.run(exchange(echo, body(COMPRESSED[encoding]), headers=headers))
+    assert (start["status"], content["body"]) == (200, b"photo")
+
+
+@pytest.mark.parametrize(
+    ("encoding", "sent"),
+    [
+        ("br", b"photo"),
+        ("gzip, gzip", gzip.compress(gzip.compress(b"photo"))),
+        ("gzip", b"photo"),
+        ("gzip", b""),
+        ("gzip", gzip.compress(b"photo")[:-1]),
+        ("gzip", gzip.compress(b"photo") + b"more"),
+        ("deflate", gzip.compress(b"photo")),
+    ],
+)
+def test_a_body_that_cannot_be_decompressed_is_refused_as_by_api_gateway(encoding: str, sent: bytes) -> None:
+    headers = [(b"content-encoding", encoding.encode())]
+    refused = asyncio.run(exchange(no_handler, body(sent), headers=headers))
+    assert_same_as_gateway("UNSUPPORTED_MEDIA_TYPE", *refused)
+
+
+@given(st.binary(max_size=60), st.sampled_from(sorted(COMPRESSED)))
+def test_any_body_is_decompressed_or_refused(sent: bytes, encoding: str) -> None:
+    with contextlib.suppress(UnsupportedMediaType):
+        assert isinstance(decompress(sent, encoding.strip().lower()), bytes)
+
+
+@pytest.mark.parametrize("size", [MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES + 1, 100 * MAX_PAYLOAD_BYTES])
+def test_the_limit_applies_to_the_decompressed_body(size: int) -> None:
+    compressed = gzip.compress(bytes(size), compresslevel=1)
+    if size == MAX_PAYLOAD_BYTES:
+        assert len(decompress(compressed, "gzip")) == size
+        return
+    (start, _) = asyncio.run(exchange(no_handler, body(compressed), headers=[(b"content-encoding", b"gzip")]))
+    assert start["status"] == 413
+
+
+@pytest.mark.parametrize("path", ["/", "/index.html", "/main.js"])
+def test_the_files_of_the_page_are_there_for_head_as_for_get(path: str) -> None:
+    (answered, _), (got, _) = (
+        asyncio.run(exchange(no_handler, body(b""), method=method, path=path)) for method in ("HEAD", "GET")
+    )
+    assert answered["status"] == 200
+    assert answered["headers"] == got["headers"]
+
+
+def test_a_client_that_is_gone_is_not_served() -> None:
+    assert asyncio.run(exchange(no_handler, body(b"photo"), {"type": "http.disconnect"})) == []
+
+
+def test_a_body_that_does_not_arrive_in_time_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("litelens_client.serve.BODY_SECONDS", 0)
+    (start, _) = asyncio.run(exchange(no_handler, body(b"pho", more=True)))
+    assert start["status"] == 408
+    assert (b"connection", b"close") in start["headers"]
+
+
+def test_few_bodies_are_in_memory_at_the_same_time() -> None:
+    begun, release = [], threading.Event()
+
+    def wait(*_: object) -> dict[str, Any]:
+        assert release.wait(timeout=60)
+        return {"statusCode": 200}
+
+    app = create_app(wait)
+
+    async def one(number: int) -> int:
+        sent: list[dict[str, Any]] = []
+        messages = iter([body(b"photo")])
+
+        async def receive() -> dict[str, Any]:
+            for message in messages:
+                begun.append(number)
+                return message
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        async def send(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        scope = {**SCOPE, "headers": [*SCOPE["headers"], (b"content-length", b"5")]}
+        await app(scope, receive, send)
+        return int(sent[0]["status"])
+
+    async def many() -> list[int]:
+        tasks = [asyncio.create_task(one(number)) for number in range(3 * MAX_BODIES)]
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert len(begun) == MAX_BODIES
+        release.set()
+        return await asyncio.gather(*tasks)
+
+    assert asyncio.run(many()) == [200] * (3 * MAX_BODIES)
+    assert begun == list(range(3 * MAX_BODIES))
+
+
+@dataclass(frozen=True)
+class Served:
+    """A server's address, and the connections that it has."""
+
+    address: tuple[str, int]
+    connections: set[Any]
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(self.address, timeout=60)
+
+
+@contextlib.contextmanager
+def serving(handler: Handler, **options: Any) -> Iterator[Served]:
+    """Serve over HTTP until the block ends."""
+    config = uvicorn.Config(create_app(handler), http=Connection, lifespan="off", log_level="critical", **options)
+    server = uvicorn.Server(config)
+    with listen(0) as listener, ThreadPoolExecutor(1) as thread:
+        running = thread.submit(server.run, sockets=[listener])
+        try:
+            yield Served(listener.getsockname(), server.server_state.connections)
+        finally:
+            server.should_exit = True
+            running.result(timeout=60)
+
+
+def request_of(content: bytes, version: str = "1.1", path: str = "/v1/classify") -> bytes:
+    head = f"POST {path} HTTP/{version}\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
+def received(connection: socket.socket) -> bytes:
+    """Return all bytes until the server closes the connection."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("size", [5, 300_000])
+def test_a_client_that_has_closed_its_side_gets_its_answer(version: str, size: int) -> None:
+    with serving(echo) as serve, serve.connect() as connection:
+        connection.sendall(request_of(bytes(size), version))
+        connection.shutdown(socket.SHUT_WR)
+        *interim, last = received(connection).split(b"HTTP/1.1 ")[1:]
+    assert last.startswith(b"200 ")
+    assert last.endswith(bytes(size))
+    assert all(response == b"100 Continue\r\n\r\n" for response in interim)
+    assert version == "1.1" or not interim
+
+
+def test_requests_that_were_sent_before_the_client_closed_its_side_are_all_answered() -> None:
+    with serving(echo) as serve, serve.connect() as connection:
+        connection.sendall(b"".join(request_of(b"photo %d" % number) for number in range(3)))
+        connection.shutdown(socket.SHUT_WR)
+        answered = received(connection)
+    assert [b"photo %d" % number in answered for number in range(3)] == [True] * 3
+
+
+def test_clients_that_are_gone_do_not_delay_the_others() -> None:
+    served, first, release = [], threading.Event(), threading.Event()
+
+    def note(event: dict[str, Any], _: object) -> dict[str, Any]:
+        served.append(event["path"])
+        first.set()
+        assert release.wait(timeout=60)
+        return {"statusCode": 200}
+
+    with serving(note) as serve, serve.connect() as waiting, serve.connect() as last:
+        waiting.sendall(request_of(b"photo", path="/v1/first"))
+        assert first.wait(timeout=60)
+        for _ in range(5):
+            with serve.connect() as gone:
+                gone.sendall(request_of(b"photo", path="/v1/gone"))
+        # The answer to this one comes after the server has accepted the others.
+        with serve.connect() as other:
+            other.sendall(b"GET /index.html HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert received(other)
+        deadline = time.monotonic() + 60
+        while len(serve.connections) > 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        last.sendall(request_of(b"photo", path="/v1/last"))
+        last.shutdown(socket.SHUT_WR)
+        release.set()
+        assert b"HTTP/1.1 200 " in received(last)
+    assert served == ["/v1/first", "/v1/last"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_without_a_whole_request_ends(sent: bytes) -> None:
+    with serving(no_handler, timeout_keep_alive=0) as serve, serve.connect() as connection:
+        connection.sendall(sent)
+        assert received(connection) == b""
+
+
+def test_a_connection_is_not_idle_while_its_request_is_served() -> None:
+    begun, release = threading.Event(), threading.Event()
+
+    def wait(*_: object) -> dict[str, Any]:
+        begun.set()
+        assert release.wait(timeout=60)
+        return {"statusCode": 200}
+
+    with serving(wait, timeout_keep_alive=1) as serve, serve.connect() as connection, serve.connect() as idle:
+        connection.sendall(request_of(b"photo"))
+        assert begun.wait(timeout=60)
+        assert received(idle) == b""
+        release.set()
+        assert received(connection).startswith(b"HTTP/1.1 200 ")
 
 
 def test_events_are_handled_one_at_a_time() -> None:

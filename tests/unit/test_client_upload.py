@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -430,6 +430,63 @@ def test_in_a_versioned_bucket_wait_finds_the_result_of_this_version(
         monkeypatch.setattr("litelens_client.upload.time.sleep", classify)
     assert upload(bucket, photo, "--wait", "--table", table) == 0
     assert versions(bucket) == 1
+
+
+@pytest.mark.parametrize("is_versioned", [False, True])
+def test_wait_sends_a_photo_again_whose_result_has_expired(
+    is_versioned: bool, bucket: str, table: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_versioned:
+        keep_versions(bucket)
+    photo, key = photos / "a.jpg", "uploads/a.jpg"
+    old = s3_client().put_object(Bucket=bucket, Key=key, Body=photo.read_bytes())
+
+    # The result of the new object arrives between two polls.
+    def classify(_: float) -> None:
+        head = s3_client().head_object(Bucket=bucket, Key=key)
+        assert head.get("VersionId") != old.get("VersionId") or not is_versioned
+        save(table, bucket, key, head.get("VersionId") or etag(photo), DONE)
+
+    monkeypatch.setattr("litelens_client.upload.time.sleep", classify)
+    monkeypatch.setattr("litelens_client.upload._PENDING", timedelta(0))
+    assert upload(bucket, photo, "--wait", "--table", table) == 0
+
+
+@pytest.mark.parametrize("result", [DONE, FAILED])
+def test_wait_does_not_send_an_old_photo_again_that_has_a_result(
+    result: dict[str, Any],
+    bucket: str,
+    table: str,
+    photos: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    upload(bucket, photos / "a.jpg")
+    save(table, bucket, "uploads/a.jpg", etag(photos / "a.jpg"), result)
+    capsys.readouterr()
+    monkeypatch.setattr("litelens_client.upload._PENDING", timedelta(0))
+    upload(bucket, photos / "a.jpg", "--wait", "--table", table)
+    assert "0 of 1 sent, 1 were there already" in capsys.readouterr().err
+
+
+def test_wait_does_not_send_a_photo_again_whose_result_is_pending(
+    bucket: str, table: str, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upload(bucket, photos / "a.jpg")
+    capsys.readouterr()
+    monkeypatch.setattr(
+        "litelens_client.upload.time.sleep",
+        lambda _: save(table, bucket, "uploads/a.jpg", etag(photos / "a.jpg"), DONE),
+    )
+    assert upload(bucket, photos / "a.jpg", "--wait", "--table", table) == 0
+    assert "0 of 1 sent, 1 were there already" in capsys.readouterr().err
+
+
+def test_an_url_fails_alone_and_is_named(bucket: str, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = "https://example.com/cat.jpg"
+    assert upload(bucket, url, photos / "a.jpg") == 1
+    assert keys(bucket) == ["uploads/a.jpg"]
+    assert capsys.readouterr().err.startswith(f"{url} is a URL")
 
 
 @pytest.mark.parametrize("path", ["-", "s3://photos/a.jpg"])

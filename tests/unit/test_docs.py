@@ -163,7 +163,7 @@ def test_the_template_and_the_dockerfile_have_the_same_defaults() -> None:
     dockerfile = (ROOT / "lambda" / "Dockerfile").read_text()
     defaults = dict(re.findall(r"^ARG ([A-Z_]+)=(.+)$", dockerfile, re.MULTILINE))
     assert f"        BASE_IMAGE: {defaults['BASE_IMAGE']}\n" in TEMPLATE
-    for name in ("Engine", "Model"):
+    for name in ("Engine", "Model", "Heic"):
         assert f"        {name.upper()}: !Ref {name}\n" in TEMPLATE
         assert defaults[name.upper()] == parameters()[name]["Default"]
 

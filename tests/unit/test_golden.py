@@ -18,7 +18,7 @@ from litelens.core.bundle import load_bundle
 from litelens.core.classifier import Classifier, Options
 from litelens.core.engines import ENGINES
 from litelens.core.errors import BundleError
-from litelens.core.formats import MEDIA_TYPES, SUFFIXES
+from litelens.core.formats import IMAGE_FORMATS, SUFFIXES
 from litelens.core.golden import TOLERANCE, GoldenImage, mismatch
 from litelens.core.images import Limits, decode
 
@@ -78,7 +78,7 @@ def test_the_difference_between_engines_takes_at_most_half_of_the_tolerance() ->
 
 
 def test_the_golden_images_have_every_format_and_are_small() -> None:
-    assert {image.media_type for image in GOLDEN} == set(MEDIA_TYPES)
+    assert {image.media_type for image in GOLDEN} == {each.media_type for each in IMAGE_FORMATS}
     assert sum(len(image.read(DEFAULT_BUNDLE)) for image in GOLDEN) < 300_000
 
 

@@ -33,7 +33,7 @@ from litelens_client.__main__ import main
 from litelens_client.learning import regression
 from litelens_client.learning.embeddings import EmbeddingCache
 from litelens_client.learning.learn import MIN_UNMIRRORED, Learned, learn, load_base
-from litelens_client.learning.photos import LIMITS
+from litelens_client.learning.photos import LIMITS, list_class_folders
 
 Document = dict[str, Any]
 
@@ -555,6 +555,30 @@ def test_photos_that_do_not_suffice_are_an_error_that_changes_nothing(
     before = contents(tmp_path)
     assert named in failure(capsys, root)
     assert contents(tmp_path) == before
+
+
+def test_a_class_without_readable_photos_is_refused_with_the_reason_of_one(
+    tmp_path: Path, earlier: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "photos"
+    nothing_readable(root)
+    add_classes(root, 2)
+    (root / "birds of prey").mkdir()
+    (root / "birds of prey" / "owl.txt").write_text("hello")
+    message = failure(capsys, root)
+    assert "2 cannot be read" in message
+    assert os.path.join("bird", "a.jpg") in message
+    assert "owl" not in message
+
+
+def test_what_systems_add_to_folders_is_neither_a_class_nor_a_photo(tmp_path: Path) -> None:
+    root = add_classes(tmp_path, 2)
+    expected = list_class_folders(root)
+    add_photos(root / "@eaDir", "rocket", 1)
+    add_photos(root / "__MACOSX" / "cat", "rocket", 1)
+    add_photos(root / "cat" / "@eaDir" / "00.png", "cat", 1)
+    (root / "coffee" / "Thumbs.db").write_bytes(b"of no interest")
+    assert list_class_folders(root) == expected
 
 
 @pytest.mark.parametrize(

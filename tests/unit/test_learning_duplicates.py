@@ -1,10 +1,26 @@
 """Duplicates among photos, and the groups that they are in."""
 
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from support import CAT, ROCKET, SAMPLES
 
-from litelens_client.learning.duplicates import NEAR_DUPLICATE, find_duplicates, group_duplicates, near_duplicate_limit
+from litelens_client.learning.duplicates import (
+    NEAR_DUPLICATE,
+    NEAR_THUMBNAIL,
+    find_duplicates,
+    group_duplicates,
+    near_duplicate_limit,
+    near_pairs,
+    near_thumbnail_limit,
+    thumbnail,
+)
 
 COUNT = 12
 PAIRS = st.lists(
@@ -91,3 +107,89 @@ def test_the_limit_does_not_depend_on_equal_photos_and_needs_two_different_ones(
     limit = near_duplicate_limit(embeddings, digests)
     assert near_duplicate_limit(embeddings.repeat(3, axis=0), [digest for digest in digests for _ in range(3)]) == limit
     assert near_duplicate_limit(embeddings[:1].repeat(3, axis=0), digests[:1] * 3) == NEAR_DUPLICATE
+
+
+SIDE = 260
+PHOTOS = [CAT, ROCKET, SAMPLES / "coffee.jpg"]
+
+
+def pixels(path: Path, side: int | None = None, quality: int = 75) -> np.ndarray:
+    """Return a photo at the network's input size; with a side, after it was saved again as JPEG of that size."""
+    with Image.open(path) as image:
+        photo = image.convert("RGB")
+    if side:
+        file = BytesIO()
+        photo.thumbnail((side, side))
+        photo.save(file, "JPEG", quality=quality)
+        photo = Image.open(file)
+    return np.asarray(photo.resize((SIDE, SIDE)))
+
+
+def find_near_copies(*arguments: Any) -> np.ndarray:
+    """Return for each photo whether near_pairs() finds it."""
+    found = np.zeros(len(arguments[0]), bool)
+    found[near_pairs(*arguments)[0]] = True
+    return found
+
+
+def thumbnails(*images: np.ndarray) -> np.ndarray:
+    return np.stack([thumbnail(image) for image in images])
+
+
+ORIGINALS = thumbnails(*map(pixels, PHOTOS))
+
+
+@pytest.mark.parametrize("side", [80, 120, 240, 400])
+def test_a_photo_saved_again_at_another_size_is_a_near_copy_of_itself_only(side: int) -> None:
+    for index, path in enumerate(PHOTOS):
+        copy = thumbnails(pixels(path, side))
+        assert find_near_copies(copy, ORIGINALS).all()
+        assert not find_near_copies(copy, np.delete(ORIGINALS, index, axis=0)).any()
+
+
+def test_brightness_does_not_hide_a_near_copy() -> None:
+    assert find_near_copies(thumbnails((pixels(CAT) * 0.7 + 40).astype(np.uint8)), ORIGINALS).all()
+
+
+def test_plain_images_are_no_near_copies_of_each_other() -> None:
+    plain = thumbnails(*(np.full((SIDE, SIDE, 3), (level, 200, 10), np.uint8) for level in range(5)))
+    assert not find_near_copies(plain, plain).any()
+
+
+def test_the_same_shape_in_another_colour_is_no_near_copy() -> None:
+    shape = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    red, blue = shape.copy(), shape.copy()
+    red[60:200, 60:200], blue[60:200, 60:200] = (200, 0, 0), (0, 0, 200)
+    assert not find_near_copies(thumbnails(red), thumbnails(blue)).any()
+
+
+def test_no_photos_have_no_near_copies() -> None:
+    nothing = np.zeros((0, 8, 8, 3), np.uint8)
+    assert find_near_copies(nothing, ORIGINALS).shape == (0,)
+    assert find_near_copies(ORIGINALS, nothing).tolist() == [False] * 3
+    assert near_thumbnail_limit(nothing, []) == NEAR_THUMBNAIL
+
+
+def test_near_copies_are_found_among_many_photos(noise: np.random.Generator) -> None:
+    many = noise.integers(0, 256, (1300, 8, 8, 3), dtype=np.uint8)
+    copies = np.clip(many[[7, 1200]].astype(int) + noise.integers(-3, 4, (2, 8, 8, 3)), 0, 255).astype(np.uint8)
+    others = noise.integers(0, 256, (1100, 8, 8, 3), dtype=np.uint8)
+    found = find_near_copies(np.concatenate([others, copies]), many, near_thumbnail_limit(many, distinct(1300)))
+    assert np.flatnonzero(found).tolist() == [1100, 1101]
+
+
+def test_photos_of_one_kind_must_be_closer_to_be_near_copies(noise: np.random.Generator) -> None:
+    base = noise.integers(0, 256, (8, 8, 3))
+    alike = np.clip(base + noise.integers(-12, 13, (40, 8, 8, 3)), 0, 255).astype(np.uint8)
+    limit = near_thumbnail_limit(alike, distinct(40))
+    assert limit > NEAR_THUMBNAIL
+    for index in range(40):
+        assert not find_near_copies(alike[[index]], np.delete(alike, index, axis=0), limit).any()
+
+
+def test_thumbnails_of_all_photos_do_not_hide_that_they_are_copies(noise: np.random.Generator) -> None:
+    photos = noise.normal(0, 1, (40, 64)).astype(np.float32)
+    copies = np.concatenate([photos, photos + noise.normal(0, 0.02, (40, 64)).astype(np.float32)])
+    embeddings = copies / np.linalg.norm(copies, axis=1, keepdims=True)
+    _, near = find_duplicates(embeddings, distinct(80), near_duplicate_limit(embeddings, distinct(80)))
+    assert near == [(number, number + 40) for number in range(40)]

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from typing import Any
 
 import pytest
@@ -56,14 +57,86 @@ def test_a_notification_may_have_several_records() -> None:
     assert [each.key for each in found] == ["uploads/0", "uploads/1", "uploads/2"]
 
 
-@pytest.mark.parametrize("event", ["ObjectRemoved:Delete", "ObjectTagging:Put", "ObjectRestore:Completed"])
+@pytest.mark.parametrize(
+    "event",
+    [
+        "ObjectRemoved:Delete",
+        "ObjectTagging:Put",
+        "ObjectRestore:Completed",
+        "ObjectAcl:Put",
+        "LifecycleTransition",
+        "IntelligentTiering",
+        "Replication:OperationNotTracked",
+        "ReducedRedundancyLostObject",
+        "s3:ObjectRemoved:Delete",
+    ],
+)
 def test_events_other_than_creation_are_ignored(event: str) -> None:
     assert parse_notification(notification(record(PUT, event))) == []
 
 
-@pytest.mark.parametrize("event", ["Put", "Post", "Copy", "CompleteMultipartUpload"])
-def test_every_kind_of_creation_is_accepted(event: str) -> None:
-    assert len(parse_notification(notification(record(PUT, f"ObjectCreated:{event}")))) == 1
+@pytest.mark.parametrize("event", ["Put", "Post", "Copy", "CompleteMultipartUpload", "NewKind"])
+@pytest.mark.parametrize("prefix", ["", "s3:"])
+def test_every_kind_of_creation_is_accepted(event: str, prefix: str) -> None:
+    assert len(parse_notification(notification(record(PUT, f"{prefix}ObjectCreated:{event}")))) == 1
+
+
+@pytest.mark.parametrize(
+    "event", ["", "ObjectCreated", "ObjectCreated:", "objectcreated:Put", "Put", "ObjectRenamed:Put"]
+)
+def test_a_message_about_an_unknown_event_is_refused_and_not_taken_as_processed(event: str) -> None:
+    with pytest.raises(InvalidNotification):
+        parse_notification(notification(record(PUT, event)))
+
+
+@given(st.text(max_size=30))
+def test_no_event_is_ignored_unless_its_name_is_known(event: str) -> None:
+    with contextlib.suppress(InvalidNotification):
+        assert parse_notification(notification(record(PUT, event))) or event.partition(":")[0] in ("s3", *IGNORED)
+
+
+IGNORED = (
+    "IntelligentTiering",
+    "LifecycleExpiration",
+    "LifecycleTransition",
+    "ObjectAcl",
+    "ObjectRemoved",
+    "ObjectRestore",
+    "ObjectTagging",
+    "ReducedRedundancyLostObject",
+    "Replication",
+)
+
+
+@pytest.mark.parametrize("key", ["uploads/trip/", "uploads/", "uploads/trip_$folder$", "uploads/a b/"])
+def test_an_empty_object_that_stands_for_a_folder_is_skipped(key: str) -> None:
+    marker = record(StoredObject("photos", key, "d41d8cd98f00b204e9800998ecf8427e"), size=0)
+    assert [each.key for each in parse_notification(notification(marker, record(PUT)))] == [PUT.key]
+
+
+@pytest.mark.parametrize(("key", "size"), [("uploads/trip/", 5), ("uploads/empty.jpg", 0)])
+def test_other_objects_are_not_taken_for_folders(key: str, size: int) -> None:
+    (found,) = parse_notification(notification(record(StoredObject("photos", key, "etag"), size=size)))
+    assert found.key == key
+
+
+def test_an_object_whose_size_is_not_notified_is_not_taken_for_a_folder() -> None:
+    marker = record(StoredObject("photos", "uploads/trip/", "etag"))
+    del marker["s3"]["object"]["size"]
+    assert len(parse_notification(notification(marker))) == 1
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1))
+def test_any_etag_becomes_one_that_a_header_can_carry(etag: str) -> None:
+    (found,) = parse_notification(notification(record(StoredObject("photos", "cat.jpg", etag))))
+    assert found.revision == etag
+    assert re.fullmatch("[!-~]+", found.location.etag or "")
+
+
+@given(st.from_regex(r"\A[0-9a-f]{32}(-[1-9][0-9]{0,3})?\Z"))
+def test_the_etags_of_s3_are_compared_as_they_are(etag: str) -> None:
+    (found,) = parse_notification(notification(record(StoredObject("photos", "cat.jpg", etag))))
+    assert found.location.etag == etag
 
 
 def test_the_test_event_of_s3_has_no_objects() -> None:
@@ -99,6 +172,7 @@ def without(*path: str) -> dict[str, Any]:
         notification(without("s3", "object", "key")),
         notification(without("s3", "object", "eTag")),
         json.dumps({"Records": record(PUT)}),
+        notification(record(StoredObject("photos", "cat.jpg", "\ud800"))),
     ],
 )
 def test_another_message_is_refused(body: str) -> None:

@@ -183,6 +183,14 @@ class TestRequests:
         assert logs.metric_values("Requests") == [1.0]
 
 
+@pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "\ud800", "\x00", "\u2028", "schön"])
+def test_no_text_breaks_a_log_line(logs: CapturedLogs, text: str) -> None:
+    record_in_progress(text)
+    assert logs.getvalue().encode().count(b"\n") == 1
+    (line,) = [json.loads(line) for line in logs.getvalue().split("\n") if line]
+    assert line["request_id"] == text.replace("\ud800", "?")
+
+
 TWO_REQUESTS = """
 from litelens.api.handler import handler
 from support import LambdaContext, recorded_event

@@ -174,7 +174,7 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
     listed = list_class_folders(root)
     embedded = embed_photos(root, _all_paths(listed), base, cache)
     train = _split(embedded, [*listed.files["train"], *listed.files.get("validation", ())])
-    require_photos(listed, train.classes, MIN_PHOTOS)
+    require_photos(listed, train.classes, embedded.unreadable, MIN_PHOTOS)
     limit = near_duplicate_limit(train.embeddings, train.digests)
     test, repeated = _test_photos(embedded, listed, train, limit)
     copies, similar = find_duplicates(train.embeddings, train.digests, limit)

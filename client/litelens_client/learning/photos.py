@@ -5,7 +5,7 @@ import hashlib
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from litelens.core.errors import InputError
 from litelens.core.images import Limits, decode
 from litelens.core.preprocessing import Preprocessing
-from litelens_client.inputs import read_file
+from litelens_client.inputs import is_ignored, read_file
+from litelens_client.learning.duplicates import THUMBNAIL_SIDE, thumbnail
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.progress import progress
 
@@ -44,11 +45,13 @@ class Unreadable:
 class Photos:
     """Image files, each read when it is needed, because all of them may not fit into memory.
 
-    `digests` are of the pixels at the network's input size; equal digests mean equal images.
+    `digests` are of the pixels at the network's input size; equal digests mean equal images. `thumbnails` are those of
+    duplicates.thumbnail(), uint8 `(n, side, side, 3)`.
     """
 
     paths: tuple[Path, ...]
     digests: tuple[bytes, ...]
+    thumbnails: NDArray[np.uint8]
     spec: Preprocessing
     in_parallel: bool
 
@@ -59,6 +62,7 @@ class Photos:
         return Photos(
             tuple(self.paths[i] for i in indices),
             tuple(self.digests[i] for i in indices),
+            self.thumbnails[np.asarray(indices, np.int64)],
             self.spec,
             self.in_parallel,
         )
@@ -82,9 +86,10 @@ class Photos:
 @dataclass(frozen=True)
 class ListedFolders:
     """The files in class folders, with their class indices, by split: `train`, and `validation` and `test` if they
-    exist. `folder` is the one that contains the classes for training.
+    exist. `folder`, in `root` or the same, is the one that contains the classes for training.
     """
 
+    root: Path
     folder: Path
     labels: tuple[str, ...]
     files: dict[str, tuple[tuple[Path, int], ...]]
@@ -107,19 +112,15 @@ def read_class_folders(root: Path, spec: Preprocessing, labels: tuple[str, ...] 
     """
     listed = list_class_folders(root, labels)
     paths = [path for files in listed.files.values() for path, _ in files]
-    digests, unreadable = _scan(root, paths, spec)
+    found, unreadable = _scan(root, paths, spec)
+    in_parallel = len(paths) >= _MIN_PARALLEL
     splits = {}
     for split, files in listed.files.items():
-        kept = [(path, index) for path, index in files if path in digests]
-        photos = Photos(
-            tuple(path for path, _ in kept),
-            tuple(digests[path] for path, _ in kept),
-            spec,
-            in_parallel=len(paths) >= _MIN_PARALLEL,
-        )
-        splits[split] = (photos, np.array([index for _, index in kept], np.int64))
+        kept = {path: index for path, index in files if path in found}
+        photos = _photos({path: found[path] for path in kept}, spec, in_parallel=in_parallel)
+        splits[split] = (photos, np.array(list(kept.values()), np.int64))
     if not labels:
-        require_photos(listed, splits["train"][1])
+        require_photos(listed, splits["train"][1], unreadable)
     return ClassFolders(listed.labels, splits, unreadable)
 
 
@@ -137,34 +138,55 @@ def list_class_folders(root: Path, labels: tuple[str, ...] = ()) -> ListedFolder
         split: tuple((path, known.index(name)) for path, name in _files(folder, names[split]))
         for split, folder in folders.items()
     }
-    return ListedFolders(folders["train"], known, files)
+    return ListedFolders(root, folders["train"], known, files)
 
 
-def require_photos(listed: ListedFolders, classes: NDArray[np.int64], least: int = 1) -> None:
-    """Raise DatasetError if a class has fewer than `least` photos; `classes` are the indices of the readable photos."""
+def require_photos(
+    listed: ListedFolders, classes: NDArray[np.int64], unreadable: Sequence[Unreadable], least: int = 1
+) -> None:
+    """Raise DatasetError if a class has fewer than `least` photos, with the reason why one of its files is unreadable.
+
+    `classes` are the indices of the readable photos.
+    """
     for label, count in zip(listed.labels, np.bincount(classes, minlength=len(listed.labels)), strict=True):
+        if count >= least:
+            continue
+        folder = listed.folder / label
+        why = _reason(unreadable, f"{printable_path(folder, listed.root)}{os.sep}")
         if not count:
-            raise DatasetError(f"the class folder {listed.folder / label} contains no readable photo")
-        if count < least:
-            raise DatasetError(
-                f"the class folder {listed.folder / label} contains {count} readable photo; {least} or more are needed"
-            )
+            raise DatasetError(f"the class folder {folder} contains no readable photo{why}")
+        raise DatasetError(
+            f"the class folder {folder} contains {count} readable photo; {least} or more are needed{why}"
+        )
+
+
+def _reason(unreadable: Sequence[Unreadable], prefix: str = "") -> str:
+    """Name the first unreadable file whose path begins with this, with the reason; empty if there is none."""
+    found = [file for file in unreadable if file.file.startswith(prefix)]
+    if not found:
+        return ""
+    return f"; {len(found):,} cannot be read, such as {found[0].file}: {found[0].reason}"
 
 
 def read_photos(root: Path, spec: Preprocessing) -> tuple[Photos, tuple[Unreadable, ...]]:
     """Find all photos in a folder, at any depth, regardless of classes; raises DatasetError if there are none."""
-    if not root.is_dir():
-        raise DatasetError(f"there is no folder {root}")
+    _require_folder(root)
     paths = _files_below(root)
-    digests, unreadable = _scan(root, paths, spec)
-    if not digests:
-        raise DatasetError(f"{root} contains no readable photo")
-    return Photos(tuple(digests), tuple(digests.values()), spec, in_parallel=len(paths) >= _MIN_PARALLEL), unreadable
+    found, unreadable = _scan(root, paths, spec)
+    if not found:
+        raise DatasetError(f"{root} contains no readable photo{_reason(unreadable)}")
+    return _photos(found, spec, in_parallel=len(paths) >= _MIN_PARALLEL), unreadable
+
+
+def _require_folder(root: Path) -> None:
+    if not root.is_dir():
+        # A path has no double slash.
+        advice = "; photos on the web must be downloaded first" if root.parts[:1] in (("http:",), ("https:",)) else ""
+        raise DatasetError(f"there is no folder {root}{advice}")
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    if not root.is_dir():
-        raise DatasetError(f"there is no folder {root}")
+    _require_folder(root)
     present = {folder.name.lower(): folder for folder in _folders(root)}
     found = {split: present[name] for split, names in _SPLIT_NAMES.items() for name in names if name in present}
     found = {split: folder for split, folder in found.items() if split != "train" or _folders(folder)}
@@ -195,7 +217,7 @@ def _printable(name: str) -> str:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return [inner for inner in folder.iterdir() if inner.is_dir() and not inner.name.startswith(".")]
+    return [inner for inner in folder.iterdir() if inner.is_dir() and not is_ignored(inner.name)]
 
 
 def _check_classes(
@@ -222,25 +244,39 @@ def _files(folder: Path, names: tuple[str, ...]) -> list[tuple[Path, str]]:
 
 def _files_below(folder: Path) -> list[Path]:
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
-    return [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    return [path for path in found if not any(map(is_ignored, path.relative_to(folder).parts))]
 
 
-def _scan(root: Path, paths: list[Path], spec: Preprocessing) -> tuple[dict[Path, bytes], tuple[Unreadable, ...]]:
-    """Compute the digest of each readable photo, and list the other files with the reason."""
+@dataclass(frozen=True)
+class _Scanned:
+    """The digest of a photo's pixels, and its thumbnail."""
+
+    digest: bytes
+    thumbnail: NDArray[np.uint8]
+
+
+def _photos(found: Mapping[Path, _Scanned], spec: Preprocessing, *, in_parallel: bool) -> Photos:
+    thumbnails = np.array([each.thumbnail for each in found.values()], np.uint8)
+    thumbnails = thumbnails.reshape(len(found), THUMBNAIL_SIDE, THUMBNAIL_SIDE, 3)
+    return Photos(tuple(found), tuple(each.digest for each in found.values()), thumbnails, spec, in_parallel)
+
+
+def _scan(root: Path, paths: list[Path], spec: Preprocessing) -> tuple[dict[Path, _Scanned], tuple[Unreadable, ...]]:
+    """Scan each readable photo, and list the other files with the reason."""
     results = map_photos(functools.partial(_examine, spec), paths, in_parallel=len(paths) >= _MIN_PARALLEL)
-    digests, unreadable = {}, []
+    found, unreadable = {}, []
     for path, result in zip(paths, progress(results, len(paths), "Reading photos"), strict=True):
-        if isinstance(result, bytes):
-            digests[path] = result
-        else:
+        if isinstance(result, str):
             unreadable.append(Unreadable(printable_path(path, root), result))
-    return digests, tuple(unreadable)
+        else:
+            found[path] = result
+    return found, tuple(unreadable)
 
 
-def _examine(spec: Preprocessing, path: Path) -> bytes | str:
-    """Return the digest of the photo's pixels, or the reason why it cannot be read."""
+def _examine(spec: Preprocessing, path: Path) -> _Scanned | str:
+    """Return the digest and the thumbnail of the photo, or the reason why it cannot be read."""
     pixels = try_decode(spec, path)
-    return pixels if isinstance(pixels, str) else digest(pixels)
+    return pixels if isinstance(pixels, str) else _Scanned(digest(pixels), thumbnail(pixels))
 
 
 def try_decode(spec: Preprocessing, path: Path) -> NDArray[np.uint8] | str:

@@ -20,11 +20,13 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from msgspec import UNSET, UnsetType
 
 from litelens.api import response_schemas as schemas
+from litelens.api.events import describe_event, is_rest_request, to_rest_request
 from litelens.api.problems import (
     MethodNotAllowed,
     NotConfigured,
     OutOfTime,
     RequestTooLarge,
+    UnknownEvent,
     UnknownPath,
     UnknownResult,
     problem_document,
@@ -68,6 +70,9 @@ REPORT_PATH = "/v1/model/report"
 UPLOADS_PATH = "/v1/uploads"
 DESCRIBE_PATH = "/v1/describe"
 
+# What a header can carry. API Gateway's own ids are UUIDs.
+_REQUEST_ID = re.compile(r"[!-~]{1,128}")
+
 # Seconds of the invocation that are reserved for finishing the current image and responding.
 RESERVED_SECONDS = 3.0
 
@@ -89,9 +94,9 @@ _OPERATOR = "the service's operator (see docs/deploy.md)"
 
 
 def create_handler(settings: Settings) -> Handler:
-    """Return a Lambda handler for API Gateway's REST proxy events; loads the default model and runs it once.
+    """Return a Lambda handler for requests of API Gateway, Function URLs and Application Load Balancers.
 
-    Raises BundleError if the default bundle cannot be served.
+    It loads the default model and runs it once. Raises BundleError if the default bundle cannot be served.
     """
     api = _Api(settings)
     common_headers = {"X-Content-Type-Options": "nosniff"}
@@ -100,19 +105,21 @@ def create_handler(settings: Settings) -> Handler:
 
     def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         api.model = api.default_model
+        to_response: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
         try:
-            response = api.resolver.resolve(event, context)
-            request_id, route = api.resolver.current_event.request_context.request_id, event.get("resource")
-        except Exception as error:  # the resolver fails on an event that is not from API Gateway
+            request, to_response = to_rest_request(event, context.aws_request_id)
+            response = api.resolver.resolve(request, context)
+            request_id, route = api.request_id(), request.get("resource")
+        except Exception as error:  # the resolver fails on an event that is not a request
             request_id, route = context.aws_request_id, None
-            response = _to_proxy_response(_internal_error(error, request_id))
+            response = _to_proxy_response(_unprocessed(event, error, request_id))
         record_request(request_id, route)
         headers = response["multiValueHeaders"]
         headers.setdefault("Cache-Control", ["no-store"])
         headers.update({name: [value] for name, value in common_headers.items()})
         # A model's name can be any text, but a header must be ASCII.
         headers.update({"Litelens-Model": [quote(api.model.full_name)], "X-Request-Id": [request_id]})
-        return response
+        return to_response(response)
 
     return recorded(handle, settings.engine)
 
@@ -132,7 +139,9 @@ class _Api:
         self.model = self.default_model
         self._objects = ObjectReader(settings.buckets, settings.max_upload_bytes)
         self._bucket = (
-            UploadBucket(settings.upload_bucket, settings.max_upload_bytes) if settings.upload_bucket else None
+            UploadBucket(settings.upload_bucket, settings.max_upload_bytes, settings.upload_form_seconds)
+            if settings.upload_bucket
+            else None
         )
         self._results = ResultsTable(settings.results_table) if settings.results_table else None
         self._describer = Describer(settings.describe_model) if settings.describe_model else None
@@ -154,7 +163,7 @@ class _Api:
             self.resolver.route(path, method=method)(function)
         self.resolver.not_found(self._no_route)
         self.resolver.exception_handler(ReportedError)(self._problem)
-        self.resolver.exception_handler(Exception)(lambda error: _internal_error(error, self._request_id()))
+        self.resolver.exception_handler(Exception)(lambda error: _internal_error(error, self.request_id()))
 
     @property
     def default_model(self) -> schemas.Model:
@@ -337,8 +346,8 @@ class _Api:
         return Response(HTTPStatus.OK.value, content_type=content_type, body=body, headers=headers)
 
     def _problem(self, error: ReportedError) -> Response[str]:
-        record_problem(error, self._request_id())
-        return problem_response(error, self._request_id())
+        record_problem(error, self.request_id())
+        return problem_response(error, self.request_id())
 
     def _no_route(self, _: NotFoundError) -> Response[str]:
         path = self.resolver.current_event.path.rstrip("/")
@@ -352,10 +361,12 @@ class _Api:
 
     def _call(self) -> Call:
         remaining = self.resolver.lambda_context.get_remaining_time_in_millis() / 1000
-        return Call(self.resolver.current_event, Deadline.after(remaining - RESERVED_SECONDS), self._request_id())
+        return Call(self.resolver.current_event, Deadline.after(remaining - RESERVED_SECONDS), self.request_id())
 
-    def _request_id(self) -> str:
-        return self.resolver.current_event.request_context.request_id
+    def request_id(self) -> str:
+        """Return the id of the current request: API Gateway's, or Lambda's if a header cannot carry that one."""
+        found = self.resolver.current_event.request_context.request_id
+        return found if _REQUEST_ID.fullmatch(found) else self.resolver.lambda_context.aws_request_id
 
     def _root(self) -> str:
         """Return the path of the API's root: the stage on API Gateway's own host names, empty on others."""
@@ -405,6 +416,22 @@ def _report_link(bundle: Bundle, name: str | None) -> str | UnsetType:
 def _with_model(path: str, name: str | None) -> str:
     """Return a path with the model's name in its query; without a name, it stands for the default model."""
     return path if name is None else f"{path}?model={quote(name, safe='')}"
+
+
+def _unchanged(response: dict[str, Any]) -> dict[str, Any]:
+    return response
+
+
+def _unprocessed(event: Any, error: Exception, request_id: str) -> Response[str]:
+    """Record and report an event that the resolver could not process."""
+    if is_rest_request(event):
+        return _internal_error(error, request_id)
+    unknown = UnknownEvent(
+        f"This function answers HTTP requests; it was invoked with {describe_event(event)}. Send requests through API "
+        "Gateway, as template.yaml does, a Function URL or an Application Load Balancer."
+    )
+    record_problem(unknown, request_id, reason=str(unknown))
+    return problem_response(unknown, request_id)
 
 
 def _internal_error(error: Exception, request_id: str) -> Response[str]:

@@ -6,7 +6,7 @@ import msgspec
 from aws_lambda_powertools.event_handler import Response
 
 from litelens.api.response_schemas import Problem
-from litelens.core.errors import ReportedError
+from litelens.core.errors import InternalError, ReportedError
 
 
 class RequestError(ReportedError):
@@ -80,6 +80,10 @@ class NotConfigured(RequestError):
     """This deployment does not offer the requested feature."""
 
     code, status, title = "not_configured", HTTPStatus.NOT_IMPLEMENTED, "This deployment does not have this feature"
+
+
+class UnknownEvent(InternalError):
+    """The function was invoked with an event that it does not process; the message says which, and what to do."""
 
 
 class OutOfTime(RequestError):

@@ -1,12 +1,14 @@
 """Requests: the documented bodies, and the images and options in API Gateway's events."""
 
 import base64
-import binascii
+import codecs
+import quopri
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
@@ -25,13 +27,30 @@ from litelens.core.formats import MEDIA_TYPES
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
 
+# Unofficial names of media types, which some programs send.
+_UNOFFICIAL_TYPES = {
+    "image/jpg": "image/jpeg",
+    "image/pjpeg": "image/jpeg",
+    "image/x-png": "image/png",
+    "image/x-ms-bmp": "image/bmp",
+    "image/heif": "image/heic",
+}
+
 # The content types whose bodies API Gateway encodes in base64; template.yaml has the same list.
-BINARY_TYPES = (*MEDIA_TYPES, FORM_TYPE)
+BINARY_TYPES = (*MEDIA_TYPES, *_UNOFFICIAL_TYPES, FORM_TYPE)
 
 MAX_IMAGES = 16
 MAX_QUESTION = 2000
 
-_DATA_URL = re.compile(r"\s*data:[^,]*;base64,", re.IGNORECASE)
+# https://fetch.spec.whatwg.org/#data-urls
+_DATA_URL = re.compile(r"\s*data:([^,]*),", re.IGNORECASE)
+_IN_BASE64 = re.compile(r";\s*base64\s*$", re.IGNORECASE)
+_WEB_URL = re.compile(r"\s*https?://", re.IGNORECASE)
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+# The values of Content-Transfer-Encoding that leave the content as it is.
+_UNCHANGED = ("", "7bit", "8bit", "binary")
 
 # The size above which parts of a form are written to disk: larger than any body that API Gateway accepts.
 _FORM_BUFFER = 16_000_000
@@ -217,7 +236,7 @@ class Form:
 
 def parse_classify(event: APIGatewayProxyEvent) -> ClassifyRequest:
     """Parse `POST /v1/classify`; raises RequestError, ImageMissing or InvalidOption."""
-    in_query = _options_in_text(event.query_string_parameters)
+    in_query = _options_in_text(_query(event, *_OPTION_PARSERS))
     media_type = _media_type(event)
     if media_type == JSON_TYPE:
         body = _json(_body(event), ClassifyBody)
@@ -235,34 +254,39 @@ def parse_classify(event: APIGatewayProxyEvent) -> ClassifyRequest:
 
 def parse_describe(event: APIGatewayProxyEvent) -> DescribeRequest:
     """Parse `POST /v1/describe`; raises RequestError, ImageMissing or InvalidOption."""
+    query = _query(event, *_DESCRIBE_OPTIONS)
     media_type = _media_type(event)
     if media_type == JSON_TYPE:
         body = _json(_body(event), DescribeBody)
-        model = model_in_query(event) if body.model is UNSET else body.model
-        question = None if body.question is UNSET else body.question
+        model = query.get("model") if body.model is UNSET else body.model
+        question = _question(query) if body.question is UNSET else body.question
         return DescribeRequest(body, model, question, tuple(body.turns))
     if media_type == FORM_TYPE:
-        form = parse_form(_body(event), event.headers["content-type"], images=1, fields=("model", "question"))
-        model = form.fields.get("model", model_in_query(event))
-        return DescribeRequest(form.images[0], model, _question(form.fields), ())
-    question = _question(event.query_string_parameters)
-    return DescribeRequest(_image_body(event, media_type), model_in_query(event), question, ())
+        form = parse_form(_body(event), event.headers["content-type"], images=1, fields=_DESCRIBE_OPTIONS)
+        values = {**query, **form.fields}
+        return DescribeRequest(form.images[0], values.get("model"), _question(values), ())
+    return DescribeRequest(_image_body(event, media_type), query.get("model"), _question(query), ())
 
 
 def model_in_query(event: APIGatewayProxyEvent) -> str | None:
-    """Return the name of the model in the query; None stands for the default model."""
-    return event.query_string_parameters.get("model")
+    """Return the name of the model in the query, the only option there; None stands for the default model.
+
+    Raises InvalidRequest.
+    """
+    return _query(event, "model").get("model")
 
 
 def parse_upload(event: APIGatewayProxyEvent) -> UploadBody:
     """Parse `POST /v1/uploads`; raises RequestError."""
+    _query(event)
     media_type = _media_type(event)
     if media_type != JSON_TYPE:
         raise UnsupportedMediaType(f"The content type is {_quoted(media_type)}; send {JSON_TYPE}.")
     body = _json(_body(event), UploadBody)
-    if body.content_type not in MEDIA_TYPES:
+    content_type = _official_type(body.content_type)
+    if content_type not in MEDIA_TYPES:
         raise InvalidRequest(f"content_type must be one of {', '.join(MEDIA_TYPES)}.")
-    return body
+    return UploadBody(content_type)
 
 
 def parse_form(body: bytes, content_type: str, *, images: int, fields: tuple[str, ...]) -> Form:
@@ -275,7 +299,7 @@ def parse_form(body: bytes, content_type: str, *, images: int, fields: tuple[str
     if unknown:
         known = ", ".join(("image", *fields))
         raise InvalidRequest(f"There is no field {unknown[0][:_QUOTED_FIELD]!a} in the form; the fields are {known}.")
-    found = tuple(part.raw for part in parts if part.name == "image")
+    found = tuple(_part_content(part) for part in parts if part.name == "image")
     if not found:
         raise ImageMissing("The form has no field 'image'; send one, as in curl -F image=@photo.jpg.")
     if len(found) > images:
@@ -299,8 +323,39 @@ def source_of(image: Image) -> bytes | ObjectLocation:
         return _parse_object_uri(image.s3_uri)
     if image.image is UNSET or image.image == "":
         raise ImageMissing("The field 'image' is missing or empty; put the image's bytes there in base64.")
-    data_url = _DATA_URL.match(image.image)
-    return _decode_base64(image.image[data_url.end() :] if data_url else image.image, "The field 'image'")
+    return _decode_image_text(image.image)
+
+
+def decode_base64(text: str, where: str) -> bytes:
+    """Decode base64 with or without line breaks and padding, in the usual or the URL-safe alphabet.
+
+    Raises InvalidBase64, whose message begins with `where`.
+    """
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        # Only now, because it takes longer than decoding.
+        compact = "".join(text.split()).translate(_URL_SAFE)
+    try:
+        return base64.b64decode(compact if "=" in compact else compact + "=" * (-len(compact) % 4), validate=True)
+    except ValueError as error:
+        raise InvalidBase64(f"{where} is not valid base64.") from error
+
+
+def _decode_image_text(text: str) -> bytes:
+    """Decode base64 or a data URL; raises InvalidBase64."""
+    where = "The field 'image'"
+    if _WEB_URL.match(text):
+        raise InvalidBase64(
+            f"{where} is the URL of a page, which is not fetched; put the image's bytes there in base64."
+        )
+    url = _DATA_URL.match(text)
+    if not url:
+        return decode_base64(text, where)
+    data = text[url.end() :]
+    if _IN_BASE64.search(url[1]):
+        return decode_base64(unquote(data) if "%" in data else data, where)
+    return unquote_to_bytes(data.strip().encode(errors="replace"))
 
 
 def _parse_object_uri(uri: str) -> ObjectLocation:
@@ -318,8 +373,24 @@ def _has_image(body: ImageInput) -> bool:
     return any(field is not UNSET for field in (body.image, body.s3, body.s3_uri))
 
 
+def _query(event: APIGatewayProxyEvent, *known: str) -> Mapping[str, str]:
+    """Return the options in the query; raises InvalidRequest if one of them is not known."""
+    query = event.query_string_parameters
+    unknown = [name for name in query if name not in known]
+    if unknown:
+        options = f"the options are {', '.join(known)}" if known else "this path has none"
+        raise InvalidRequest(f"There is no option {unknown[0][:_QUOTED_FIELD]!a} in the query; {options}.")
+    return query
+
+
 def _media_type(event: APIGatewayProxyEvent) -> str:
-    return (event.headers.get("content-type") or "").partition(";")[0].strip().lower()
+    return _official_type(event.headers.get("content-type") or "")
+
+
+def _official_type(content_type: str) -> str:
+    """Return the media type in lower case, without parameters, by its official name."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return _UNOFFICIAL_TYPES.get(media_type, media_type)
 
 
 def _image_body(event: APIGatewayProxyEvent, media_type: str) -> bytes:
@@ -334,24 +405,17 @@ def _image_body(event: APIGatewayProxyEvent, media_type: str) -> bytes:
 def _body(event: APIGatewayProxyEvent) -> bytes:
     body = event.body or ""
     if event.is_base64_encoded:
-        return _decode_base64(body, "The body")
+        return decode_base64(body, "The body")
     return body.encode(errors="replace")
 
 
 def _json(text: bytes, form: type[Body]) -> Body:
     try:
-        return msgspec.json.decode(text, type=form)
+        return msgspec.json.decode(text.removeprefix(codecs.BOM_UTF8), type=form)
     except msgspec.ValidationError as error:
         raise InvalidRequest(f"The JSON does not match the API's schema: {str(error)[: 2 * _QUOTED]}.") from error
     except (ValueError, RecursionError) as error:
         raise InvalidJson("The body is not valid JSON.") from error
-
-
-def _decode_base64(text: str, where: str) -> bytes:
-    try:
-        return base64.b64decode("".join(text.split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise InvalidBase64(f"{where} is not valid base64.") from error
 
 
 def _form_parts(body: bytes, content_type: str) -> list[MultipartPart]:
@@ -374,9 +438,23 @@ def _form_parts(body: bytes, content_type: str) -> list[MultipartPart]:
         raise InvalidMultipart("The body is not a valid multipart/form-data form.") from error
 
 
+def _part_content(part: MultipartPart) -> bytes:
+    """Return a part's content, without its transfer encoding; raises InvalidBase64 or InvalidMultipart."""
+    encoding = (part.headers.get("content-transfer-encoding") or "").strip().lower()
+    if encoding in _UNCHANGED:
+        return bytes(part.raw)
+    if encoding == "base64":
+        return decode_base64(str(part.raw, "latin-1"), f"The form's field '{part.name}'")
+    if encoding == "quoted-printable":
+        return quopri.decodestring(part.raw)
+    raise InvalidMultipart(
+        f"The form's field '{part.name}' has the transfer encoding {_quoted(encoding)}; send its bytes unchanged."
+    )
+
+
 def _form_text(part: MultipartPart) -> str:
     try:
-        return str(part.raw, "utf-8")
+        return str(_part_content(part), "utf-8")
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"The form's field '{part.name}' is not UTF-8 text.") from error
 
@@ -443,6 +521,9 @@ _OPTION_PARSERS = {
     "embedding": _parse_boolean,
     "embedding_format": _parse_text,
 }
+
+
+_DESCRIBE_OPTIONS = ("model", "question")
 
 
 def _question(fields: Mapping[str, str]) -> str | None:

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from litelens.aws.bedrock import Turn
 from litelens.core import classifier
-from litelens.core.formats import FORMAT_NAMES
+from litelens.core.formats import ALL_FORMATS
 from litelens.core.heatmaps import to_png
 
 # Turns of a conversation that are kept; older ones are dropped.
@@ -109,7 +109,7 @@ class HeatMap(Struct, frozen=True):
 class Photo(Struct, frozen=True):
     """The image as sent: its format, and its size after EXIF orientation is applied."""
 
-    format: Annotated[str, Meta(extra_json_schema={"enum": list(FORMAT_NAMES)})]
+    format: Annotated[str, Meta(extra_json_schema={"enum": [each.name for each in ALL_FORMATS]})]
     width: Annotated[int, Meta(ge=1, examples=[640])]
     height: Annotated[int, Meta(ge=1, examples=[427])]
 

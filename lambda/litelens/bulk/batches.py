@@ -19,8 +19,10 @@ from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAl
 from aws_lambda_powertools.utilities.idempotency.persistence.datarecord import DataRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from litelens.api.problems import OutOfTime
+from litelens.api.events import describe_event, is_sqs_batch
+from litelens.api.problems import OutOfTime, UnknownEvent
 from litelens.aws.clients import Deadline, aws_client
+from litelens.aws.s3 import is_form_key
 from litelens.bulk.s3_events import InvalidNotification, ObjectRevision, parse_backfill_batch, parse_notification
 from litelens.bulk.worker import THREADS, Worker
 from litelens.core.errors import ReportedError
@@ -56,18 +58,31 @@ _DAY = 24 * 3600
 def create_handler(settings: Settings) -> Handler:
     """Return a Lambda handler for SQS batches of S3 notifications, and for a backfill's batches of objects.
 
-    For SQS it returns the messages to retry, for a backfill the results. Raises BundleError or SettingsError.
+    For SQS it returns the messages to retry, for a backfill the results; for any other event it raises UnknownEvent.
+    Raises BundleError or SettingsError.
     """
     processor = _BatchProcessor(settings)
 
     def handle(event: dict[str, Any], context: LambdaContext) -> Any:
         record_model(processor.model)
         deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000 - _RESERVED_SECONDS)
-        if "Items" in event:
+        if isinstance(event, dict) and "Items" in event:
             return processor.classify_objects(parse_backfill_batch(event), deadline, context.aws_request_id)
-        return processor.process_messages(event, deadline, context)
+        if is_sqs_batch(event):
+            return processor.process_messages(event, deadline, context)
+        raise _unknown_event(event, context.aws_request_id)
 
     return recorded(handle, settings.engine)
+
+
+def _unknown_event(event: Any, request_id: str) -> UnknownEvent:
+    """Record and return the error of an event that is no batch; if it is not raised, Lambda takes it as processed."""
+    error = UnknownEvent(
+        "This function processes messages of SQS and batches of a backfill; it was invoked with "
+        f"{describe_event(event)}. Send notifications of S3 to the stack's queue, from which this function gets them."
+    )
+    record_problem(error, request_id, reason=str(error))
+    return error
 
 
 class _NotFinal(Exception):
@@ -160,7 +175,9 @@ class _BatchProcessor:
         """Process an uploaded image; return the error that prevented its result, or None."""
         with logged_with(upload_request_id=image.upload_request_id or None):
             try:
-                with self._locks.hold(image.bucket, image.key, image.revision):
+                # All images of a form are processed one after the other, so that the worker can count them.
+                revision = "" if is_form_key(image.key) else image.revision
+                with self._locks.hold(image.bucket, image.key, revision):
                     self._process_if_new(image, deadline, request_id)
             except Exception as error:
                 _record_error(error, request_id)
@@ -174,7 +191,8 @@ class _BatchProcessor:
             "bucket": image.bucket,
             "key": image.key,
             "revision": image.revision,
-            "sequencer": image.sequencer,
+            # The same image of a form counts once, however often it is sent.
+            "sequencer": "" if is_form_key(image.key) else image.sequencer,
             "model": self.model,
         }
         with contextlib.suppress(_NotFinal):

@@ -9,7 +9,13 @@ import msgspec
 from litelens.api.problems import OutOfTime, problem_document
 from litelens.api.response_schemas import BulkResult, Classification, Failure, Model, classification_of
 from litelens.aws.clients import BULK_SERVICES, Deadline, aws_client
-from litelens.aws.errors import ObjectAccessDenied, ObjectNotFound, ObjectVersionNotFound, StorageTimeout
+from litelens.aws.errors import (
+    BucketNotAllowed,
+    ObjectAccessDenied,
+    ObjectNotFound,
+    ObjectVersionNotFound,
+    StorageTimeout,
+)
 from litelens.aws.event_bus import EventBus
 from litelens.aws.results_table import ResultId, ResultsTable
 from litelens.aws.s3 import ObjectReader, UploadBucket, is_form_key
@@ -102,7 +108,7 @@ class Worker:
         """
         try:
             outcome = self._classify(image, self._all_buckets, deadline, request_id)
-        except (ObjectAccessDenied, OutOfTime, StorageTimeout) as error:
+        except (BucketNotAllowed, ObjectAccessDenied, OutOfTime, StorageTimeout) as error:
             outcome = _failure(error, request_id)
         return self._result(image, outcome, datetime.now(UTC))
 

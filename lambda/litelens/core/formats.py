@@ -32,28 +32,28 @@ HEIF = ImageFormat("HEIF", "image/heic", (".heic", ".heif"), rb".{4}ftyp(?:he[iv
 # Formats that are decoded only if their decoder is installed; see codecs.py.
 OPTIONAL_FORMATS = (AVIF, HEIF)
 
+ALL_FORMATS = (*IMAGE_FORMATS, *OPTIONAL_FORMATS)
+
 FORMAT_NAMES = tuple(each.name for each in IMAGE_FORMATS)
-MEDIA_TYPES = tuple(each.media_type for each in IMAGE_FORMATS)
-SUFFIXES = tuple(suffix for each in IMAGE_FORMATS for suffix in each.suffixes)
+MEDIA_TYPES = tuple(each.media_type for each in ALL_FORMATS)
+SUFFIXES = tuple(suffix for each in ALL_FORMATS for suffix in each.suffixes)
 
 # Bytes at the start of a file that are enough to recognize every format.
 SIGNATURE_BYTES = 32
 
-_ALL_FORMATS = (*IMAGE_FORMATS, *OPTIONAL_FORMATS)
-_SIGNATURES = re.compile(b"|".join(b"(%b)" % each.signature for each in _ALL_FORMATS), re.DOTALL)
-_MEDIA_TYPES_BY_SUFFIX = {suffix: each.media_type for each in IMAGE_FORMATS for suffix in each.suffixes}
+_SIGNATURES = re.compile(b"|".join(b"(%b)" % each.signature for each in ALL_FORMATS), re.DOTALL)
+_MEDIA_TYPES_BY_SUFFIX = {suffix: each.media_type for each in ALL_FORMATS for suffix in each.suffixes}
 
 
 def format_of(data: bytes) -> ImageFormat | None:
-    """Return the format by the first bytes of a file; None if it is none of IMAGE_FORMATS or OPTIONAL_FORMATS."""
+    """Return the format by the first bytes of a file; None if it is none of ALL_FORMATS."""
     found = _SIGNATURES.match(data)
-    return _ALL_FORMATS[found.lastindex - 1] if found and found.lastindex else None
+    return ALL_FORMATS[found.lastindex - 1] if found and found.lastindex else None
 
 
 def media_type_of(data: bytes) -> str:
-    """Return the media type by the first bytes of a file, one of MEDIA_TYPES; that of JPEG for all other formats."""
-    found = format_of(data)
-    return found.media_type if found in IMAGE_FORMATS else JPEG.media_type
+    """Return the media type by the first bytes of a file; that of JPEG if the format is unknown."""
+    return (format_of(data) or JPEG).media_type
 
 
 def media_type_of_suffix(suffix: str) -> str:
