@@ -18,7 +18,7 @@ from litelens.core.bundle import load_bundle
 from litelens.core.classifier import Classifier, Options
 from litelens.core.engines import ENGINES
 from litelens.core.errors import BundleError
-from litelens.core.formats import IMAGE_FORMATS, SUFFIXES
+from litelens.core.formats import IMAGE_FORMATS, MEDIA_TYPES, SUFFIXES
 from litelens.core.golden import TOLERANCE, GoldenImage, mismatch
 from litelens.core.images import Limits, decode
 
