@@ -1,4 +1,4 @@
-"""The command `litelens`: its arguments. Each subcommand has a module of the same name with a function `run`.
+"""The command `litelens`: its arguments. Each subcommand has a module with a function `run`, by default of its name.
 
 Exit codes: 0 on success, 1 if something failed or the output could not be written, 2 for wrong arguments, and 130
 after Ctrl-C.
@@ -6,6 +6,7 @@ after Ctrl-C.
 
 import importlib
 import io
+import math
 import os
 import re
 import sys
@@ -27,6 +28,14 @@ MAX_DAYS = 400
 
 STATE_MACHINE_ARN = re.compile(r"arn:[a-z-]+:states:[a-z0-9-]+:[0-9]{12}:stateMachine:[^:/\s]+(:[^:/\s]+)?")
 EXECUTION_ARN = re.compile(r"arn:[a-z-]+:states:[a-z0-9-]+:[0-9]{12}:execution:[^:/\s]+:[^:/\s]+")
+
+# A module cannot have the name of a keyword.
+_MODULES = {"import": "importing.command"}
+
+# A larger mean or standard deviation is one of pixels from 0 to 255.
+_MAX_CHANNEL = 10
+
+_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 _AGE_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _AGE = re.compile(rf"(\d+)([{''.join(_AGE_UNITS)}])", re.ASCII)
@@ -51,7 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.check:
             parsed.check(parsed)
         # Imported only now, so that help and error messages appear immediately.
-        run: Callable[[Namespace], int] = importlib.import_module(f"litelens_client.{parsed.command}").run
+        module = _MODULES.get(parsed.command, parsed.command)
+        run: Callable[[Namespace], int] = importlib.import_module(f"litelens_client.{module}").run
         return run(parsed)
     except ArgumentError as error:
         parser.error(str(error))
@@ -90,6 +100,14 @@ def create_parser() -> ArgumentParser:
         description="Learn a classifier from photos in class folders, such as photos/cat and photos/dog. If "
         "photos/train and photos/test have class folders, learn from the first and measure the accuracy on the second. "
         "The result is a bundle in models/.",
+    )
+    add(
+        "import",
+        _add_import_options,
+        _check_import,
+        summary="make a bundle of a .tflite classifier that was made elsewhere",
+        description="Make a bundle of a .tflite photo classifier that was made elsewhere, such as an export of "
+        "Teachable Machine, and say what was assumed about it. The result is a bundle in models/.",
     )
     add(
         "convert",
@@ -136,6 +154,20 @@ def port(text: str) -> int:
     if not _is_whole_number(text) or int(text) > 65535:
         raise ArgumentTypeError("must be a port from 0 to 65535")
     return int(text)
+
+
+def channels(text: str) -> tuple[float, float, float]:
+    """Parse a number for all colours, or one for each: 0.485,0.456,0.406."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 3) or not all(math.isfinite(number) for number in numbers):
+        raise ArgumentTypeError("must be a number, or three for red, green and blue, such as 0.485,0.456,0.406")
+    if max(map(abs, numbers)) > _MAX_CHANNEL:
+        raise ArgumentTypeError("must be for pixels from 0 to 1; 127.5 for pixels from 0 to 255 is 0.5 here")
+    red, green, blue = numbers * 3 if len(numbers) == 1 else numbers
+    return red, green, blue
 
 
 def fraction(text: str) -> float:
@@ -310,6 +342,46 @@ def _add_learn_options(command: ArgumentParser) -> None:
         help=f"the model whose features are used, a name in models/ or the path of a bundle (default: {DEFAULT_BASE})",
     )
     command.add_argument("--json", action="store_true", help="print the measurements as a JSON object")
+
+
+def _add_import_options(command: ArgumentParser) -> None:
+    command.add_argument("model", type=Path, metavar="MODEL", help="the .tflite file")
+    command.add_argument(
+        "--name", required=True, help="the model's name: lower-case letters, digits, - and _, such as pets"
+    )
+    command.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="a file with a label on each line (default: the labels in the model, or labels.txt beside it)",
+    )
+    command.add_argument(
+        "--data",
+        type=Path,
+        metavar="FOLDER",
+        help="photos in class folders named like the labels: measure the accuracy on them, calibrate the confidences",
+    )
+    for name, what in (("mean", "mean"), ("std", "standard deviation")):
+        command.add_argument(
+            f"--{name}",
+            type=channels,
+            metavar="NUMBER",
+            help=f"the {what} with which the model was trained, for pixels from 0 to 1: a number, or three with commas",
+        )
+    command.add_argument(
+        "--crop", type=fraction, metavar="0..1", help="the part of the photo's centre that the model sees (default: 1)"
+    )
+    command.add_argument("--interpolation", choices=_INTERPOLATIONS, help="how photos are resized (default: bilinear)")
+    command.add_argument("--json", action="store_true", help="print the summary as a JSON object")
+
+
+def _check_import(parsed: Namespace) -> None:
+    if (parsed.mean is None) != (parsed.std is None):
+        raise ArgumentError(None, "--mean and --std belong together; give both")
+    if parsed.std and min(parsed.std) <= 0:
+        raise ArgumentError(None, "--std must be above 0")
+    if parsed.crop == 0:
+        raise ArgumentError(None, "--crop must be above 0")
 
 
 def _add_convert_options(command: ArgumentParser) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from support import CIFAR_BUNDLE, DEFAULT_BUNDLE
 
-from litelens.core.bundle import load_bundle
+from litelens.core.bundle import Tensor, load_bundle
 from litelens.core.classifier import Classifier
 from litelens.core.errors import BundleError
 from litelens.core.images import Limits
@@ -120,8 +121,11 @@ def test_a_model_with_another_checksum_is_refused(bundle: Path) -> None:
         (lambda m: m["files"].clear(), "the field files.model.tflite is missing"),
         (lambda m: m["files"]["model.tflite"].update(sha256=7), r"files.model.tflite.sha256 must be text, not 7"),
         (lambda m: m["quantization"].pop("weight_bits"), "the field quantization.weight_bits is missing"),
-        (lambda m: m["quantization"].update(weight_bits=4), "quantization.weight_bits must be a whole number >= 7"),
-        (lambda m: m["quantization"].update(weight_bits=9), "quantization.weight_bits must be a whole number <= 8"),
+        (lambda m: m.pop("quantization"), "the field quantization.weight_bits is missing"),
+        (lambda m: m["quantization"].update(weight_bits=4), "quantization.weight_bits must be one of 7, 8, 32, not 4"),
+        (lambda m: m["quantization"].update(weight_bits=9), "quantization.weight_bits must be one of 7, 8, 32, not 9"),
+        (lambda m: m.update(output="odds"), "output must be one of logits, probabilities, not 'odds'"),
+        (lambda m: m.update(output="probabilities"), "output must be logits if files has head.npz"),
         (
             lambda m: m.pop("tensors"),
             "the field tensors is missing, because an earlier litelens .*; make the bundle again",
@@ -139,7 +143,19 @@ def test_a_model_with_another_checksum_is_refused(bundle: Path) -> None:
             lambda m: m["tensors"]["image"].update(zero_point=128),
             "tensors.image.zero_point must be a whole number <= 127",
         ),
-        (lambda m: m["tensors"]["image"].pop("scale"), "the field tensors.image.scale is missing"),
+        (
+            lambda m: m["tensors"]["image"].update(zero_point=-1, dtype="uint8"),
+            "tensors.image.zero_point must be a whole number >= 0",
+        ),
+        (
+            lambda m: m["tensors"]["image"].update(zero_point=256, dtype="uint8"),
+            "tensors.image.zero_point must be a whole number <= 255",
+        ),
+        (
+            lambda m: m["tensors"]["image"].update(dtype="float16"),
+            "tensors.image.dtype must be one of float32, int8, uint8, not 'float16'",
+        ),
+        (lambda m: m["tensors"]["image"].pop("scale"), "tensors.image.scale must be a number > 0"),
         (lambda m: m["tensors"]["features"].update(shape=[1, 2, 100]), "tensors.features must have four sides"),
         (lambda m: m["tensors"].pop("features"), "files must have head.npz if tensors has features, and only then"),
         (lambda m: m.update(groups=["vehicles"]), "groups must be a set of fields or null"),
@@ -215,3 +231,30 @@ def test_a_file_that_is_not_a_model_is_refused(bundle: Path, content: bytes) -> 
     replace_model(bundle, content)
     with pytest.raises(BundleError, match=r"model.tflite is not a model that litert can run here"):
         start(bundle)
+
+
+FLOAT_IMAGE = {"shape": [1, 32, 32, 3], "dtype": "float32"}
+FLOAT_LOGITS = {"shape": [1, 100], "dtype": "float32"}
+
+
+def make_float(manifest: dict[str, Any]) -> None:
+    manifest["tensors"] = {"image": FLOAT_IMAGE, "logits": FLOAT_LOGITS}
+    del manifest["files"]["head.npz"], manifest["quantization"]
+
+
+def test_a_float_model_needs_neither_scales_nor_a_number_of_bits(bundle: Path) -> None:
+    change_manifest(bundle, make_float)
+    loaded = load_bundle(bundle)
+    assert loaded.weight_bits == 32
+    assert {tensor.dtype for tensor in loaded.tensors.values()} == {"float32"}
+    assert loaded.output == "logits"
+
+
+def test_a_float_model_may_give_probabilities(bundle: Path) -> None:
+    change_manifest(bundle, lambda m: (make_float(m), m.update(output="probabilities")))
+    assert load_bundle(bundle).output == "probabilities"
+
+
+def test_float_tensors_are_written_without_quantization() -> None:
+    assert msgspec.to_builtins(Tensor((1, 3), dtype="float32")) == {"shape": (1, 3), "dtype": "float32"}
+    assert msgspec.to_builtins(Tensor((1, 3), 0.5, 7)) == {"shape": (1, 3), "scale": 0.5, "zero_point": 7}

@@ -1,14 +1,15 @@
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from support import DEFAULT_BUNDLE, ROCKET, encoded
 
-from litelens.core.bundle import load_bundle
+from litelens.core.bundle import IMAGE, LOGITS, Tensor, load_bundle
 from litelens.core.classifier import Classifier, Options, Timing, entropy, softmax
-from litelens.core.errors import ImageTooLarge, InvalidOption
+from litelens.core.errors import ImageTooLarge, InvalidOption, ModelUnusable
 from litelens.core.images import Limits, decode
 
 
@@ -149,3 +150,67 @@ def test_the_entropy_of_a_prediction_is_that_of_all_labels(classifier: Classifie
     few, all_labels = (classifier.classify(ROCKET.read_bytes(), Options(top_k=top_k)) for top_k in (1, 1000))
     expected = sum(c.confidence * math.log2(1 / c.confidence) for c in all_labels.candidates if c.confidence)
     assert few.entropy == all_labels.entropy == pytest.approx(expected, abs=1e-4)
+
+
+class FixedEngine:
+    """An engine that returns the same output for every image."""
+
+    def __init__(self, output: np.ndarray) -> None:
+        self._output = output
+
+    def run(self, _: np.ndarray) -> dict[str, np.ndarray]:
+        return {LOGITS: self._output[np.newaxis]}
+
+
+def fixed_classifier(monkeypatch: pytest.MonkeyPatch, given: np.ndarray, **changes: Any) -> Classifier:
+    """Return a classifier whose model gives this output, `(3,)`, of class scores or probabilities."""
+    monkeypatch.setattr("litelens.core.classifier.load_engine", lambda *_: FixedEngine(given))
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    scale = 0.0 if given.dtype == np.float32 else 1 / 256
+    tensors = {IMAGE: bundle.tensors[IMAGE], LOGITS: Tensor((1, 3), scale, 0, given.dtype.name)}
+    fields = {"labels": ("a", "b", "c"), "groups": {}, "temperature": 1.0, "head": None, "familiarity": None}
+    return Classifier(dataclasses.replace(bundle, tensors=tensors, **(fields | changes)), Limits(), 1)
+
+
+def confidences(classifier: Classifier) -> list[float]:
+    found = classifier.classify(ROCKET.read_bytes(), Options(top_k=3)).candidates
+    return [candidate.confidence for candidate in sorted(found, key=lambda each: each.index)]
+
+
+@pytest.mark.parametrize("probabilities", [[0.7, 0.2, 0.1], [1, 0, 0], [1 - 1e-6, 1e-6, 1e-30]])
+def test_probabilities_stay_what_they_are_at_a_temperature_of_1(
+    monkeypatch: pytest.MonkeyPatch, probabilities: list[float]
+) -> None:
+    classifier = fixed_classifier(monkeypatch, np.array(probabilities, np.float32), output="probabilities")
+    assert confidences(classifier) == pytest.approx(probabilities, abs=1e-6)
+
+
+def test_the_temperature_applies_to_the_logarithms_of_probabilities(monkeypatch: pytest.MonkeyPatch) -> None:
+    output = np.array([0.8, 0.2, 0], np.float32)
+    classifier = fixed_classifier(monkeypatch, output, output="probabilities", temperature=2.0)
+    assert confidences(classifier) == pytest.approx([2 / 3, 1 / 3, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("levels", [[255, 1, 0], [256 - 64, 64, 0], [255, 0, 0]])
+def test_rounded_probabilities_stay_what_they_are_within_half_a_level(
+    monkeypatch: pytest.MonkeyPatch, levels: list[int]
+) -> None:
+    classifier = fixed_classifier(monkeypatch, np.array(levels, np.uint8), output="probabilities")
+    assert confidences(classifier) == pytest.approx(np.array(levels) / sum(levels), abs=0.5 / 256)
+
+
+def test_a_rounded_0_is_not_infinitely_unlikely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise a single wrong answer of a uint8 model would decide the temperature."""
+    classifier = fixed_classifier(monkeypatch, np.array([255, 1, 0], np.uint8), output="probabilities")
+    logits = classifier.logits(np.zeros((260, 260, 3), np.uint8))
+    assert logits[2] == pytest.approx(math.log(0.5 / 256 / 3), abs=1e-4)
+
+
+@pytest.mark.parametrize("output", ["logits", "probabilities"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scores_that_are_not_finite_are_an_error_that_names_the_model(
+    monkeypatch: pytest.MonkeyPatch, output: str, value: float
+) -> None:
+    classifier = fixed_classifier(monkeypatch, np.array([value, 0, 0], np.float32), output=output)
+    with pytest.raises(ModelUnusable, match=classifier.bundle.name):
+        classifier.classify(ROCKET.read_bytes())

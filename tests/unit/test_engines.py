@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
+from small_models import SIDE, small_model
 from support import DEFAULT_BUNDLE
 
 from litelens.core.bundle import FEATURES, IMAGE, LOGITS, Bundle, Tensor, load_bundle
 from litelens.core.engines import ENGINES, Engine, LiteRT, OpenVINO, compile_ahead, load_engine
 from litelens.core.errors import BundleError
+from litelens_client.learning.tflite import name_tensors, parse_model, read_tensors, write_model
 
 
 @pytest.fixture(scope="module")
@@ -190,3 +192,56 @@ def test_quantizing_rounds_to_the_nearest_level_and_reverses_dequantizing() -> N
     assert tensor.quantize(real).tolist() == levels.tolist()
     assert tensor.quantize(real + np.float32(0.4 * 0.0078125)).tolist() == levels.tolist()
     assert tensor.quantize(np.array([-1e9, 1e9], np.float32)).tolist() == [-128, 127]
+
+
+def test_uint8_levels_are_from_0_to_255() -> None:
+    tensor = Tensor(shape=(256,), scale=0.0078125, zero_point=128, dtype="uint8")
+    levels = np.arange(256).astype(np.uint8)
+    real = tensor.dequantize(levels)
+    assert real.dtype == np.float32
+    assert real == pytest.approx((levels.astype(float) - 128) * 0.0078125)
+    assert tensor.quantize(real).dtype == np.uint8
+    assert tensor.quantize(real).tolist() == levels.tolist()
+    assert tensor.quantize(np.array([-1e9, 1e9], np.float32)).tolist() == [0, 255]
+
+
+def test_float_values_are_not_rounded() -> None:
+    tensor = Tensor(shape=(3,), dtype="float32")
+    values = np.array([-1e9, 0.12345678, 1e9], np.float32)
+    assert tensor.quantize(values).dtype == tensor.dequantize(values).dtype == np.float32
+    assert tensor.quantize(values).tolist() == tensor.dequantize(values).tolist() == values.tolist()
+
+
+@pytest.fixture(params=["float32", "int8"])
+def small(request: pytest.FixtureRequest, bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The bundle of a tiny model of this type, without features."""
+    model, tensors = named_model(request.param)
+    (tmp_path / "model.tflite").write_bytes(model)
+    bits = 32 if request.param == "float32" else 8
+    return dataclasses.replace(bundle, folder=tmp_path, tensors=tensors, weight_bits=bits)
+
+
+def named_model(kind: str) -> tuple[bytes, dict[str, Tensor]]:
+    """Return a tiny model with the names that bundles have, and its tensors."""
+    parsed = parse_model(small_model(kind))
+    name_tensors(parsed)
+    model = write_model(parsed)
+    return model, read_tensors(model)
+
+
+def test_tensors_of_every_type_are_compared_with_the_manifest(small: Bundle) -> None:
+    dtype = small.tensors[IMAGE].dtype
+    values = small.tensors[IMAGE].quantize(np.zeros((1, SIDE, SIDE, 3), np.float32))
+    assert LiteRT(small, threads=1).run(values)[LOGITS].dtype == np.dtype(dtype)
+    other = Tensor((1, SIDE, SIDE, 3), 1 / 255, 0, "uint8")
+    with pytest.raises(BundleError, match=rf"image {dtype} .* image uint8 "):
+        load_engine("litert", dataclasses.replace(small, tensors={**small.tensors, IMAGE: other}), threads=1)
+
+
+def test_openvino_runs_float_models(bundle: Bundle, tmp_path: Path, noise: np.random.Generator) -> None:
+    model, tensors = named_model("float32")
+    (tmp_path / "model.tflite").write_bytes(model)
+    small = dataclasses.replace(bundle, folder=tmp_path, tensors=tensors, weight_bits=32)
+    values = noise.uniform(-1, 1, (1, SIDE, SIDE, 3)).astype(np.float32)
+    found, expected = (engine(small, 1).run(values)[LOGITS] for engine in (OpenVINO, LiteRT))
+    assert found == pytest.approx(expected, abs=1e-5)

@@ -1,12 +1,16 @@
 """Write or replace a bundle, completely or not at all."""
 
 import contextlib
+import json
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from litelens.core.bundle import MANIFEST
 from litelens_client.learning.errors import TrainingError
+
+FIRST_VERSION = "1.0.0"
 
 
 @contextlib.contextmanager
@@ -38,3 +42,23 @@ def check_is_bundle(folder: Path) -> None:
         raise TrainingError(
             f"{folder} exists but is not a bundle, so it is not replaced; move it away, or choose another name"
         )
+
+
+def next_version(target: Path, field: str, command: str) -> str:
+    """Return the version after that of the bundle in a folder, or the first version if there is no folder.
+
+    Raises TrainingError if the folder has something else than a bundle that `command` wrote, which its manifest shows
+    by this field, so that nothing else is replaced.
+    """
+    if not target.exists():
+        return FIRST_VERSION
+    check_is_bundle(target)
+    # Not load_bundle(), which fails if the model is damaged: such a bundle may be replaced too.
+    try:
+        manifest = json.loads((target / MANIFEST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict) or field not in manifest:
+        raise TrainingError(f"{target} was not written by {command}, so it is not replaced; choose another --name")
+    found = re.fullmatch(r"1\.(\d{1,9})\.0", str(manifest.get("version")), re.ASCII)
+    return f"1.{int(found[1]) + 1}.0" if found else FIRST_VERSION

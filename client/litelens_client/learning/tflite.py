@@ -1,21 +1,31 @@
-"""Edit .tflite files: read weights, replace the head, and convert models of earlier versions of litelens.
+"""Edit .tflite files: read weights, name tensors, replace the head, convert models of earlier versions of litelens.
 
 The format is a flatbuffer: https://github.com/google-ai-edge/LiteRT/blob/main/tflite/schema/schema.fbs
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
-from litelens.core.bundle import FEATURES, LOGITS, OLD_MAP, Tensor
+from litelens.core.bundle import FEATURES, IMAGE, LOGITS, OLD_MAP, Tensor
 from litelens.core.head import Head
 
 # Seven-bit weights give the same answers with all engines; see training.candidates.reduce_to_seven_bits.
-_MAX_LEVEL = 64
+MAX_SEVEN_BIT_LEVEL = 64
+
+# The data types that an input or output can have.
+_TYPES: dict[int, Literal["int8", "uint8", "float32"]] = {
+    schema.TensorType.INT8: "int8",
+    schema.TensorType.UINT8: "uint8",
+    schema.TensorType.FLOAT32: "float32",
+}
+
+# The key of the signature of a model that has only one.
+_SIGNATURE = b"serving_default"
 
 _OPERATORS = {
     schema.BuiltinOperator.MEAN: 2,
@@ -30,6 +40,10 @@ def parse_model(model: bytes) -> Any:
 
 def write_model(parsed: Any) -> bytes:
     """Return the .tflite file of the schema's objects."""
+    for buffer in parsed.buffers:
+        # Constants that were behind the flatbuffer are bytes, which the schema would write one by one.
+        if isinstance(buffer.data, (bytes, bytearray)):
+            buffer.data = np.frombuffer(buffer.data, np.uint8)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(parsed))
 
 
@@ -47,15 +61,56 @@ def channel_scales(tensor: Any) -> NDArray[np.float32]:
 
 
 def read_tensors(model: bytes) -> dict[str, Tensor]:
-    """Read the input and outputs of an int8 model, by their names in its signature."""
+    """Read the input and outputs of a model, by their names in its signature; raises ValueError, see read_tensor()."""
     parsed = parse_model(model)
     (signature,), (graph,) = parsed.signatureDefs, parsed.subgraphs
-    found = {}
-    for named in (*signature.inputs, *signature.outputs):
-        tensor = graph.tensors[named.tensorIndex]
-        (scale,), (zero_point,) = tensor.quantization.scale, tensor.quantization.zeroPoint
-        found[named.name.decode()] = Tensor(tuple(int(side) for side in tensor.shape), float(scale), int(zero_point))
-    return found
+    return {
+        named.name.decode(): read_tensor(graph.tensors[named.tensorIndex])
+        for named in (*signature.inputs, *signature.outputs)
+    }
+
+
+def read_tensor(tensor: Any) -> Tensor:
+    """Read the shape, the data type and the quantization of an input or output.
+
+    A uint8 tensor without quantization gets the range from 0 to 1, because it has the values of pixels. Raises
+    ValueError for other data types, for another integer tensor without quantization, and for one with several scales.
+    """
+    shape = tuple(int(side) for side in tensor.shape)
+    if tensor.type not in _TYPES:
+        raise ValueError(f"it has the data type {type_name(tensor.type)}")
+    dtype = _TYPES[tensor.type]
+    if dtype == "float32":
+        return Tensor(shape, dtype=dtype)
+    scales = [] if tensor.quantization is None or tensor.quantization.scale is None else tensor.quantization.scale
+    zero_points = tensor.quantization.zeroPoint if len(scales) else None
+    if not len(scales) and dtype == "uint8":
+        return Tensor(shape, 1 / 255, dtype=dtype)
+    if len(scales) != 1:
+        raise ValueError(f"it is {dtype} and has {len(scales)} scales instead of one")
+    return Tensor(shape, float(scales[0]), int(zero_points[0]) if zero_points is not None else 0, dtype)
+
+
+def type_name(number: int) -> str:
+    """Return the name of a data type of the schema, such as INT64."""
+    names = {value: name for name, value in vars(schema.TensorType).items() if isinstance(value, int)}
+    return str(names.get(number, number))
+
+
+def name_tensors(parsed: Any) -> None:
+    """Give the only input of a model the name IMAGE and its only output the name LOGITS, in a signature of their own.
+
+    Their batch becomes 1.
+    """
+    (graph,) = parsed.subgraphs
+    (image,), (logits,) = graph.inputs, graph.outputs
+    signature = schema.SignatureDefT()
+    signature.signatureKey, signature.subgraphIndex = _SIGNATURE, 0
+    signature.inputs, signature.outputs = [_named(IMAGE, image)], [_named(LOGITS, logits)]
+    parsed.signatureDefs = [signature]
+    for name, index in ((IMAGE, image), (LOGITS, logits)):
+        tensor = graph.tensors[index]
+        tensor.name, tensor.shape, tensor.shapeSignature = name.encode(), [1, *tensor.shape[1:]], None
 
 
 def replace_head(model: bytes, head: Head, pooled: NDArray[np.float32]) -> bytes:
@@ -142,7 +197,7 @@ class _GraphBuilder:
     def add_linear(self, pooled: int, head: Head, values: tuple[float, float]) -> int:
         """Add a fully connected layer with the head's weights; return the index of its output."""
         (input_scale,) = self.graph.tensors[pooled].quantization.scale
-        scales = np.maximum(np.abs(head.weights).max(axis=1) / _MAX_LEVEL, 1e-12).astype(np.float32)
+        scales = np.maximum(np.abs(head.weights).max(axis=1) / MAX_SEVEN_BIT_LEVEL, 1e-12).astype(np.float32)
         levels = np.rint(head.weights / scales[:, np.newaxis]).astype(np.int8)
         bias_scales = scales * np.float32(input_scale)
         bias_levels = np.rint(head.bias / bias_scales).clip(-(2**31) + 1, 2**31 - 1).astype(np.int32)
@@ -161,11 +216,8 @@ class _GraphBuilder:
     def set_outputs(self, outputs: dict[str, int]) -> None:
         """Make these tensors the model's only outputs, under these names, which OpenVINO reads from the tensors."""
         self.graph.outputs = np.array(list(outputs.values()), np.int32)
-        self._signature.outputs = []
+        self._signature.outputs = [_named(name, index) for name, index in outputs.items()]
         for name, index in outputs.items():
-            output = schema.TensorMapT()
-            output.name, output.tensorIndex = name.encode(), index
-            self._signature.outputs.append(output)
             self.graph.tensors[index].name = name.encode()
 
     def remove_unused(self) -> None:
@@ -224,6 +276,13 @@ class _GraphBuilder:
         opcode.builtinCode, opcode.deprecatedBuiltinCode, opcode.version = code, min(code, 127), _OPERATORS[code]
         self._model.operatorCodes.append(opcode)
         return len(self._model.operatorCodes) - 1
+
+
+def _named(name: str, index: int) -> Any:
+    """Return the entry of a tensor in a signature."""
+    named = schema.TensorMapT()
+    named.name, named.tensorIndex = name.encode(), int(index)
+    return named
 
 
 def empty_unused_buffers(model: Any) -> None:

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -40,23 +40,59 @@ _CHECKSUM_DIGITS = 12
 OLD_MAP = "class_activation_map"
 
 
-class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
-    """An int8 input or output of the model. Its levels represent the real values `scale * (level - zero_point)`."""
+# What the model's output LOGITS has: class scores of any range, or probabilities, which add up to 1.
+Output = Literal["logits", "probabilities"]
+
+# The weights have 7 or 8 bits if the model computes with integers, and 32 if it computes with floats, whatever the
+# number of bits in which a float model's file stores them.
+WeightBits = Literal[7, 8, 32]
+FLOAT_BITS: WeightBits = 32
+
+
+class Tensor(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """An input or output of the model.
+
+    The levels of an integer tensor represent the real values `scale * (level - zero_point)`; its scale is above 0. The
+    values of a float32 tensor are the real values.
+    """
 
     shape: tuple[Annotated[int, Meta(ge=1)], ...]
-    scale: Annotated[float, Meta(gt=0)]
-    zero_point: Annotated[int, Meta(ge=-128, le=127)]
+    scale: Annotated[float, Meta(ge=0)] = 0.0
+    zero_point: Annotated[int, Meta(ge=-128, le=255)] = 0
+    dtype: Literal["int8", "uint8", "float32"] = "int8"
 
-    def quantize(self, values: NDArray[np.float32]) -> NDArray[np.int8]:
-        """Round real values of any shape to the nearest levels; returns int8 of the same shape."""
+    def __post_init__(self) -> None:
+        """Check the fields of an integer tensor; raises ValueError."""
+        if self.is_float:
+            return
+        if not self.scale:
+            raise ValueError("scale must be a number > 0, unless the dtype is float32")
+        limits = np.iinfo(self.dtype)
+        if self.zero_point < limits.min:
+            raise ValueError(f"zero_point must be a whole number >= {limits.min}, not {self.zero_point}")
+        if self.zero_point > limits.max:
+            raise ValueError(f"zero_point must be a whole number <= {limits.max}, not {self.zero_point}")
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the values are real values."""
+        return self.dtype == "float32"
+
+    def quantize(self, values: NDArray[np.float32]) -> NDArray[Any]:
+        """Round real values of any shape to the nearest levels; returns an array of `dtype` and of the same shape."""
+        if self.is_float:
+            return values.astype(np.float32)
+        limits = np.iinfo(self.dtype)
         # In float32, evenly spaced values can fall halfway between two levels, and rounding half to even would then
         # give two neighbours the same level.
         exact = values.astype(np.float64) / self.scale + self.zero_point
-        levels: NDArray[np.int8] = exact.round().clip(-128, 127).astype(np.int8)
+        levels: NDArray[Any] = exact.round().clip(limits.min, limits.max).astype(self.dtype)
         return levels
 
-    def dequantize(self, levels: NDArray[np.int8]) -> NDArray[np.float32]:
+    def dequantize(self, levels: NDArray[Any]) -> NDArray[np.float32]:
         """Return the real values of levels of any shape; float32 of the same shape."""
+        if self.is_float:
+            return levels.astype(np.float32)
         values: NDArray[np.float32] = (levels.astype(np.float32) - np.float32(self.zero_point)) * np.float32(self.scale)
         return values
 
@@ -65,10 +101,10 @@ class Tensor(Struct, frozen=True, forbid_unknown_fields=True):
 class Bundle:
     """A verified bundle. `manifest` is the whole document; the other fields are those that serving needs.
 
-    `sha256` is the checksum of the model, whose weights have `weight_bits` bits, 7 or 8. `tensors` has the model's
-    input IMAGE, `(1, height, width, 3)`, its output LOGITS, `(1, classes)`, and, if the model has it, its output
-    FEATURES, `(1, h, w, channels)`. If it has features, `head` computes the class scores from them more exactly than
-    the model's own output LOGITS, which is for other programs. `familiarity` needs features too, and is optional.
+    `sha256` is the checksum of the model, whose weights have `weight_bits` bits. `tensors` has the model's input IMAGE,
+    `(1, height, width, 3)`, its output LOGITS, `(1, classes)`, and, if the model has it, its output FEATURES,
+    `(1, h, w, channels)`. `output` says what LOGITS has. If the model has features, `head` computes the class scores
+    from them more exactly than LOGITS, which is for other programs. `familiarity` needs features too, and is optional.
     `backbone` identifies the features: the name, version and checksum of the bundle that they are from, which is this
     one or the one it was learned from. Confidences are the softmax of the logits divided by `temperature`. A prediction
     is uncertain if its highest confidence is below `threshold`. `groups` maps each label to its coarse group; it is
@@ -80,13 +116,14 @@ class Bundle:
     sha256: str
     name: str
     version: str
-    weight_bits: int
+    weight_bits: WeightBits
     tensors: Mapping[str, Tensor]
     labels: tuple[str, ...]
     groups: Mapping[str, str]
     preprocessing: Preprocessing
     temperature: float
     threshold: float
+    output: Output = "logits"
     backbone: str = ""
     head: Head | None = None
     familiarity: Familiarity | None = None
@@ -110,7 +147,7 @@ class _Tensors(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Quantization(Struct, frozen=True):
-    weight_bits: Annotated[int, Meta(ge=7, le=8)]
+    weight_bits: WeightBits | UnsetType = UNSET
 
 
 class _File(Struct, frozen=True):
@@ -138,11 +175,12 @@ class _Manifest(Struct, frozen=True):
     version: _Name
     labels: Annotated[tuple[_Name, ...], Meta(min_length=1)]
     preprocessing: Preprocessing
-    quantization: _Quantization
     files: _Files
     temperature: Annotated[float, Meta(ge=0.01, le=100)]
     threshold: Annotated[float, Meta(ge=0, le=1)]
-    tensors: _Tensors | None = None
+    quantization: _Quantization = _Quantization()
+    output: Output = "logits"
+    tensors: _Tensors | UnsetType = UNSET
     groups: dict[str, _Name] | None = None
     golden: tuple[GoldenImage, ...] | None = None
     learning: _Learning | None = None
@@ -154,6 +192,16 @@ class _Manifest(Struct, frozen=True):
             return self.learning.base.backbone
         return f"{self.name}/{self.version}/{self.files.model.sha256[:_CHECKSUM_DIGITS]}"
 
+    @property
+    def weight_bits(self) -> WeightBits:
+        """The bits of the model's weights, which a manifest need not say for a float model; raises ValueError."""
+        bits = self.quantization.weight_bits
+        if bits is not UNSET:
+            return bits
+        if not self.tensors_by_name()[LOGITS].is_float:
+            raise ValueError("the field quantization.weight_bits is missing")
+        return FLOAT_BITS
+
     def __post_init__(self) -> None:
         """Check that the fields are consistent; raises ValueError."""
         labels = set(self.labels)
@@ -163,10 +211,11 @@ class _Manifest(Struct, frozen=True):
             raise ValueError("groups must have a group for every label, and for nothing else")
         self._check_shapes()
         self._check_golden(labels)
+        _ = self.weight_bits
 
     def tensors_by_name(self) -> dict[str, Tensor]:
         """Return the tensors IMAGE, LOGITS and, if the model has it, FEATURES; raises ValueError if there are none."""
-        if self.tensors is None:
+        if self.tensors is UNSET:
             raise ValueError(
                 "the field tensors is missing, because an earlier litelens wrote this manifest; make the bundle again: "
                 "python -m training quantize, then evaluate, report and publish"
@@ -187,6 +236,8 @@ class _Manifest(Struct, frozen=True):
             raise ValueError(f"files must have {HEAD} if tensors has {FEATURES}, and only then")
         if self.files.familiarity and not self.files.head:
             raise ValueError(f"files must have {HEAD} if it has {FAMILIARITY}")
+        if self.files.head and self.output != "logits":
+            raise ValueError(f"output must be logits if files has {HEAD}, which computes them")
 
     def _check_golden(self, labels: set[str]) -> None:
         golden = self.golden or ()
@@ -215,13 +266,14 @@ def load_bundle(folder: Path) -> Bundle:
         sha256=manifest.files.model.sha256,
         name=manifest.name,
         version=manifest.version,
-        weight_bits=manifest.quantization.weight_bits,
+        weight_bits=manifest.weight_bits,
         tensors=tensors,
         labels=manifest.labels,
         groups=manifest.groups or {},
         preprocessing=manifest.preprocessing,
         temperature=manifest.temperature,
         threshold=manifest.threshold,
+        output=manifest.output,
         backbone=manifest.backbone,
         head=load_head(folder / HEAD, len(manifest.labels), channels) if manifest.files.head else None,
         familiarity=_load_familiarity(folder, manifest, channels),

@@ -3,13 +3,14 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from litelens.core.bundle import FEATURES, IMAGE, LOGITS, Bundle
+from litelens.core.bundle import FEATURES, IMAGE, LOGITS, Bundle, Tensor
 from litelens.core.engines import load_engine
-from litelens.core.errors import InvalidOption
+from litelens.core.errors import InvalidOption, ModelUnusable
 from litelens.core.images import DecodedImage, Limits, decode
 
 DEFAULT_TOP_K = 5
@@ -174,7 +175,8 @@ class Classifier:
         """Return the class scores, float32 `(classes,)`, of the input's pixels, uint8 `(height, width, 3)`.
 
         If the bundle has a head, it computes them. The model's output LOGITS are the same scores, but rounded to int8,
-        which makes similar scores equal.
+        which makes similar scores equal. If the model's output has probabilities, the scores are their logarithms.
+        Raises ModelUnusable if a score is not a finite number.
         """
         return self._run(pixels).logits
 
@@ -189,7 +191,7 @@ class Classifier:
         """
         return self.bundle.head.activation_map(self.features(pixels).grid, index) if self.bundle.head else None
 
-    def _levels(self, pixels: NDArray[np.uint8]) -> NDArray[np.int8]:
+    def _levels(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         channels = enumerate(self._input_levels.T)
         values = np.stack([levels.take(pixels[:, :, channel]) for channel, levels in channels], axis=-1)
         return values[np.newaxis]
@@ -197,11 +199,23 @@ class Classifier:
     def _run(self, pixels: NDArray[np.uint8]) -> _Output:
         outputs = self._engine.run(self._levels(pixels))
         if self.bundle.head is None:
-            return _Output(self.bundle.tensors[LOGITS].dequantize(outputs[LOGITS][0]), None)
+            return _Output(self._scores(outputs[LOGITS][0]), None)
         features = self._features(outputs)
         return _Output(self.bundle.head.logits(features.pooled), features)
 
-    def _features(self, outputs: Mapping[str, NDArray[np.int8]]) -> Features:
+    def _scores(self, output: NDArray[Any]) -> NDArray[np.float32]:
+        """Return the class scores, float32 `(classes,)`, in the model's output LOGITS of one image."""
+        tensor = self.bundle.tensors[LOGITS]
+        scores = tensor.dequantize(output)
+        if self.bundle.output == "probabilities":
+            scores = np.log(np.maximum(scores, lowest_probability(tensor)))
+        if not np.isfinite(scores).all():
+            raise ModelUnusable(
+                f"The model {self.bundle.name} cannot be used: its scores of this image are not finite numbers."
+            )
+        return scores
+
+    def _features(self, outputs: Mapping[str, NDArray[Any]]) -> Features:
         grid = self.bundle.tensors[FEATURES].dequantize(outputs[FEATURES][0])
         return Features(grid, grid.mean(axis=(0, 1)))
 
@@ -262,6 +276,17 @@ class Classifier:
         label = options.heat_map_label or self.bundle.labels[best]
         box = self.bundle.preprocessing.crop_box(image.width, image.height)
         return HeatMap(label, self.bundle.head.activation_map(features.grid, self.bundle.labels.index(label)), box)
+
+
+def lowest_probability(output: Tensor) -> np.float32:
+    """Return the probability that stands for 0, whose logarithm is not finite, in an output `(1, classes)`.
+
+    In an integer tensor, 0 stands for all probabilities below half a level. All classes together get half a level, so
+    that the others keep their probabilities, and calibration does not see a wrong answer that is infinitely sure.
+    """
+    if output.is_float:
+        return np.finfo(np.float32).tiny
+    return np.float32(output.scale / (2 * output.shape[-1]))
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,10 +22,13 @@ _OPENVINO_OPTIONS = {"NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY", "INFERENCE
 
 
 class Engine(Protocol):
-    """An int8 model with one input and named outputs, whose tensors are allocated once. Not safe for concurrent use."""
+    """A model with one input and named outputs, whose tensors are allocated once. Not safe for concurrent use."""
 
-    def run(self, levels: NDArray[np.int8]) -> Mapping[str, NDArray[np.int8]]:
-        """Run the model on an input of its shape. Returns each output by name, as a copy that the caller may keep."""
+    def run(self, levels: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        """Run the model on an input of its shape and data type.
+
+        Returns each output by name, as a copy that the caller may keep.
+        """
 
 
 class LiteRT:
@@ -46,7 +49,7 @@ class LiteRT:
         self._input = image["index"]
         self._outputs = {name: output["index"] for name, output in outputs.items()}
 
-    def run(self, levels: NDArray[np.int8]) -> Mapping[str, NDArray[np.int8]]:
+    def run(self, levels: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         self._interpreter.set_tensor(self._input, levels)
         self._interpreter.invoke()
         return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
@@ -55,13 +58,13 @@ class LiteRT:
 class OpenVINO:
     """The engine OpenVINO. Starts slower than LiteRT, and is fast on all x86 CPUs.
 
-    On CPUs without AVX-512 VNNI or similar instructions, sums of int8 products saturate. The model must therefore have
-    7-bit weights; training.candidates explains why.
+    On CPUs without AVX-512 VNNI or similar instructions, sums of int8 products saturate. A model that computes with
+    integers must therefore have 7-bit weights; training.candidates explains why.
     """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:
         """Load the model; raises ValueError or RuntimeError if OpenVINO cannot run the file."""
-        if bundle.weight_bits != 7:
+        if bundle.weight_bits == 8:
             raise ValueError("its weights have 8 bits; quantize it with weight_bits = [7], or choose the engine litert")
         model = _import_or_compile(bundle, {**_OPENVINO_OPTIONS, "INFERENCE_NUM_THREADS": threads})
         (image,) = model.inputs
@@ -71,7 +74,7 @@ class OpenVINO:
         self._input = self._request.get_input_tensor().data
         self._outputs = {output.any_name: self._request.get_tensor(output).data for output in model.outputs}
 
-    def run(self, levels: NDArray[np.int8]) -> Mapping[str, NDArray[np.int8]]:
+    def run(self, levels: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         self._input[:] = levels
         self._request.infer()
         return {name: output.copy() for name, output in self._outputs.items()}
@@ -132,7 +135,7 @@ def _port_type(port: Any) -> _Type:
 
 def _check_tensors(bundle: Bundle, found: Mapping[str, _Type]) -> None:
     """Raise ValueError if the model's tensors differ from those in the manifest."""
-    expected = {name: ("int8", tensor.shape) for name, tensor in bundle.tensors.items()}
+    expected = {name: (tensor.dtype, tensor.shape) for name, tensor in bundle.tensors.items()}
     if found != expected:
         raise ValueError(f"it has the tensors {_format(found)}, but the manifest says {_format(expected)}")
 

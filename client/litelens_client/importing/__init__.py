@@ -1,0 +1,1 @@
+"""Import a .tflite classifier that was made elsewhere: from an untrusted file to a bundle."""
