@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     # TensorFlow logs about oneDNN and CUDA before it reads TF_CPP_MIN_LOG_LEVEL.
     with hide_native_logs():
+        from training.keras_import import read_input_size
         from training.preset import load_preset
         from training.steps import STEPS, Options
     for logger in ("absl", "tensorflow"):
@@ -32,6 +33,8 @@ def main(arguments: list[str] | None = None) -> None:
     name, changes = _preset_and_changes(given)
     folder = given.run or Path("runs") / (given.name or name)
     try:
+        if given.model and (size := read_input_size(Path(given.model))):
+            changes = _size_changes(size) + changes
         preset = load_preset(name, changes)
         STEPS[given.step](
             Options(
@@ -66,7 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--no-examples", action="store_true", help="omit test images from the report")
     parser.add_argument("--name", help="name of the bundle")
     parser.add_argument("--labels", help="file with one class name per line")
-    parser.add_argument("--model", help=".keras file of a classifier that was trained elsewhere")
+    parser.add_argument(
+        "--model", help="classifier that was trained elsewhere: a .keras or .h5 file, or a SavedModel folder"
+    )
+    parser.add_argument(
+        "--float32", action="store_true", help="serve the model without quantization, which is exact but slower"
+    )
     parser.add_argument("--calibration", type=Path, help="folder of photos, labelled or not, to quantize with")
     parser.add_argument(
         "--set",
@@ -82,11 +90,18 @@ def _parser() -> argparse.ArgumentParser:
 def _preset_and_changes(given: argparse.Namespace) -> tuple[str, list[str]]:
     """Return the preset's name and all changes to it, including those from --name, --labels and --model."""
     if not given.preset and not given.model:
-        sys.exit("Give a preset from training/presets, or --model FILE.keras to import a model of your own.")
+        sys.exit("Give a preset from training/presets, or --model FILE to import a model of your own.")
     changes = [f"{field}={_toml(value)}" for field, value in (("name", given.name), ("labels", given.labels)) if value]
     if given.model:
         changes += ['network.architecture="file"', f"network.weights={_toml(given.model)}"]
+    if given.float32:
+        changes.append('quantization.converters=["none"]')
     return given.preset or IMPORTED, changes + given.set
+
+
+def _size_changes(size: tuple[int, int]) -> list[str]:
+    """Return changes that resize images to the model's height and width; changes after these replace them."""
+    return [f"preprocessing.height={size[0]}", f"preprocessing.width={size[1]}"]
 
 
 def _toml(text: str) -> str:
@@ -101,8 +116,8 @@ def _command(given: argparse.Namespace) -> str:
         value = getattr(given, option)
         if value:
             parts += [f"--{option}", value if option == "name" else Path(value).resolve().name]
-    if given.no_examples:
-        parts.append("--no-examples")
+    for option, is_given in (("--float32", given.float32), ("--no-examples", given.no_examples)):
+        parts += [option] if is_given else []
     for change in given.set:
         parts += ["--set", _without_folder(change)]
     return shlex.join(parts)

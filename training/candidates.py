@@ -1,4 +1,4 @@
-"""Candidates for the int8 model: the settings to quantize a network with, and the converters that do it."""
+"""Candidates for the served model: the settings to quantize a network with, and the converters that do it."""
 
 import contextlib
 import io
@@ -18,6 +18,8 @@ from ai_edge_litert.interpreter import Interpreter
 from ai_edge_litert.tools import flatbuffer_utils
 from numpy.typing import NDArray
 
+from litelens.core.bundle import FLOAT_BITS
+from litelens.core.bundle import WeightBits as AnyWeightBits
 from litelens.core.native_logs import hide_native_logs
 from litelens_client.learning.tflite import (
     channel_scales,
@@ -27,7 +29,8 @@ from litelens_client.learning.tflite import (
     write_model,
 )
 
-Converter = Literal["TFLiteConverter", "litert-quantizer"]
+# 'none' does not quantize: the model computes with floats.
+Converter = Literal["TFLiteConverter", "litert-quantizer", "none"]
 WeightBits = Literal[8, 7]
 
 _WEIGHTED = {
@@ -39,14 +42,20 @@ _WEIGHTED = {
 
 @dataclass(frozen=True)
 class Candidate:
-    """Settings for one int8 model; the ranges of activations come from that many calibration images."""
+    """Settings for one model; the ranges of an int8 model's activations come from that many calibration images."""
 
     converter: Converter
-    weight_bits: WeightBits
+    weight_bits: AnyWeightBits
     calibration_images: int
 
     def __str__(self) -> str:
+        if self.converter == "none":
+            return "float32, not quantized"
         return f"{self.converter}, {self.weight_bits}-bit weights, {self.calibration_images:,} calibration images"
+
+
+# The only candidate that is not quantized.
+FLOAT = Candidate("none", FLOAT_BITS, 0)
 
 
 class CandidateBuilder:
@@ -60,6 +69,8 @@ class CandidateBuilder:
 
     def build(self, candidate: Candidate) -> bytes:
         """Build the candidate, a .tflite file. Exceptions of the converters are not caught."""
+        if candidate.converter == "none":
+            return self._float_model
         model = self._build_eight_bits(candidate.converter, candidate.calibration_images)
         return model if candidate.weight_bits == 8 else reduce_to_seven_bits(model, self._float_model)
 
@@ -163,9 +174,16 @@ def reduce_to_seven_bits(model: bytes, float_model: bytes) -> bytes:
     return write_model(quantized)
 
 
-def count_weight_bits(model: bytes) -> WeightBits:
-    """Return the number of bits that the weights of convolutions and dense layers in a .tflite file take."""
+def count_weight_bits(model: bytes) -> AnyWeightBits:
+    """Return the bits of the weights of convolutions and dense layers in a .tflite file; FLOAT_BITS if it has floats.
+
+    A model has floats if its inputs are floats.
+    """
     parsed = parse_model(model)
+    if any(
+        parsed.subgraphs[0].tensors[index].type == schema.TensorType.FLOAT32 for index in parsed.subgraphs[0].inputs
+    ):
+        return FLOAT_BITS
     weights = [tensor for graph in parsed.subgraphs for tensor in _find_weights_and_biases(parsed, graph)[0]]
     largest = max(
         (np.abs(read_array(parsed, tensor, np.int8).astype(int)).max(initial=0) for tensor in weights), default=0

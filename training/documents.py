@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from training.efficientnet_lite import find_origin
 from training.evaluate import Evaluation
 from training.network import KERAS_FILE
 from training.preset import Preset
+from training.quantize import is_float
 from training.run import FitSummary, Metrics, Run
 
 MAX_LISTED = 20
@@ -80,14 +82,8 @@ def manifest_document(
         "temperature": metrics.temperature,
         "threshold": metrics.threshold,
         "preprocessing": msgspec.structs.asdict(preset.preprocessing),
-        "quantization": {
-            "scheme": "int8",
-            "weights": "per channel",
-            "activations": "per tensor",
-            "bias": "int32",
-            **{name: chosen.get(name) for name in ("converter", "weight_bits", "calibration_images")},
-        },
-        "tensors": {name: msgspec.structs.asdict(tensor) for name, tensor in read_tensors(model).items()},
+        "quantization": _quantization(model, chosen),
+        "tensors": {name: msgspec.to_builtins(tensor) for name, tensor in read_tensors(model).items()},
         "files": {path.name: _file(path) for path in run.served_files},
         "metrics": dataclasses.asdict(metrics),
         "training": {
@@ -101,6 +97,19 @@ def manifest_document(
         "confidence": _confidence(preset, metrics),
         "groups": preset.label_groups(),
         "labels": list(run.labels),
+    }
+
+
+def _quantization(model: bytes, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe how the model was quantized, or why it was not: `float_layers` are those without an int8 form."""
+    if is_float(model):
+        return {"scheme": "float32", "float_layers": list(chosen.get("float_layers", ()))}
+    return {
+        "scheme": "int8",
+        "weights": "per channel",
+        "activations": "per tensor",
+        "bias": "int32",
+        **{name: chosen.get(name) for name in ("converter", "weight_bits", "calibration_images")},
     }
 
 

@@ -210,7 +210,7 @@ def _evaluate_unlabelled(run: Run, network: keras.Model, dataset: Dataset) -> Ev
 
 def _classify_with_openvino(bundle: Bundle, split: Split) -> Predictions | None:
     """Classify each image with OpenVINO; None for models of 8-bit weights, which OpenVINO does not run."""
-    if bundle.weight_bits != 7:
+    if bundle.weight_bits == 8:
         return None
     return classify_split(Classifier(bundle, LIMITS, threads=1, engine="openvino"), split)
 

@@ -16,7 +16,7 @@ from litelens_client.learning.metrics import chance_warnings
 from training.documents import manifest_document
 from training.errors import GateError
 from training.preset import Gate
-from training.quantize import check_integer_only
+from training.quantize import check_floats_only, check_integer_only, is_float
 from training.run import FitSummary, Metrics, Run
 
 # Fewer lost images may be chance: if the models differ on four images, losing all four has a probability of 1/16, which
@@ -30,7 +30,14 @@ MIN_ENGINE_AGREEMENT = 0.97
 MAX_DUPLICATES = 0.005
 _MAX_NAMED = 10
 
-_LITERT_ONLY = "To serve with LiteRT only, quantize with weight_bits = [8]"
+# What to try next, by the option's name.
+_LITERT_ONLY = "To serve with LiteRT only, run quantize again with --set 'quantization.weight_bits=[8]'"
+_BETTER_RANGES = (
+    "Try --set 'quantization.calibration_images=[500]', or --calibration with more photos of the kind that you will "
+    "classify"
+)
+_DIFFERENT_FLOAT = "TFLite computes one of its layers differently; build the model with another layer in its place"
+_NOT_QUANTIZED = "If that is not enough, --float32 serves the model without quantization, which is slower"
 
 
 def check_gate(metrics: Metrics, duplicates: Sequence[str], model: bytes, gate: Gate = Gate()) -> None:  # noqa: B008 (frozen)
@@ -38,22 +45,24 @@ def check_gate(metrics: Metrics, duplicates: Sequence[str], model: bytes, gate: 
 
     `duplicates` names the test images that were left out because they also occur for training or validation.
     """
+    precision = "The served float32 model" if is_float(model) else "int8"
+    advice = _DIFFERENT_FLOAT if is_float(model) else f"{_BETTER_RANGES}. {_NOT_QUANTIZED}"
     if metrics.fp32_top1 is None or metrics.int8_top1 is None:
-        _check_agreement(metrics.agreement, gate.least_agreement)
+        _check_agreement(precision, metrics.agreement, gate.least_agreement, advice)
     elif _exceeds(lost := metrics.fp32_top1 - metrics.int8_top1, gate.most_lost, metrics.test_images):
         raise GateError(
-            f"int8 loses {lost:.2%} top-1 to fp32 on {metrics.test_images} test images; the limit is "
-            f"{gate.most_lost:.2%}. Try more calibration_images, or measure more exactly with more test images"
+            f"{precision} loses {lost:.2%} top-1 to fp32 on {metrics.test_images} test images; the limit is "
+            f"{gate.most_lost:.2%}. {advice}"
         )
     _check_engines(metrics)
     share = metrics.test_duplicates / (metrics.test_images + metrics.test_duplicates)
     if share > MAX_DUPLICATES:
         raise GateError(
             f"{share:.2%} of the test images also occur for training or validation; the limit is {MAX_DUPLICATES:.2%}. "
-            "Remove them from the test images or from the others "
+            "Remove them from the test images or from the others, and give the new folder with --data and a new --run "
             f"({', '.join(duplicates[:_MAX_NAMED])}{' ...' if len(duplicates) > _MAX_NAMED else ''})"
         )
-    check_integer_only(model)
+    (check_floats_only if is_float(model) else check_integer_only)(model)
 
 
 def _exceeds(share: float, limit: float, test_images: int) -> bool:
@@ -61,12 +70,12 @@ def _exceeds(share: float, limit: float, test_images: int) -> bool:
     return share > limit and round(share * test_images) >= MIN_LOST_IMAGES
 
 
-def _check_agreement(agreement: float, minimum: float) -> None:
-    """Raise GateError if int8 and fp32 agree on too few images; for models whose accuracy is unknown."""
+def _check_agreement(precision: str, agreement: float, minimum: float, advice: str) -> None:
+    """Raise GateError if both models agree on too few images; for models whose accuracy is unknown."""
     if agreement < minimum:
         raise GateError(
-            f"int8 agrees with fp32 on only {agreement:.2%} of the images; without labelled images, {minimum:.0%} are "
-            "required. Give --calibration more photos, and photos that are more like those you will classify"
+            f"{precision} agrees with fp32 on only {agreement:.2%} of the images; without labelled images, "
+            f"{minimum:.0%} are required. {advice}"
         )
 
 

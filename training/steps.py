@@ -20,7 +20,7 @@ from training.fit import fit
 from training.head import read_head
 from training.preset import Preset
 from training.publish import publish
-from training.quantize import quantize, require_export_backend, save_model
+from training.quantize import is_float, quantize, require_export_backend, save_model
 from training.run import (
     DataSummary,
     FitSummary,
@@ -172,7 +172,8 @@ def _quantize(run: Run, dataset: Dataset) -> None:
     )
     write_json(run.candidates, {"candidates": [dataclasses.asdict(score) for score in scores]})
     save_model(run.folder, model, read_head(network))
-    print(f"Quantized: {len(model) / 1e6:.1f} MB, integer tensors only: {run.model}")
+    kind = "float32" if is_float(model) else "integer tensors only"
+    print(f"Quantized: {len(model) / 1e6:.1f} MB, {kind}: {run.model}")
 
 
 def _evaluate(run: Run, dataset: Dataset, command: str) -> None:

@@ -212,7 +212,7 @@ def test_a_layer_of_another_package_is_named(save: Save) -> None:
             return x * 2
 
     path = save(classifier(Doubling(), layers.Flatten(), layers.Dense(CLASSES)))
-    with pytest.raises(NetworkError, match=r"not in Keras \(Doubling\)"):
+    with pytest.raises(NetworkError, match=r"not in Keras \(Doubling 'doubling'\)"):
         import_classifier(path, CLASSES, SPEC)
 
 
