@@ -9,6 +9,7 @@ from typing import Any
 
 import botocore.loaders
 import botocore.session
+import hypothesis
 import numpy as np
 import pytest
 from aws import aws_at
@@ -19,6 +20,10 @@ from local.aws import serve_aws
 from local.emulator import install_emulator
 
 os.environ["LITELENS_BUNDLE"] = str(DEFAULT_BUNDLE)
+
+# On a busy machine, generating inputs is slow.
+hypothesis.settings.register_profile("patient", suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("patient")
 
 # Treat SIGTERM like Ctrl-C, so that fixtures stop their servers.
 signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -35,7 +35,8 @@ LONGEST_KEY = f"uploads/{'ö' * 508}"
 
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
-    with run_stack(DEFAULT_BUNDLE, timeouts=Timeouts(function=30, visibility=36)) as stack:
+    parameters = {"EventBus": "default"}
+    with run_stack(DEFAULT_BUNDLE, timeouts=Timeouts(function=30, visibility=36), parameters=parameters) as stack:
         yield stack
 
 

@@ -97,12 +97,12 @@ def test_a_folder_with_one_bad_photo_is_printed_as_a_table(tmp_path: Path, capsy
 
 
 def test_skipped_files_of_a_folder_are_reported(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("a.heic", "b.heic", "c.txt"):
+    for name in ("a.tiff", "b.tiff", "c.txt"):
         Path(photos, name).touch()
     main(["classify", photos, "--json"])
     captured = capsys.readouterr()
     assert len(captured.out.splitlines()) == 3
-    assert "3 other files were skipped (.heic, .txt).\n" in captured.err
+    assert "3 other files were skipped (.tiff, .txt).\n" in captured.err
 
 
 def test_a_missing_file_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,7 +20,9 @@ def endpoint() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def storage(endpoint: str) -> Storage:
-    return create_storage(endpoint, f"stack-{uuid4()}", {"ImageBuckets": "photos,pictures", "ResultDays": "7"})
+    return create_storage(
+        endpoint, f"stack-{uuid4()}", {"ImageBuckets": "photos,pictures", "ResultDays": "7", "EventBus": "mine"}
+    )
 
 
 def test_only_one_of_several_concurrent_conditional_writes_succeeds(endpoint: str) -> None:
@@ -73,7 +75,7 @@ def test_the_function_has_the_configuration_in_the_template(storage: Storage) ->
 def test_given_parameters_replace_the_defaults(storage: Storage) -> None:
     assert storage.function.variables["LITELENS_BUCKETS"] == "photos,pictures"
     assert storage.function.variables["LITELENS_RESULT_DAYS"] == "7"
-    assert storage.function.variables["LITELENS_EVENT_BUS"] == "default"
+    assert storage.function.variables["LITELENS_EVENT_BUS"] == "mine"
 
 
 def test_the_event_source_and_the_redrive_policy_match_the_template(endpoint: str, storage: Storage) -> None:
