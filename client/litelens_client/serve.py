@@ -90,7 +90,8 @@ PAGE_HEADERS: Mapping[str, str] = {
         "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types lit-html"
     ),
     "cross-origin-opener-policy": "same-origin",
-    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    # To teach a model, the page here may use the webcam.
+    "permissions-policy": "camera=(self), geolocation=(), microphone=()",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",

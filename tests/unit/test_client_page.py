@@ -171,6 +171,9 @@ def test_the_security_headers_are_those_of_cloudfront() -> None:
     deployed, local = page_headers(), dict(PAGE_HEADERS)
     # This machine serves no TLS, and the page here may use any API and AWS.
     del deployed["strict-transport-security"]
+    # Only the page here takes photos with the webcam.
+    assert local["permissions-policy"] == deployed["permissions-policy"].replace("camera=()", "camera=(self)")
+    deployed["permissions-policy"] = local["permissions-policy"]
     assert without_connections(deployed) == without_connections(local)
     assert get("/")[1].items() >= local.items()
 
