@@ -8,11 +8,11 @@ The files called "largest" are just within the default limits, those called "too
 import random
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import profiles
 from PIL import Image
-from support import encoded
+from support import ROOT, encoded
 
 Maker = Callable[[], bytes]
 
@@ -132,6 +132,19 @@ def endless_tags() -> bytes:
     return profile + b"".join(struct.pack(">4sII", b"rXYZ", 0, 3_000_000) for _ in range(250_000))
 
 
+def shared_programs(steps: int) -> bytes:
+    """A colour profile with a program (multiProcessElements) of this many steps, which all are the same bytes."""
+    step = b"matf" + bytes(4) + struct.pack(">HH12f", 3, 3, 0.9, 0.1, 0, 0, 0.9, 0.1, 0.1, 0, 0.9, 0, 0, 0)
+    positions = struct.pack(">II", 16 + 8 * steps, len(step)) * steps
+    program = b"mpet" + bytes(4) + struct.pack(">HHI", 3, 3, steps) + positions + step
+    tags = dict.fromkeys((b"D2B0", b"D2B1"), program)
+    colours = profiles.matrix("Display P3")
+    curve = profiles.exponent_curve(1.8)
+    for name, xyz in zip((b"rXYZ", b"gXYZ", b"bXYZ"), colours, strict=True):
+        tags |= {name: profiles.xyz_tag(xyz), name[:1] + b"TRC": curve}
+    return profiles.profile(b"RGB ", b"XYZ ", tags)
+
+
 JPEGS: dict[str, Maker] = {
     "largest": lambda: flat_jpeg("RGB", 8192, 6144),
     "largest and turned": lambda: turned_jpeg(8192, 6144),
@@ -167,6 +180,7 @@ JPEGS: dict[str, Maker] = {
     ),
     "largest profile": lambda: inks_of_noise(160, 120, 28),
     "most inks": lambda: inks_of_noise(4000, 3000, 17),
+    "profile of shared programs": lambda: after_start(small(), profile_segments(shared_programs(50_000))),
     "profile without end": lambda: after_start(small(), profile_segments(endless_tags())),
     "half with an end": lambda: flat_jpeg("L", 8192, 6144)[:200_000] + b"\xff\xd9",
     "Huffman tables": lambda: after_start(small(), segment(0xC4, bytes(17)) * (FULL // 21)),
@@ -512,8 +526,133 @@ BMPS: dict[str, Maker] = {
 }
 
 
+# HEIC
+
+
+def box(kind: bytes, *contents: bytes) -> bytes:
+    content = b"".join(contents)
+    return struct.pack(">I4s", 8 + len(content), kind) + content
+
+
+def full_box(kind: bytes, version: int, *contents: bytes) -> bytes:
+    return box(kind, struct.pack(">I", version << 24), *contents)
+
+
+# A coded image of 120 x 80 pixels, and its properties: the decoder's settings, and the colours.
+_ROCKET = (ROOT / "tests" / "images" / "rocket.heic").read_bytes()
+TILE = _ROCKET[378:]
+TILE_PROPERTIES = (_ROCKET[172:292], _ROCKET[292:311])
+
+
+def size_property(width: int, height: int) -> bytes:
+    return full_box(b"ispe", 0, struct.pack(">II", width, height))
+
+
+def heic(
+    items: Sequence[tuple[bytes, bytes, Sequence[int]]],
+    properties: Sequence[bytes] = (),
+    references: Sequence[tuple[bytes, int, Sequence[int]]] = (),
+    primary: int = 1,
+) -> bytes:
+    """A HEIC of items (type, content, positions of their properties), which are numbered from 1.
+
+    The properties 1 to 3 are those of a coded image of 120 x 80 pixels; others follow. References are a type, the item
+    that refers, and those to which it refers. Items of the same content share it.
+    """
+    contents = [*TILE_PROPERTIES, size_property(120, 80), *properties]
+    infe = [full_box(b"infe", 2, struct.pack(">HH4s", n, 0, kind), b"\0") for n, (kind, _, _) in enumerate(items, 1)]
+    owned = [struct.pack(">HB", n, len(own)) + bytes(own) for n, (_, _, own) in enumerate(items, 1)]
+    associations = full_box(b"ipma", 0, struct.pack(">I", len(items)), *owned)
+    boxes = [
+        full_box(b"hdlr", 0, bytes(4), b"pict", bytes(13)),
+        full_box(b"pitm", 0, struct.pack(">H", primary)),
+        full_box(b"iinf", 0, struct.pack(">H", len(items)), *infe),
+        box(b"iprp", box(b"ipco", *contents), associations),
+        full_box(
+            b"iref", 0, *[box(kind, struct.pack(f">HH{len(to)}H", n, len(to), *to)) for kind, n, to in references]
+        ),
+    ]
+    first = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
+    shared = list(dict.fromkeys(content for _, content, _ in items))
+    start = len(first) + 12 + sum(map(len, boxes)) + 16 + 14 * len(items) + 8
+    at = {content: start + sum(map(len, shared[:number])) for number, content in enumerate(shared)}
+    places = [struct.pack(">HHHII", n, 0, 1, at[content], len(content)) for n, (_, content, _) in enumerate(items, 1)]
+    iloc = full_box(b"iloc", 0, b"\x44\0", struct.pack(">H", len(items)), *places)
+    return first + full_box(b"meta", 0, *boxes, iloc) + box(b"mdat", *shared)
+
+
+CODED = (b"hvc1", TILE, (0x81, 2, 3))
+
+
+def heic_grid(rows: int, columns: int, width: int, height: int) -> bytes:
+    """A HEIC of a grid of tiles with 120 x 80 pixels each."""
+    content = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
+    tiles = range(2, rows * columns + 2)
+    items = [(b"grid", content, (4,)), *[CODED] * len(tiles)]
+    return heic(items, [size_property(width, height)], [(b"dimg", 1, tiles)])
+
+
+def composed_heic(kind: bytes, depth: int) -> bytes:
+    """A HEIC of images that are composed of two images of the previous level each, this many levels deep."""
+    content = (
+        struct.pack(">BBBBHH", 0, 0, 0, 1, 120, 80)
+        if kind == b"grid"
+        else struct.pack(">BB4HHHhhhh", 0, 0, 0, 0, 0, 0xFFFF, 120, 80, 0, 0, 0, 0)
+    )
+    items = [CODED, CODED, *[(kind, content, (3,))] * 2 * depth]
+    references = [
+        (b"dimg", number, ((number - 3) // 2 * 2 + 1, (number - 3) // 2 * 2 + 2)) for number in range(3, 3 + 2 * depth)
+    ]
+    return heic(items, references=references, primary=len(items))
+
+
+def heic_of_copies(images: int, metadata: int) -> bytes:
+    """A HEIC of many images, which all have the same EXIF."""
+    exif = bytes(4) + b"MM\0*" + bytes(metadata)
+    return heic([*[CODED] * images, (b"Exif", exif, ())], references=[(b"cdsc", images + 1, range(1, images + 1))])
+
+
+HEICS: dict[str, Maker] = {
+    "overlays of overlays": lambda: composed_heic(b"iovl", 30),
+    "grids of grids": lambda: composed_heic(b"grid", 30),
+    "tiles on a canvas of a pixel": lambda: heic_grid(20, 20, 1, 1),
+    "images with one EXIF": lambda: heic_of_copies(400, 1_000_000),
+    "images with a long EXIF": lambda: heic_of_copies(8, 4_000_000),
+    "boxes without end": lambda: heic([CODED]) + box(b"free") * (FULL // 8),
+}
+
+
+# AVIF
+
+
+def endless_avif(frames: int) -> bytes:
+    """An AVIF sequence of this many frames of one byte."""
+    images = [Image.new("RGB", (16, 16), (level, 0, 0)) for level in (0, 20, 40)]
+    data = bytearray(encoded(images[0], "AVIF", save_all=True, append_images=images[1:], speed=10))
+    sizes, chunks, times = (data.index(kind) for kind in (b"stsz", b"stsc", b"stts"))
+    struct.pack_into(">II", data, sizes + 8, 1, frames)
+    struct.pack_into(">I", data, chunks + 16, frames)
+    struct.pack_into(">I", data, times + 12, frames)
+    pixels = data.rindex(b"mdat") - 4
+    struct.pack_into(">I", data, pixels, len(data) - pixels + frames)
+    return bytes(data) + bytes(frames)
+
+
+AVIFS: dict[str, Maker] = {
+    "frames without end": lambda: endless_avif(2_500_000),
+}
+
+
 MAKERS: dict[str, Maker] = {
     f"{image_format} {name}": maker
-    for image_format, makers in (("JPEG", JPEGS), ("PNG", PNGS), ("WEBP", WEBPS), ("GIF", GIFS), ("BMP", BMPS))
+    for image_format, makers in (
+        ("JPEG", JPEGS),
+        ("PNG", PNGS),
+        ("WEBP", WEBPS),
+        ("GIF", GIFS),
+        ("BMP", BMPS),
+        ("HEIC", HEICS),
+        ("AVIF", AVIFS),
+    )
     for name, maker in makers.items()
 }

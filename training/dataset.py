@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from litelens.core.preprocessing import Preprocessing
-from litelens_client.learning.duplicates import group_duplicates, near_pairs, near_thumbnail_limit
+from litelens_client.learning.duplicates import find_near, group_near, near_thumbnail_limit
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.photos import ClassFolders, Unreadable, digest, read_class_folders, read_photos
 from training.preset import Preset
@@ -287,21 +287,26 @@ def _draw(split: Split, share: float, seed: int) -> tuple[Split, Split]:
 
 def _groups_of_copies(images: Images, indices: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return the groups of two copies or more of one image, each as indices, in which one of these images is."""
+    groups = _group_copies(images, indices)
+    order = np.argsort(groups, kind="stable")
+    _, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    has_one = np.isin(groups[order][starts], groups[indices])
+    return [
+        order[start : start + size] for start, size in zip(starts[has_one], sizes[has_one], strict=True) if size > 1
+    ]
+
+
+def _group_copies(images: Images, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the group of each image, int64 `(n,)`: equal ones, and those that are nearly equal to one of these."""
     digests, thumbnails = images.digests, images.thumbnails
-    first: dict[bytes, int] = {}
-    pairs = [(first.setdefault(digest, index), index) for index, digest in enumerate(digests)]
-    if thumbnails is not None:
-        limit = near_thumbnail_limit(thumbnails, digests)
-        new = known = indices
-        # A copy that is found can have further copies.
-        while len(new):
-            rows, columns = near_pairs(thumbnails[new], thumbnails, limit)
-            pairs += zip(new[rows].tolist(), columns.tolist(), strict=True)
-            new = np.setdiff1d(columns, known)
-            known = np.union1d(known, new)
-    groups = group_duplicates(len(digests), [pair for pair in pairs if pair[0] != pair[1]])
-    shared = np.flatnonzero(np.bincount(groups, minlength=1) > 1)
-    return [np.flatnonzero(groups == group) for group in np.intersect1d(shared, groups[indices])]
+    numbers: dict[bytes, int] = {}
+    distinct = np.array([numbers.setdefault(digest, len(numbers)) for digest in digests], np.int64)
+    if thumbnails is None:
+        return distinct
+    _, firsts = np.unique(distinct, return_index=True)
+    # Equal images have equal thumbnails.
+    near = group_near(thumbnails[firsts], distinct[indices], near_thumbnail_limit(thumbnails, digests))
+    return near[distinct]
 
 
 def find_copies(images: Images, others: Images) -> NDArray[np.bool_]:
@@ -310,7 +315,7 @@ def find_copies(images: Images, others: Images) -> NDArray[np.bool_]:
     copies = np.array([digest in known for digest in images.digests], bool)
     if images.thumbnails is not None and others.thumbnails is not None:
         limit = near_thumbnail_limit(others.thumbnails, others.digests)
-        copies[near_pairs(images.thumbnails, others.thumbnails, limit)[0]] = True
+        copies |= find_near(images.thumbnails, others.thumbnails, limit)
     return copies
 
 

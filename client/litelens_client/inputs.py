@@ -39,7 +39,6 @@ _SYSTEM_NAMES = frozenset(
         "icon\r",
         "lost+found",
         "network trash folder",
-        "recycler",
         "system volume information",
         "temporary items",
         "thumbs.db",
@@ -111,6 +110,23 @@ def find_images(arguments: Sequence[str]) -> Inputs:
 def is_ignored(name: str) -> bool:
     """Return whether a file or folder of this name is never a photo or a class: it is hidden, or the system's own."""
     return name.lower() in _SYSTEM_NAMES or name.lower().startswith(_SYSTEM_PREFIXES)
+
+
+def ignored_folders(root: Path) -> list[str]:
+    """Return the names of the folders in `root`, at any depth, that is_ignored() excludes with images in them, sorted.
+
+    Images that is_ignored() excludes by their own names, such as thumbnails, do not count.
+    """
+    found: set[str] = set()
+    for parent, folders, _ in os.walk(root):
+        found.update(name for name in folders if is_ignored(name) and _contains_image(os.path.join(parent, name)))
+        folders[:] = [name for name in folders if not is_ignored(name)]
+    return sorted(found)
+
+
+def _contains_image(folder: str) -> bool:
+    names = (name for _, _, files in os.walk(folder) for name in files)
+    return any(_has_image_suffix(name) and not is_ignored(name) for name in names)
 
 
 def add_path(path: str, inputs: Inputs) -> None:

@@ -64,11 +64,18 @@ TIMEOUT_MS = 29_000
 # Lambda's limit for an event: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
 MAX_EVENT_BYTES = 6 * 1024 * 1024
 
-# The number of requests whose bodies are in memory. Others wait, with their bodies in the buffers of the system.
+# The number of requests whose whole bodies are in memory. Others wait after this many bytes, with the rest of their
+# bodies in the buffers of the server and the system, so that bodies which do not arrive do not block them.
 MAX_BODIES = 8
+FIRST_BYTES = 64 * 1024
 
-# The time for a body to arrive, in seconds.
+# The time for a body to arrive, and the time without any byte of it, in seconds.
 BODY_SECONDS = 60.0
+SILENT_SECONDS = 5.0
+
+# The number of gzip streams, one after the other, in a body. Files of several have one for each 64 kB or so.
+_MAX_STREAMS = 1000
+_PIECE_BYTES = 4096
 
 # Seconds after which a client that has closed its side of the connection is known to be gone.
 _PROBE_SECONDS = 0.1
@@ -87,7 +94,7 @@ PAGE_HEADERS: Mapping[str, str] = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
         "connect-src 'self' https: http://127.0.0.1:* http://localhost:*; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types lit-html"
+        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types lit-html litelens"
     ),
     "cross-origin-opener-policy": "same-origin",
     # To teach a model, the page here may use the webcam.
@@ -247,25 +254,29 @@ class Gateway:
                     return await self._create_teaching().respond(
                         request, found[1], functools.partial(read_body, request), request_id
                     )
-            async with self._place(request):
-                try:
-                    body = await _read_payload(request)
-                except RequestTooLarge:
-                    return _too_long()
-                except TimeoutError:
-                    return _too_late()
-                return _to_response(await self._invoke(request, body, request_id))
+            try:
+                return await self._receive(request, request_id)
+            except TimeoutError:
+                return _too_late()
         except ReportedError as error:
             return self._problem(error, request_id)
 
-    @contextlib.asynccontextmanager
-    async def _place(self, request: Request) -> AsyncIterator[None]:
-        """Wait for a place in memory for the body, if the request has one, and keep it until the block ends."""
-        if request.headers.get("content-length", "0") == "0" and "transfer-encoding" not in request.headers:
-            yield
-            return
-        async with self._bodies:
-            yield
+    async def _receive(self, request: Request, request_id: str) -> Response:
+        """Read the body and return the handler's response; raises ReportedError, ClientDisconnect or TimeoutError.
+
+        Few requests at a time have more of their bodies in memory than the first bytes.
+        """
+        body, chunks = bytearray(), request.stream()
+        await _read_more(chunks, body, FIRST_BYTES)
+        async with self._bodies if body else contextlib.nullcontext():
+            await _read_more(chunks, body, MAX_PAYLOAD_BYTES)
+            if len(body) > MAX_PAYLOAD_BYTES:
+                return _too_long()
+            try:
+                content = _decoded(bytes(body), request.headers.get("content-encoding", ""))
+            except RequestTooLarge:
+                return _too_long()
+            return _to_response(await self._invoke(request, content, request_id))
 
     def _authorize(self, request: Request) -> None:
         if request.method not in METHODS:
@@ -439,15 +450,27 @@ async def read_body(request: Request, max_bytes: int, advice: str) -> bytes:
     return bytes(body)
 
 
-async def _read_payload(request: Request) -> bytes:
-    """Read and decompress the body of a request to the API.
+async def _read_more(chunks: AsyncIterator[bytes], body: bytearray, enough: int) -> None:
+    """Add chunks to the body until it has more than `enough` bytes, or ends.
 
-    Raises RequestTooLarge, UnsupportedMediaType, ClientDisconnect, or TimeoutError if it does not arrive in time.
+    Raises ClientDisconnect, or TimeoutError if the chunks do not arrive in time.
     """
     async with asyncio.timeout(BODY_SECONDS):
-        body = await read_body(request, MAX_PAYLOAD_BYTES, "send a larger image with POST /v1/uploads")
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    return body if encoding in ("", "identity") else decompress(body, encoding)
+        while len(body) <= enough:
+            async with asyncio.timeout(SILENT_SECONDS):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            body += chunk
+
+
+def _decoded(body: bytes, content_encoding: str) -> bytes:
+    """Return the body without this Content-Encoding, which does not matter if there is no body.
+
+    Raises RequestTooLarge or UnsupportedMediaType.
+    """
+    encoding = content_encoding.strip().lower()
+    return body if not body or encoding in ("", "identity") else decompress(body, encoding)
 
 
 def decompress(body: bytes, encoding: str) -> bytes:
@@ -457,16 +480,34 @@ def decompress(body: bytes, encoding: str) -> bytes:
     """
     if encoding not in _ENCODINGS:
         raise UnsupportedMediaType("The header Content-Encoding must be gzip, deflate or identity.")
+    most = 1 if encoding == "deflate" else _MAX_STREAMS
     # RFC 9110 means zlib by deflate, but some programs send the bare stream.
     for window in (_ENCODINGS[encoding], -zlib.MAX_WBITS) if encoding == "deflate" else (_ENCODINGS[encoding],):
+        with contextlib.suppress(zlib.error, EOFError):
+            return _decompress_streams(body, window, most)
+    raise UnsupportedMediaType(f"The body is not compressed with {encoding}, as the header Content-Encoding says.")
+
+
+def _decompress_streams(body: bytes, window: int, most: int) -> bytes:
+    """Decompress up to `most` streams, of which a body of gzip can have several, as `cat a.gz b.gz` writes them.
+
+    Raises RequestTooLarge, zlib.error, or EOFError if the last stream is incomplete or others follow.
+    """
+    content, rest = bytearray(), memoryview(body)
+    for _ in range(most):
         stream = zlib.decompressobj(window)
-        with contextlib.suppress(zlib.error):
-            content = stream.decompress(body, MAX_PAYLOAD_BYTES + 1)
+        # In pieces, because the bytes after the stream are copied.
+        while not stream.eof:
+            if not rest:
+                raise EOFError
+            content += stream.decompress(rest[:_PIECE_BYTES], MAX_PAYLOAD_BYTES + 1 - len(content))
             if len(content) > MAX_PAYLOAD_BYTES:
                 raise RequestTooLarge(f"The body has more than {MAX_PAYLOAD_BYTES:,} bytes when it is decompressed.")
-            if stream.eof and not stream.unused_data:
-                return content
-    raise UnsupportedMediaType(f"The body is not compressed with {encoding}, as the header Content-Encoding says.")
+            used = min(len(rest), _PIECE_BYTES) - len(stream.unused_data)
+            rest = rest[used:]
+        if not rest:
+            return bytes(content)
+    raise EOFError
 
 
 def _event_size(event: Mapping[str, Any]) -> int:

@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from msgspec.structs import replace
 
 from litelens.core.images import Limits, decode
 from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.photos import ClassFolders, Photos
 from training.dataset import hold_out, load_dataset
 from training.preset import Preset, load_preset
 
@@ -84,6 +86,27 @@ def test_a_thousand_classes_of_three_photos_are_split() -> None:
     assert (len(test), len(validation), len(train)) == (300, 300, 2400)
     assert len(set(classes[rest][train].tolist())) == 1000
     assert len(set(classes[test].tolist())) == 300
+
+
+def test_thousands_of_copies_of_a_photo_are_split_in_little_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, noise: np.random.Generator
+) -> None:
+    preset = load_preset("folder")
+    count, copies = 6000, 2000
+    thumbnails = noise.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+    thumbnails[:copies] = thumbnails[0]
+    digests = tuple(thumbnail.tobytes() for thumbnail in thumbnails)
+    paths = tuple(tmp_path / str(number) for number in range(count))
+    photos = Photos(paths, digests, thumbnails, preset.preprocessing, in_parallel=False)
+    folders = ClassFolders(("cat", "dog"), {"train": (photos, np.arange(count) % 2)}, ())
+    monkeypatch.setattr("training.dataset.read_class_folders", lambda *_: folders)
+    started = time.process_time()
+    dataset = load_dataset(preset, tmp_path)
+    # With all pairs of copies, it took minutes.
+    assert time.process_time() - started < 20
+    held_out = [*dataset.validation.images.digests, *dataset.test.images.digests]
+    assert digests[0] not in held_out
+    assert len(held_out) == len(set(held_out)) > 0
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import base64
 import binascii
 import contextlib
 import json
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote, quote_from_bytes
+from urllib.parse import quote, quote_from_bytes, unquote_to_bytes
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from support import answer_of, classify_bytes, classify_json, encoded, event
 from test_request_forms import FORM_TYPE, B, form
 
 from litelens.api.problems import InvalidBase64
-from litelens.api.requests import decode_base64, parse_form, parse_upload
+from litelens.api.requests import ImageInput, decode_base64, parse_form, parse_upload, source_of
 from litelens.core.formats import MEDIA_TYPES
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
@@ -79,6 +80,23 @@ IMAGE_TEXTS = {
     "a data URL in capitals": f"DATA:IMAGE/PNG;BASE64,{STANDARD}",
     "a data URL with lines and no padding": f"data:image/png;base64,\n{with_breaks(URL_SAFE.rstrip('='), chr(10), 64)}",
 }
+
+
+@given(st.text(max_size=12) | st.text("%%%09afAFgG= +\t\n_\xffé", max_size=12))
+def test_percent_encoded_text_is_decoded_as_by_the_standard_library(text: str) -> None:
+    expected = unquote_to_bytes(text.strip().encode(errors="replace"))
+    assert source_of(ImageInput(image=f"data:,{text}")) == expected
+
+
+def test_a_large_percent_encoded_data_url_takes_little_memory() -> None:
+    content = bytes(range(256)) * 4000
+    url = "data:image/png," + "".join(f"%{byte:02X}" for byte in content)
+    tracemalloc.start()
+    try:
+        assert source_of(ImageInput(image=url)) == content
+        assert tracemalloc.get_traced_memory()[1] < 10 * len(url)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", IMAGE_TEXTS)

@@ -183,10 +183,9 @@ def test_an_event_that_is_no_request_is_logged_as_what_it_is_with_what_to_do(
     assert (response["statusCode"], answer_of(response)["code"]) == (500, "internal_error")
     (line,) = logs.log_lines("failed")
     assert line["code"] == "internal_error"
-    if name != "a request of a load balancer without its path":
-        assert describe_event(UNKNOWN[name]) in line["reason"]
-        assert line["reason"] == answer_of(response)["detail"]
-        assert "API Gateway" in line["reason"]
+    assert describe_event(UNKNOWN[name]) in line["reason"]
+    assert line["reason"] == answer_of(response)["detail"]
+    assert "API Gateway" in line["reason"]
     assert "secret" not in logs.getvalue() + response["body"]
     assert "\n" not in line.get("reason", "")
 
@@ -215,6 +214,84 @@ def test_a_damaged_request_of_another_service_gets_a_response(
     response = handle(damaged)
     json.dumps(response)
     assert 200 <= response["statusCode"] < 600
+
+
+@pytest.mark.parametrize("service", SENDERS)
+@pytest.mark.parametrize("name", ["httpMethod", "path", "rawPath", "http"])
+def test_a_request_of_another_service_with_a_damaged_field_is_called_incomplete(
+    handle: Handle, logs: CapturedLogs, service: str, name: str
+) -> None:
+    damaged = SENDERS[service]("GET", "/v1/health", None, {})
+    damaged |= {"requestContext": damaged["requestContext"] | {name: 7}} if name == "http" else {name: 7}
+    if name != "http" and name not in SENDERS[service]("GET", "/v1/health", None, {}):
+        assert handle(damaged)["statusCode"] == 200
+        return
+    assert handle(damaged)["statusCode"] == 500
+    (line,) = logs.log_lines("failed")
+    assert "incomplete" in line["reason"]
+
+
+@pytest.mark.parametrize("service", SENDERS)
+def test_an_error_of_the_api_is_not_blamed_on_the_request(
+    handle: Handle, logs: CapturedLogs, service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aws_lambda_powertools.event_handler import APIGatewayRestResolver
+
+    def fail(*_: object) -> None:
+        raise KeyError("of the resolver")
+
+    monkeypatch.setattr(APIGatewayRestResolver, "resolve", fail)
+    response = handle(SENDERS[service]("GET", "/v1/health", None, {}))
+    assert response["statusCode"] == 500
+    (line,) = logs.log_lines("failed")
+    assert "incomplete" not in line.get("reason", "") + answer_of(response)["detail"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "status"),
+    [
+        ("model", None, 200),
+        ("model", ["1"], 404),
+        ("top_k", None, 400),
+        ("top_k", 1, 200),
+        ("top_k", [1], 400),
+        ("heatmap", True, 200),
+        ("heatmap", 1, 400),
+        ("heatmap_label", None, 200),
+    ],
+)
+def test_a_value_in_a_query_that_is_no_text_is_no_internal_error(
+    handle: Handle, name: str, value: Any, status: int
+) -> None:
+    response = handle(classify_bytes(PHOTO) | {"queryStringParameters": {name: value}})
+    assert response["statusCode"] == status, response["body"]
+
+
+@pytest.mark.parametrize("field", ["queryStringParameters", "multiValueQueryStringParameters"])
+def test_a_load_balancer_may_send_an_option_without_a_value(handle: Handle, field: str) -> None:
+    sent = load_balancer("POST", "/v1/classify", PHOTO, {"content-type": "image/jpeg"})
+    del sent["queryStringParameters"]
+    response = handle(sent | {field: {"model": [None] if field.startswith("multi") else None}})
+    assert response["statusCode"] == 200, response["body"]
+
+
+@pytest.mark.parametrize("context", [{"requestId": None}, {"requestId": 7}, {"requestId": ["a"]}, {}])
+def test_a_request_id_that_is_no_text_is_replaced(handle: Handle, context: dict[str, Any]) -> None:
+    made = classify_bytes(PHOTO)
+    made["requestContext"] = {
+        name: value for name, value in made["requestContext"].items() if name != "requestId"
+    } | context
+    response = handle(made)
+    assert response["statusCode"] == 200
+    assert response["multiValueHeaders"]["X-Request-Id"] == [LambdaContext.aws_request_id]
+
+
+def test_a_request_of_a_function_url_without_an_id_gets_that_of_lambda(handle: Handle) -> None:
+    made = function_url("GET", "/v1/health", None, {})
+    del made["requestContext"]["requestId"]
+    response = handle(made)
+    assert response["statusCode"] == 200
+    assert response["headers"]["X-Request-Id"] == LambdaContext.aws_request_id
 
 
 BAD_IDS = ["a\r\nX-Injected: 1", "a\nb", "\ud800", "ü", "", "x" * 5000, "a b", "\x00"]

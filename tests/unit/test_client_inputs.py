@@ -12,7 +12,15 @@ from fake_api import Request, Response, api_server
 from support import ROOT, free_port
 
 from litelens_client.answers import Failed
-from litelens_client.inputs import ImageFile, ImageObject, find_images, names_one_image, skipped_sentence
+from litelens_client.inputs import (
+    ImageFile,
+    ImageObject,
+    find_images,
+    ignored_folders,
+    names_one_image,
+    skipped_sentence,
+)
+from litelens_client.learning.photos import list_class_folders
 
 
 def create(folder: Path, *names: str) -> str:
@@ -121,10 +129,28 @@ def test_what_systems_add_to_folders_of_photos_is_left_out(tmp_path: Path, name:
     assert inputs.skipped == []
 
 
-@pytest.mark.parametrize("name", ["thumbs/a.jpg", "eaDir/a.jpg", "thumbs.db.jpg", "a@eaDir/b.jpg", "MACOSX/a.jpg"])
+@pytest.mark.parametrize(
+    "name", ["recycler/a.jpg", "thumbs/a.jpg", "eaDir/a.jpg", "thumbs.db.jpg", "a@eaDir/b.jpg", "MACOSX/a.jpg"]
+)
 def test_similar_names_are_not_left_out(tmp_path: Path, name: str) -> None:
     folder = create(tmp_path, name)
     assert names(folder) == [f"{folder}/{name}"]
+
+
+def test_ignored_folders_with_images_are_named_once(tmp_path: Path) -> None:
+    with_images = ("lost+found/deep/a.jpg", "cat/@eaDir/a.JPG", "dog/@eaDir/b.jpg", ".cat/c.png")
+    others = ("#recycle/a.txt", "@Recycle/SYNOPHOTO_THUMB_B.jpg", "__MACOSX/._a.jpg", "cat/a.jpg")
+    create(tmp_path, *with_images, *others)
+    assert ignored_folders(tmp_path) == [".cat", "@eaDir", "lost+found"]
+
+
+def test_a_class_folder_that_is_ignored_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    create(tmp_path, "cat/a.jpg", "dog/a.jpg", "recycler/a.jpg")
+    assert list_class_folders(tmp_path).labels == ("cat", "dog", "recycler")
+    assert capsys.readouterr().err == ""
+    create(tmp_path, "lost+found/a.jpg")
+    assert list_class_folders(tmp_path).labels == ("cat", "dog", "recycler")
+    assert "lost+found" in capsys.readouterr().err
 
 
 def test_a_named_file_or_folder_is_never_left_out(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from litelens.api.problems import UnsupportedMediaType
 from litelens.api.requests import BINARY_TYPES
 from litelens_client.api import MAX_PAYLOAD_BYTES
 from litelens_client.serve import (
+    FIRST_BYTES,
     MAX_BODIES,
     MAX_EVENT_BYTES,
     METHODS,
@@ -283,8 +284,10 @@ def test_a_compressed_body_reaches_the_handler_decompressed_as_from_api_gateway(
         ("br", b"photo"),
         ("gzip, gzip", gzip.compress(gzip.compress(b"photo"))),
         ("gzip", b"photo"),
-        ("gzip", b""),
         ("gzip", gzip.compress(b"photo")[:-1]),
+        ("gzip", gzip.compress(b"photo") * 2 + gzip.compress(b"photo")[:-1]),
+        ("gzip", gzip.compress(b"") * 100_000),
+        ("deflate", zlib.compress(b"photo") * 2),
         ("gzip", gzip.compress(b"photo") + b"more"),
         ("deflate", gzip.compress(b"photo")),
     ],
@@ -295,6 +298,19 @@ def test_a_body_that_cannot_be_decompressed_is_refused_as_by_api_gateway(encodin
     assert_same_as_gateway("UNSUPPORTED_MEDIA_TYPE", *refused)
 
 
+def test_a_body_of_several_gzip_streams_is_decompressed_as_one() -> None:
+    sent = b"".join(gzip.compress(part) for part in (b"ph", b"", bytes(100_000), b"oto"))
+    assert decompress(sent, "gzip") == b"ph" + bytes(100_000) + b"oto"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("encoding", [b"gzip", b"br"])
+def test_the_encoding_of_no_body_does_not_matter(method: str, encoding: bytes) -> None:
+    headers = [(b"content-encoding", encoding)]
+    (start, _) = asyncio.run(exchange(lambda *_: {"statusCode": 200}, body(b""), method=method, headers=headers))
+    assert start["status"] == 200
+
+
 @given(st.binary(max_size=60), st.sampled_from(sorted(COMPRESSED)))
 def test_any_body_is_decompressed_or_refused(sent: bytes, encoding: str) -> None:
     with contextlib.suppress(UnsupportedMediaType):
@@ -302,8 +318,10 @@ def test_any_body_is_decompressed_or_refused(sent: bytes, encoding: str) -> None
 
 
 @pytest.mark.parametrize("size", [MAX_PAYLOAD_BYTES, MAX_PAYLOAD_BYTES + 1, 100 * MAX_PAYLOAD_BYTES])
-def test_the_limit_applies_to_the_decompressed_body(size: int) -> None:
-    compressed = gzip.compress(bytes(size), compresslevel=1)
+@pytest.mark.parametrize("streams", [1, 2])
+def test_the_limit_applies_to_the_decompressed_body(size: int, streams: int) -> None:
+    first = (streams - 1) * (size // 2)
+    compressed = b"".join(gzip.compress(bytes(part), compresslevel=1) for part in (first, size - first) if part)
     if size == MAX_PAYLOAD_BYTES:
         assert len(decompress(compressed, "gzip")) == size
         return
@@ -324,8 +342,9 @@ def test_a_client_that_is_gone_is_not_served() -> None:
     assert asyncio.run(exchange(no_handler, body(b"photo"), {"type": "http.disconnect"})) == []
 
 
-def test_a_body_that_does_not_arrive_in_time_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("litelens_client.serve.BODY_SECONDS", 0)
+@pytest.mark.parametrize("limit", ["BODY_SECONDS", "SILENT_SECONDS"])
+def test_a_body_that_does_not_arrive_in_time_ends_the_connection(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"litelens_client.serve.{limit}", 0)
     (start, _) = asyncio.run(exchange(no_handler, body(b"pho", more=True)))
     assert start["status"] == 408
     assert (b"connection", b"close") in start["headers"]
@@ -342,11 +361,12 @@ def test_few_bodies_are_in_memory_at_the_same_time() -> None:
 
     async def one(number: int) -> int:
         sent: list[dict[str, Any]] = []
-        messages = iter([body(b"photo")])
+        messages = iter([body(bytes(FIRST_BYTES + 1), more=True), body(b"photo")])
 
         async def receive() -> dict[str, Any]:
             for message in messages:
-                begun.append(number)
+                if not message["more_body"]:
+                    begun.append(number)
                 return message
             await asyncio.Event().wait()
             raise AssertionError
@@ -354,8 +374,7 @@ def test_few_bodies_are_in_memory_at_the_same_time() -> None:
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
 
-        scope = {**SCOPE, "headers": [*SCOPE["headers"], (b"content-length", b"5")]}
-        await app(scope, receive, send)
+        await app(SCOPE, receive, send)
         return int(sent[0]["status"])
 
     async def many() -> list[int]:
@@ -453,6 +472,25 @@ def test_clients_that_are_gone_do_not_delay_the_others() -> None:
         release.set()
         assert b"HTTP/1.1 200 " in received(last)
     assert served == ["/v1/first", "/v1/last"]
+
+
+@pytest.mark.parametrize(("sent", "seconds"), [(10, 60.0), (3 * FIRST_BYTES, 0.5)])
+def test_bodies_that_do_not_arrive_do_not_block_the_others(
+    sent: int, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("litelens_client.serve.SILENT_SECONDS", seconds)
+    begun = time.monotonic()
+    with serving(echo) as serve, contextlib.ExitStack() as stack:
+        incomplete = [stack.enter_context(serve.connect()) for _ in range(2 * MAX_BODIES)]
+        for connection in incomplete:
+            connection.sendall(request_of(bytes(5 * FIRST_BYTES))[: sent + 100])
+        with serve.connect() as other:
+            other.sendall(request_of(bytes(2 * FIRST_BYTES)))
+            other.shutdown(socket.SHUT_WR)
+            assert b"HTTP/1.1 200 " in received(other)
+        assert time.monotonic() - begun < 30
+        for connection in incomplete:
+            connection.close()
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])

@@ -333,3 +333,14 @@ def test_any_colour_chunks_of_a_png_give_an_image(gamma: bytes, primaries: bytes
     chunks = [hostile.chunk(b"gAMA", gamma[:4]), hostile.chunk(b"cHRM", primaries.ljust(32, b"\1")[:32])]
     assert pixels(png(SMALL, *chunks)).shape == SMALL.shape
     assert pixels(png(SMALL, hostile.chunk(b"iCCP", profile))).shape == SMALL.shape
+
+
+def test_a_profile_of_programs_is_ignored() -> None:
+    file = encoded(Image.fromarray(SMALL), "PNG", icc_profile=hostile.shared_programs(20))
+    assert decoded(file, SPEC).transform is None
+    assert np.array_equal(pixels(file), SMALL)
+
+
+def test_the_same_profile_without_programs_is_applied() -> None:
+    profile = hostile.shared_programs(20).replace(b"D2B", b"xxx")
+    assert decoded(encoded(Image.fromarray(SMALL), "PNG", icc_profile=profile), SPEC).transform is not None

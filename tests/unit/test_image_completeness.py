@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import ROCKET, encoded
 
+from litelens.core import completeness
 from litelens.core.completeness import MAX_MISSING_ROWS
 from litelens.core.errors import CorruptImage
 from litelens.core.images import DecodedImage, Limits, decode
@@ -157,6 +158,52 @@ def test_a_black_png_is_decoded_interlaced_too() -> None:
 @given(st.sampled_from(["PNG", "GIF", "JPEG"]), st.integers(1, 60), st.integers(1, 60), st.integers(0, 255))
 def test_no_image_of_one_colour_is_taken_for_a_cut_one(image_format: str, width: int, height: int, level: int) -> None:
     assert decoded(encoded(Image.new("L", (width, height), level), image_format)).rgb.size == (width, height)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 17), st.integers(1, 17), st.integers(126, 129), st.sampled_from(["L", "RGB"]), st.booleans())
+def test_small_grey_jpegs_are_decoded(width: int, height: int, level: int, mode: str, progressive: bool) -> None:
+    image = Image.new("L", (width, height), level).convert(mode)
+    assert decoded(encoded(image, "JPEG", progressive=progressive)).rgb.size == (width, height)
+
+
+@pytest.mark.parametrize("spec", [None, SPEC])
+@pytest.mark.parametrize("rows", [64, 1000, 1880])
+@pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+def test_a_large_jpeg_without_many_rows_is_corrupt(
+    options: dict[str, object], rows: int, spec: Preprocessing | None
+) -> None:
+    photo = PHOTO.resize((640, 2000))
+    whole, upper = (encoded(image, "JPEG", quality=90, **options) for image in (photo, photo.crop((0, 0, 640, rows))))
+    with pytest.raises(CorruptImage, match="rows"):
+        decoded(whole[: len(upper) - 2] + END, spec)
+
+
+@pytest.mark.parametrize("kept", [0.03, 0.1])
+def test_a_large_progressive_jpeg_that_ends_in_its_first_scan_is_corrupt(kept: float) -> None:
+    whole = encoded(PHOTO.resize((1000, 3000)), "JPEG", progressive=True, quality=90)
+    first = whole.index(b"\xff\xda")
+    size = first + int((whole.index(b"\xff\xda", first + 2) - first) * kept * 9)
+    for spec in (None, SPEC):
+        with pytest.raises(CorruptImage, match="rows"):
+            decoded(whole[:size] + END, spec)
+
+
+# The last pixel has the level of missing pixels in each of these, but not all the last rows have.
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_an_image_is_decoded_once_unless_all_its_last_rows_are_flat(
+    image_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    level = 128 if image_format == "JPEG" else 0
+    photo = Image.new("RGB", (800, 2000), (level,) * 3)
+    photo.paste((200, 10, 10), (0, 1950, 200, 1980))
+    checked = []
+    for name in ("missing_share", "_jpeg_share"):
+        monkeypatch.setattr(completeness, name, lambda *_: checked.append(1) or 0.0)
+    decoded(encoded(photo, image_format))
+    assert checked == []
+    decoded(encoded(photo.crop((0, 0, 800, 1900)), image_format))
+    assert checked == [1]
 
 
 def test_a_jpeg_that_only_lacks_its_end_marker_has_all_its_pixels() -> None:

@@ -118,6 +118,16 @@ def test_a_bmp_in_the_colour_of_those_bytes_is_decoded() -> None:
     assert decoded(encoded(image, "BMP")).rgb.getpixel((0, 0)) == (0xBD, 0xBF, 0xEF)
 
 
+@pytest.mark.parametrize("changed_size", [None, 0])
+def test_a_bmp_with_an_area_in_the_colour_of_those_bytes_is_decoded(changed_size: int | None) -> None:
+    image = Image.new("RGB", (64, 64), (0xBD, 0xBF, 0xEF))
+    image.paste((200, 130, 250), (0, 60, 9, 64))
+    data = bytearray(encoded(image, "BMP") + b"\0\0")
+    if changed_size is not None:
+        data[2:6] = struct.pack("<I", changed_size)
+    assert decoded(bytes(data)).rgb.getpixel((0, 0)) == (0xBD, 0xBF, 0xEF)
+
+
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
 def test_an_image_that_was_read_as_latin_1_is_recognized(image_format: str, noise_photo: Image.Image) -> None:
     with pytest.raises(NotAnImage, match="UTF-8"):

@@ -1,8 +1,8 @@
 """Duplicates among photos, and the groups that they are in."""
 
+import time
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +15,10 @@ from litelens_client.learning.duplicates import (
     NEAR_DUPLICATE,
     NEAR_THUMBNAIL,
     find_duplicates,
+    find_near,
     group_duplicates,
+    group_near,
     near_duplicate_limit,
-    near_pairs,
     near_thumbnail_limit,
     thumbnail,
 )
@@ -89,6 +90,20 @@ def test_photos_have_the_same_group_exactly_if_pairs_connect_them(pairs: list[tu
     assert np.array_equal(groups[:, np.newaxis] == groups, connected)
 
 
+def test_a_group_is_the_first_photo_in_it() -> None:
+    assert group_duplicates(6, [(4, 5), (1, 4), (2, 3)]).tolist() == [0, 1, 2, 2, 1, 1]
+
+
+def test_many_photos_in_one_group_take_little_time() -> None:
+    count = 20_000
+    pairs = [(0, index) for index in range(1, count)] + [(index, index + 1) for index in range(count - 1)]
+    started = time.process_time()
+    groups = group_duplicates(count, pairs)
+    assert not groups.any()
+    # With a pass over all photos for each pair, it took 50 times as long.
+    assert time.process_time() - started < 1
+
+
 def test_photos_that_are_all_alike_are_no_duplicates_of_each_other(noise: np.random.Generator) -> None:
     alike = np.eye(64)[0] + noise.normal(0, 0.02, (50, 64))
     alike = (alike / np.linalg.norm(alike, axis=1, keepdims=True)).astype(np.float32)
@@ -125,13 +140,6 @@ def pixels(path: Path, side: int | None = None, quality: int = 75) -> np.ndarray
     return np.asarray(photo.resize((SIDE, SIDE)))
 
 
-def find_near_copies(*arguments: Any) -> np.ndarray:
-    """Return for each photo whether near_pairs() finds it."""
-    found = np.zeros(len(arguments[0]), bool)
-    found[near_pairs(*arguments)[0]] = True
-    return found
-
-
 def thumbnails(*images: np.ndarray) -> np.ndarray:
     return np.stack([thumbnail(image) for image in images])
 
@@ -143,30 +151,30 @@ ORIGINALS = thumbnails(*map(pixels, PHOTOS))
 def test_a_photo_saved_again_at_another_size_is_a_near_copy_of_itself_only(side: int) -> None:
     for index, path in enumerate(PHOTOS):
         copy = thumbnails(pixels(path, side))
-        assert find_near_copies(copy, ORIGINALS).all()
-        assert not find_near_copies(copy, np.delete(ORIGINALS, index, axis=0)).any()
+        assert find_near(copy, ORIGINALS).all()
+        assert not find_near(copy, np.delete(ORIGINALS, index, axis=0)).any()
 
 
 def test_brightness_does_not_hide_a_near_copy() -> None:
-    assert find_near_copies(thumbnails((pixels(CAT) * 0.7 + 40).astype(np.uint8)), ORIGINALS).all()
+    assert find_near(thumbnails((pixels(CAT) * 0.7 + 40).astype(np.uint8)), ORIGINALS).all()
 
 
 def test_plain_images_are_no_near_copies_of_each_other() -> None:
     plain = thumbnails(*(np.full((SIDE, SIDE, 3), (level, 200, 10), np.uint8) for level in range(5)))
-    assert not find_near_copies(plain, plain).any()
+    assert not find_near(plain, plain).any()
 
 
 def test_the_same_shape_in_another_colour_is_no_near_copy() -> None:
     shape = np.full((SIDE, SIDE, 3), 255, np.uint8)
     red, blue = shape.copy(), shape.copy()
     red[60:200, 60:200], blue[60:200, 60:200] = (200, 0, 0), (0, 0, 200)
-    assert not find_near_copies(thumbnails(red), thumbnails(blue)).any()
+    assert not find_near(thumbnails(red), thumbnails(blue)).any()
 
 
 def test_no_photos_have_no_near_copies() -> None:
     nothing = np.zeros((0, 8, 8, 3), np.uint8)
-    assert find_near_copies(nothing, ORIGINALS).shape == (0,)
-    assert find_near_copies(ORIGINALS, nothing).tolist() == [False] * 3
+    assert find_near(nothing, ORIGINALS).shape == (0,)
+    assert find_near(ORIGINALS, nothing).tolist() == [False] * 3
     assert near_thumbnail_limit(nothing, []) == NEAR_THUMBNAIL
 
 
@@ -174,7 +182,7 @@ def test_near_copies_are_found_among_many_photos(noise: np.random.Generator) -> 
     many = noise.integers(0, 256, (1300, 8, 8, 3), dtype=np.uint8)
     copies = np.clip(many[[7, 1200]].astype(int) + noise.integers(-3, 4, (2, 8, 8, 3)), 0, 255).astype(np.uint8)
     others = noise.integers(0, 256, (1100, 8, 8, 3), dtype=np.uint8)
-    found = find_near_copies(np.concatenate([others, copies]), many, near_thumbnail_limit(many, distinct(1300)))
+    found = find_near(np.concatenate([others, copies]), many, near_thumbnail_limit(many, distinct(1300)))
     assert np.flatnonzero(found).tolist() == [1100, 1101]
 
 
@@ -184,7 +192,7 @@ def test_photos_of_one_kind_must_be_closer_to_be_near_copies(noise: np.random.Ge
     limit = near_thumbnail_limit(alike, distinct(40))
     assert limit > NEAR_THUMBNAIL
     for index in range(40):
-        assert not find_near_copies(alike[[index]], np.delete(alike, index, axis=0), limit).any()
+        assert not find_near(alike[[index]], np.delete(alike, index, axis=0), limit).any()
 
 
 def test_thumbnails_of_all_photos_do_not_hide_that_they_are_copies(noise: np.random.Generator) -> None:
@@ -193,3 +201,24 @@ def test_thumbnails_of_all_photos_do_not_hide_that_they_are_copies(noise: np.ran
     embeddings = copies / np.linalg.norm(copies, axis=1, keepdims=True)
     _, near = find_duplicates(embeddings, distinct(80), near_duplicate_limit(embeddings, distinct(80)))
     assert near == [(number, number + 40) for number in range(40)]
+
+
+def test_copies_of_copies_are_in_one_group_if_it_has_one_of_the_photos(noise: np.random.Generator) -> None:
+    many = noise.integers(0, 256, (1300, 8, 8, 3), dtype=np.uint8)
+    # Each is a copy of the one before, and the last is none of the first.
+    many[[1200, 900, 700]] = [many[3] // 16 * 16 + level for level in (0, 0, 1)]
+    many[[50, 60]] = many[[40, 40]]
+    groups = group_near(many, np.array([900, 8]))
+    assert np.flatnonzero(groups == groups[900]).tolist() == [3, 700, 900, 1200]
+    assert groups[900] == 3
+    assert len(np.unique(groups)) == 1300 - 3
+
+
+def test_a_chain_of_copies_is_one_group() -> None:
+    angles = np.linspace(0, 2, 60)
+    first, second = np.indices((8, 8))[..., np.newaxis] * np.ones(3) - 3.5
+    chain = np.stack([128 + 20 * (np.cos(angle) * first + np.sin(angle) * second) for angle in angles])
+    pictures = chain.astype(np.uint8)
+    assert find_near(pictures[1:], pictures[:-1]).all()
+    assert not find_near(pictures[:1], pictures[-1:]).any()
+    assert not group_near(pictures, np.array([59])).any()

@@ -73,7 +73,7 @@ def test_the_page_has_security_headers() -> None:
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
             f"connect-src 'self' {BUCKET}.eu-central-1.amazonaws.com {BUCKET}.amazonaws.com; "
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-            "require-trusted-types-for 'script'; trusted-types lit-html"
+            "require-trusted-types-for 'script'; trusted-types lit-html litelens"
         ),
         "cross-origin-opener-policy": "same-origin",
         "permissions-policy": "camera=(), geolocation=(), microphone=()",
@@ -90,7 +90,7 @@ def test_the_page_cannot_be_framed_and_runs_only_its_own_scripts() -> None:
     assert made["frame-ancestors"] == ["'none'"]
     assert made["script-src"] == ["'self'"]
     assert made["require-trusted-types-for"] == ["'script'"]
-    assert made["trusted-types"] == ["lit-html"]
+    assert made["trusted-types"] == ["lit-html", "litelens"]
     assert page_headers()["x-frame-options"] == "DENY"
 
 

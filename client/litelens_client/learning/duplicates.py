@@ -63,25 +63,47 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def near_thumbnail_limit(thumbnails: NDArray[np.uint8], digests: Sequence[bytes]) -> float:
-    """Return the limit of near_pairs() for photos of this kind."""
+    """Return the limit of find_near() and group_near() for photos of this kind."""
     step = max(1, -(-len(thumbnails) // _SAMPLED))
     return near_duplicate_limit(_normalize(thumbnails[::step]), digests[::step], NEAR_THUMBNAIL)
 
 
-def near_pairs(
+def find_near(
     thumbnails: NDArray[np.uint8], others: NDArray[np.uint8], limit: float = NEAR_THUMBNAIL
-) -> tuple[Classes, Classes]:
+) -> NDArray[np.bool_]:
     """Find the photos that are nearly equal to one of the others, such as one saved again at another size.
 
-    Thumbnails are those of thumbnail(), `(n, side, side, 3)`. `limit` is a cosine similarity. Returns the indices of
-    the photos and of the others, int64 `(pairs,)`.
+    Thumbnails are those of thumbnail(), `(n, side, side, 3)`. `limit` is a cosine similarity. Returns bool `(n,)`.
     """
-    found = [(np.zeros(0, np.int64), np.zeros(0, np.int64))]
+    found = np.zeros(len(thumbnails), bool)
+    if not len(others):
+        return found
     compared = _normalize(others).T
     for start in range(0, len(thumbnails), _ROWS):
-        rows, columns = np.nonzero(_normalize(thumbnails[start : start + _ROWS]) @ compared >= limit)
-        found.append((rows + start, columns))
-    return np.concatenate([rows for rows, _ in found]), np.concatenate([columns for _, columns in found])
+        similarities = _normalize(thumbnails[start : start + _ROWS]) @ compared
+        found[start : start + _ROWS] = similarities.max(axis=1) >= limit
+    return found
+
+
+def group_near(thumbnails: NDArray[np.uint8], indices: Classes, limit: float = NEAR_THUMBNAIL) -> Classes:
+    """Return the group of each photo as group_duplicates() does: of these photos, and of all that are nearly equal to
+    one in their group. Other photos have a group of their own.
+    """
+    normalized = _normalize(thumbnails)
+    groups = np.arange(len(thumbnails), dtype=np.int64)
+    known = np.zeros(len(thumbnails), bool)
+    new = np.unique(indices)
+    # A copy that is found can have further copies.
+    while len(new):
+        known[new] = True
+        found = np.zeros(len(thumbnails), bool)
+        for start in range(0, len(new), _ROWS):
+            compared = new[start : start + _ROWS]
+            rows, columns = np.nonzero(normalized[compared] @ normalized.T >= limit)
+            found[columns] = True
+            groups = _merge(groups, compared[rows], columns)
+        new = np.flatnonzero(found & ~known)
+    return groups
 
 
 def _normalize(thumbnails: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -125,8 +147,23 @@ def find_duplicates(
 
 
 def group_duplicates(count: int, pairs: Sequence[tuple[int, int]]) -> Classes:
-    """Return the group of each of `count` photos, int64: a number that duplicates of a photo share."""
-    groups = np.arange(count, dtype=np.int64)
-    for first, second in pairs:
-        groups[groups == groups[second]] = groups[first]
-    return groups
+    """Return the group of each of `count` photos, int64: the index of the first photo in it."""
+    first, second = np.array(pairs, np.int64).reshape(-1, 2).T
+    return _merge(np.arange(count, dtype=np.int64), first, second)
+
+
+def _merge(groups: Classes, first: Classes, second: Classes) -> Classes:
+    """Return the groups of photos after the groups of each first and second photo, int64 `(pairs,)`, became one."""
+    while True:
+        groups_of_first, groups_of_second = groups[first], groups[second]
+        differ = groups_of_first != groups_of_second
+        if not differ.any():
+            return groups
+        first, second = first[differ], second[differ]
+        lower = np.minimum(groups_of_first[differ], groups_of_second[differ])
+        higher = np.maximum(groups_of_first[differ], groups_of_second[differ])
+        groups = groups.copy()
+        np.minimum.at(groups, higher, lower)
+        # A group's number is a photo in it, whose own group may be lower now.
+        while not np.array_equal(lowest := groups[groups], groups):
+            groups = lowest

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from litelens.core.errors import InputError
 from litelens.core.images import Limits, decode
 from litelens.core.preprocessing import Preprocessing
-from litelens_client.inputs import is_ignored, read_file
+from litelens_client.inputs import ignored_folders, is_ignored, read_file
 from litelens_client.learning.duplicates import THUMBNAIL_SIDE, thumbnail
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.progress import progress
+from litelens_client.output import print_message
 
 # Photos on your own disk may be larger than images that the API accepts.
 LIMITS = Limits(bytes=200_000_000, pixels=200_000_000, memory=3_000_000_000)
@@ -128,8 +129,11 @@ def list_class_folders(root: Path, labels: tuple[str, ...] = ()) -> ListedFolder
     """List the files in `root/CLASS`, or in `root/train/CLASS` and the folders `validation` and `test` next to `train`.
 
     The folders' names are the labels, in alphabetical order, unless `labels` gives them; then every folder must be
-    one of those. Raises DatasetError if there are fewer than two classes.
+    one of those. Folders that are ignored although they contain images are named on standard error. Raises DatasetError
+    if there are fewer than two classes.
     """
+    _require_folder(root)
+    _name_ignored(root)
     folders = _split_folders(root)
     names = {split: _class_names(folder) for split, folder in folders.items()}
     known = labels or names["train"]
@@ -169,8 +173,12 @@ def _reason(unreadable: Sequence[Unreadable], prefix: str = "") -> str:
 
 
 def read_photos(root: Path, spec: Preprocessing) -> tuple[Photos, tuple[Unreadable, ...]]:
-    """Find all photos in a folder, at any depth, regardless of classes; raises DatasetError if there are none."""
+    """Find all photos in a folder, at any depth, regardless of classes; raises DatasetError if there are none.
+
+    Folders that are ignored although they contain images are named on standard error.
+    """
     _require_folder(root)
+    _name_ignored(root)
     paths = _files_below(root)
     found, unreadable = _scan(root, paths, spec)
     if not found:
@@ -185,8 +193,16 @@ def _require_folder(root: Path) -> None:
         raise DatasetError(f"there is no folder {root}{advice}")
 
 
+def _name_ignored(root: Path) -> None:
+    names = ignored_folders(root)
+    if names:
+        print_message(
+            f"Folders with images in {root} are ignored, because systems have folders of such names: "
+            f"{', '.join(names)}. To use the images, rename the folders."
+        )
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
-    _require_folder(root)
     present = {folder.name.lower(): folder for folder in _folders(root)}
     found = {split: present[name] for split, names in _SPLIT_NAMES.items() for name in names if name in present}
     found = {split: folder for split, folder in found.items() if split != "train" or _folders(folder)}

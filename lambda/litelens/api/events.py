@@ -16,12 +16,23 @@ Event = dict[str, Any]
 _SOURCE = re.compile(r"aws:[a-z0-9]{1,40}")
 
 
+class IncompleteRequest(Exception):
+    """A request of an HTTP API, a Function URL or an Application Load Balancer lacks a field, or has an invalid one."""
+
+
 def to_rest_request(event: Any, lambda_request_id: str) -> tuple[Any, Callable[[Event], Event]]:
     """Return a request in the form of API Gateway's REST APIs, and a function that converts the response back.
 
     Requests of HTTP APIs, Function URLs and Application Load Balancers are converted; any other event is returned as it
-    is. Raises KeyError, TypeError, AttributeError or ValueError if one of these is incomplete.
+    is. Raises IncompleteRequest if one of these lacks a field.
     """
+    try:
+        return _to_rest_request(event, lambda_request_id)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise IncompleteRequest from error
+
+
+def _to_rest_request(event: Any, lambda_request_id: str) -> tuple[Any, Callable[[Event], Event]]:
     context = event.get("requestContext") if isinstance(event, dict) else None
     if isinstance(context, dict) and "http" in context:
         return _from_http_api(event, context), _to_http_api
@@ -37,7 +48,7 @@ def _from_http_api(event: Event, context: Event) -> Event:
     path = "/" + requested.removeprefix(stage) if requested.startswith(stage) else requested
     query = dict(parse_qsl(event.get("rawQueryString") or "", keep_blank_values=True))
     return _rest_request(
-        event, context["http"]["method"], path, requested, event.get("headers") or {}, query, context["requestId"]
+        event, context["http"]["method"], path, requested, event.get("headers") or {}, query, context.get("requestId")
     )
 
 
@@ -50,7 +61,7 @@ def _from_load_balancer(event: Event, lambda_request_id: str) -> Event:
     """Convert a request of an Application Load Balancer, which passes the query as it was sent."""
     headers = _last(event.get("multiValueHeaders")) or event.get("headers") or {}
     sent = _last(event.get("multiValueQueryStringParameters")) or event.get("queryStringParameters") or {}
-    query = {unquote_plus(name): unquote_plus(value) for name, value in sent.items()}
+    query = {unquote_plus(name): unquote_plus(to_text(value)) for name, value in sent.items()}
     return _rest_request(event, event["httpMethod"], event["path"], event["path"], headers, query, lambda_request_id)
 
 
@@ -61,8 +72,10 @@ def _to_load_balancer(answer: Event, *, multiple: bool) -> Event:
 
 
 def _rest_request(
-    event: Event, method: str, path: str, requested: str, headers: Event, query: Event, request_id: str
+    event: Event, method: str, path: str, requested: str, headers: Event, query: Event, request_id: Any
 ) -> Event:
+    if not (isinstance(method, str) and isinstance(path, str)):
+        raise TypeError("the method or the path is no text")
     return {
         "resource": "/{proxy+}",
         "path": path,
@@ -77,6 +90,11 @@ def _rest_request(
     }
 
 
+def to_text(value: Any) -> str:
+    """Return the value of an option in a query as text; null stands for no value."""
+    return "" if value is None else str(value)
+
+
 def _last(values: dict[str, list[str]] | None) -> dict[str, str]:
     return {name: each[-1] for name, each in (values or {}).items() if each}
 
@@ -84,6 +102,11 @@ def _last(values: dict[str, list[str]] | None) -> dict[str, str]:
 def is_rest_request(event: Any) -> bool:
     """Return whether the event has the fields by which a request of a REST API is recognized."""
     return isinstance(event, dict) and isinstance(event.get("requestContext"), dict) and "httpMethod" in event
+
+
+def is_request(event: Any) -> bool:
+    """Return whether the event is a request of any service, though perhaps an incomplete one."""
+    return isinstance(event, dict) and "requestContext" in event
 
 
 def is_sqs_batch(event: Any) -> bool:
@@ -99,7 +122,7 @@ def describe_event(event: Any) -> str:
     records = event.get("Records")
     if isinstance(records, list) and records:
         return f"a batch of {_source_of(records[0]) or 'an unknown source'}"
-    if "requestContext" in event:
+    if is_request(event):
         return "a request of an HTTP API, a REST API, a Function URL or a load balancer"
     if "detail-type" in event:
         return "an event of EventBridge"

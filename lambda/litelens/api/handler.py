@@ -20,7 +20,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from msgspec import UNSET, UnsetType
 
 from litelens.api import response_schemas as schemas
-from litelens.api.events import describe_event, is_rest_request, to_rest_request
+from litelens.api.events import IncompleteRequest, describe_event, is_request, is_rest_request, to_rest_request
 from litelens.api.problems import (
     MethodNotAllowed,
     NotConfigured,
@@ -105,6 +105,7 @@ def create_handler(settings: Settings) -> Handler:
 
     def handle(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
         api.model = api.default_model
+        request: dict[str, Any] = event
         to_response: Callable[[dict[str, Any]], dict[str, Any]] = _unchanged
         try:
             request, to_response = to_rest_request(event, context.aws_request_id)
@@ -112,7 +113,7 @@ def create_handler(settings: Settings) -> Handler:
             request_id, route = api.request_id(), request.get("resource")
         except Exception as error:  # the resolver fails on an event that is not a request
             request_id, route = context.aws_request_id, None
-            response = _to_proxy_response(_unprocessed(event, error, request_id))
+            response = _to_proxy_response(_unprocessed(request, error, request_id))
         record_request(request_id, route)
         headers = response["multiValueHeaders"]
         headers.setdefault("Cache-Control", ["no-store"])
@@ -364,9 +365,11 @@ class _Api:
         return Call(self.resolver.current_event, Deadline.after(remaining - RESERVED_SECONDS), self.request_id())
 
     def request_id(self) -> str:
-        """Return the id of the current request: API Gateway's, or Lambda's if a header cannot carry that one."""
-        found = self.resolver.current_event.request_context.request_id
-        return found if _REQUEST_ID.fullmatch(found) else self.resolver.lambda_context.aws_request_id
+        """Return the id of the current request: API Gateway's, or Lambda's if there is none that a header can carry."""
+        found = self.resolver.current_event.request_context.get("requestId")
+        if isinstance(found, str) and _REQUEST_ID.fullmatch(found):
+            return found
+        return self.resolver.lambda_context.aws_request_id
 
     def _root(self) -> str:
         """Return the path of the API's root: the stage on API Gateway's own host names, empty on others."""
@@ -423,12 +426,17 @@ def _unchanged(response: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unprocessed(event: Any, error: Exception, request_id: str) -> Response[str]:
-    """Record and report an event that the resolver could not process."""
-    if is_rest_request(event):
+    """Record and report an event that could not be converted, or one that the resolver could not process."""
+    if is_rest_request(event) and not isinstance(error, IncompleteRequest):
         return _internal_error(error, request_id)
+    what = (
+        f"The request is incomplete: the event lacks a field of {describe_event(event)}, or has an invalid one."
+        if is_request(event)
+        else f"This function answers HTTP requests; it was invoked with {describe_event(event)}."
+    )
     unknown = UnknownEvent(
-        f"This function answers HTTP requests; it was invoked with {describe_event(event)}. Send requests through API "
-        "Gateway, as template.yaml does, a Function URL or an Application Load Balancer."
+        f"{what} Send requests through API Gateway, as template.yaml does, a Function URL or an Application Load "
+        "Balancer."
     )
     record_problem(unknown, request_id, reason=str(unknown))
     return problem_response(unknown, request_id)

@@ -8,13 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Annotated, Any, TypeVar
-from urllib.parse import unquote, unquote_to_bytes
 
 import msgspec
+import numpy as np
 from aws_lambda_powertools.utilities.data_classes import APIGatewayProxyEvent
 from msgspec import UNSET, Meta, Struct, UnsetType
 from multipart import MultipartError, MultipartParser, MultipartPart, parse_options_header
 
+from litelens.api.events import to_text
 from litelens.api.problems import InvalidBase64, InvalidJson, InvalidMultipart, InvalidRequest, UnsupportedMediaType
 from litelens.api.response_schemas import DEFAULT_EMBEDDING_FORMAT, EMBEDDING_FORMATS, MAX_TURNS
 from litelens.aws.bedrock import Turn
@@ -46,6 +47,13 @@ MAX_QUESTION = 2000
 _DATA_URL = re.compile(r"\s*data:([^,]*),", re.IGNORECASE)
 _IN_BASE64 = re.compile(r";\s*base64\s*$", re.IGNORECASE)
 _WEB_URL = re.compile(r"\s*https?://", re.IGNORECASE)
+
+_PERCENT = ord("%")
+# The value of each hexadecimal digit, by its byte; 255 for others.
+_NOT_HEX = 255
+_HEX_VALUES = np.full(256, _NOT_HEX, np.uint8)
+for _digit in "0123456789abcdefABCDEF":
+    _HEX_VALUES[ord(_digit)] = int(_digit, 16)
 
 _URL_SAFE = str.maketrans("-_", "+/")
 
@@ -354,8 +362,21 @@ def _decode_image_text(text: str) -> bytes:
         return decode_base64(text, where)
     data = text[url.end() :]
     if _IN_BASE64.search(url[1]):
-        return decode_base64(unquote(data) if "%" in data else data, where)
-    return unquote_to_bytes(data.strip().encode(errors="replace"))
+        return decode_base64(_unquote(data).decode(errors="replace") if "%" in data else data, where)
+    return _unquote(data.strip())
+
+
+def _unquote(text: str) -> bytes:
+    """Decode percent-encoded text as urllib.parse.unquote_to_bytes() does, in less memory and time."""
+    sent = np.frombuffer(text.encode(errors="replace"), np.uint8)
+    values = _HEX_VALUES[sent]
+    high, low = values[1:-1], values[2:]
+    is_escape = (sent[:-2] == _PERCENT) & (high != _NOT_HEX) & (low != _NOT_HEX)
+    decoded, is_kept = sent.copy(), np.ones(len(sent), bool)
+    decoded[:-2][is_escape] = high[is_escape] * 16 + low[is_escape]
+    is_kept[1:-1][is_escape] = False
+    is_kept[2:][is_escape] = False
+    return decoded[is_kept].tobytes()
 
 
 def _parse_object_uri(uri: str) -> ObjectLocation:
@@ -375,7 +396,7 @@ def _has_image(body: ImageInput) -> bool:
 
 def _query(event: APIGatewayProxyEvent, *known: str) -> Mapping[str, str]:
     """Return the options in the query; raises InvalidRequest if one of them is not known."""
-    query = event.query_string_parameters
+    query = {name: to_text(value) for name, value in event.query_string_parameters.items()}
     unknown = [name for name in query if name not in known]
     if unknown:
         options = f"the options are {', '.join(known)}" if known else "this path has none"

@@ -49,6 +49,10 @@ _MIN_EXPONENT, _MAX_EXPONENT = 0.2, 5.0
 
 _LEVELS = np.linspace(0, 1, 17)
 
+# Tags that contain programs of any number of steps, which can share their bytes: a small profile can describe hours of
+# work per image. LittleCMS prefers them to all others. Profiles of photos do not have them.
+_PROGRAMS = {b"D2B0", b"D2B1", b"D2B2", b"D2B3"}
+
 
 @dataclass(frozen=True)
 class Transform:
@@ -69,7 +73,8 @@ class Transform:
 def transform_of(profile: bytes, mode: str) -> Transform | None:
     """Return the transform of a profile to sRGB for an image of this mode; None if the pixels need no conversion.
 
-    They need none if there is no profile, if it is sRGB, or if it cannot be used.
+    They need none if there is no profile, if it is sRGB, or if it cannot be used. A profile with programs
+    (multiProcessElements) is not used.
     """
     space, modes = _SPACES.get(profile[_SPACE], ("", frozenset()))
     if mode not in modes or len(profile) > MAX_PROFILE_BYTES:
@@ -95,7 +100,7 @@ def chromaticity_profile(gamma: float | None, chromaticities: Sequence[float] | 
 
 
 def _transform(profile: bytes, space: str) -> Transform | None:
-    if space == "RGB" and _is_srgb(profile):
+    if _has_program(profile) or (space == "RGB" and _is_srgb(profile)):
         return None
     try:
         from PIL import ImageCms
@@ -120,6 +125,13 @@ _small_transform = functools.lru_cache(maxsize=8)(_transform)
 _large_transform = functools.lru_cache(maxsize=1)(_transform)
 
 
+def _has_program(profile: bytes) -> bool:
+    try:
+        return not _PROGRAMS.isdisjoint(_tags(profile))
+    except struct.error:
+        return False
+
+
 def _is_srgb(profile: bytes) -> bool:
     """Whether an RGB profile of a matrix and curves is sRGB, up to rounding."""
     try:
@@ -136,29 +148,30 @@ def _is_srgb(profile: bytes) -> bool:
         return False
 
 
-def _tags(profile: bytes) -> dict[bytes, bytes]:
-    """Return the contents of a profile's tags by their signatures."""
+def _tags(profile: bytes) -> dict[bytes, memoryview]:
+    """Return the contents of a profile's tags by their signatures, without copies: they may overlap."""
     (count,) = struct.unpack_from(">I", profile, _HEADER_BYTES)
-    table = profile[_HEADER_BYTES + 4 :][: min(count, 100) * _ENTRY_BYTES]
+    content = memoryview(profile)
+    table = content[_HEADER_BYTES + 4 :][: min(count, 100) * _ENTRY_BYTES]
     entries = struct.iter_unpack(">4sII", table[: len(table) // _ENTRY_BYTES * _ENTRY_BYTES])
-    return {name: profile[start : start + size] for name, start, size in entries}
+    return {name: content[start : start + size] for name, start, size in entries}
 
 
-def _xyz(tag: bytes) -> tuple[float, ...]:
-    if tag[:4] != b"XYZ ":
+def _xyz(tag: memoryview) -> tuple[float, ...]:
+    if bytes(tag[:4]) != b"XYZ ":
         raise ValueError("not a colour")
     return tuple(value / 65536 for value in struct.unpack_from(">3i", tag, 8))
 
 
-def _evaluate(curve: bytes, levels: NDArray[np.float64]) -> NDArray[np.float64]:
+def _evaluate(curve: memoryview, levels: NDArray[np.float64]) -> NDArray[np.float64]:
     """Apply a tone curve to levels from 0 to 1; raises ValueError or struct.error if it cannot be sRGB's."""
-    if curve[:4] == b"curv":
+    if bytes(curve[:4]) == b"curv":
         (count,) = struct.unpack_from(">I", curve, 8)
         if not 2 <= count <= 65536:
             raise ValueError("an exponent, which sRGB's curve is not")
         table = np.array(struct.unpack_from(f">{count}H", curve, 12)) / 65535
         return np.interp(levels, np.linspace(0, 1, count), table)
-    if curve[:4] != b"para" or struct.unpack_from(">H", curve, 8)[0] != 3:
+    if bytes(curve[:4]) != b"para" or struct.unpack_from(">H", curve, 8)[0] != 3:
         raise ValueError("another curve")
     exponent, a, b, c, d = (value / 65536 for value in struct.unpack_from(">5i", curve, 12))
     light: NDArray[np.float64] = np.where(levels >= d, np.maximum(a * levels + b, 0) ** exponent, c * levels)

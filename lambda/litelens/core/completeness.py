@@ -2,9 +2,10 @@
 
 Decoders report no error if the compressed data end properly: with an end marker after half of a JPEG, or with a
 compressed stream of one row in a PNG. The pixels that are missing then have a level that the decoder chooses. Only an
-image whose last pixels have exactly that level is decoded again, to see whether they are in the file.
+image whose last rows have exactly that level is decoded again, to see whether they are in the file.
 """
 
+import math
 from io import BytesIO
 
 import numpy as np
@@ -21,17 +22,21 @@ MAX_MISSING_ROWS = 0.05
 
 # The levels of a JPEG's missing pixels: grey, also after the inversion of inks.
 _JPEG_GREY = {127, 128}
+# The maximum number of rows of a JPEG above those that have only missing pixels: the row of blocks where the data end,
+# the rounding to whole blocks, and two more rows of colour blocks, which a decoder smooths.
+_JPEG_BORDER = 64
 # Data for pixels that are missing, also after any restart marker. A decoder ignores them if no pixels are missing.
 _JUNK = b"".join(bytes(range(7, 0xF7, 3)) + bytes([0xFF, marker]) for marker in range(0xD0, 0xD8))
 
 
-def refuse_incomplete(image: Image.Image, stripped: StrippedImage) -> None:
+def refuse_incomplete(image: Image.Image, stripped: StrippedImage, reduction: int) -> None:
     """Raise CorruptImage if more than a small share of the rows are missing from a decoded image.
 
-    Only those of JPEG and PNG can be missing. For all other formats and for interlaced PNG, Pillow reports an error.
+    `reduction` is the factor by which a JPEG's sides were reduced. Only JPEG and PNG can miss rows. For all other
+    formats and for interlaced PNG, Pillow reports an error.
     """
     if image.format == JPEG.name:
-        is_missing = _ends_grey(image) and _jpeg_share(stripped) > MAX_MISSING_ROWS
+        is_missing = _ends_grey(image, reduction) and _jpeg_share(stripped) > MAX_MISSING_ROWS
     elif image.format == PNG.name:
         is_missing = _ends_empty(image) and missing_share(stripped, *image.size) > MAX_MISSING_ROWS
     else:
@@ -40,10 +45,20 @@ def refuse_incomplete(image: Image.Image, stripped: StrippedImage) -> None:
         raise CorruptImage(f"More than {MAX_MISSING_ROWS:.0%} of the image's rows are missing. Send the complete file.")
 
 
-def _ends_grey(image: Image.Image) -> bool:
-    """Whether a JPEG's last pixel has the level of missing pixels."""
+def _ends_grey(image: Image.Image, reduction: int) -> bool:
+    """Whether a JPEG's last pixel has the level of missing pixels, and all pixels of its last rows are the same.
+
+    `reduction` is the factor by which its sides were reduced.
+    """
     width, height = image.size
-    return set(image.crop((width - 1, height - 1, width, height)).tobytes()) <= _JPEG_GREY
+    last = image.crop((width - 1, height - 1, width, height)).tobytes()
+    if not set(last) <= _JPEG_GREY:
+        return False
+    rows = int(height * MAX_MISSING_ROWS) - math.ceil(_JPEG_BORDER / reduction)
+    if rows <= 0:
+        return True
+    end = image.crop((0, height - rows, width, height))
+    return all(low == high for low, high in (channel.getextrema() for channel in end.split()))
 
 
 def _jpeg_share(stripped: StrippedImage) -> float:
@@ -55,13 +70,15 @@ def _jpeg_share(stripped: StrippedImage) -> float:
     for added in (b"", _JUNK):
         data = stripped.data.removesuffix(JPEG_END_MARKER) + added + JPEG_END_MARKER
         with Image.open(BytesIO(data), formats=[JPEG.name]) as image:
-            image.draft(None, (image.width // 8, image.height // 8))
+            image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
             pixels.append(np.asarray(image))
     differs = (pixels[0] != pixels[1]).reshape(len(pixels[0]), -1).any(axis=1)
     return 1 - int(differs.argmax()) / len(differs) if differs.any() else 0.0
 
 
 def _ends_empty(image: Image.Image) -> bool:
-    """Whether a PNG's last row has the level of missing pixels, 0 in all channels."""
+    """Whether a PNG's last rows have the level of missing pixels, 0 in all channels."""
     width, height = image.size
-    return not any(image.crop((0, height - 1, width, height)).tobytes())
+    rows = max(1, int(height * MAX_MISSING_ROWS))
+    levels = image.crop((0, height - rows, width, height)).tobytes()
+    return levels.count(0) == len(levels)

@@ -3,6 +3,7 @@
 import math
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -15,8 +16,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 from litelens.core.codecs import load_codec
 from litelens.core.colour import Transform, transform_of
 from litelens.core.completeness import refuse_incomplete
-from litelens.core.errors import CorruptImage, ImageMissing, ImageTooLarge, NotAnImage
-from litelens.core.formats import AVIF, HEIF, WEBP, format_of
+from litelens.core.errors import ImageMissing, ImageTooLarge, NotAnImage
+from litelens.core.formats import AVIF, HEIF, OPTIONAL_FORMATS, WEBP, ImageFormat, format_of
 from litelens.core.metadata import read_orientation, strip_metadata
 from litelens.core.preprocessing import Preprocessing
 from litelens.core.process_limits import TOO_MUCH_MEMORY, data_limit, data_size, pillow_limits
@@ -159,7 +160,7 @@ def _decode(data: bytes, limits: Limits, spec: Preprocessing | None) -> DecodedI
     stripped = strip_metadata(data, image_format)
     before = data_size()
     with pillow_limits(data, limits.pixels, limits.memory):
-        image: Image.Image = Image.open(BytesIO(stripped.data), formats=[image_format.name])
+        image = _open(stripped.data, image_format, before + limits.spare + 2 * len(data))
         transpose = _UPRIGHT.get(read_orientation(stripped.exif or image.info.get("exif") or b""))
         width, height = image.size[::-1] if transpose in _SIDEWAYS else image.size
         _refuse_slow_image(image, stripped)
@@ -169,8 +170,8 @@ def _decode(data: bytes, limits: Limits, spec: Preprocessing | None) -> DecodedI
             transform = transform_of(stripped.profile or image.info.get("icc_profile") or b"", image.mode)
             reduction = 1 if spec is None else _largest_reduction(image, spec, width, height, transform)
             reduction = _fit_into_memory(image, stripped, transpose is not None, reduction, limits)
-            _load(image)
-            refuse_incomplete(image, stripped)
+            image.load()
+            refuse_incomplete(image, stripped, reduction)
     # Each step assigns to the same name, so that the memory of the previous image is freed.
     if transform is not None and image.mode == "CMYK":
         image, transform = _convert(image, Image.new("RGB", image.size), transform), None
@@ -183,12 +184,13 @@ def _decode(data: bytes, limits: Limits, spec: Preprocessing | None) -> DecodedI
     return DecodedImage(image, image_format.name, width, height, photo_box, transform)
 
 
-def _load(image: Image.Image) -> None:
-    """Decode the pixels; raises CorruptImage if they have another size than the header of a HEIC announces."""
-    size = image.size
-    image.load()
-    if image.size != size:
-        raise CorruptImage("The image has another size than its header says.")
+def _open(data: bytes, image_format: ImageFormat, memory: int) -> Image.Image:
+    """Read the header. Opening a HEIC or an AVIF may increase the process's data segment to `memory` bytes only.
+
+    If opening took the memory that loading needs, the decoder could not start its thread, and would end the process.
+    """
+    with data_limit(memory) if image_format in OPTIONAL_FORMATS else nullcontext():
+        return Image.open(BytesIO(data), formats=[image_format.name])
 
 
 def _refuse_slow_image(image: Image.Image, stripped: StrippedImage) -> None:

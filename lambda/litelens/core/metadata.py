@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from litelens.core.bmp import strip_bmp
 from litelens.core.colour import MAX_PROFILE_BYTES
 from litelens.core.errors import NotAnImage
-from litelens.core.formats import BMP, GIF, JPEG, PNG, ImageFormat
+from litelens.core.formats import BMP, GIF, HEIF, JPEG, PNG, ImageFormat
+from litelens.core.heif import strip_heif
 from litelens.core.png import strip_png
 from litelens.core.stripped import StrippedImage, count_part
 
@@ -45,8 +46,8 @@ _ORIENTATION, _SHORT = 0x0112, 3
 def strip_metadata(data: bytes, image_format: ImageFormat) -> StrippedImage:
     """Remove the metadata from an image file of this format.
 
-    Raises ImageTooLarge if the file has far more segments, chunks or extensions than photos have, and NotAnImage if it
-    is a JPEG or a BMP of an unsupported kind.
+    That of WebP and AVIF stays in the file. Raises ImageTooLarge if the file has far more segments, chunks,
+    extensions or boxes than photos have, and NotAnImage if it is a JPEG, a BMP or a HEIC of an unsupported kind.
     """
     strip = _STRIPPERS.get(image_format)
     return strip(data) if strip else StrippedImage(data)
@@ -166,4 +167,5 @@ _STRIPPERS: Mapping[ImageFormat, Callable[[bytes], StrippedImage]] = {
     PNG: strip_png,
     GIF: _strip_gif,
     BMP: strip_bmp,
+    HEIF: strip_heif,
 }

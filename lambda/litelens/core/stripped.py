@@ -14,9 +14,9 @@ class StrippedImage:
     """An image file without its metadata.
 
     `exif` begins with the TIFF header. `profile` is the ICC profile of the colours. Both are empty if the file has
-    none, and for WebP, HEIC and AVIF, whose EXIF and profile stay in `data`. `scans` is the number of scans of a JPEG,
-    and `first_scan_channels` the number of channels in the first scan. `pixel_bits` is the number of bits per pixel of
-    a PNG before compression. `pixels_at` is the position in `data` of a PNG's pixel data.
+    none, and for WebP, HEIC and AVIF, whose profile stays in `data`, like the EXIF of WebP and AVIF. `scans` is the
+    number of scans of a JPEG, and `first_scan_channels` the number of channels in the first scan. `pixel_bits` is the
+    number of bits per pixel of a PNG before compression. `pixels_at` is the position in `data` of a PNG's pixel data.
     Numbers that do not apply to the format are 0.
     """
 

@@ -1,5 +1,6 @@
 """Say what a file is that cannot be decoded, by its first bytes, and what to do with it."""
 
+import codecs
 import re
 from dataclasses import dataclass
 
@@ -73,10 +74,19 @@ def explain_unsupported(data: bytes) -> str:
 def explain_text(data: bytes) -> str | None:
     """Return a sentence or two if the bytes of an image were changed because a program took them for text."""
     head = data[:_HEAD_BYTES]
-    if head.count(_REPLACED) >= _MIN_REPLACED:
+    if head.count(_REPLACED) >= _MIN_REPLACED and _is_utf8(head):
         return f"The image was read as UTF-8 text, which replaces bytes. {_BINARY}"
     if head.startswith(_LATIN_1):
         return f"The image was written as UTF-8 text. {_BINARY}"
     if head.startswith(_LINE_ENDS):
         return f"The line ends in the image were converted as in text. {_BINARY}"
     return None
+
+
+def _is_utf8(head: bytes) -> bool:
+    """Whether the first bytes of a file are UTF-8, of which the last character may be cut off."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    return True
