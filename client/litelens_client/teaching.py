@@ -5,6 +5,7 @@ change the draft.
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ from litelens.api.problems import InvalidRequest, MethodNotAllowed, UnknownPath
 from litelens.api.response_schemas import ClassifyAnswer, Model, classification_of
 from litelens.core.errors import BundleError, ReportedError
 from litelens.core.formats import media_type_of_suffix
-from litelens_client.learning.draft import MAX_PHOTO_BYTES, Draft, DraftBusy, NotInDraft
+from litelens_client.learning.draft import MAX_PHOTO_BYTES, Draft, DraftBusy, NameTaken, NotInDraft
 from litelens_client.learning.embeddings import default_cache
 from litelens_client.learning.errors import TrainingError
 
@@ -44,6 +45,12 @@ class DraftInUse(ReportedError):
     retry_after = 1
 
 
+class DraftNameTaken(ReportedError):
+    """Another class has this name, or a model that is not replaced."""
+
+    code, status, title = "draft_name_taken", HTTPStatus.CONFLICT, "The name is taken"
+
+
 class DraftMissing(ReportedError):
     """The draft has no such class or photo, or nothing was learned yet."""
 
@@ -66,10 +73,11 @@ class DraftClassAnswer(msgspec.Struct, frozen=True):
 class DraftAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The draft. `learned` is the content of metrics.json, and absent if nothing was learned yet.
 
-    It is `outdated` if classes or photos have changed since.
+    It is `outdated` if classes or photos have changed since. `learning` is true while the draft is learned from.
     """
 
     classes: list[DraftClassAnswer]
+    learning: bool = False
     learned: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     outdated: bool | msgspec.UnsetType = msgspec.UNSET
 
@@ -78,6 +86,18 @@ class PhotoAnswer(msgspec.Struct, frozen=True):
     """A photo that was added."""
 
     id: str
+
+
+class RenameBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The new name of a class."""
+
+    name: str
+
+
+class MoveBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"class_name": "class"}):
+    """The class to move a photo to."""
+
+    class_name: str
 
 
 class KeepBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,9 +114,17 @@ class Teaching:
         self._thread = ThreadPoolExecutor(max_workers=2, thread_name_prefix="draft")
         self._routes: dict[str, dict[str, Callable[..., Response]]] = {
             "": {"GET": self._get, "DELETE": self._discard},
-            "/classes/(?P<name>[^/]+)": {"PUT": self._add_class, "DELETE": self._remove_class},
+            "/classes/(?P<name>[^/]+)": {
+                "PUT": self._add_class,
+                "PATCH": self._rename_class,
+                "DELETE": self._remove_class,
+            },
             "/classes/(?P<name>[^/]+)/photos": {"POST": self._add_photo},
-            "/classes/(?P<name>[^/]+)/photos/(?P<photo>[^/]+)": {"GET": self._get_photo, "DELETE": self._remove_photo},
+            "/classes/(?P<name>[^/]+)/photos/(?P<photo>[^/]+)": {
+                "GET": self._get_photo,
+                "PATCH": self._move_photo,
+                "DELETE": self._remove_photo,
+            },
             "/learn": {"POST": self._learn},
             "/classify": {"POST": self._classify},
             "/keep": {"POST": self._keep},
@@ -110,9 +138,10 @@ class Teaching:
         function, parameters = self._find(path, request.method)
         body = await read_body(MAX_PHOTO_BYTES, "send a smaller photo")
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
+        response = await loop.run_in_executor(
             self._thread, lambda: _reported(lambda: function(body=body, request_id=request_id, **parameters))
         )
+        return _unless_known(response, request)
 
     def _find(self, path: str, method: str) -> tuple[Callable[..., Response], dict[str, str]]:
         for pattern, methods in self._routes.items():
@@ -125,9 +154,16 @@ class Teaching:
     def _get(self, **_: object) -> Response:
         classes = [DraftClassAnswer(each.name, list(each.photos)) for each in self._draft.classes()]
         learned = self._draft.measurements()
-        if learned is None:
-            return _json(DraftAnswer(classes))
-        return _json(DraftAnswer(classes, learned, self._draft.is_outdated()))
+        answer = DraftAnswer(
+            classes,
+            learning=self._draft.is_learning,
+            learned=msgspec.UNSET if learned is None else learned,
+            outdated=msgspec.UNSET if learned is None else self._draft.is_outdated(),
+        )
+        response = _json(answer)
+        response.headers["cache-control"] = "private, no-cache"
+        response.headers["etag"] = f'"{hashlib.sha256(response.body).hexdigest()}"'
+        return response
 
     def _discard(self, **_: object) -> Response:
         self._draft.discard()
@@ -135,6 +171,11 @@ class Teaching:
 
     def _add_class(self, name: str, **_: object) -> Response:
         self._draft.add_class(name)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
+    def _rename_class(self, name: str, body: bytes, **_: object) -> Response:
+        new_name = _decode(body, RenameBody, 'Send the new name as JSON, such as {"name": "cup"}.').name
+        self._draft.rename_class(name, new_name)
         return Response(status_code=HTTPStatus.NO_CONTENT)
 
     def _remove_class(self, name: str, **_: object) -> Response:
@@ -153,6 +194,11 @@ class Teaching:
         }
         return Response(data, headers=headers, media_type=media_type_of_suffix(suffix))
 
+    def _move_photo(self, name: str, photo: str, body: bytes, **_: object) -> Response:
+        other = _decode(body, MoveBody, 'Send the class to move to as JSON, such as {"class": "cup"}.').class_name
+        self._draft.move_photo(name, photo, other)
+        return Response(status_code=HTTPStatus.NO_CONTENT)
+
     def _remove_photo(self, name: str, photo: str, **_: object) -> Response:
         self._draft.remove_photo(name, photo)
         return Response(status_code=HTTPStatus.NO_CONTENT)
@@ -162,10 +208,7 @@ class Teaching:
             return _json(self._draft.learn(cache))
 
     def _keep(self, body: bytes, **_: object) -> Response:
-        try:
-            name = msgspec.json.decode(body, type=KeepBody).name
-        except msgspec.MsgspecError as error:
-            raise InvalidRequest('Send the name of the model as JSON, such as {"name": "pets"}.') from error
+        name = _decode(body, KeepBody, 'Send the name of the model as JSON, such as {"name": "pets"}.').name
         with default_cache() as cache:
             return _json(self._draft.keep(name, cache), HTTPStatus.CREATED)
 
@@ -187,12 +230,30 @@ def _check_is_local(request: Request) -> None:
         raise NotLocal("Open the page of this server at http://127.0.0.1 and try again.")
 
 
+def _decode(body: bytes, body_type: type[T], advice: str) -> T:
+    """Decode a body of JSON; raises InvalidRequest with this advice."""
+    try:
+        return msgspec.json.decode(body, type=body_type)
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(advice) from error
+
+
+def _unless_known(response: Response, request: Request) -> Response:
+    """Return the response, or 304 if the client has it already."""
+    tag = response.headers.get("etag")
+    if tag is None or tag not in request.headers.get("if-none-match", ""):
+        return response
+    return Response(None, HTTPStatus.NOT_MODIFIED, {name: response.headers[name] for name in ("cache-control", "etag")})
+
+
 def _reported(function: Callable[[], T]) -> T:
     """Call a function, and turn errors of the draft into errors that the client receives."""
     try:
         return function()
     except DraftBusy as error:
         raise DraftInUse(str(error)) from error
+    except NameTaken as error:
+        raise DraftNameTaken(str(error)) from error
     except NotInDraft as error:
         raise DraftMissing(str(error)) from error
     except (TrainingError, BundleError) as error:

@@ -23,9 +23,9 @@ from litelens.core.formats import FORMAT_NAMES, IMAGE_FORMATS, format_of
 from litelens.core.images import Limits
 from litelens_client.learning import draft as draft_module
 from litelens_client.learning import learned_bundle, regression
-from litelens_client.learning.draft import Draft, DraftBusy, DraftClass, DraftError, NotInDraft
+from litelens_client.learning.draft import Draft, DraftBusy, DraftClass, DraftError, NameTaken, NotInDraft
 from litelens_client.learning.embeddings import EmbeddingCache
-from litelens_client.learning.errors import DatasetError, TrainingError
+from litelens_client.learning.errors import DatasetError
 
 UNKNOWN_ID = "0" * 32
 
@@ -281,6 +281,62 @@ def test_a_class_is_removed_with_its_photos(pets: Draft) -> None:
         pets.remove_class("cat")
 
 
+def test_a_class_is_renamed_with_its_photos(pets: Draft) -> None:
+    photos = pets.classes()[0].photos
+    pets.rename_class("cat", "Tabby Cat")
+    assert [each.name for each in pets.classes()] == ["Tabby Cat", "coffee"]
+    assert pets.classes()[0].photos == photos
+    pets.rename_class("Tabby Cat", "tabby cat")
+    pets.rename_class("tabby cat", "tabby cat")
+    assert [each.name for each in pets.classes()] == ["coffee", "tabby cat"]
+    with pytest.raises(NotInDraft):
+        pets.rename_class("cat", "dog")
+
+
+@pytest.mark.parametrize("name", ["coffee", "Coffee", "COFFEE"])
+def test_a_class_cannot_get_the_name_of_another(name: str, pets: Draft) -> None:
+    before = pets.classes()
+    with pytest.raises(NameTaken):
+        pets.rename_class("cat", name)
+    assert pets.classes() == before
+
+
+@pytest.mark.parametrize("name", REFUSED_NAMES)
+def test_a_class_cannot_get_a_name_that_no_folder_can_have(name: str, pets: Draft, tmp_path: Path) -> None:
+    before = contents(tmp_path)
+    with pytest.raises(DraftError):
+        pets.rename_class("cat", name)
+    assert contents(tmp_path) == before
+
+
+def test_a_photo_is_moved_to_another_class(pets: Draft) -> None:
+    first, second = pets.classes()[0].photos
+    data = pets.read_photo("cat", first)
+    pets.move_photo("cat", first, "coffee")
+    assert pets.read_photo("coffee", first) == data
+    assert pets.classes()[0].photos == (second,)
+    assert len(pets.classes()[1].photos) == 3
+
+
+@pytest.mark.parametrize(("name", "other"), [("cat", "dog"), ("dog", "coffee"), ("cat", ".."), ("coffee", "cat")])
+def test_a_photo_is_moved_only_between_classes_of_the_draft(name: str, other: str, pets: Draft) -> None:
+    before = pets.classes()
+    with pytest.raises(NotInDraft):
+        pets.move_photo(name, before[0].photos[0], other)
+    assert pets.classes() == before
+
+
+def test_renamed_classes_and_moved_photos_make_the_draft_outdated(pets: Draft, cache: EmbeddingCache) -> None:
+    pets.learn(cache)
+    identifier = pets.classes()[0].photos[0]
+    pets.move_photo("cat", identifier, "coffee")
+    assert pets.is_outdated()
+    pets.move_photo("coffee", identifier, "cat")
+    assert not pets.is_outdated()
+    pets.rename_class("cat", "dog")
+    assert pets.is_outdated()
+
+
 def test_everything_can_be_discarded(pets: Draft, cache: EmbeddingCache, tmp_path: Path) -> None:
     pets.learn(cache)
     pets.discard()
@@ -456,7 +512,7 @@ def test_a_model_that_was_not_learned_is_never_replaced(pets: Draft, cache: Embe
     (tmp_path / "models" / "folder").mkdir()
     before = contents(tmp_path)
     for name in ("trained", "folder"):
-        with pytest.raises(TrainingError):
+        with pytest.raises(NameTaken):
             pets.keep(name, cache)
     assert contents(tmp_path) == before
 
@@ -497,7 +553,9 @@ def test_nothing_can_be_changed_while_the_draft_is_learned_from(
     changes: list[Callable[[], object]] = [
         lambda: pets.add_class("rocket"),
         lambda: pets.remove_class("cat"),
+        lambda: pets.rename_class("cat", "dog"),
         lambda: pets.add_photo("cat", png("cat", 9)),
+        lambda: pets.move_photo("cat", identifier, "coffee"),
         lambda: pets.remove_photo("cat", identifier),
         lambda: pets.learn(cache),
         lambda: pets.keep("pets", cache),
@@ -512,6 +570,7 @@ def test_nothing_can_be_changed_while_the_draft_is_learned_from(
             with pytest.raises(DraftBusy):
                 change()
             refused.append(change)
+        assert pets.is_learning
         assert [len(each.photos) for each in pets.classes()] == [2, 2]
         assert pets.read_photo("cat", identifier)[1] == ".png"
         return load(base)
@@ -519,6 +578,7 @@ def test_nothing_can_be_changed_while_the_draft_is_learned_from(
     monkeypatch.setattr(draft_module, "load_base", meanwhile)
     assert pets.learn(cache)["distribution"] == {"train": [2, 2]}
     assert refused == changes
+    assert not pets.is_learning
     changes[0]()
     assert [each.name for each in pets.classes()] == ["cat", "coffee", "rocket"]
 

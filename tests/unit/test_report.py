@@ -10,8 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from litelens_client.learning.report import Example, draw_overlay, list_confusions, render, weakest_classes
+from litelens_client.learning.report import (
+    Example,
+    Kind,
+    draw_overlay,
+    list_confusions,
+    render,
+    times_in_hundred,
+    weakest_classes,
+)
 
+KINDS: tuple[Kind, Kind] = ("wrong", "right")
 HOSTILE = "<script>alert('x')</script>"
 
 
@@ -183,14 +192,32 @@ def test_the_page_loads_nothing_from_elsewhere(classes: int) -> None:
     assert not {"iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.elements}
 
 
-def test_the_headline_has_the_numbers_of_the_document() -> None:
-    headline = render(document(10), []).split("</header>")[0]
-    words = Page(headline).words
-    for text in ("flowers", "version 1.2.3", "55.1%", "82.3%", "95.4%", "24.5 MB", "59.7%"):
+def test_the_figures_are_the_numbers_of_the_document() -> None:
+    header, main = render(document(10), []).split("</header>")
+    assert "flowers version 1.2.3" in Page(header).words
+    words = Page(main.split("</section>")[0]).words
+    for text in ("55.1%", "82.3%", "95.4%", "24.5 MB", "59.7%"):
         assert text in words
-    assert "assigns about 55 to the correct one of its 10 classes" in words
+    assert "10 classes" in words
     assert "confidence below 0.62 are marked uncertain" in words
     assert "Of the others, 95.1% are correct." in words
+
+
+def test_the_report_begins_with_the_verdict_and_then_shows_mistakes() -> None:
+    mistaken, right = (Example(kind, png(np.zeros((8, 8, 3), np.uint8)), None, "class 0", ()) for kind in KINDS)
+    text = render(document(), [right, mistaken])
+    assert Page(text.split('class="verdict">')[1].split("</p>")[0]).words.split()[1] == "55"
+    assert text.index('class="verdict"') < text.index('class="figures"')
+    page = Page(text)
+    assert page.sections()[:2] == ["mistakes", "figures"]
+    assert page.all("nav")
+    assert text.split('id="mistakes"')[1].split("</section>")[0].count("<img") == 1
+    assert "mistakes" not in Page(render(document(), [right])).sections()
+
+
+@pytest.mark.parametrize(("share", "times"), [(0.551, 55), (0.9999, 99), (1.0, 100), (0.0, 0), (None, None)])
+def test_only_a_model_without_errors_is_right_100_times_in_100(share: float | None, times: int | None) -> None:
+    assert times_in_hundred(share) == times
 
 
 def test_top_5_is_omitted_for_five_classes_or_fewer() -> None:
@@ -217,7 +244,7 @@ def test_text_from_the_data_is_escaped() -> None:
 
 
 def test_a_complete_document_has_all_sections() -> None:
-    everything = ["precision", "training", "confusion", "classes", "reliability", "coverage", "examples"]
+    everything = ["figures", "precision", "training", "confusion", "classes", "reliability", "coverage", "examples"]
     assert Page(render(document(), [])).sections() == [*everything, "candidates", "data", "making"]
 
 
@@ -239,7 +266,7 @@ def test_an_empty_section_is_omitted_and_not_linked(field: str, section: str) ->
 
 def test_the_report_of_an_imported_model_has_only_known_figures() -> None:
     page = Page(render(imported_document(), []))
-    assert page.sections() == ["precision", "examples", "candidates", "making"]
+    assert page.sections() == ["figures", "precision", "examples", "candidates", "making"]
     assert "95.4%" in page.words
     assert "accuracy was not measured" in page.words
     assert "was not fitted here" in page.words

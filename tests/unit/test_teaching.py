@@ -21,7 +21,7 @@ from litelens_client import serve, teaching
 from litelens_client.learning import draft as draft_module
 from litelens_client.learning import learned_bundle, regression
 from litelens_client.serve import METHODS, create_app
-from litelens_client.teaching import DraftInUse, DraftMissing, DraftRefused
+from litelens_client.teaching import DraftInUse, DraftMissing, DraftNameTaken, DraftRefused
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -88,8 +88,11 @@ class Server:
         self.chunks_left, sent = count, []
 
         async def receive() -> dict[str, Any]:
-            self.chunks_left -= 1
-            return {"type": "http.request", "body": next(chunks), "more_body": self.chunks_left > 0}
+            for chunk in chunks:
+                self.chunks_left -= 1
+                return {"type": "http.request", "body": chunk, "more_body": self.chunks_left > 0}
+            await asyncio.Event().wait()
+            raise AssertionError
 
         async def send(message: dict[str, Any]) -> None:
             sent.append(message)
@@ -153,10 +156,44 @@ def server_with(models: Path, **options: Any) -> Server:
 def test_the_draft_is_empty_at_first_and_reading_it_writes_nothing(server: Server) -> None:
     answer = server.send("GET", "")
     assert (answer.status, answer.json) == (200, {"classes": []})
-    assert (answer.headers["content-type"], answer.headers["cache-control"]) == ("application/json", "no-store")
+    assert (answer.headers["content-type"], answer.headers["cache-control"]) == (
+        "application/json",
+        "private, no-cache",
+    )
     for path in (CLASS, f"{CLASS}/photos", f"{CLASS}/photos/{UNKNOWN_ID}", "/bundle.zip", "/nothing"):
         server.send("GET", path)
     assert not server.models.exists()
+
+
+def test_an_unchanged_draft_is_not_sent_again(pets: Server) -> None:
+    tag = pets.send("GET", "").headers["etag"]
+    again = pets.send("GET", "", headers={"if-none-match": tag})
+    assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+    pets.send("PUT", "/classes/rocket")
+    changed = pets.send("GET", "", headers={"if-none-match": tag})
+    assert (changed.status, len(changed.json["classes"])) == (200, 3)
+
+
+def test_a_class_is_renamed_and_a_photo_is_moved(pets: Server) -> None:
+    identifier = pets.classes()["cat"][0]
+    moved = pets.send("PATCH", f"{CLASS}/photos/{identifier}", b'{"class": "coffee"}')
+    assert (moved.status, moved.body) == (204, b"")
+    assert identifier in pets.classes()["coffee"]
+    assert pets.send("PATCH", CLASS, b'{"name": "Tabby Cat"}').status == 204
+    assert {name: len(photos) for name, photos in pets.classes().items()} == {"Tabby Cat": 1, "coffee": 3}
+    assert pets.send("PATCH", CLASS, b'{"name": "dog"}').code == (404, "draft_not_found")
+
+
+def test_a_name_that_another_class_or_model_has_is_taken(pets: Server) -> None:
+    assert pets.send("PATCH", CLASS, b'{"name": "coffee"}').code == (409, "draft_name_taken")
+    (pets.models / "mine").mkdir()
+    assert pets.send("POST", "/keep", b'{"name": "mine"}').code == (409, "draft_name_taken")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"{}", b'{"name": 1}', b'{"class": 1}', b"\xff"])
+def test_a_body_that_names_no_class_is_refused(body: bytes, pets: Server) -> None:
+    for path in (CLASS, f"{CLASS}/photos/{pets.classes()['cat'][0]}"):
+        assert pets.send("PATCH", path, body).code == (400, "invalid_request")
 
 
 def test_a_class_is_added_once_and_removed_once(server: Server) -> None:
@@ -260,6 +297,7 @@ def test_a_draft_that_is_in_use_can_be_tried_again(pets: Server, monkeypatch: py
     def meanwhile(base: Path) -> Any:
         busy.append(pets.send("PUT", "/classes/rocket"))
         assert list(pets.classes()) == ["cat", "coffee"]
+        assert pets.send("GET", "").json["learning"] is True
         return load(base)
 
     monkeypatch.setattr(draft_module, "load_base", meanwhile)
@@ -299,7 +337,7 @@ def test_each_documented_path_has_exactly_the_documented_methods(path: str, serv
 
 def test_the_documentation_has_every_route_and_error() -> None:
     assert len(DOCUMENTED) == 8
-    for error in (DraftMissing, DraftInUse, DraftRefused):
+    for error in (DraftMissing, DraftInUse, DraftNameTaken, DraftRefused):
         assert f"`{error.code}` ({error.status.value}" in LEARN_PAGE
 
 

@@ -23,7 +23,7 @@ from litelens.core.errors import BundleError
 from litelens.core.formats import JPEG, format_of
 from litelens.core.images import Limits, decode
 from litelens_client.learning.embeddings import EmbeddingCache
-from litelens_client.learning.errors import DatasetError
+from litelens_client.learning.errors import DatasetError, TrainingError
 from litelens_client.learning.files import write_file, write_json
 from litelens_client.learning.learn import MIN_PHOTOS, check_name, learn, load_base
 from litelens_client.learning.learned_bundle import check_target, write_learned_bundle
@@ -51,6 +51,10 @@ class DraftError(DatasetError):
 
 class DraftBusy(DraftError):
     """The draft is being changed or learned from; try again in a moment."""
+
+
+class NameTaken(DraftError):
+    """The name of the class, or of the model to keep, belongs to another one that is not replaced."""
 
 
 class NotInDraft(DraftError):
@@ -95,16 +99,29 @@ class Draft:
         except (OSError, msgspec.MsgspecError):
             return True
 
+    @property
+    def is_learning(self) -> bool:
+        """Whether the draft is being learned from."""
+        return self._is_learning.is_set()
+
     def add_class(self, name: str) -> None:
         """Add a class, unless it exists; raises DraftError if a folder cannot have this name."""
-        if not _LABEL.fullmatch(name) or name != name.strip() or not name.isprintable():
-            raise DraftError(
-                "A class's name has 1 to 60 characters, none of \\ / : * ? \" < > |, and no dot or blank at the start."
-            )
+        _check_label(name)
         with self._exclusive():
             if len(self.classes()) >= MAX_CLASSES and not (self._photos / name).is_dir():
                 raise DraftError(f"A draft has at most {MAX_CLASSES} classes; remove one first.")
             (self._photos / name).mkdir(parents=True, exist_ok=True)
+
+    def rename_class(self, name: str, new_name: str) -> None:
+        """Rename a class; raises NotInDraft, NameTaken, or DraftError if a folder cannot have this name."""
+        _check_label(new_name)
+        with self._exclusive():
+            folder = self._class_folder(name)
+            # Some systems do not tell upper from lower case in the names of folders.
+            others = {each.name.casefold() for each in self.classes() if each.name != name}
+            if new_name.casefold() in others:
+                raise NameTaken(f"There is already a class {new_name!r}; choose another name.")
+            folder.rename(self._photos / new_name)
 
     def remove_class(self, name: str) -> None:
         """Remove a class and its photos; raises NotInDraft."""
@@ -133,6 +150,12 @@ class Draft:
         except FileNotFoundError as error:  # it was removed meanwhile
             raise _no_photo() from error
 
+    def move_photo(self, class_name: str, identifier: str, other_class: str) -> None:
+        """Move a photo to another class; raises NotInDraft."""
+        with self._exclusive():
+            path = self._photo(class_name, identifier)
+            path.rename(self._class_folder(other_class) / path.name)
+
     def remove_photo(self, class_name: str, identifier: str) -> None:
         """Remove a photo; raises NotInDraft."""
         with self._exclusive():
@@ -152,10 +175,14 @@ class Draft:
     def keep(self, name: str, cache: EmbeddingCache) -> dict[str, Any]:
         """Learn from the photos and write the bundle `models/NAME`; return the content of metrics.json.
 
-        Raises DatasetError as learn() does, or if a bundle cannot have this name.
+        Raises DatasetError as learn() does or if a bundle cannot have this name, and NameTaken if something that was
+        not learned from photos has it.
         """
         check_name(name)
-        check_target(self._models / name)
+        try:
+            check_target(self._models / name)
+        except TrainingError as error:
+            raise NameTaken(f"{name!r} was not learned from photos, so it is not replaced; choose another.") from error
         with self._learning():
             return self._write(self._models / name, cache)
 
@@ -248,6 +275,14 @@ class Draft:
         if not found:
             raise _no_photo()
         return found[0]
+
+
+def _check_label(name: str) -> None:
+    """Raise DraftError if a folder cannot have the name of this class on every system."""
+    if not _LABEL.fullmatch(name) or name != name.strip() or not name.isprintable():
+        raise DraftError(
+            "A class's name has 1 to 60 characters, none of \\ / : * ? \" < > |, and no dot or blank at the start."
+        )
 
 
 def _no_photo() -> NotInDraft:

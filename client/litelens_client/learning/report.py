@@ -63,6 +63,7 @@ def render(document: dict[str, Any], examples: Sequence[Example]) -> str:
     `document` is the content of metrics.json. A section without data is omitted; without examples the page says so.
     """
     labels = [row["label"] for row in document["classes"]]
+    sections = _sections(document, examples)
     confusion = np.array(document["confusion"], np.int64)
     confusions = list_confusions(confusion, labels) if confusion.size else []
     template = _environment().get_template(TEMPLATE)
@@ -70,8 +71,9 @@ def render(document: dict[str, Any], examples: Sequence[Example]) -> str:
         document
         | {
             "warnings": chance_warnings(document),
-            "sections": _sections(document),
-            "charts": _charts(document, confusion, labels),
+            "sections": sections,
+            "charts": _charts(document, sections, confusion, labels),
+            "times": times_in_hundred(document["metrics"]["int8_top1"]),
             "is_picture": len(labels) > charts.MAX_NUMBERED,
             "is_pooled": len(labels) > charts.MATRIX_SIDE,
             "confusions": confusions[:MAX_CONFUSIONS],
@@ -146,12 +148,19 @@ def _template_example(example: Example) -> dict[str, Any]:
     }
 
 
-def _sections(document: Mapping[str, Any]) -> dict[str, str]:
+def times_in_hundred(share: float | None) -> int | None:
+    """Round an accuracy to a whole number of 100 images. Only a model without any error is right 100 times."""
+    return share if share is None else 100 if share == 1 else min(99, round(share * 100))
+
+
+def _sections(document: Mapping[str, Any], examples: Sequence[Example]) -> dict[str, str]:
     """Return the titles of the sections that have content, by id, in the order of the page."""
     classes = bool(document["classes"])
     review = document.get("review") or {}
     present = {
+        "mistakes": ("Photos it got wrong", any(example.kind == "wrong" for example in examples)),
         "review": ("Photos to check", bool(review.get("misplaced") or review.get("duplicates"))),
+        "figures": ("Figures", True),
         "precision": ("int8 and fp32", document["metrics"]["agreement"] is not None),
         "training": ("Training", bool(document["history"])),
         "confusion": ("Confusion", classes and bool(document["confusion"])),
@@ -166,8 +175,9 @@ def _sections(document: Mapping[str, Any]) -> dict[str, str]:
     return {name: title for name, (title, has_content) in present.items() if has_content}
 
 
-def _charts(document: Mapping[str, Any], confusion: NDArray[np.int64], labels: Sequence[str]) -> dict[str, Markup]:
-    sections = _sections(document)
+def _charts(
+    document: Mapping[str, Any], sections: Mapping[str, str], confusion: NDArray[np.int64], labels: Sequence[str]
+) -> dict[str, Markup]:
     result: dict[str, Markup] = {}
     if "training" in sections:
         result["loss"] = _training_chart(document["history"], "loss", "Loss", percent=False)
