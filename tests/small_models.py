@@ -29,7 +29,7 @@ _NUMPY = {_Type.INT8: np.int8, _Type.UINT8: np.uint8}
 
 @dataclass(frozen=True)
 class Spec:
-    """What a model is like. `batch` -1 is dynamic. `pixels` adds a first operator that normalizes pixels itself."""
+    """The properties of a model. With a `batch` of -1, any number of images fits. With `pixels`, it normalizes them."""
 
     kind: str = "float32"
     softmax: bool = True

@@ -1,8 +1,6 @@
 """Write the bundle of an imported model: the model under litelens' names, the manifest, and what was measured."""
 
-import importlib.metadata
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +19,7 @@ from litelens_client.importing.measure import measure
 from litelens_client.importing.measurements import choose_examples, measurements
 from litelens_client.importing.metadata import MAX_LABEL_BYTES
 from litelens_client.importing.trial import Tried, try_model
-from litelens_client.learning.bundle_writer import new_bundle, next_version
+from litelens_client.learning.bundle_writer import new_bundle, next_version, package_versions, require_replaceable
 from litelens_client.learning.files import sha256, write_file, write_json
 from litelens_client.learning.golden import add_golden_images
 from litelens_client.learning.metrics import chance_warnings
@@ -43,7 +41,7 @@ _PACKAGES = ("litelens", "ai-edge-litert", "numpy", "pillow")
 
 @dataclass(frozen=True)
 class Request:
-    """What to import: the .tflite file, the label file if one was named, and what the person says about the model."""
+    """The paths of the .tflite file, of the labels and of photos to measure with, and the options of the command."""
 
     model: Path
     labels: Path | None
@@ -72,13 +70,7 @@ class _Labels:
 
 def check_target(target: Path) -> None:
     """Raise TrainingError or OSError if the bundle cannot be written."""
-    next_version(target, FIELD, COMMAND)
-    is_new = not target.parent.exists()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-"):
-        pass
-    if is_new:
-        target.parent.rmdir()
+    require_replaceable(target, FIELD, COMMAND)
 
 
 def import_model(request: Request, target: Path, command: str) -> Imported:
@@ -222,7 +214,7 @@ def _document(manifest: dict[str, Any], command: str, data: Path) -> dict[str, A
         **{name: manifest[name] for name in ("name", "version", "description")},
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **package_versions(_PACKAGES)},
         "dataset": printable_path(data.resolve(), data.resolve().parent),
         "network": {
             "architecture": "imported",
@@ -243,13 +235,3 @@ def _document(manifest: dict[str, Any], command: str, data: Path) -> dict[str, A
         "candidates": [],
         "review": None,
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
-            continue
-    return found

@@ -42,7 +42,7 @@ class Assumption(Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Given:
-    """What the person who imports the model says about it; None where they say nothing."""
+    """The options of `litelens import` about preprocessing. An option that was not given is None."""
 
     mean: Channels | None = None
     std: Channels | None = None

@@ -1,10 +1,11 @@
 """Write or replace a bundle, completely or not at all."""
 
 import contextlib
+import importlib.metadata
 import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from litelens.core.bundle import MANIFEST
@@ -42,6 +43,27 @@ def check_is_bundle(folder: Path) -> None:
         raise TrainingError(
             f"{folder} exists but is not a bundle, so it is not replaced; move it away, or choose another name"
         )
+
+
+def require_replaceable(target: Path, field: str, command: str) -> None:
+    """Raise TrainingError or OSError if next_version() or writing the bundle would fail, before time is spent on it."""
+    next_version(target, field, command)
+    is_new = not target.parent.exists()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-"):
+        pass
+    if is_new:
+        target.parent.rmdir()
+
+
+def package_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the installed versions of these packages by name, without those that are not installed."""
+    found = {}
+    for package in packages:
+        # A checkout need not be installed.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def next_version(target: Path, field: str, command: str) -> str:

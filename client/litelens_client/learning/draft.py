@@ -101,7 +101,7 @@ class Draft:
 
     @property
     def is_learning(self) -> bool:
-        """Whether the draft is being learned from."""
+        """True while learn() or keep() runs."""
         return self._is_learning.is_set()
 
     def add_class(self, name: str) -> None:

@@ -1,10 +1,6 @@
 """Write a learned bundle: model, head, familiarity, golden images, measurements and report."""
 
-import importlib.metadata
-import json
 import platform
-import re
-import tempfile
 from dataclasses import asdict
 from datetime import UTC, datetime
 from io import BytesIO
@@ -20,9 +16,8 @@ from litelens.core.classifier import Classifier
 from litelens.core.familiarity import FAMILIARITY
 from litelens.core.head import HEAD
 from litelens_client import __version__
-from litelens_client.learning.bundle_writer import check_is_bundle, new_bundle
+from litelens_client.learning.bundle_writer import new_bundle, next_version, package_versions, require_replaceable
 from litelens_client.learning.calibration import calibration_error, coverage_curve, reliability
-from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.files import sha256, write_file, write_json
 from litelens_client.learning.golden import add_golden_images
 from litelens_client.learning.learn import Learned, confidences_of
@@ -38,7 +33,8 @@ _EXAMPLES_PER_KIND = 6
 _SHOWN_LABELS = 3
 _NAMED_LABELS = 4
 _SEED = 1
-_FIRST_VERSION = "1.0.0"
+# The command that writes these bundles, and the field of their manifests that shows it.
+_COMMAND, _FIELD = "litelens learn", "learning"
 _PACKAGES = ("litelens", "ai-edge-litert", "scikit-learn", "numpy", "pillow")
 
 
@@ -47,7 +43,7 @@ def write_learned_bundle(learned: Learned, target: Path, command: str) -> dict[s
 
     Raises TrainingError if `target` exists and is not a learned bundle, BundleError if the new one cannot be served.
     """
-    version = next_version(target)
+    version = next_version(target, _FIELD, _COMMAND)
     with new_bundle(target) as folder:
         model = replace_head(learned.base.model.read_bytes(), learned.head, learned.train.pooled)
         write_file(folder / MODEL, model)
@@ -65,32 +61,7 @@ def write_learned_bundle(learned: Learned, target: Path, command: str) -> dict[s
 
 def check_target(target: Path) -> None:
     """Raise TrainingError or OSError if the bundle cannot be written, before time is spent on learning."""
-    next_version(target)
-    is_new = not target.parent.exists()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".new-"):
-        pass
-    if is_new:
-        target.parent.rmdir()
-
-
-def next_version(target: Path) -> str:
-    """Return the version after that of the learned bundle in a folder, or the first version if there is no folder.
-
-    Raises TrainingError if `litelens learn` did not write the folder's content, so that nothing else is replaced.
-    """
-    if not target.exists():
-        return _FIRST_VERSION
-    check_is_bundle(target)
-    # Not load_bundle(), which fails if the model is damaged: such a bundle may be replaced if it was learned.
-    try:
-        manifest = json.loads((target / MANIFEST).read_bytes())
-    except (OSError, ValueError, RecursionError):
-        manifest = None
-    if not isinstance(manifest, dict) or "learning" not in manifest:
-        raise DatasetError(f"{target} was not written by litelens learn, so it is not replaced; choose another --name")
-    found = re.fullmatch(r"1\.(\d{1,9})\.0", str(manifest.get("version")), re.ASCII)
-    return f"1.{int(found[1]) + 1}.0" if found else _FIRST_VERSION
+    require_replaceable(target, _FIELD, _COMMAND)
 
 
 def _metrics_document(learned: Learned, name: str, version: str, model: bytes, command: str) -> dict[str, Any]:
@@ -108,7 +79,7 @@ def _metrics_document(learned: Learned, name: str, version: str, model: bytes, c
         "description": _description(learned),
         "command": command,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": {"python": platform.python_version(), **package_versions(_PACKAGES)},
         "dataset": printable_path(learned.root.resolve(), learned.root.resolve().parent),
         "network": _base(learned.base),
         "preprocessing": msgspec.structs.asdict(learned.base.preprocessing),
@@ -255,16 +226,6 @@ def _description(learned: Learned) -> str:
         f"Tells {', '.join(named[:-1])} and {named[-1]} apart. Learned from {len(learned.train):,} photos, with the "
         f"features of {learned.base.name}."
     )
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
-            continue
-    return found
 
 
 def _choose_examples(learned: Learned, classifier: Classifier) -> list[Example]:

@@ -75,7 +75,7 @@ class Tensor(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
     @property
     def is_float(self) -> bool:
-        """Whether the values are real values."""
+        """True if the tensor holds float32 numbers instead of integer levels."""
         return self.dtype == "float32"
 
     def quantize(self, values: NDArray[np.float32]) -> NDArray[Any]:

@@ -133,7 +133,7 @@ def _has_program(profile: bytes) -> bool:
 
 
 def _is_srgb(profile: bytes) -> bool:
-    """Whether an RGB profile of a matrix and curves is sRGB, up to rounding."""
+    """Return whether the matrix and the curves of an RGB profile are those of sRGB, up to rounding."""
     try:
         tags = _tags(profile)
         if b"A2B0" in tags:

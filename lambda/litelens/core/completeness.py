@@ -46,7 +46,7 @@ def refuse_incomplete(image: Image.Image, stripped: StrippedImage, reduction: in
 
 
 def _ends_grey(image: Image.Image, reduction: int) -> bool:
-    """Whether a JPEG's last pixel has the level of missing pixels, and all pixels of its last rows are the same.
+    """Return whether a JPEG ends as if rows were missing: the last pixel has their level, and the last rows are flat.
 
     `reduction` is the factor by which its sides were reduced.
     """
@@ -77,7 +77,7 @@ def _jpeg_share(stripped: StrippedImage) -> float:
 
 
 def _ends_empty(image: Image.Image) -> bool:
-    """Whether a PNG's last rows have the level of missing pixels, 0 in all channels."""
+    """Return whether the last rows of a PNG are 0 in all channels, as missing pixels are."""
     width, height = image.size
     rows = max(1, int(height * MAX_MISSING_ROWS))
     levels = image.crop((0, height - rows, width, height)).tobytes()

@@ -84,7 +84,7 @@ def explain_text(data: bytes) -> str | None:
 
 
 def _is_utf8(head: bytes) -> bool:
-    """Whether the first bytes of a file are UTF-8, of which the last character may be cut off."""
+    """Return whether the first bytes of a file are valid UTF-8. The last character may be incomplete."""
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
