@@ -177,11 +177,13 @@ def hold_out(classes: NDArray[np.int64], share: float, seed: int) -> tuple[NDArr
 
 
 def _apportion(sizes: NDArray[np.int64], share: float, generator: np.random.Generator) -> NDArray[np.int64]:
-    """Return how many images to draw from each class, by the largest remainders of `share` times its size."""
+    """Return how many images to draw from each class, by the largest remainders of `share` times its size; a class
+    without a remainder gives no more than its share.
+    """
     exact = share * sizes
     counts: NDArray[np.int64] = np.minimum(np.floor(exact + _ROUNDING), sizes - 1).astype(np.int64)
     order = np.lexsort((generator.random(len(sizes)), counts - exact))
-    order = order[counts[order] < sizes[order] - 1]
+    order = order[(counts[order] < sizes[order] - 1) & (counts[order] < exact[order] - _ROUNDING)]
     counts[order[: max(0, round(share * sizes.sum()) - counts.sum())]] += 1
     return counts
 

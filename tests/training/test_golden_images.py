@@ -109,7 +109,7 @@ def test_the_photo_with_the_largest_lead_is_used_if_none_is_above_the_tolerance(
 
 
 def test_a_bundle_without_golden_images_is_not_published() -> None:
-    with pytest.raises(GateError, match=r"differ too much on every golden image\. .* weight_bits = \[8\]"):
+    with pytest.raises(GateError, match=r"weight_bits=\[8\]"):
         publish._check_golden_images(())
 
 
