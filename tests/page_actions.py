@@ -41,14 +41,18 @@ def launch_browser() -> Iterator[Browser]:
 
 def choose_photos(page: Page, *files: Path | FilePayload) -> None:
     """Choose these photos, all at once."""
-    page.get_by_role("button", name="Choose photos").wait_for()
     chosen: Sequence[Path] | Sequence[FilePayload] = list(files)  # type: ignore[assignment]
     page.locator("input[data-picker=files]").set_input_files(chosen)
 
 
 def card(page: Page, name: str) -> Locator:
-    """Return the card of the photo with this file name."""
+    """Return the card of the photo with this file name, or its row if it has failed."""
     return page.get_by_role("article", name=name, exact=True)
+
+
+def failed_row(page: Page, name: str) -> Locator:
+    """Return the row of a photo that failed or was cancelled."""
+    return page.locator("#failures").get_by_role("article", name=name, exact=True)
 
 
 def labels(card: Locator) -> Locator:
@@ -77,15 +81,15 @@ def connect(page: Page, *, endpoint: str = "", key: str = "") -> None:
 
 
 def open_controls(page: Page) -> None:
-    """Open the panel with threshold, order and filters, which is closed on phones."""
-    page.get_by_text("Threshold, order and filters").wait_for()
-    if not page.get_by_label("Sort by").is_visible():
-        page.get_by_text("Threshold, order and filters").click()
+    """Open the panel with threshold, order and filters, which pages with five photos or more have."""
+    button = page.get_by_role("button", name="Sort and filter")
+    if button.get_attribute("aria-expanded") == "false":
+        button.click()
 
 
 def photo_names(page: Page) -> Locator:
-    """Return the names of the shown photos, in order."""
-    return page.get_by_role("article").get_by_role("heading")
+    """Return the names of the shown photos, in order; failed ones come last."""
+    return page.get_by_role("article").locator(".name")
 
 
 def classify_directly(page: Page, image: bytes, **options: str) -> Any:

@@ -3,10 +3,10 @@
 import { classify, problemOf, upload } from "./api.js";
 import { forUpload, inRequest, orShrunken, previewOf } from "./images.js";
 import { run, stop } from "./jobs.js";
-import { answerOf, isUnderWay } from "./results.js";
-import { connected } from "./service.js";
+import { answerOf, isUncertain, isUnderWay } from "./results.js";
+import { CONNECTION, UNREACHABLE, connected, probe } from "./service.js";
 import { settings } from "./settings.js";
-import { EVERYTHING, current, model, photoById, update, updatePhoto } from "./state.js";
+import { EVERYTHING, current, leastSure, model, photoById, update, updatePhoto } from "./state.js";
 import { text } from "./text.js";
 
 /** @import {Photo, Progress, Answer, HeatMapState, Region} from "./state.js" */
@@ -14,10 +14,14 @@ import { text } from "./text.js";
 /** Requests for heat maps in progress, by the photo's id and the label. @type {Map<string, Promise<void>>} */
 const fetching = new Map();
 
-/** The largest photo, in bytes, that is shown without a smaller preview. */
-const MAX_PREVIEW_BYTES = 1_000_000;
+/** @type {Progress} */
+const WAITING = { stage: "waiting" };
 
-let lastId = 0;
+/** The least number of rows and columns of a heat map that is shown; a coarser one says nothing. */
+const LEAST_CELLS = 5;
+
+/** Ids rise, also over reloads, because kept photos keep theirs. */
+let lastId = Date.now();
 
 /** The last preview; previews are made one after the other. @type {Promise<unknown>} */
 let lastPreview = Promise.resolve();
@@ -25,6 +29,7 @@ let lastPreview = Promise.resolve();
 /** @param {readonly File[]} files */
 export function add(files) {
   const photos = files.map(newPhoto);
+  forgetRemoved();
   update({ photos: [...current().photos, ...photos], announcement: "" });
   for (const photo of photos) {
     void classifyPhoto(photo);
@@ -32,9 +37,38 @@ export function add(files) {
   }
 }
 
+/**
+ * Add the photos of an earlier visit. Those without an answer, and those with one of another model, are classified.
+ * @param {readonly (import("./keeping.js").Kept & {isOld: boolean})[]} kept
+ */
+export function restore(kept) {
+  const photos = kept.map(({ id, file, progress, isCompared, isConverted, conversation, isOld }) => ({
+    ...newPhoto(file),
+    id,
+    isCompared,
+    isConverted,
+    conversation,
+    progress: progress === null || (isOld && progress.stage === "done") ? WAITING : progress,
+  }));
+  lastId = Math.max(lastId, ...photos.map(({ id }) => id));
+  update({ photos: [...photos, ...current().photos] });
+  for (const photo of photos) {
+    if (photo.progress === WAITING) void classifyPhoto(photo);
+    void addPreview(photo);
+  }
+}
+
 /** @param {number} id */
 export function cancel(id) {
   stop(id, "classify");
+}
+
+/** Send the photos again that failed because the service could not be used, now that it can. */
+export function retryConnection() {
+  const failed = current().photos.filter(
+    ({ progress }) => progress.stage === "failed" && CONNECTION.has(progress.problem.code),
+  );
+  if (failed.length > 0) retry(failed.map(({ id }) => id));
 }
 
 /** @param {readonly number[]} ids */
@@ -47,23 +81,38 @@ export function retry(ids) {
   }
 }
 
-/** @param {readonly number[]} ids */
+/** Remove photos; undoRemoval() brings them back until others are removed. @param {readonly number[]} ids */
 export function remove(ids) {
-  for (const id of ids) {
-    stop(id);
-    const gone = photoById(id);
-    if (gone) URL.revokeObjectURL(gone.url);
-    if (gone?.preview) URL.revokeObjectURL(gone.preview);
-  }
+  forgetRemoved();
+  const removed = current().photos.filter((photo) => ids.includes(photo.id));
+  for (const { id } of removed) stop(id);
   const photos = current().photos.filter((photo) => !ids.includes(photo.id));
   // Reset the filter, which could hide the next photos.
-  update({ photos, filter: photos.length === 0 ? EVERYTHING : current().filter });
+  const filter = photos.length === 0 ? EVERYTHING : current().filter;
+  update({ photos, removed, filter, announcement: text.removed(removed.length) });
+}
+
+export function undoRemoval() {
+  const { removed, photos } = current();
+  update({ photos: [...photos, ...removed].sort((a, b) => a.id - b.id), removed: [] });
+  retry(removed.filter(isUnderWay).map(({ id }) => id));
+  for (const photo of removed) if (photo.preview === null) void addPreview(photo);
+}
+
+/** Give up the removed photos. */
+export function forgetRemoved() {
+  for (const { url, preview } of current().removed) {
+    URL.revokeObjectURL(url);
+    if (preview) URL.revokeObjectURL(preview);
+  }
+  update({ removed: [] });
 }
 
 /** Classify all photos again, with another service. Answers, heat maps and thresholds of two models do not mix. */
 export function startOver() {
   const { photos } = current();
   remove(photos.map(({ id }) => id));
+  forgetRemoved();
   update({ threshold: null, comparedLabel: null });
   add(photos.map(({ file }) => file));
 }
@@ -85,11 +134,16 @@ export async function showHeatMap(id, label) {
  */
 export async function fetchHeatMap(id, label) {
   const photo = photoById(id);
-  if (!photo || (Object.hasOwn(photo.heatMaps, label) && photo.heatMaps[label].stage === "done")) return;
+  if (!photo || (Object.hasOwn(photo.heatMaps, label) && isKnown(photo.heatMaps[label]))) return;
   const key = `${id} ${label}`;
   const request = fetching.get(key) ?? requestHeatMap(photo, label).finally(() => fetching.delete(key));
   fetching.set(key, request);
   await request;
+}
+
+/** @param {HeatMapState} state */
+function isKnown({ stage }) {
+  return stage === "done" || stage === "coarse";
 }
 
 /** @param {Photo} photo @param {string} label */
@@ -99,11 +153,12 @@ async function requestHeatMap({ id, name, file }, label) {
   keep({ stage: "loading" });
   try {
     const { heatmap, image } = await run(id, "heat map", (signal) =>
-      classified(file, { top_k: "1", heatmap_label: label }, { signal }),
+      inRequest(file, model(), (image) => classify(image, { top_k: "1", heatmap_label: label }, { signal })),
     );
     const asked = photoById(id);
     const answered = (asked && answerOf(asked)?.image) ?? image;
-    if (heatmap) {
+    if (heatmap && Math.min(heatmap.grid.length, heatmap.grid[0].length) < LEAST_CELLS) keep({ stage: "coarse" });
+    else if (heatmap) {
       keep({ stage: "done", map: { ...heatmap, region: scaled(heatmap.region, image, answered) } });
       announce(text.announceHeatMap(name, label));
     }
@@ -132,10 +187,11 @@ function newPhoto(file) {
     file,
     url: URL.createObjectURL(file),
     preview: null,
-    progress: { stage: "waiting" },
+    progress: WAITING,
     heatMaps: {},
     shownLabel: null,
     isCompared: false,
+    isConverted: false,
     saveProblem: null,
     conversation: { turns: [], question: null, draft: "", model: null, problem: null },
   };
@@ -144,44 +200,41 @@ function newPhoto(file) {
 /** @param {Photo} photo */
 async function classifyPhoto({ id, name, file }) {
   const report = (/** @type {Progress} */ progress) => updatePhoto(id, { progress });
-  report({ stage: "waiting" });
+  report(WAITING);
   try {
     const answer = await run(id, "classify", async (signal) => {
       report({ stage: "preparing" });
       await connected();
-      return answerTo(file, signal, report);
+      return answerTo(file, signal, report, (image) => updatePhoto(id, { isConverted: image.size !== file.size }));
     });
     report({ stage: "done", answer });
-    announce(text.announceDone(name, answer.predictions[0]));
+    announceAnswer(id);
   } catch (error) {
     const problem = problemOf(error);
     const isCancelled = problem.code === "cancelled";
     report(isCancelled ? { stage: "cancelled" } : { stage: "failed", problem });
+    if (UNREACHABLE.has(problem.code)) void probe();
     if (photoById(id)) announce(isCancelled ? text.announceCancelled(name) : text.announceFailed(name, problem));
   }
 }
 
-/** Make a small preview of a large photo, because many large photos would fill the memory. @param {Photo} photo */
+/** Show the photo, or nothing if the browser cannot draw it. @param {Photo} photo */
 async function addPreview({ id, file, url }) {
-  if (file.size <= MAX_PREVIEW_BYTES) return updatePhoto(id, { preview: url });
-  const preview = lastPreview.then(() => previewOf(file));
-  lastPreview = preview.catch(() => undefined);
-  try {
-    const made = URL.createObjectURL(await preview);
-    if (photoById(id)) updatePhoto(id, { preview: made });
-    else URL.revokeObjectURL(made);
-  } catch {
-    updatePhoto(id, { preview: url });
-  }
+  const preview = lastPreview.then(() => previewOf(file)).catch(() => new Blob());
+  lastPreview = preview;
+  const drawn = await preview;
+  if (drawn?.size === 0 || !photoById(id)) return;
+  updatePhoto(id, { preview: drawn ? URL.createObjectURL(drawn) : url });
 }
 
 /**
  * @param {Blob} file
  * @param {AbortSignal} signal
  * @param {(progress: Progress) => void} report
+ * @param {(image: Blob) => void} onSend gets each image that is sent in a request
  * @returns {Promise<Answer>}
  */
-async function answerTo(file, signal, report) {
+async function answerTo(file, signal, report, onSend) {
   const listeners = {
     signal,
     onSent: (/** @type {number} */ share) => report(share < 1 ? { stage: "sending", share } : { stage: "classifying" }),
@@ -191,23 +244,21 @@ async function answerTo(file, signal, report) {
   // The service classifies uploads with its default model.
   const isForUpload = settings().largePhotos === "upload" && settings().model === "";
   const original = isForUpload ? await forUpload(file, model()) : null;
-  return original
-    ? orShrunken(
-        file,
-        () => upload(original, listeners),
-        (image) => classify(image, {}, listeners),
-      )
-    : classified(file, {}, listeners);
+  const send = (/** @type {Blob} */ image) => {
+    onSend(image);
+    return classify(image, {}, listeners);
+  };
+  if (original) return orShrunken(file, () => upload(original, listeners), send);
+  return inRequest(file, model(), send);
 }
 
-/**
- * @param {Blob} file
- * @param {Record<string, string>} options
- * @param {import("./api.js").Listeners} listeners
- * @returns {Promise<Answer>}
- */
-function classified(file, options, listeners) {
-  return inRequest(file, model(), (image) => classify(image, options, listeners));
+/** @param {number} id */
+function announceAnswer(id) {
+  const photo = photoById(id);
+  const answer = photo && answerOf(photo);
+  if (!answer) return;
+  const isSure = !isUncertain(photo, leastSure());
+  announce(text.announceDone(photo.name, text.said(answer.predictions[0], isSure, answer.unfamiliar === true)));
 }
 
 /** @param {string} announcement */

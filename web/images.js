@@ -1,6 +1,6 @@
 /** Photos as files: detects formats that the API accepts, and converts the others. */
 
-import { Failure, failure } from "./api.js";
+import { Failure, failure, problemOf } from "./api.js";
 
 /** @import {Model} from "./state.js" */
 
@@ -29,6 +29,15 @@ const SIGNATURES = [
  * The flag is in the container's header (RFC 9649, section 2.7.1).
  */
 const WEBP_WITH_EXIF = /^RIFF[^]{4}WEBPVP8X[^]{4}[\x08-\x0f\x18-\x1f\x28-\x2f\x38-\x3f]/;
+
+/** The number of bytes from which the API recognizes a format that it does not accept. */
+const RECOGNIZED_BYTES = 65_536;
+
+/** Types of files that never move: browsers show the first and only frame of them. */
+const STILL = new Set(["image/jpeg", "image/bmp"]);
+
+/** The largest file, in bytes, that is shown without a smaller preview. */
+const MAX_PREVIEW_BYTES = 1_000_000;
 
 /**
  * Return the media type by the first bytes, not by the name; null if the photo must be converted to JPEG.
@@ -62,8 +71,21 @@ async function beginning(file) {
  */
 export async function inRequest(file, model, send) {
   const type = await typeOf(file);
-  if (!type || file.size > requestBytes(model)) return send(await shrunken(file));
+  if (!type) return send(await shrunken(file).catch((error) => explained(error, file, send)));
+  if (file.size > requestBytes(model)) return send(await shrunken(file));
   return orShrunken(file, () => send(file.slice(0, file.size, type)), send);
+}
+
+/**
+ * Let the API say what kind of file it is that the browser cannot draw either.
+ * @param {unknown} error the browser's
+ * @param {Blob} file
+ * @param {(image: Blob) => Promise<unknown>} send
+ * @returns {Promise<never>}
+ */
+async function explained(error, file, send) {
+  if (problemOf(error).code === "not_an_image") await send(file.slice(0, RECOGNIZED_BYTES, "image/jpeg"));
+  throw error;
 }
 
 /**
@@ -79,7 +101,8 @@ export async function orShrunken(file, asItIs, send) {
     return await asItIs();
   } catch (error) {
     if (!(error instanceof Failure) || !TOO_LARGE.has(error.problem.code)) throw error;
-    return send(await shrunken(file));
+    // What the browser cannot draw is still too large, not damaged.
+    return send(await shrunken(file).catch(() => Promise.reject(error)));
   }
 }
 
@@ -124,9 +147,16 @@ function shrunken(file) {
   return drawn(file, SHRUNKEN_SIDE);
 }
 
-/** Convert the photo to a small JPEG for display. @param {Blob} file */
-export function previewOf(file) {
-  return drawn(file, PREVIEW_SIDE);
+/**
+ * Return a JPEG to display instead of the file, or null if browsers can show the file itself. A large file would fill
+ * the memory, and an animation would play on beside the answer for its first frame. Throws if it cannot be drawn.
+ * @param {Blob} file
+ * @returns {Promise<Blob | null>}
+ */
+export async function previewOf(file) {
+  const isStill = STILL.has((await typeOf(file)) ?? "");
+  if (isStill && file.size <= MAX_PREVIEW_BYTES) return null;
+  return drawn(file, PREVIEW_SIDE).catch((error) => (isStill ? null : Promise.reject(error)));
 }
 
 /** @param {Blob} file @param {number} side the maximum of the longer side, in pixels @returns {Promise<Blob>} */

@@ -1,13 +1,20 @@
 /** Starts the page: draws it after each change of the state, and handles events of the whole page. */
 
 import { filesIn } from "./dropping.js";
-import { add } from "./classifying.js";
-import { connect } from "./service.js";
+import { add, retryConnection } from "./classifying.js";
+import { keepPhotos } from "./keeping.js";
+import { workOffline } from "./offline.js";
+import { connect, watch } from "./service.js";
 import { applyTheme } from "./settings.js";
 import { current, onChange, update } from "./state.js";
 import { text } from "./text.js";
 import { render } from "./vendor/lit-html/lit-html.js";
+import { chooseByKey } from "./views/card.js";
+import { openDialogs } from "./views/dialogs.js";
 import { page, viewOf } from "./views/page.js";
+
+/** The longest time, in milliseconds, that the first drawing waits for the photos of earlier. */
+const RESTORE_MS = 400;
 
 let isDrawing = false;
 
@@ -17,17 +24,20 @@ function draw() {
   queueMicrotask(() => {
     isDrawing = false;
     keepingFocus(() => render(page(current()), document.body));
+    openDialogs();
   });
 }
 
-/** If the focused element disappears, focus its nearest remaining ancestor. @param {() => void} change */
+/** If the focused element disappears, focus its photo or its nearest remaining ancestor. @param {() => void} change */
 function keepingFocus(change) {
   const around = [];
   for (let element = document.activeElement; element; element = element.parentElement) around.push(element);
   change();
   if (around[0]?.isConnected) return;
   const nearest = around.find((element) => element.isConnected && element.matches("[tabindex]:not([hidden])"));
-  /** @type {HTMLElement | undefined} */ (nearest)?.focus();
+  const name = around.find((element) => element.localName === "article")?.ariaLabel;
+  const photo = name ? document.querySelector(`article[aria-label="${CSS.escape(name)}"]`) : null;
+  /** @type {HTMLElement | undefined} */ (photo ?? nearest)?.focus();
 }
 
 function follow() {
@@ -77,10 +87,18 @@ document.addEventListener("paste", (event) => {
   event.preventDefault();
   take(files);
 });
+document.addEventListener("keydown", (event) => {
+  const { view, photos } = current();
+  if (event.target === document.body && view === "classify" && photos.length === 1) chooseByKey(event, photos[0].id);
+});
 window.addEventListener("hashchange", follow);
 
 document.documentElement.lang = text.language;
 applyTheme();
+watch(retryConnection);
+void connect();
+// Drawn with the photos of earlier, unless reading them takes long.
+await Promise.race([keepPhotos(), new Promise((resolve) => setTimeout(resolve, RESTORE_MS))]);
 onChange(draw);
 follow();
-void connect();
+void workOffline();

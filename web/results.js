@@ -7,6 +7,17 @@ import { text } from "./text.js";
 /** The columns of `litelens classify --csv`. */
 const COLUMNS = ["image", "label", "confidence", "uncertain", "unfamiliar", "group", "model", "error_code", "error"];
 
+/** Codes of problems with the file itself. */
+const FAULTY = new Set([
+  "corrupt_image",
+  "file_gone",
+  "image_missing",
+  "image_too_large",
+  "not_an_image",
+  "not_drawn",
+  "request_too_large",
+]);
+
 /** Characters that begin a formula in a spreadsheet. */
 const FORMULA = /^[=+\-@\t\r]/;
 
@@ -16,36 +27,50 @@ export function answerOf({ progress }) {
 }
 
 /** @param {Photo} photo */
-export function isUnderWay({ progress }) {
-  return !["done", "failed", "cancelled"].includes(progress.stage);
+export function isUnderWay(photo) {
+  return answerOf(photo) === null && !isSettledWithout(photo);
 }
 
-/** @param {Photo} photo @param {number} threshold */
-export function isUncertain(photo, threshold) {
+/** Return whether the photo failed or was cancelled. @param {Photo} photo */
+export function isSettledWithout({ progress }) {
+  return progress.stage === "failed" || progress.stage === "cancelled";
+}
+
+/** Return whether sending the photo again can help. @param {Photo} photo */
+export function canRetry({ progress }) {
+  return progress.stage === "cancelled" || (progress.stage === "failed" && !FAULTY.has(progress.problem.code));
+}
+
+/**
+ * @param {Photo} photo
+ * @param {number | null} least the least confidence of a sure answer; if it is not known, the API's own decision counts
+ */
+export function isUncertain(photo, least) {
   const answer = answerOf(photo);
-  return answer !== null && (answer.unfamiliar === true || answer.predictions[0].confidence < threshold);
+  if (answer === null) return false;
+  return answer.unfamiliar === true || (least === null ? answer.uncertain : answer.predictions[0].confidence < least);
 }
 
 /**
  * Return the photos that match the filter, sorted; photos without an answer come last, in the order of adding.
  * @param {readonly Photo[]} photos
  * @param {Filter} filter
- * @param {number} threshold
+ * @param {number | null} least see isUncertain()
  * @returns {Photo[]}
  */
-export function shown(photos, filter, threshold) {
-  return photos.filter((photo) => matches(photo, filter, threshold)).sort((a, b) => compare(a, b, filter.order));
+export function shown(photos, filter, least) {
+  return photos.filter((photo) => matches(photo, filter, least)).sort((a, b) => compare(a, b, filter.order));
 }
 
-/** @param {Photo} photo @param {Filter} filter @param {number} threshold */
-function matches(photo, { kind, label, leastConfidence }, threshold) {
+/** @param {Photo} photo @param {Filter} filter @param {number | null} least */
+function matches(photo, { kind, label, leastConfidence }, least) {
   if (kind === "failed") return photo.progress.stage === "failed";
-  if (kind === "uncertain" && !isUncertain(photo, threshold)) return false;
+  if (kind === "uncertain" && !isUncertain(photo, least)) return false;
   const answer = answerOf(photo);
   if (answer === null) return kind === "all" && label === "" && leastConfidence === 0;
-  if (kind === "certain" && isUncertain(photo, threshold)) return false;
-  const asked = label === "" ? answer.predictions[0] : answer.predictions.find((found) => found.label === label);
-  return asked !== undefined && asked.confidence >= leastConfidence;
+  if (kind === "certain" && isUncertain(photo, least)) return false;
+  const [best] = answer.predictions;
+  return (label === "" || best.label === label) && best.confidence >= leastConfidence;
 }
 
 /** @param {Photo} a @param {Photo} b @param {import("./state.js").Order} order */
@@ -63,11 +88,11 @@ function compare(a, b, order) {
  * Return CSV (RFC 4180) with a row for each photo that has an answer or failed. An apostrophe before a cell keeps
  * spreadsheets from reading it as a formula.
  * @param {readonly Photo[]} photos
- * @param {number} threshold
+ * @param {number | null} least see isUncertain()
  * @param {(problem: Problem) => string} sentence
  * @returns {string}
  */
-export function toCsv(photos, threshold, sentence) {
+export function toCsv(photos, least, sentence) {
   const rows = photos.flatMap((photo) => {
     if (photo.progress.stage === "failed") {
       return [[photo.name, "", "", "", "", "", "", photo.progress.problem.code, sentence(photo.progress.problem)]];
@@ -75,7 +100,7 @@ export function toCsv(photos, threshold, sentence) {
     const answer = answerOf(photo);
     if (!answer) return [];
     const [best] = answer.predictions;
-    const doubts = [`${isUncertain(photo, threshold)}`, `${answer.unfamiliar ?? ""}`];
+    const doubts = [`${isUncertain(photo, least)}`, `${answer.unfamiliar ?? ""}`];
     const model = `${answer.model.name}/${answer.model.version}`;
     return [[photo.name, best.label, `${best.confidence}`, ...doubts, answer.group?.label ?? "", model, "", ""]];
   });
@@ -91,17 +116,17 @@ function csvCell(text) {
 /**
  * Return JSON like `litelens classify --json`, for each photo that has an answer or failed; `threshold` is the page's.
  * @param {readonly Photo[]} photos
- * @param {number} threshold
+ * @param {number | null} least see isUncertain()
  * @param {(problem: Problem) => string} sentence
  * @returns {string}
  */
-export function toJson(photos, threshold, sentence) {
-  const results = photos.map((photo) => documentOf(photo, threshold, sentence)).filter((document) => document !== null);
+export function toJson(photos, least, sentence) {
+  const results = photos.map((photo) => documentOf(photo, least, sentence)).filter((document) => document !== null);
   return `${JSON.stringify(results, null, 2)}\n`;
 }
 
-/** @param {Photo} photo @param {number} threshold @param {(problem: Problem) => string} sentence */
-function documentOf(photo, threshold, sentence) {
+/** @param {Photo} photo @param {number | null} least @param {(problem: Problem) => string} sentence */
+function documentOf(photo, least, sentence) {
   const { progress, name } = photo;
   if (progress.stage === "failed") {
     const { code, requestId } = progress.problem;
@@ -109,5 +134,11 @@ function documentOf(photo, threshold, sentence) {
     return { source: name, status: "failed", problem };
   }
   if (progress.stage !== "done") return null;
-  return { source: name, status: "done", ...progress.answer, uncertain: isUncertain(photo, threshold), threshold };
+  return {
+    source: name,
+    status: "done",
+    ...progress.answer,
+    uncertain: isUncertain(photo, least),
+    threshold: least ?? undefined,
+  };
 }

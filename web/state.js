@@ -12,6 +12,7 @@
  *   timing_ms: {decode: number, inference: number, total: number},
  *   model: ModelName,
  *   heatmap?: HeatMap,
+ *   uncertain: boolean,
  *   unfamiliar?: boolean,
  * }} Answer the API's answer for one photo
  * @typedef {{question: string, answer: string}} Turn
@@ -29,8 +30,8 @@
  */
 
 /**
- * The state of a requested heat map.
- * @typedef {{stage: "loading"} | {stage: "failed", problem: Problem} | {stage: "done", map: HeatMap}} HeatMapState
+ * The state of a requested heat map; a coarse one is not shown.
+ * @typedef {{stage: "loading" | "coarse"} | {stage: "failed", problem: Problem} | {stage: "done", map: HeatMap}} HeatMapState
  */
 
 /**
@@ -55,9 +56,10 @@
  *   heatMaps: Record<string, HeatMapState>,
  *   shownLabel: string | null,
  *   isCompared: boolean,
+ *   isConverted: boolean,
  *   saveProblem: Problem | null,
  *   conversation: Conversation,
- * }} Photo `url` is the URL of the file, `preview` of a smaller picture to show; `shownLabel` is the label of the shown heat map; `saveProblem` is why saving failed
+ * }} Photo `url` is the URL of the file, `preview` of the picture to show; `shownLabel` is the label of the shown heat map; `isConverted` says that the page sent another file, a JPEG; `saveProblem` is why saving failed
  */
 
 /**
@@ -84,9 +86,14 @@
  *   models: Choice | null,
  *   photos: readonly Photo[],
  *   threshold: number | null,
- *   usualThreshold: number,
+ *   known: {threshold: number, classes: number} | null,
  *   opacity: number,
  *   filter: Filter,
+ *   isAdjusting: boolean,
+ *   openedPhoto: number | null,
+ *   codePhoto: number | null,
+ *   removed: readonly Photo[],
+ *   isKeeping: boolean,
  *   comparedLabel: string | null,
  *   askedPhoto: number | null,
  *   reportProblem: Problem | null,
@@ -94,11 +101,14 @@
  *   confusedClass: number,
  *   isDraggedOver: boolean,
  *   announcement: string,
- * }} State `models` is null if there is only one; `threshold` is null until the user changes it; until then, `usualThreshold` of the last known model applies
+ * }} State `models` is null if there is only one; `threshold` is null until the user changes it; until then, the threshold of `known`, the last known model, applies; `openedPhoto` is shown large, `codePhoto` as code; `removed` can be restored; `isKeeping` says that photos survive a reload
  */
 
 /** The filter that matches all photos. @type {Filter} */
 export const EVERYTHING = { order: "added", kind: "all", label: "", leastConfidence: 0 };
+
+/** A confidence below this multiple of chance is never called sure. */
+const NEAR_CHANCE = 1.25;
 
 /** @type {State} */
 let state = {
@@ -107,9 +117,14 @@ let state = {
   models: null,
   photos: [],
   threshold: null,
-  usualThreshold: 0.5,
+  known: null,
   opacity: 0.6,
   filter: EVERYTHING,
+  isAdjusting: false,
+  openedPhoto: null,
+  codePhoto: null,
+  removed: [],
+  isKeeping: false,
   comparedLabel: null,
   askedPhoto: null,
   reportProblem: null,
@@ -163,7 +178,17 @@ export function model() {
   return state.service.stage === "ready" ? state.service.model : null;
 }
 
-/** Return the confidence below which an answer is uncertain. @returns {number} */
+/** Return the confidence below which an answer is uncertain, or null if no model is known. @returns {number | null} */
 export function threshold() {
-  return state.threshold ?? state.usualThreshold;
+  return state.threshold ?? state.known?.threshold ?? null;
+}
+
+/**
+ * Return the least confidence of a sure answer, or null if no model is known. It is the threshold; but with few classes,
+ * a low threshold would call near chance sure.
+ * @returns {number | null}
+ */
+export function leastSure() {
+  const least = threshold();
+  return least === null || !state.known ? least : Math.max(least, NEAR_CHANCE / state.known.classes);
 }

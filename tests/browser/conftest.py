@@ -25,7 +25,8 @@ def device(request: pytest.FixtureRequest) -> str:
 def context(chromium: Browser, device: str) -> Iterator[BrowserContext]:
     """A fresh browser context. Script errors and violations of the page's policy fail the test."""
     errors: list[str] = []
-    with chromium.new_context(**DEVICES[device], accept_downloads=True) as context:
+    # Requests of service workers escape Playwright's routes; the tests that need one allow it.
+    with chromium.new_context(**DEVICES[device], accept_downloads=True, service_workers="block") as context:
         context.set_default_timeout(60_000)
         context.on("weberror", lambda raised: errors.append(str(raised.error)))
         context.on(

@@ -14,8 +14,11 @@ from support import ROOT
 
 from litelens_client.serve import PAGE_HEADERS
 
-MOST_BYTES = 150_000
-MOST_REQUESTS = 40
+MOST_BYTES = 120_000
+MOST_REQUESTS = 50
+
+# Playwright says on the console that it blocks the service worker.
+WORKER = "Service Worker registration blocked"
 
 WEB = ROOT / "web"
 FILES = {f"/{file.relative_to(WEB).as_posix()}" for file in WEB.rglob("*")}
@@ -91,20 +94,23 @@ class Visit:
 
 @pytest.fixture(scope="module", params=DEVICES)
 def visit(request: pytest.FixtureRequest, chromium: Browser, port: int) -> Iterator[Visit]:
-    with chromium.new_context(**DEVICES[request.param]) as context:
+    with chromium.new_context(**DEVICES[request.param], service_workers="block") as context:
         page = context.new_page()
         console_messages: list[str] = []
-        page.on("console", lambda message: console_messages.append(message.text))
+        page.on(
+            "console", lambda message: console_messages.append(message.text) if WORKER not in message.text else None
+        )
         page.on("pageerror", lambda error: console_messages.append(str(error)))
         wire = Wire(page)
         page.goto(f"http://127.0.0.1:{port}/", wait_until="networkidle")
         first = wire.exchanges
         wire.forget()
         page.reload(wait_until="networkidle")
+        again = wire.exchanges
         inline = page.locator("script:not([src]), style").count()
         for view in ("Model", "Settings", "Classify"):
             open_view(page, view)
-        yield Visit(first, wire.exchanges, inline, console_messages)
+        yield Visit(first, again, inline, console_messages)
 
 
 def test_the_first_load_stays_within_its_budget(visit: Visit) -> None:
@@ -117,7 +123,8 @@ def test_the_first_load_stays_within_its_budget(visit: Visit) -> None:
 def test_the_first_load_requests_each_file_once_and_successfully(visit: Visit) -> None:
     paths = [exchange.path for exchange in visit.first]
     assert sorted(paths) == sorted(set(paths))
-    assert {exchange.path: exchange.status for exchange in visit.first if exchange.status != 200} == {}
+    # The tab may have loaded the icon already.
+    assert {exchange.path: exchange.status for exchange in visit.first if exchange.status not in (200, 304)} == {}
 
 
 def test_scripts_styles_and_json_are_compressed(visit: Visit) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from page_actions import (
     card,
     choose_photos,
     classify_directly,
+    failed_row,
     labels,
     open_controls,
     photo_names,
@@ -31,6 +33,7 @@ ORIENTATION = 0x0112
 ROTATED = 6
 
 SHRUNKEN_SIDE = 2048
+MIN_CAPTION = 24
 PREVIEW_SIDE = 840
 
 RED, BLUE, GREEN = (200, 30, 30), (30, 30, 200), (30, 160, 30)
@@ -94,9 +97,11 @@ def colours(image: Image.Image) -> dict[str, str]:
     return {corner: ("red", "green", "blue")[int(np.argmax(colour))] for corner, colour in corners.items()}
 
 
-def saved(page: Page, button: str) -> Download:
+def saved(page: Page, kind: str, which: str = "") -> Download:
+    """Save the results as CSV or JSON; `which` is a word of the button if there are several."""
+    page.get_by_role("button", name="Save", exact=True).click()
     with page.expect_download() as download:
-        page.get_by_role("button", name=button).click()
+        page.get_by_role("button", name=re.compile(f"{kind}.*{which}")).click()
     return download.value
 
 
@@ -115,12 +120,22 @@ def pixels(image: Image.Image) -> NDArray[np.int16]:
 
 
 def png_of(page: Page, name: str) -> tuple[str, Image.Image]:
-    """Save a photo as PNG; return the file's name and its image."""
+    """Save a photo as PNG; return the file's name and its image without the caption below."""
     with page.expect_download() as download:
-        card(page, name).get_by_role("button", name="Save PNG").click()
+        card(page, name).get_by_role("button", name="Save picture").click()
     image = Image.open(download.value.path())
     assert image.format == "PNG"
-    return download.value.suggested_filename, image
+    shown = (
+        card(page, name)
+        .locator("img")
+        .first.evaluate("({ naturalWidth, naturalHeight }) => [naturalWidth, naturalHeight]")
+    )
+    height = round(image.width * shown[1] / shown[0])
+    caption = image.crop((0, height, image.width, image.height))
+    # A line of dark text on white.
+    assert caption.height >= MIN_CAPTION
+    assert 0.005 < (pixels(caption).max(axis=2) < 100).mean() < 0.5
+    return download.value.suggested_filename, image.crop((0, 0, image.width, height))
 
 
 def assert_differs_only_in_the_region(shown: Image.Image, photo: Image.Image, answer: Any) -> None:
@@ -140,7 +155,7 @@ def test_results_are_saved_as_json_and_as_the_csv_that_the_command_writes(page: 
     wait_for_results(page, "rocket.jpg", "again.jpg")
     answer = classify_directly(page, rocket()["buffer"])
     best = answer["predictions"][0]
-    rows = read_csv(saved(page, "Save CSV"))
+    rows = read_csv(saved(page, "CSV"))
     assert list(rows[0]) == list(COLUMNS)
     assert [row["image"] for row in rows] == ["rocket.jpg", "again.jpg"]
     assert rows[0]["label"] == best["label"]
@@ -148,7 +163,7 @@ def test_results_are_saved_as_json_and_as_the_csv_that_the_command_writes(page: 
     assert rows[0]["uncertain"] == "true"
     assert rows[0]["group"] == answer["group"]["label"]
     assert rows[0]["error_code"] == rows[0]["error"] == ""
-    result, again = read_json(saved(page, "Save JSON"))
+    result, again = read_json(saved(page, "JSON"))
     assert (result["source"], result["status"]) == ("rocket.jpg", "done")
     assert again["source"] == "again.jpg"
     for member in ("image", "predictions", "group", "uncertain", "model"):
@@ -159,16 +174,17 @@ def test_file_names_are_quoted_and_never_formulas_in_a_spreadsheet(page: Page) -
     formula = '=1+1,"x".jpg'
     choose_photos(page, rocket(formula))
     wait_for_results(page, formula)
-    (row,) = read_csv(saved(page, "Save CSV"))
+    (row,) = read_csv(saved(page, "CSV"))
     assert row["image"] == f"'{formula}"
     assert row["label"]
-    assert read_json(saved(page, "Save JSON"))[0]["source"] == formula
+    assert read_json(saved(page, "JSON"))[0]["source"] == formula
 
 
-def test_the_shown_results_are_saved_in_their_order(page: Page) -> None:
+def test_all_results_are_saved_or_only_the_shown_ones_in_their_order(page: Page) -> None:
     photos = [ROCKET, SAMPLES / "coffee.jpg", CAT]
     choose_photos(page, *photos)
-    wait_for_results(page, *(photo.name for photo in photos))
+    choose_photos(page, rocket("4.jpg"), rocket("5.jpg"))
+    wait_for_results(page, *(photo.name for photo in photos), "4.jpg", "5.jpg")
     open_controls(page)
     page.get_by_label("Sort by").select_option("confidence, lowest first")
     page.get_by_label("Minimum confidence").fill("0.25")
@@ -178,18 +194,22 @@ def test_the_shown_results_are_saved_in_their_order(page: Page) -> None:
     left = sorted((name for name in answers if answers[name] >= 0.25), key=answers.__getitem__)
     assert 1 < len(left) < len(photos)
     expect(photo_names(page)).to_have_text(left)
-    assert [row["image"] for row in read_csv(saved(page, "Save CSV"))] == left
-    assert [result["source"] for result in read_json(saved(page, "Save JSON"))] == left
+    shown = f"{len(left)} shown"
+    assert [row["image"] for row in read_csv(saved(page, "CSV", shown))] == left
+    assert [result["source"] for result in read_json(saved(page, "JSON", shown))] == left
+    # What is filtered out is not lost without a word.
+    assert len(read_csv(saved(page, "CSV", "all 5"))) == len(read_json(saved(page, "JSON", "all 5"))) == 5
 
 
 def test_saved_results_use_the_threshold_of_the_page(page: Page) -> None:
-    choose_photos(page, rocket())
-    wait_for_results(page, "rocket.jpg")
+    names = [f"{number}.jpg" for number in range(5)]
+    choose_photos(page, *map(rocket, names))
+    wait_for_results(page, *names)
     open_controls(page)
     for threshold, uncertain in ((0.05, False), (0.9, True)):
-        page.get_by_label("Uncertain below").fill(f"{threshold}")
-        (row,) = read_csv(saved(page, "Save CSV"))
-        (result,) = read_json(saved(page, "Save JSON"))
+        page.get_by_label(page_text("threshold")).fill(f"{threshold}")
+        row, *_ = read_csv(saved(page, "CSV"))
+        result, *_ = read_json(saved(page, "JSON"))
         assert row["uncertain"] == str(uncertain).lower()
         assert result["uncertain"] is uncertain
         assert result["threshold"] == threshold
@@ -198,11 +218,11 @@ def test_saved_results_use_the_threshold_of_the_page(page: Page) -> None:
 def test_a_failed_photo_is_saved_with_its_problem(page: Page) -> None:
     choose_photos(page, payload("broken.jpg", b"no photo"), rocket())
     wait_for_results(page, "rocket.jpg")
-    expect(card(page, "broken.jpg")).to_contain_text(page_text("not_an_image"))
-    failed, _ = read_csv(saved(page, "Save CSV"))
+    failed_row(page, "broken.jpg").wait_for()
+    failed, _ = read_csv(saved(page, "CSV"))
     assert (failed["image"], failed["label"], failed["error_code"]) == ("broken.jpg", "", "not_an_image")
-    assert failed["error"].startswith(page_text("not_an_image"))
-    failed, _ = read_json(saved(page, "Save JSON"))
+    expect(failed_row(page, "broken.jpg")).to_contain_text(failed["error"])
+    failed, _ = read_json(saved(page, "JSON"))
     assert (failed["source"], failed["status"]) == ("broken.jpg", "failed")
     assert failed["problem"]["code"] == "not_an_image"
 
@@ -213,6 +233,7 @@ def test_a_photo_is_saved_with_its_heat_map_in_its_original_size(page: Page) -> 
     answer = classify_directly(page, rocket()["buffer"], heatmap="true")
     label = answer["predictions"][1]["label"]
     labels(card(page, "rocket.jpg")).nth(1).click()
+    expect(card(page, "rocket.jpg").locator("img[data-label]")).to_be_visible()
     name, image = png_of(page, "rocket.jpg")
     assert name == f"rocket {label}.png"
     photo = Image.open(ROCKET)
@@ -222,10 +243,17 @@ def test_a_photo_is_saved_with_its_heat_map_in_its_original_size(page: Page) -> 
     name, other = png_of(page, "rocket.jpg")
     assert name == f"rocket {answer['predictions'][0]['label']}.png"
     assert other.tobytes() != image.tobytes()
-    open_controls(page)
-    page.get_by_label("Heat map's opacity").fill("0")
-    _, plain = png_of(page, "rocket.jpg")
-    assert np.abs(pixels(plain) - pixels(photo)).max() < 20
+
+
+def test_a_photo_is_saved_without_a_heat_map_that_is_not_shown(page: Page) -> None:
+    requests: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    choose_photos(page, rocket())
+    wait_for_results(page, "rocket.jpg")
+    name, plain = png_of(page, "rocket.jpg")
+    assert name == f"rocket {classify_directly(page, rocket()['buffer'])['predictions'][0]['label']}.png"
+    assert np.abs(pixels(plain) - pixels(Image.open(ROCKET))).max() < 20
+    assert not any("heatmap" in url for url in requests)
 
 
 def test_a_rotated_photo_is_saved_upright_with_its_heat_map_in_the_right_place(page: Page) -> None:
@@ -233,6 +261,8 @@ def test_a_rotated_photo_is_saved_upright_with_its_heat_map_in_the_right_place(p
     content = encoded(photo, "JPEG", exif=rotated_exif(), quality=95)
     choose_photos(page, payload("turned.jpg", content))
     wait_for_results(page, "turned.jpg")
+    labels(card(page, "turned.jpg")).first.click()
+    expect(card(page, "turned.jpg").locator("img[data-label]")).to_be_visible()
     _, image = png_of(page, "turned.jpg")
     upright = ImageOps.exif_transpose(Image.open(BytesIO(content)))
     assert image.size == upright.size == (photo.height, photo.width)
@@ -248,7 +278,7 @@ def test_saving_a_photo_waits_for_its_heat_map_which_is_requested_once(page: Pag
         labels(card(page, "rocket.jpg")).first.click()
     expect(card(page, "rocket.jpg").get_by_text("Heat map: ")).to_contain_text("…")
     with page.expect_download() as download:
-        card(page, "rocket.jpg").get_by_role("button", name="Save PNG").click()
+        card(page, "rocket.jpg").get_by_role("button", name="Save picture").click()
         (route,) = held
         route.continue_()
     assert len(held) == 1
@@ -293,6 +323,8 @@ def test_a_heat_map_is_in_the_right_place_on_a_photo_that_was_shrunk(page: Page,
     sent = SentImages(page)
     choose_photos(page, photo)
     wait_for_results(page, "large.bmp")
+    labels(card(page, "large.bmp")).first.click()
+    expect(card(page, "large.bmp").locator("img[data-label]")).to_be_visible()
     _, image = png_of(page, "large.bmp")
     assert image.size == (2560, 1280)
     answer = classify_directly(page, sent.bodies[0], heatmap="true")

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from page_actions import DEVICES, connect, open_controls, open_view, wait_for_results
+from page_actions import DEVICES, choose_photos, connect, open_controls, open_view, wait_for_results
 from page_text import page_text
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
 from servers import API_KEY, Deployment, run_server
-from support import CIFAR_BUNDLE, DEFAULT_BUNDLE
+from support import CAT, CIFAR_BUNDLE, DEFAULT_BUNDLE
 
 MANIFEST = json.loads((CIFAR_BUNDLE / "manifest.json").read_text())
 METRICS = json.loads((CIFAR_BUNDLE / "metrics.json").read_text())
@@ -265,6 +265,14 @@ def test_the_view_shows_the_models_name_and_its_metrics(shared_model_view: Page)
     }
 
 
+def test_the_view_begins_with_how_often_the_model_is_right(shared_model_view: Page) -> None:
+    verdict = shared_model_view.locator("h1 + *")
+    metrics = MANIFEST["metrics"]
+    expect(verdict).to_contain_text(f"{round(metrics['int8_top1'] * 100)} times in 100")
+    expect(verdict).to_contain_text(f"{metrics['test_images']:,}")
+    expect(verdict).to_contain_text(METRICS["dataset"])
+
+
 def test_the_calibration_chart_has_a_dot_for_each_bin(shared_model_view: Page) -> None:
     bins = METRICS["reliability"]
     points = [(one["confidence"], one["accuracy"]) for one in bins]
@@ -291,8 +299,9 @@ def test_the_certainty_chart_has_its_marker_at_the_models_own_threshold(shared_m
 
 
 def test_the_certainty_charts_marker_follows_the_threshold_in_the_view_classify(page: Page) -> None:
-    page.get_by_role("button", name="Try the sample: a cat").click()
-    wait_for_results(page, "cat.jpg")
+    names = [f"{number}.jpg" for number in range(5)]
+    choose_photos(page, *({"name": name, "mimeType": "image/jpeg", "buffer": CAT.read_bytes()} for name in names))
+    wait_for_results(page, *names)
     for threshold in (0.3, 0, 0.9):
         set_threshold(page, threshold)
         assert_marked_at(page, threshold)
@@ -304,7 +313,7 @@ def test_the_certainty_charts_marker_follows_the_threshold_in_the_view_classify(
 
 def set_threshold(page: Page, threshold: float) -> None:
     open_controls(page)
-    page.get_by_role("slider", name="Uncertain below").fill(str(threshold))
+    page.get_by_role("slider", name=page_text("threshold")).fill(str(threshold))
     open_view(page, "Model")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from bundles import add_bundle
 from page_actions import card, choose_photos, labels, open_view, wait_for_results
+from page_text import page_text
 from playwright.sync_api import Locator, Page, expect
 from servers import run_server
 from support import CAT
@@ -71,6 +72,9 @@ def test_photos_are_classified_again_with_another_model(page: Page) -> None:
     expect(labels(card(page, "cat.jpg")).first).not_to_contain_text("Egyptian cat")
     with page.expect_response(lambda response: "model=pets" in response.url and "heatmap_label" in response.url):
         labels(card(page, "cat.jpg")).first.click()
+    # The heat map of this model has two rows and columns.
+    expect(card(page, "cat.jpg").get_by_text(page_text("coarse"))).to_be_visible()
+    expect(card(page, "cat.jpg").locator("img[data-label]")).to_have_count(0)
     open_view(page, "Model")
     expect(page.get_by_role("main")).to_contain_text("cifar100-resnet50")
 

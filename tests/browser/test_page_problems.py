@@ -1,13 +1,15 @@
 """Errors become sentences that say what to do, and the page continues to work."""
 
 import re
+import struct
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import pytest
-from page_actions import SAMPLES, card, choose_photos, labels, open_view, wait_for_results
+from page_actions import SAMPLES, card, choose_photos, failed_row, labels, open_view, wait_for_results
 from page_text import page_text
 from PIL import Image
 from playwright.sync_api import FilePayload, Page, Request, expect
@@ -27,8 +29,6 @@ TOO_LARGE = page_text("request_too_large")
 INTERNAL = page_text("internal_error")
 TIMEOUT = page_text("timeout")
 NOT_LITELENS = page_text("not_litelens")
-NO_IMAGE = page_text("not_an_image")
-DAMAGED = page_text("corrupt_image")
 EMPTY = page_text("image_missing")
 GONE = page_text("file_gone")
 
@@ -110,7 +110,7 @@ def test_an_exceeded_quota_is_reported_without_a_retry(page: Page) -> None:
     wait_for_results(page, "rocket.jpg")
 
 
-def test_a_lost_network_is_reported_and_photos_can_be_sent_when_it_is_back(page: Page) -> None:
+def test_a_lost_network_is_reported_and_photos_are_sent_by_themselves_when_it_is_back(page: Page) -> None:
     choose_photos(page, SAMPLES / "coffee.jpg")
     wait_for_results(page, "coffee.jpg")
     page.context.set_offline(True)
@@ -119,8 +119,8 @@ def test_a_lost_network_is_reported_and_photos_can_be_sent_when_it_is_back(page:
         expect(card(page, name)).to_contain_text(OFFLINE)
     wait_for_results(page, "coffee.jpg")
     page.context.set_offline(False)
-    page.get_by_role("button", name="Retry 2 failed").click()
     wait_for_results(page, "coffee.jpg", "rocket.jpg", "cat.jpg")
+    expect(page.get_by_role("alert")).to_have_count(0)
 
 
 def test_a_broken_connection_is_reported_and_the_photo_can_be_sent_again(page: Page) -> None:
@@ -145,9 +145,10 @@ def test_a_failed_heat_map_is_reported_and_can_be_requested_again(page: Page) ->
 
 
 def test_a_page_that_was_opened_without_a_network_can_connect_later(page: Page) -> None:
-    page.route(MODEL, lambda route: route.abort("connectionreset"), times=1)
+    page.route(MODEL, lambda route: route.abort("connectionreset"))
     page.reload()
     expect(page.get_by_role("alert")).to_contain_text(UNREACHABLE)
+    page.unroute(MODEL)
     page.get_by_role("alert").get_by_role("button", name="Try again").click()
     expect(page.get_by_role("alert")).to_have_count(0)
     open_view(page, "Model")
@@ -188,7 +189,7 @@ def test_a_failed_photo_shows_its_problem_and_the_others_are_classified(page: Pa
         expect(card(page, f"{number}.jpg").get_by_text(sentence, exact=True)).to_be_visible()
     choose_photos(page, SAMPLES / "coffee.jpg")
     wait_for_results(page, "coffee.jpg")
-    page.get_by_role("button", name="Retry 7 failed").click()
+    page.get_by_role("button", name="Try 7 again").click()
     wait_for_results(page, *[f"{number}.jpg" for number in range(7)])
 
 
@@ -212,18 +213,44 @@ def test_files_that_are_not_photos_are_reported_and_the_photos_are_classified(pa
         photo("empty.jpg", b""),
         photo("rocket.jpg", rocket),
     )
-    expect(card(page, "truncated.jpg")).to_contain_text(DAMAGED)
-    expect(card(page, "letter.jpg")).to_contain_text(NO_IMAGE)
-    expect(card(page, "empty.jpg")).to_contain_text(EMPTY)
+    for name in ("truncated.jpg", "letter.jpg", "empty.jpg"):
+        # Another attempt would fail too.
+        expect(failed_row(page, name)).to_be_visible()
+        expect(failed_row(page, name).get_by_role("button", name="Try again")).to_have_count(0)
+    expect(failed_row(page, "empty.jpg")).to_contain_text(EMPTY)
     wait_for_results(page, "rocket.jpg")
-    expect(page.get_by_text("4 photos · 1 uncertain · 3 failed")).to_be_visible()
+    expect(page.get_by_text(f"4 photos · 1 {page_text('unsure')} · 3 failed")).to_be_visible()
 
 
 def test_a_damaged_photo_is_refused_by_the_api_itself(page: Page) -> None:
     with page.expect_response(CLASSIFY) as answered:
         choose_photos(page, photo("truncated.jpg", ROCKET.read_bytes()[:20_000]))
-    expect(card(page, "truncated.jpg")).to_contain_text(DAMAGED)
     assert answered.value.status == 422
+    expect(failed_row(page, "truncated.jpg")).to_contain_text(answered.value.json()["detail"])
+
+
+def test_a_drawing_is_refused_with_the_words_of_the_api_and_without_a_preview(page: Page) -> None:
+    drawing = b'<svg xmlns="http://www.w3.org/2000/svg" width="40" height="40"><rect width="9" height="9"/></svg>'
+    with page.expect_response(CLASSIFY) as answered:
+        choose_photos(page, {"name": "drawing.svg", "mimeType": "image/svg+xml", "buffer": drawing})
+    assert "SVG" in answered.value.json()["detail"]
+    expect(failed_row(page, "drawing.svg")).to_contain_text(answered.value.json()["detail"])
+    expect(page.get_by_role("main").locator("img")).to_have_count(0)
+
+
+def test_a_photo_that_the_browser_cannot_shrink_is_too_large_and_not_damaged(page: Page) -> None:
+    # A white PNG of 30,000 x 30,000 pixels.
+    rows = zlib.compressobj(9)
+    data = b"".join(rows.compress(bytes(3751)) for _ in range(30_000)) + rows.flush()
+    header = struct.pack(">IIBBBBB", 30_000, 30_000, 1, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", data), (b"IEND", b"")]
+    png = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    with page.expect_response(CLASSIFY) as answered:
+        choose_photos(page, photo("vast.png", png))
+    assert answered.value.json()["code"] == "image_too_large"
+    expect(failed_row(page, "vast.png")).to_contain_text(answered.value.json()["detail"])
 
 
 def test_a_problem_is_announced_to_screen_readers(page: Page) -> None:

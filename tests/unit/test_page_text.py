@@ -40,7 +40,6 @@ CODES_WITHOUT_SENTENCE = {
     "object_access_denied",
     "object_not_found",
     "object_version_not_found",
-    "unauthorized",
     "result_not_found",
 }
 

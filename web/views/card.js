@@ -1,108 +1,148 @@
-/** The card of a photo: its picture, progress and labels. */
+/** A photo with its answer: the label first, then the other labels, then what can be done with it. */
 
 import { problemOf } from "../api.js";
-import { cancel, fetchHeatMap, remove, retry, showHeatMap } from "../classifying.js";
+import { cancel, fetchHeatMap, remove, showHeatMap } from "../classifying.js";
 import { answerOf, isUncertain } from "../results.js";
-import { save, withHeatMap } from "../saving.js";
-import { current, model, photoById, threshold, update, updatePhoto } from "../state.js";
+import { save, withCaption } from "../saving.js";
+import { current, leastSure, model, photoById, update, updatePhoto } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
+import { slider } from "./fields.js";
 import { picture, shownHeatMap } from "./picture.js";
 
 /** @import {Photo, Prediction, Answer, State} from "../state.js" */
 
-/** @param {Photo} photo @param {State} state */
-export function card(photo, state) {
+/**
+ * @param {Photo} photo
+ * @param {State} state
+ * @param {boolean} isLarge whether the photo has the whole width
+ * @param {() => void} [enlarge] called when the photo is pressed
+ */
+export function card(photo, state, isLarge, enlarge) {
   const answer = answerOf(photo);
   return html`
-    <li class="card" data-stage=${photo.progress.stage}>
-      <article tabindex="-1" aria-label=${photo.name}>
-        ${picture(photo, photo.shownLabel, state.opacity)}
-        <div class="told">
-          <div class="headline">
-            <h2 class="name" title=${photo.name}>${photo.name}</h2>
-            <button
-              class="button quiet"
-              title=${text.remove}
-              aria-label=${text.named(text.remove, photo.name)}
-              @click=${() => remove([photo.id])}
-            >
-              <span aria-hidden="true">✕</span>
-            </button>
-          </div>
-          ${answer ? found(photo, answer) : progress(photo)}
-        </div>
-        ${answer ? html`<div class="row actions">${doneActions(photo, answer)}</div>` : nothing}
-      </article>
-    </li>
+    <article
+      class=${isLarge ? "large" : ""}
+      tabindex="-1"
+      aria-label=${photo.name}
+      @keydown=${(/** @type {KeyboardEvent} */ event) => chooseByKey(event, photo.id)}
+    >
+      ${picture(photo, photo.shownLabel, state.opacity, {
+        enlarge,
+        legend: legend(photo, isLarge ? state.opacity : null),
+      })}
+      <div class="told">
+        ${answer ? found(photo, answer) : progress(photo)}
+        ${isLarge && answer ? html`<p class="small">${text.hint}</p>` : nothing}
+        <p class="name small" title=${photo.name}>${photo.name}</p>
+        ${answer ? html`${doneActions(photo, answer, isLarge)} ${facts(answer)}` : nothing}
+      </div>
+      ${isLarge && answer ? nothing : removeButton(photo)}
+    </article>
   `;
+}
+
+/** @param {Photo} photo failed or with a small card */
+export function removeButton({ id, name }) {
+  return html`
+    <button
+      class="button round remove"
+      title=${text.removeTitle}
+      aria-label=${text.named(text.remove, name)}
+      @click=${() => remove([id])}
+    >
+      <span aria-hidden="true">✕</span>
+    </button>
+  `;
+}
+
+/** Show the heat map of a label by its number. @param {KeyboardEvent} event @param {number} id the photo's */
+export function chooseByKey({ key, ctrlKey, altKey, metaKey }, id) {
+  const photo = photoById(id);
+  const prediction = photo && answerOf(photo)?.predictions[Number(key) - 1];
+  if (prediction && !ctrlKey && !altKey && !metaKey) toggle(photo, prediction.label);
+}
+
+/** @param {Photo} photo @param {string} label */
+function toggle({ id, shownLabel }, label) {
+  void showHeatMap(id, shownLabel === label ? null : label);
+}
+
+/** @param {Photo} photo @param {number | null} opacity if it can be changed here */
+function legend(photo, opacity) {
+  if (photo.shownLabel === null) return nothing;
+  const isShown = shownHeatMap(photo, photo.shownLabel) !== null;
+  return html`<div class="heat-key">
+    ${heatMapState(photo, photo.shownLabel)} ${isShown ? heatScale() : nothing}
+    ${opacity !== null && isShown ? slider(text.opacity, opacity, (value) => update({ opacity: value })) : nothing}
+  </div>`;
 }
 
 /** @param {Photo} photo @param {Answer} answer */
 function found(photo, answer) {
-  const below = isUncertain(photo, threshold());
+  const [best, ...others] = answer.predictions;
   return html`
-    <p class="verdict ${below ? "uncertain" : "certain"}">
-      ${answer.unfamiliar ? text.unfamiliar : below ? text.uncertain(threshold()) : text.certain}
-    </p>
     <div class="labels" role="group" aria-label=${text.labels}>
-      ${answer.predictions.map((prediction) => bar(photo, prediction))}
+      ${
+        answer.unfamiliar
+          ? html`<h2 class="headline">${text.sureness.unfamiliar}</h2>
+              <p class="small">${text.closest}</p>
+              ${bar(photo, best)}`
+          : html`<h2 class="headline">
+              ${bar(photo, best, text.headline(best.label, !isUncertain(photo, leastSure())))}
+            </h2>`
+      }
+      ${others.map((prediction) => bar(photo, prediction))}
     </div>
-    ${photo.shownLabel === null ? nothing : heatMapState(photo, photo.shownLabel)}
-    ${photo.saveProblem ? html`<p class="small bad" role="alert">${text.sentence(photo.saveProblem)}</p>` : nothing}
-    <p class="small row apart">
-      ${answer.group ? html`<span title=${text.groupTitle}>${text.group(answer.group.label, answer.group.confidence)}</span>` : nothing}
-      <span title=${text.timingTitle}>${text.timing(answer.timing_ms.total)}</span>
-    </p>
   `;
 }
 
-/** @param {Photo} photo @param {Prediction} prediction */
-function bar(photo, { label, confidence }) {
-  const isShown = photo.shownLabel === label;
+/**
+ * @param {Photo} photo
+ * @param {Prediction} prediction
+ * @param {{before: string, label: string, after: string}} [words] of the headline
+ */
+function bar(photo, { label, confidence }, words = { before: "", label: text.label(label), after: "" }) {
   return html`
     <button
-      class="bar"
+      class="bar ${words.before ? "unsure" : ""}"
       title=${text.heatMapOf(label)}
-      aria-pressed=${isShown}
-      @click=${() => showHeatMap(photo.id, isShown ? null : label)}
+      aria-pressed=${photo.shownLabel === label}
+      @click=${() => toggle(photo, label)}
     >
-      <span class="label">${text.label(label)}</span>
       <span class="track"><span class="fill" .style=${`inline-size: ${confidence * 100}%`}></span></span>
+      <span class="label"
+        ><span class="sureness">${words.before}</span>${words.label}<span class="sureness">${words.after}</span></span
+      >
       <span class="figure">${text.percent(confidence)}</span>
     </button>
   `;
 }
 
+/** The meaning of a heat map's colours. */
+export function heatScale() {
+  return html`<p class="ramp small">${text.little} <i></i> ${text.much}</p>`;
+}
+
 /** @param {Photo} photo @param {string} label */
 export function heatMapState({ heatMaps }, label) {
   const state = Object.hasOwn(heatMaps, label) ? heatMaps[label] : null;
-  if (state?.stage === "failed") return html`<p class="small bad" role="alert">${text.sentence(state.problem)}</p>`;
-  return html`<p class="small">${state?.stage === "done" ? text.heatMapShown(label) : text.heatMapLoading(label)}</p>`;
+  switch (state?.stage) {
+    case "failed":
+      return html`<p class="small bad" role="alert">${text.sentence(state.problem)}</p>`;
+    case "coarse":
+      return html`<p class="small">${text.coarse}</p>`;
+    case "done":
+      return html`<p class="small">${text.heatMapShown(label)}</p>`;
+    default:
+      return html`<p class="small">${text.heatMapLoading(label)}</p>`;
+  }
 }
 
 /** @param {Photo} photo */
-function progress(photo) {
-  const { progress, name, id } = photo;
-  const again = html`<button class="button" @click=${() => retry([id])}>
-    ${text.tryAgain}<span class="unseen">: ${name}</span>
-  </button>`;
-  if (progress.stage === "failed") {
-    return html`<p class="verdict bad">${text.sentence(progress.problem)}</p>
-      <div class="row">
-        ${again}
-        ${
-          progress.problem.code === "forbidden"
-            ? html`<a class="button" href="#settings">${text.openSettings}</a>`
-            : nothing
-        }
-      </div>`;
-  }
-  if (progress.stage === "cancelled")
-    return html`<p class="verdict">${text.cancelled}</p>
-      ${again}`;
+function progress({ progress, name, id }) {
   return html`
-    <p class="verdict">${stageText(progress)}</p>
+    <h2 class="stage">${stageText(progress)}</h2>
     <progress
       aria-label=${text.named(stageText(progress), name)}
       max="1"
@@ -135,28 +175,64 @@ function shareOf(progress) {
   return progress.stage === "sending" ? progress.share : null;
 }
 
-/** @param {Photo} photo @param {Answer} answer */
-function doneActions(photo, answer) {
+/** @param {Answer} answer */
+function facts({ group, image, model, timing_ms: { total } }) {
+  const all = [
+    [text.facts.group, group && text.group(group.label, group.confidence)],
+    [text.facts.image, text.image(image.format, image.width, image.height)],
+    [text.facts.model, `${model.name} ${model.version}`],
+    [text.facts.time, text.timing(total)],
+  ];
+  return html`<details>
+    <summary>${text.details}</summary>
+    <dl class="facts">
+      ${all
+        .filter(([, value]) => value)
+        .map(
+          ([name, value]) =>
+            html`<dt>${name}</dt>
+              <dd>${value}</dd>`,
+        )}
+    </dl>
+  </details>`;
+}
+
+/** @param {Photo} photo @param {Answer} answer @param {boolean} isLarge */
+function doneActions(photo, answer, isLarge) {
   const { id, name, isCompared } = photo;
+  const ofThis = html`<span class="unseen">: ${name}</span>`;
   return html`
-    <label class="check">
-      <input
-        type="checkbox"
-        aria-label=${text.named(text.compare, name)}
-        .checked=${isCompared}
-        @change=${() => compare(photo)}
-      />${text.compare}
-    </label>
-    ${
-      model()?.links.describe
-        ? html`<a class="button quiet" href="#ask" @click=${() => update({ askedPhoto: id })}>
-            ${text.ask}<span class="unseen">: ${name}</span>
-          </a>`
-        : nothing
-    }
-    <button class="button quiet" title=${text.savePngTitle} @click=${() => savePng(photo, answer)}>
-      ${text.savePng}<span class="unseen">: ${name}</span>
-    </button>
+    <div class="row actions">
+      <label class="check">
+        <input
+          type="checkbox"
+          aria-label=${text.named(text.compare, name)}
+          .checked=${isCompared}
+          @change=${() => compare(photo)}
+        />${text.compare}
+      </label>
+      <button class="button quiet" title=${text.savePngTitle} @click=${() => savePng(photo, answer)}>
+        ${text.savePng}${ofThis}
+      </button>
+      <button class="button quiet" title=${text.codeTitle} @click=${() => update({ codePhoto: id })}>
+        ${text.code}${ofThis}
+      </button>
+      ${
+        model()?.links.describe
+          ? html`<a class="button quiet" href="#ask" @click=${() => update({ askedPhoto: id, openedPhoto: null })}>
+              ${text.ask}${ofThis}
+            </a>`
+          : nothing
+      }
+      ${
+        isLarge
+          ? html`<button class="button quiet" aria-label=${text.named(text.remove, name)} @click=${() => remove([id])}>
+              ${text.remove}
+            </button>`
+          : nothing
+      }
+    </div>
+    ${photo.saveProblem ? html`<p class="small bad" role="alert">${text.sentence(photo.saveProblem)}</p>` : nothing}
   `;
 }
 
@@ -167,17 +243,19 @@ function compare({ id, isCompared }) {
   if (!isCompared && label !== null) void fetchHeatMap(id, label);
 }
 
-/** Save the photo with the shown heat map, or the best label's. @param {Photo} photo @param {Answer} answer */
-async function savePng({ id, name, url, shownLabel }, answer) {
-  const label = shownLabel ?? answer.predictions[0].label;
+/** Save the photo with its label, and with the heat map if one is shown. @param {Photo} photo @param {Answer} answer */
+async function savePng(photo, { predictions: [best], image, unfamiliar }) {
+  const { id, name, url, shownLabel } = photo;
   updatePhoto(id, { saveProblem: null });
-  await showHeatMap(id, label);
+  if (shownLabel !== null) await fetchHeatMap(id, shownLabel);
   const shown = photoById(id);
   if (!shown) return;
-  const heatMap = shownHeatMap(shown, label);
+  const heatMap = shownLabel === null ? null : shownHeatMap(shown, shownLabel);
+  const said = text.said(best, !isUncertain(photo, leastSure()), unfamiliar === true);
+  const caption = heatMap ? `${said} · ${text.heatMapShown(heatMap.label)}` : said;
   try {
-    const content = await withHeatMap(url, heatMap, answer.image, current().opacity);
-    save(content, `${[name.replace(/\.[^.]*$/, ""), ...(heatMap ? [label] : [])].join(" ")}.png`);
+    const content = await withCaption(url, caption, heatMap, image, current().opacity);
+    save(content, `${name.replace(/\.[^.]*$/, "")} ${heatMap?.label ?? best.label}.png`);
   } catch (error) {
     updatePhoto(id, { saveProblem: problemOf(error) });
   }

@@ -1,15 +1,16 @@
 /** The view for classifying photos. */
 
 import { add, startOver } from "../classifying.js";
-import { answerOf, shown } from "../results.js";
+import { answerOf, isSettledWithout, shown } from "../results.js";
 import { connect } from "../service.js";
 import { saveSettings, settings } from "../settings.js";
-import { model, threshold } from "../state.js";
+import { leastSure, model, update } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
 import { card } from "./card.js";
-import { controls, resetFilter } from "./controls.js";
+import { actionBar, overview, resetFilter, undo } from "./controls.js";
+import { failures } from "./failures.js";
 import { select } from "./fields.js";
 
 /** @import {State, Choice} from "../state.js" */
@@ -17,22 +18,38 @@ import { select } from "./fields.js";
 /** Photos in web/samples; all come from scikit-image and are in the public domain (CC0). */
 const SAMPLES = /** @type {const} */ (["cat", "coffee", "photographer"]);
 
+/** A camera, in a bar without space for words. */
+const CAMERA = html`<svg class="icon" viewBox="0 0 24 24" aria-hidden="true">
+  <path d="M4 7h3l2-3h6l2 3h3a1 1 0 0 1 1 1v11a1 1 0 0 1-1 1H4a1 1 0 0 1-1-1V8a1 1 0 0 1 1-1z" />
+  <circle cx="12" cy="13" r="4" />
+</svg>`;
+
 /** @param {State} state */
 export function classifyView(state) {
-  const photos = shown(state.photos, state.filter, threshold());
-  const isEmpty = state.photos.length === 0;
-  const hasAnswers = photos.some(answerOf);
+  if (state.photos.length === 0) return html`${empty(state.models)} ${undo(state)}`;
+  const photos = shown(state.photos, state.filter, leastSure());
+  const answered = photos.filter((photo) => !isSettledWithout(photo));
+  const isAlone = answered.length === 1;
   return html`
-    ${modelChoice(state.models)} ${chooser(isEmpty)} ${isEmpty ? samples() : controls(state, photos)}
-    ${!isEmpty && photos.length === 0 ? noneLeft() : nothing} ${hasAnswers ? warning() : nothing}
-    ${hasAnswers ? html`<p class="small">${text.hint}</p>` : nothing}
-    <ul class="cards" tabindex="-1" aria-label=${text.photos} ?hidden=${photos.length === 0}>
+    ${overview(state, photos, modelChoice(state.models))} ${photos.some(answerOf) ? warning() : nothing}
+    ${photos.length === 0 ? noneLeft() : nothing}
+    <ul
+      class="cards ${isAlone ? "alone" : ""}"
+      tabindex="-1"
+      aria-label=${text.photos}
+      ?hidden=${answered.length === 0}
+    >
       ${repeat(
-        photos,
+        answered,
         ({ id }) => id,
-        (photo) => card(photo, state),
+        (photo) =>
+          html`<li data-stage=${photo.progress.stage}>
+            ${card(photo, state, isAlone, () => update({ openedPhoto: photo.id }))}
+          </li>`,
       )}
     </ul>
+    ${failures(photos.filter(isSettledWithout))} ${undo(state)}
+    ${actionBar(state, photos, pickers(text.addPhotos, CAMERA))}
   `;
 }
 
@@ -40,14 +57,12 @@ export function classifyView(state) {
 function modelChoice(models) {
   if (models === null) return nothing;
   const { usual, names } = models;
-  return html`<div class="row fields">
-    ${select(
-      text.chooseModel,
-      names.map((name) => [name, name]),
-      settings().model || usual,
-      (name) => chooseModel(name === usual ? "" : name),
-    )}
-  </div>`;
+  return select(
+    text.chooseModel,
+    names.map((name) => [name, name]),
+    settings().model || usual,
+    (name) => chooseModel(name === usual ? "" : name),
+  );
 }
 
 /** @param {string} name of a model; empty for the default one */
@@ -68,50 +83,57 @@ function warning() {
   `;
 }
 
-/** @param {boolean} isLarge */
-function chooser(isLarge) {
-  const isTouched = matchMedia("(pointer: coarse)").matches;
+/** @param {Choice | null} models */
+function empty(models) {
   return html`
-    <section class="notice chooser ${isLarge ? "large" : ""}">
-      <p>${isTouched ? text.tap : text.drop}</p>
-      <div class="row">
-        <button class="button primary" @click=${openPicker}>${text.choose}</button>
-        <input hidden type="file" accept="image/*" multiple data-picker="files" @change=${takeChosen} />
-        ${isTouched ? camera() : nothing}
-      </div>
-      ${isLarge ? html`<p class="small">${text.privacy}</p>` : sampleButtons()}
+    <section class="chooser">
+      <p class="invitation">${isTouched() ? text.tap : text.drop}</p>
+      <div class="row">${pickers(text.choose)}</div>
+      <p class="small">${text.privacy}</p>
     </section>
-  `;
-}
-
-/** The button that opens a phone's camera. */
-function camera() {
-  return html`
-    <button class="button" @click=${openPicker}>${text.camera}</button>
-    <input hidden type="file" accept="image/*" capture="environment" data-picker="camera" @change=${takeChosen} />
-  `;
-}
-
-function samples() {
-  return html`
     <section class="samples">
       <h2>${text.samples}</h2>
-      ${sampleButtons()}
+      <div class="row">${SAMPLES.map(sample)}</div>
     </section>
+    <div class="models">${modelChoice(models)}</div>
   `;
 }
 
-function sampleButtons() {
+/** @param {typeof SAMPLES[number]} name */
+function sample(name) {
   return html`
-    <div class="row">
-      ${SAMPLES.map(
-        (name) => html`
-          <button class="sample" aria-label=${text.sample(text.sampleNames[name])} @click=${() => addSample(name)}>
-            <img src="samples/${name}.jpg" alt="" width="160" height="120" />
-          </button>
-        `,
-      )}
-    </div>
+    <button class="sample" aria-label=${text.sample(text.sampleNames[name])} @click=${() => addSample(name)}>
+      <img src="samples/${name}.jpg" alt="" width="160" height="120" />
+    </button>
+  `;
+}
+
+function isTouched() {
+  return matchMedia("(pointer: coarse)").matches;
+}
+
+/**
+ * The button that opens the choice of files, and on phones the one that opens the camera.
+ * @param {string} name
+ * @param {unknown} [camera]
+ */
+function pickers(name, camera = text.camera) {
+  return html`
+    <button class="button primary" @click=${openPicker}>${name}</button>
+    <input hidden type="file" accept="image/*" multiple data-picker="files" @change=${takeChosen} />
+    ${
+      isTouched()
+        ? html`<button class="button" aria-label=${text.camera} @click=${openPicker}>${camera}</button>
+            <input
+              hidden
+              type="file"
+              accept="image/*"
+              capture="environment"
+              data-picker="camera"
+              @change=${takeChosen}
+            />`
+        : nothing
+    }
   `;
 }
 

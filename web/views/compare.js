@@ -6,7 +6,7 @@ import { update } from "../state.js";
 import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
-import { heatMapState } from "./card.js";
+import { heatMapState, heatScale } from "./card.js";
 import { named, select } from "./fields.js";
 import { picture } from "./picture.js";
 
@@ -25,28 +25,29 @@ export function compareView(state) {
     <div class="row fields">
       ${back}
       ${select(text.compareWith, [["", text.noHeatMap], ...named(labels)], shown, (label) => showAll(photos, label || null))}
+      ${shown ? heatScale() : nothing}
     </div>
     <div class="scroller" tabindex="0" role="region" aria-label=${text.titles.compare}>
-      <table class="compared">
-        <thead>
-          <tr>
-            <td></td>
+      <table class="compared" role="table" .style=${`--photos: ${photos.length}`}>
+        <thead role="rowgroup">
+          <tr role="row">
+            <td role="cell"></td>
             ${repeat(
               photos,
               ({ id }) => id,
               (photo) =>
-                html`<th scope="col">
+                html`<th scope="col" role="columnheader">
                   ${picture(photo, shown || null, state.opacity)}<span>${photo.name}</span>
                   ${shown ? heatMapState(photo, shown) : nothing}
                 </th>`,
             )}
           </tr>
         </thead>
-        <tbody>
+        <tbody role="rowgroup">
           ${labels.map(
             (label) => html`
-              <tr>
-                <th scope="row">${text.label(label)}</th>
+              <tr role="row">
+                <th scope="row" role="rowheader">${text.label(label)}</th>
                 ${photos.map((photo) => cell(/** @type {Answer} */ (answerOf(photo)), label))}
               </tr>
             `,
@@ -70,9 +71,10 @@ function labelsOf(photos) {
 /** @param {Answer} answer @param {string} label */
 function cell({ predictions }, label) {
   const found = predictions.find((prediction) => prediction.label === label);
-  if (!found) return html`<td class="small">${text.below(predictions[predictions.length - 1].confidence)}</td>`;
+  if (!found)
+    return html`<td class="small" role="cell">${text.below(predictions[predictions.length - 1].confidence)}</td>`;
   return html`
-    <td>
+    <td role="cell">
       <span class="track"><span class="fill" .style=${`inline-size: ${found.confidence * 100}%`}></span></span>
       <span class="figure">${text.percent(found.confidence)}</span>
     </td>

@@ -19,9 +19,7 @@ export function modelView(state) {
   const { model } = state.service;
   const { metrics } = model;
   return html`
-    ${about(model, state.reportProblem)} ${figures(model)}
-    ${metrics && topOf(model.manifest) === undefined ? html`<p class="notice">${text.withoutAccuracy}</p>` : nothing}
-    ${metrics ? charts(metrics) : html`<p class="notice">${text.withoutMetrics}</p>`}
+    ${about(model, state.reportProblem)} ${figures(model)} ${metrics ? charts(metrics) : nothing}
     ${classes(model, state.classTable)}
     ${
       metrics?.confusion?.length
@@ -36,14 +34,36 @@ export function modelView(state) {
 }
 
 /** @param {Model} model @param {Problem | null} problem the report's */
-function about({ manifest, links }, problem) {
+function about({ manifest, metrics, links }, problem) {
   const { width, height } = manifest.preprocessing;
+  const created = metrics?.created;
   return html`
-    <p class="lead"><strong>${manifest.name} ${manifest.version}</strong></p>
+    <p class="lead">${verdict(manifest, metrics)}</p>
+    ${
+      created
+        ? html`<p class="small">
+            ${text.source(created)} ${isCrossValidated(metrics) ? text.sourceOfOthers : nothing}
+          </p>`
+        : nothing
+    }
     ${warnings(manifest)}
+    <p><strong>${manifest.name} ${manifest.version}</strong></p>
     <p>${manifest.description ?? ""} ${text.input(width, height)}</p>
     ${links.report ? reportLink(links.report, problem) : nothing}
   `;
+}
+
+/** @param {Model["manifest"]} manifest @param {Model["metrics"]} metrics */
+function verdict({ metrics: { int8_top1, fp32_top1, test_images } = {} }, metrics) {
+  const share = int8_top1 ?? fp32_top1;
+  if (share === undefined || share === null) return metrics ? text.withoutAccuracy : text.withoutMetrics;
+  if (isCrossValidated(metrics)) return text.verdictOfOthers(share, test_images);
+  return text.verdict(share, test_images, metrics?.dataset ?? "");
+}
+
+/** @param {Model["metrics"]} metrics of a learned model have a review @returns {boolean} */
+function isCrossValidated(metrics) {
+  return Boolean(metrics?.review) && !metrics?.distribution?.test?.length;
 }
 
 /** The warnings in the model's manifest. @param {Model["manifest"]} manifest */
@@ -84,18 +104,13 @@ function charts(metrics) {
   return all.every((one) => one === nothing) ? nothing : html`<div class="panels">${all}</div>`;
 }
 
-/** Return the top-1 accuracy, or undefined if it was not measured. @param {Record<string, any>} manifest */
-function topOf({ metrics = {} }) {
-  return shareOf(metrics.int8_top1 ?? metrics.fp32_top1);
-}
-
 /** @param {Model} model */
 function figures({ manifest }) {
   const { metrics = {}, files, labels } = manifest;
   const bytes = files?.["model.tflite"]?.bytes;
   /** @type {[string[], string | undefined][]} */
   const all = [
-    [text.figures.top1, topOf(manifest)],
+    [text.figures.top1, shareOf(metrics.int8_top1 ?? metrics.fp32_top1)],
     [text.figures.top5, shareOf(metrics.int8_top5 ?? metrics.fp32_top5)],
     [text.figures.error, shareOf(metrics.calibration_error)],
     [text.figures.agreement, shareOf(metrics.agreement)],
@@ -159,14 +174,15 @@ function coverage(metrics) {
   /** @type {Covered[]} from the highest threshold to the lowest */
   const points = metrics.coverage ?? [];
   if (points.length === 0) return nothing;
-  const here = points.findLast((point) => point.threshold >= threshold());
+  const least = threshold() ?? 0;
+  const here = points.findLast((point) => point.threshold >= least);
   const series = [
     { name: text.coverage, points: points.map(({ coverage, accuracy }) => ({ x: coverage, y: accuracy })) },
   ];
   return panel(
     text.coverage,
     chart(text.coverageTitle, shares(text.coverageAxis), shares(text.accuracyAxis), series, { marker: here?.coverage }),
-    here ? text.coverageLegend(threshold(), here.coverage, here.accuracy) : "",
+    here ? text.coverageLegend(least, here.coverage, here.accuracy) : "",
   );
 }
 

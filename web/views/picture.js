@@ -1,19 +1,30 @@
 /** A photo with a heat map over it. */
 
 import { answerOf } from "../results.js";
+import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 
 /** @import {Photo, HeatMap} from "../state.js" */
 
-/** @param {Photo} photo @param {string | null} label whose heat map is shown @param {number} opacity 0 to 1 */
-export function picture(photo, label, opacity) {
+/** The largest enlargement of a small photo. */
+const MAX_SCALE = 4;
+
+/**
+ * @param {Photo} photo
+ * @param {string | null} label whose heat map is shown
+ * @param {number} opacity 0 to 1
+ * @param {{enlarge?: () => void, legend?: unknown}} [options] `enlarge` is called when the photo is pressed; the legend
+ * lies on the photo, so that nothing moves when it appears
+ */
+export function picture(photo, label, opacity, { enlarge, legend } = {}) {
   const heatMap = label === null ? null : shownHeatMap(photo, label);
+  const title = text.named(text.enlarge, photo.name);
   return html`
     <div class="picture">
       <div class="frame">
         ${
           photo.preview
-            ? html`<img src=${photo.preview} alt="" decoding="async" @load=${markBroken} @error=${markBroken} />`
+            ? html`<img src=${photo.preview} alt="" decoding="async" @load=${fit} @error=${markBroken} />`
             : nothing
         }
         ${
@@ -28,6 +39,7 @@ export function picture(photo, label, opacity) {
             : nothing
         }
       </div>
+      ${enlarge ? html`<button class="enlarge" aria-label=${title} @click=${enlarge}></button>` : nothing} ${legend}
     </div>
   `;
 }
@@ -53,7 +65,15 @@ function placed(photo, { region }, opacity) {
   ].join("; ");
 }
 
+/** Let the frame fill the space, in the photo's proportions. @param {Event} event */
+function fit({ target }) {
+  const { naturalWidth, naturalHeight, parentElement } = /** @type {HTMLImageElement} */ (target);
+  parentElement?.style.setProperty("--proportion", `${naturalWidth / naturalHeight}`);
+  parentElement?.style.setProperty("--most", `${naturalWidth * MAX_SCALE}px`);
+  parentElement?.parentElement?.classList.remove("broken");
+}
+
 /** Hide the broken image of a file that is not a picture. @param {Event} event */
-function markBroken({ target, type }) {
-  /** @type {HTMLElement} */ (target).closest(".picture")?.classList.toggle("broken", type === "error");
+function markBroken({ target }) {
+  /** @type {HTMLElement} */ (target).closest(".picture")?.classList.add("broken");
 }

@@ -1,6 +1,7 @@
 /** The view of the settings. */
 
 import { startOver } from "../classifying.js";
+import { MAX_BYTES, MAX_PHOTOS, forgetEverything } from "../keeping.js";
 import { connect } from "../service.js";
 import { endpointOf, originOf, saveSettings, settings } from "../settings.js";
 import { model, update } from "../state.js";
@@ -21,7 +22,7 @@ export function settingsView(state) {
       <h2>${text.service}</h2>
       ${input("endpoint", "url", endpoint, text.endpoint, text.endpointHint)}
       ${input("key", "password", key, text.key, text.keyHint)}
-      <button class="button primary">${text.save}</button>
+      <button class="button primary">${text.saveSettings}</button>
       ${connection(state.service)}
     </form>
     <section class="panel">
@@ -34,6 +35,11 @@ export function settingsView(state) {
             )
           : nothing
       }
+    </section>
+    <section class="panel">
+      <h2>${text.keeping}</h2>
+      <p>${state.isKeeping ? text.keepingHint(MAX_PHOTOS, MAX_BYTES) : text.keepingNothing}</p>
+      <div><button class="button" @click=${forgetEverything}>${text.forget}</button></div>
     </section>
   </div>`;
 }
