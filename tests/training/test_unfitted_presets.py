@@ -137,5 +137,5 @@ def test_published_weights_become_a_report_of_a_thousand_classes(work: Path, tmp
         main([step, "imagenet", *where, *SMALL, CONVERTER, *(f"--set={change}" for change in changes)])
     measured = document(tmp_path / "run" / "metrics.json")
     assert len(measured["classes"]) == 1000
-    assert measured["metrics"]["test_images"] + measured["metrics"]["test_duplicates"] == 21
+    assert measured["metrics"]["test_images"] + measured["metrics"]["test_duplicates"] == round(0.6 * 36)
     assert "space shuttle" in (tmp_path / "run" / "report.html").read_text()
