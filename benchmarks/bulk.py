@@ -57,14 +57,14 @@ TEMPLATE_SETTINGS = (Setting("bulk", 10, 10), Setting("backfill", 100, 10), Sett
 
 def measure(setting: Setting, seconds: float = 2.0, repetitions: int = 3) -> Measured:
     """Measure one setting, with this many repetitions of this many seconds each."""
-    image = _photo(setting.megapixels)
+    image = photo_of(setting.megapixels)
     context = multiprocessing.get_context("spawn")
     with fake_aws(image, setting.latency) as url, ProcessPoolExecutor(1, mp_context=context) as process:
         rates = process.submit(_work, url, setting, image, seconds, repetitions).result()
     return Measured(setting, statistics.median(rates), min(rates), max(rates))
 
 
-def _photo(megapixels: float) -> bytes:
+def photo_of(megapixels: float) -> bytes:
     """Return a JPEG of this size in the format 3:2."""
     height = (megapixels * 1e6 / 1.5) ** 0.5
     return photos.sample(round(1.5 * height), round(height))
@@ -135,8 +135,7 @@ def _batches(setting: Setting) -> Classify:
     os.environ.update(
         LITELENS_UPLOAD_BUCKET="uploads",
         LITELENS_RESULTS_TABLE="results",
-        LITELENS_IDEMPOTENCY_TABLE="done",
-        LITELENS_EVENT_BUS="default",
+        LITELENS_LOG_RESULTS="false",
     )
     from litelens.bulk import batches
     from litelens.settings import read_settings

@@ -49,15 +49,8 @@ ADDED = {
         required=frozenset({"--stack-name", "--template-file"}),
     ),
     "logs tail": Command(1, flags=frozenset({"--follow"}), values=frozenset({"--format", "--since"})),
-    "s3 cp": Command(2, flags=frozenset({"--recursive"}), values=frozenset({"--cache-control"})),
+    "s3 cp": Command(2, flags=frozenset({"--recursive"}), values=frozenset({"--cache-control", "--exclude"})),
     "s3 rb": Command(1, flags=frozenset({"--force"})),
-    "s3 sync": Command(2, flags=frozenset({"--delete"})),
-    # Replaces the option --invalidation-batch.
-    "cloudfront create-invalidation": Command(
-        values=frozenset({"--distribution-id"}),
-        lists=frozenset({"--paths"}),
-        required=frozenset({"--distribution-id", "--paths"}),
-    ),
 }
 
 

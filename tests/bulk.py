@@ -14,7 +14,7 @@ from template import synthesize_nested
 from litelens.api.response_schemas import BulkResult
 from litelens.aws.clients import Deadline, aws_client
 from litelens.aws.results_table import ResultsTable
-from litelens.aws.s3 import s3_client
+from litelens.aws.s3 import RESULTS_PREFIX, s3_client
 from litelens.core.images import Limits
 from litelens.settings import Settings
 
@@ -42,7 +42,6 @@ def new_settings(max_upload_bytes: int = 1_000_000, **others: Any) -> Settings:
         max_upload_bytes,
         upload_bucket=new_bucket(),
         results_table=new_table("ResultsTable"),
-        idempotency_table=new_table("IdempotencyTable"),
         **others,
     )
 
@@ -93,15 +92,18 @@ def notification(*records: Mapping[str, Any]) -> str:
     return json.dumps({"Records": list(records)})
 
 
-def batch(*bodies: str) -> dict[str, Any]:
-    """Return Lambda's event for SQS messages with these bodies; the messages' ids are "0", "1", and so on."""
+def batch(*bodies: str, delivery: int = 1) -> dict[str, Any]:
+    """Return Lambda's event for SQS messages with these bodies; the messages' ids are "0", "1", and so on.
+
+    It is the first `delivery` of these messages, or a later one.
+    """
     return {
         "Records": [
             {
                 "messageId": str(number),
                 "receiptHandle": f"handle-{number}",
                 "body": body,
-                "attributes": {"ApproximateReceiveCount": "1"},
+                "attributes": {"ApproximateReceiveCount": str(delivery)},
                 "messageAttributes": {},
                 "md5OfBody": "",
                 "eventSource": "aws:sqs",
@@ -127,6 +129,16 @@ def classify_uploads(settings: Settings) -> None:
     puts = [StoredObject(settings.upload_bucket, found["Key"], found["ETag"].strip('"')) for found in listed]
     answer = create_handler(settings)(batch(*(notification(record(stored)) for stored in puts)), Context())
     assert failed_ids(answer) == []
+
+
+def result_lines(settings: Settings) -> list[bytes]:
+    """Return the lines of all objects with results."""
+    assert settings.upload_bucket
+    listed = s3_client().list_objects_v2(Bucket=settings.upload_bucket, Prefix=RESULTS_PREFIX).get("Contents", [])
+    bodies = [
+        s3_client().get_object(Bucket=settings.upload_bucket, Key=found["Key"])["Body"].read() for found in listed
+    ]
+    return [line for body in bodies for line in body.splitlines()]
 
 
 def results_of(settings: Settings, key: str) -> list[BulkResult]:

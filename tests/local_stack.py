@@ -3,12 +3,13 @@
 import json
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from bulk import StoredObject
 
-from litelens.aws.s3 import result_key
+from litelens.aws.results_table import document_of
+from litelens.aws.s3 import RESULTS_PREFIX
 from local.stack import Stack
 
 # Seconds, enough for a busy machine.
@@ -71,14 +72,16 @@ def table_results(stack: Stack, key: str) -> list[dict[str, Any]]:
         KeyConditionExpression="image = :image",
         ExpressionAttributeValues={":image": {"S": f"{stack.storage.bucket}/{key}"}},
     )
-    results = [json.loads(item["document"]["S"]) for item in answer["Items"]]
+    results = [json.loads(document_of(item)) for item in answer["Items"]]
     return sorted(results, key=lambda result: str(result["time"]))
 
 
-def result_file(stack: Stack, key: str) -> dict[str, Any]:
-    """Return the result in the JSON file next to the image."""
-    answer = stack.client("s3").get_object(Bucket=stack.storage.bucket, Key=result_key(key))
-    return dict(json.loads(answer["Body"].read()))
+def result_lines(stack: Stack) -> Iterator[bytes]:
+    """Yield the lines of all objects with results."""
+    s3, bucket = stack.client("s3"), stack.storage.bucket
+    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=RESULTS_PREFIX):
+        for found in page.get("Contents", ()):
+            yield from s3.get_object(Bucket=bucket, Key=found["Key"])["Body"].read().splitlines()
 
 
 def _attributes(sqs: Any, queue: str) -> dict[str, Any]:

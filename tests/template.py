@@ -196,6 +196,12 @@ def _transformed(template: Path, parameters: tuple[tuple[str, Any], ...]) -> dic
     return dict(translator.translate(document, dict(parameters)))
 
 
+def _attribute(path: list[str]) -> str:
+    """Return a name for an attribute; for the URL of a function, one of its form."""
+    name = ".".join(path)
+    return f"https://{path[0]}.lambda-url.eu-central-1.on.aws/" if path[-1] == "FunctionUrl" else name
+
+
 class _Evaluator:
     """The intrinsic functions that the templates use; a KeyError names any other."""
 
@@ -207,9 +213,10 @@ class _Evaluator:
             "Ref": self._reference,
             "Fn::Equals": lambda pair: str(self(pair[0])) == str(self(pair[1])),
             "Fn::Not": lambda items: not self(items[0]),
+            "Fn::Or": lambda items: any(self(item) for item in items),
             "Fn::And": lambda items: all(self(item) for item in items),
             "Fn::If": self._choose,
-            "Fn::GetAtt": lambda path: ".".join(path),
+            "Fn::GetAtt": _attribute,
             "Fn::Sub": self._substitute,
             "Fn::Join": lambda pair: pair[0].join(self(pair[1])),
             "Fn::Split": lambda pair: self(pair[1]).split(pair[0]),

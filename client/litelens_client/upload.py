@@ -23,7 +23,7 @@ from litelens.core.errors import ImageTooLarge
 from litelens.core.formats import media_type_of
 from litelens_client.answers import Answer, Classified, Failed, Result
 from litelens_client.aws import AwsError, aws_errors, create_client, uploads_prefix
-from litelens_client.inputs import STANDARD_INPUT, Inputs, add_path, read_file, skipped_sentence, unreadable
+from litelens_client.inputs import STANDARD_INPUT, Inputs, add_path, notices, read_file, unreadable
 from litelens_client.output import (
     failure_sentence,
     json_lines,
@@ -79,10 +79,11 @@ class Uploaded:
 
 @dataclass(frozen=True)
 class Plan:
-    """The photos to upload and the failures, in order, and the suffixes of skipped files, such as `.txt`."""
+    """The photos to upload and the failures, in order, and what was left out, as in Inputs."""
 
     items: list[Photo | Failed] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    ignored: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def photos(self) -> list[Photo]:
@@ -95,12 +96,16 @@ class Plan:
 
 @dataclass
 class Tally:
-    """The photos so far: uploaded, not uploaded (`failed`), and uploaded but not classified."""
+    """The photos so far: uploaded, not uploaded (`failed`), and uploaded but not classified.
+
+    `interrupted` is true after Ctrl-C while results were awaited.
+    """
 
     total: int
     uploaded: list[Uploaded] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     unclassified: list[Failed] = field(default_factory=list)
+    interrupted: bool = False
 
     def __str__(self) -> str:
         new = sum(photo.is_new for photo in self.uploaded)
@@ -118,11 +123,14 @@ class Tally:
             yield item
 
     def count_results(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Yield the results of uploaded photos and record the failures."""
-        for result in results:
-            if isinstance(result, Failed):
-                self.unclassified.append(result)
-            yield result
+        """Yield the results of uploaded photos and record the failures; Ctrl-C ends them, so that they are printed."""
+        try:
+            for result in results:
+                if isinstance(result, Failed):
+                    self.unclassified.append(result)
+                yield result
+        except KeyboardInterrupt:
+            self.interrupted = True
 
 
 @dataclass(frozen=True)
@@ -139,8 +147,8 @@ def run(arguments: Namespace) -> int:
         plan = create_plan(arguments.paths, arguments.prefix)
     except ValueError as error:
         raise ArgumentError(None, printable(str(error))) from error
-    if plan.skipped:
-        print_message(skipped_sentence(plan.skipped))
+    for sentence in notices(plan.skipped, plan.ignored):
+        print_message(sentence)
     tally = Tally(len(plan.items))
     try:
         printed = (_upload_and_wait if arguments.wait else _upload)(plan, tally, arguments)
@@ -148,6 +156,8 @@ def run(arguments: Namespace) -> int:
         print_message(f"{error} {tally}; {_REPEAT}" if tally.uploaded else str(error))
         return 1
     except KeyboardInterrupt:
+        tally.interrupted = True
+    if tally.interrupted:
         print_message(f"Interrupted: {tally}; {_REPEAT}")
         return 130
     print_message(f"{tally}.")
@@ -169,6 +179,7 @@ def create_plan(paths: Sequence[str], prefix: str) -> Plan:
         inputs = Inputs()
         add_path(path, inputs)
         plan.skipped.extend(inputs.skipped)
+        plan.ignored.update(inputs.ignored)
         for image in inputs.images:
             if isinstance(image, Failed):
                 plan.items.append(image)

@@ -30,6 +30,7 @@ UNUSED = (
     # NumPy: random numbers and the tools for C and Fortran.
     *("numpy/_core/include", "numpy/f2py", "numpy/random"),
     # Powertools: utilities that no handler uses.
+    *("aws_lambda_powertools/utilities/batch", "aws_lambda_powertools/utilities/idempotency"),
     *("aws_lambda_powertools/utilities/data_masking", "aws_lambda_powertools/utilities/feature_flags"),
     *("aws_lambda_powertools/utilities/kafka", "aws_lambda_powertools/utilities/parser"),
     *("aws_lambda_powertools/utilities/streaming", "aws_lambda_powertools/utilities/validation"),

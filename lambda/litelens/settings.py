@@ -20,6 +20,9 @@ DEFAULT_VERIFIED_MILLISECONDS = 1000
 # The largest image in a request.
 MAX_REQUEST_IMAGE_BYTES = Limits().bytes
 
+# The most images in a request.
+MAX_IMAGES = 16
+
 
 class SettingsError(Exception):
     """An environment variable is missing or invalid; the message names it."""
@@ -35,9 +38,10 @@ class Settings:
     off if its setting is missing: other models than the default one without `models`, uploads without `upload_bucket`
     and `results_table`, descriptions without `describe_model`, events without `event_bus`, calls from other sites'
     pages without `cors_origin`. Results expire after `result_days`; those of uploads and backfills contain embeddings
-    if `store_embeddings`. release.hook tests `verified_function`, a version's ARN, and fails it if decoding and
-    inference of a golden image take more than `verified_milliseconds` (median, warm). access.authorizer accepts the
-    tokens of `jwt_issuer` for one of `jwt_audience`.
+    if `store_embeddings`. With `result_objects`, the results of each batch of uploads are also an object in the bucket.
+    With `log_results`, there is a log line for each classified image. release.hook tests `verified_function`, a
+    version's ARN, and fails it if decoding and inference of a golden image take more than `verified_milliseconds`
+    (median, warm). access.authorizer accepts the tokens of `jwt_issuer` for one of `jwt_audience`.
     """
 
     bundle: Path
@@ -51,7 +55,8 @@ class Settings:
     results_table: str | None = None
     result_days: int = DEFAULT_RESULT_DAYS
     store_embeddings: bool = False
-    idempotency_table: str | None = None
+    result_objects: bool = False
+    log_results: bool = True
     event_bus: str | None = None
     describe_model: str | None = None
     cors_origin: str | None = None
@@ -84,8 +89,9 @@ def read_settings(environment: Mapping[str, str] = os.environ) -> Settings:
         upload_form_seconds=_positive_integer(environment, "LITELENS_UPLOAD_FORM_SECONDS", DEFAULT_UPLOAD_FORM_SECONDS),
         results_table=environment.get("LITELENS_RESULTS_TABLE") or None,
         result_days=_positive_integer(environment, "LITELENS_RESULT_DAYS", DEFAULT_RESULT_DAYS),
-        store_embeddings=_boolean(environment, "LITELENS_STORE_EMBEDDINGS"),
-        idempotency_table=environment.get("LITELENS_IDEMPOTENCY_TABLE") or None,
+        store_embeddings=_boolean(environment, "LITELENS_STORE_EMBEDDINGS", default=False),
+        result_objects=_boolean(environment, "LITELENS_RESULT_OBJECTS", default=False),
+        log_results=_boolean(environment, "LITELENS_LOG_RESULTS", default=True),
         event_bus=environment.get("LITELENS_EVENT_BUS") or None,
         describe_model=environment.get("LITELENS_DESCRIBE_MODEL") or None,
         cors_origin=_origin(environment, "LITELENS_CORS_ORIGIN"),
@@ -136,8 +142,10 @@ def _positive_integer(environment: Mapping[str, str], name: str, default: int) -
     return int(text)
 
 
-def _boolean(environment: Mapping[str, str], name: str) -> bool:
-    text = environment.get(name) or "false"
+def _boolean(environment: Mapping[str, str], name: str, *, default: bool) -> bool:
+    text = environment.get(name)
+    if not text:
+        return default
     if text not in ("true", "false"):
         raise SettingsError(f"{name} must be true or false, not '{text}'")
     return text == "true"

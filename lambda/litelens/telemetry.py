@@ -86,12 +86,6 @@ def record_batch(count: int) -> None:
     _add("Records", MetricUnit.Count, count)
 
 
-def record_in_progress(request_id: str) -> None:
-    """Log that another invocation is classifying the same image; the retried message will find the result."""
-    with _lock:
-        logger.info("in progress", request_id=request_id)
-
-
 def record_duplicate() -> None:
     """Log and count an image that has a result already and was not classified again."""
     with _lock:
@@ -99,30 +93,31 @@ def record_duplicate() -> None:
         _add("Duplicates", MetricUnit.Count, 1)
 
 
-def record_prediction(prediction: Prediction, threshold: float, size: int, request_id: str) -> None:
-    """Log and count a classified image of `size` bytes.
+def record_prediction(prediction: Prediction, size: int, request_id: str, *, log: bool = True) -> None:
+    """Count a classified image of `size` bytes and, with `log`, write a line about it.
 
-    `threshold` is the bundle's and not the request's: otherwise the share of uncertain images would depend on the
-    requests and not only on the model.
+    It counts as uncertain by the bundle's threshold and not by the request's: otherwise the share of uncertain images
+    would depend on the requests and not only on the model.
     """
     best = prediction.candidates[0]
-    uncertain = best.confidence < threshold or prediction.unfamiliar is True
+    uncertain = prediction.uncertain_by_default
     familiarity: dict[str, Any] = {} if prediction.unfamiliar is None else {"unfamiliar": prediction.unfamiliar}
     with _lock:
-        logger.info(
-            "classified",
-            request_id=request_id,
-            bytes=size,
-            format=prediction.image_format,
-            width=prediction.width,
-            height=prediction.height,
-            label=best.label,
-            confidence=round(best.confidence, 6),
-            entropy=round(prediction.entropy, 6),
-            uncertain=uncertain,
-            **familiarity,
-            timing_ms=dataclasses.asdict(prediction.timing),
-        )
+        if log:
+            logger.info(
+                "classified",
+                request_id=request_id,
+                bytes=size,
+                format=prediction.image_format,
+                width=prediction.width,
+                height=prediction.height,
+                label=best.label,
+                confidence=round(best.confidence, 6),
+                entropy=round(prediction.entropy, 6),
+                uncertain=uncertain,
+                **familiarity,
+                timing_ms=dataclasses.asdict(prediction.timing),
+            )
         _add("Classified", MetricUnit.Count, 1)
         _add("Decode", MetricUnit.Milliseconds, prediction.timing.decode)
         _add("Inference", MetricUnit.Milliseconds, prediction.timing.inference)

@@ -142,7 +142,7 @@ def test_the_packages_contain_everything_that_the_functions_use(docker: str, ima
     )
     variables = (
         *("AWS_DEFAULT_REGION=us-east-1", "AWS_ACCESS_KEY_ID=id", "AWS_SECRET_ACCESS_KEY=secret"),
-        *("LITELENS_UPLOAD_BUCKET=uploads", "LITELENS_RESULTS_TABLE=results", "LITELENS_IDEMPOTENCY_TABLE=once"),
+        *("LITELENS_UPLOAD_BUCKET=uploads", "LITELENS_RESULTS_TABLE=results"),
     )
     script = "; ".join((*used, "print('all there')"))
     assert output_of(docker, image, f'{" ".join(variables)} python3 -c "{script}"').endswith("all there\n")

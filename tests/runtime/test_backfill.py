@@ -69,7 +69,6 @@ def emulated(emulator: Path, moto_server: str) -> Iterator[Bulk]:
         "LITELENS_BUCKETS": photos,
         "LITELENS_UPLOAD_BUCKET": str(settings.upload_bucket),
         "LITELENS_RESULTS_TABLE": str(settings.results_table),
-        "LITELENS_IDEMPOTENCY_TABLE": str(settings.idempotency_table),
         "PYTHONPATH": "",
     }
     command = [

@@ -328,6 +328,14 @@ def test_an_image_that_cannot_be_classified_fails(
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
+def test_uploads_whose_results_are_objects_are_not_tested(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(smoke, "classify_upload", None)
+    assert run(monkeypatch, deploy(Results="objects")) == 0
+    assert "Results=objects" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("missing", ["ApiUrl", "ApiKeyId", "UploadBucketName", "ResultsTableName"])
 def test_a_missing_output_is_named(
     missing: str, deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

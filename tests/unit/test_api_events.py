@@ -152,6 +152,16 @@ class TestOtherServices:
         assert answer["request_id"] == expected == logs.log_lines("classified")[0]["request_id"]
 
 
+@pytest.mark.parametrize("door", ["classify_http_api", "classify_function_url"])
+def test_a_recorded_request_of_each_front_door_gets_the_same_answer(handle: Handle, door: str) -> None:
+    expected = answer_of(handle(recorded_event("classify_jpeg")))
+    made = recorded_event(door)
+    response = handle(made)
+    assert (response["statusCode"], response["isBase64Encoded"]) == (200, False)
+    assert response["headers"]["X-Request-Id"] == made["requestContext"]["requestId"]
+    assert answer_of(response)["predictions"] == expected["predictions"][:2]
+
+
 @pytest.mark.parametrize("stage", ["$default", "live"])
 def test_links_of_the_openapi_document_keep_the_stage_of_an_http_api(handle: Handle, stage: str) -> None:
     document = answer_of(handle(function_url("GET", "/openapi.json", None, {}, stage=stage)))

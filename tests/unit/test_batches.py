@@ -6,7 +6,7 @@ import json
 import shutil
 import uuid
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from bulk import (
     notification,
     put,
     record,
+    result_lines,
     results_of,
     table_items,
 )
@@ -39,9 +40,8 @@ from litelens.aws.clients import aws_client
 from litelens.aws.errors import StorageUnavailable
 from litelens.aws.event_bus import EventBus
 from litelens.aws.results_table import ResultsTable
-from litelens.aws.s3 import UploadBucket, result_key, s3_client
+from litelens.aws.s3 import RESULTS_PREFIX, UploadBucket, results_key, s3_client
 from litelens.bulk.batches import create_handler
-from litelens.bulk.worker import Worker
 from litelens.core.bundle import load_bundle
 from litelens.core.engines import LiteRT
 from litelens.settings import Settings, SettingsError
@@ -53,7 +53,7 @@ KEYS = ["uploads/cat.jpg", "uploads/a b+c.jpg", "uploads/ü/ß%2F#?.jpg", "uploa
 
 @pytest.fixture
 def settings(moto_server: str) -> Settings:
-    return new_settings(event_bus="default")
+    return new_settings(event_bus="default", result_objects=True)
 
 
 @pytest.fixture
@@ -69,9 +69,9 @@ def inferences(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
-def process(settings: Settings, *bodies: str, seconds: float = 60) -> list[str]:
+def process(settings: Settings, *bodies: str, seconds: float = 60, delivery: int = 1) -> list[str]:
     """Process messages in a new execution environment; return the ids of the failed ones."""
-    return failed_ids(create_handler(settings)(batch(*bodies), Context(seconds)))
+    return failed_ids(create_handler(settings)(batch(*bodies, delivery=delivery), Context(seconds)))
 
 
 def notification_of(put: StoredObject, **more: str | int) -> str:
@@ -89,9 +89,13 @@ def problem_code(settings: Settings, key: str) -> str:
     return failed.problem.code
 
 
-def result_object(settings: Settings, key: str) -> BulkResult:
-    body = s3_client().get_object(Bucket=settings.upload_bucket, Key=result_key(key))["Body"].read()
-    return msgspec.json.decode(body, type=BulkResult)
+def saved_results(settings: Settings) -> list[BulkResult]:
+    """Return the results in the bucket."""
+    return [msgspec.json.decode(line, type=BulkResult) for line in result_lines(settings)]
+
+
+def published_results(events: list[dict[str, Any]]) -> list[BulkResult]:
+    return [msgspec.convert(result, BulkResult) for event in events for result in event["detail"]["results"]]
 
 
 def subscribe(bus: str) -> Callable[[], list[dict[str, Any]]]:
@@ -117,16 +121,41 @@ def test_an_image_gets_a_result_in_the_table_and_in_the_bucket(settings: Setting
     assert isinstance(result.result, Classification)
     assert result.result.predictions[0].label == "Egyptian cat"
     assert (result.bucket, result.key, result.revision) == (stored.bucket, key, stored.etag)
-    assert result_object(settings, key) == result
+    assert saved_results(settings) == [result]
 
 
-def test_a_result_is_published_on_the_event_bus(settings: Settings) -> None:
+def test_the_results_of_a_batch_are_one_event_and_one_object(settings: Settings) -> None:
     received_events = subscribe("default")
-    stored = put(settings, KEYS[1], PHOTO)
-    process(settings, notification_of(stored))
+    puts = [put(settings, f"uploads/{number}.jpg", PHOTO if number else b"hello") for number in range(3)]
+    process(settings, *map(notification_of, puts))
     (event,) = received_events()
-    assert (event["source"], event["detail-type"]) == ("litelens", "ImageClassified")
-    assert msgspec.convert(event["detail"], BulkResult) == results_of(settings, KEYS[1])[0]
+    assert (event["source"], event["detail-type"]) == ("litelens", "ImagesClassified")
+    expected = [results_of(settings, stored.key)[0] for stored in puts]
+    assert published_results([event]) == expected
+    (found,) = s3_client().list_objects_v2(Bucket=settings.upload_bucket, Prefix=RESULTS_PREFIX)["Contents"]
+    assert found["Key"] == results_key(Context.aws_request_id, datetime.now(UTC).date())
+    assert saved_results(settings) == expected
+
+
+@pytest.mark.parametrize(
+    ("table", "objects"), [(True, False), (False, True)], ids=["only in the table", "only as objects"]
+)
+def test_results_go_where_the_deployment_wants_them(settings: Settings, table: bool, objects: bool) -> None:
+    chosen = dataclasses.replace(
+        settings, results_table=settings.results_table if table else None, result_objects=objects
+    )
+    stored = put(settings, KEYS[0], PHOTO)
+    for delivery in (1, 2):
+        assert process(chosen, notification_of(stored), delivery=delivery) == []
+    assert len(results_of(settings, KEYS[0])) == int(table)
+    assert {result.key for result in saved_results(settings)} == ({stored.key} if objects else set())
+
+
+def test_a_form_without_a_table_has_its_results_as_objects(settings: Settings) -> None:
+    key = UploadBucket(settings.upload_bucket or "", 1_000_000).create_form("image/jpeg").fields["key"]
+    stored = put(settings, key, PHOTO)
+    assert process(dataclasses.replace(settings, results_table=None), notification_of(stored)) == []
+    assert [result.key for result in saved_results(settings)] == [key]
 
 
 def test_without_an_event_bus_nothing_is_published(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +178,8 @@ def test_an_image_that_cannot_be_classified_gets_a_failed_result_without_a_retry
 ) -> None:
     assert process(settings, notification_of(put(settings, KEYS[0], body))) == []
     assert problem_code(settings, KEYS[0]) == expected
-    assert isinstance(result_object(settings, KEYS[0]).result, Failure)
+    (saved,) = saved_results(settings)
+    assert isinstance(saved.result, Failure)
 
 
 def test_a_deleted_object_gets_a_failed_result(settings: Settings) -> None:
@@ -159,14 +189,14 @@ def test_a_deleted_object_gets_a_failed_result(settings: Settings) -> None:
     assert problem_code(settings, KEYS[0]) == "object_not_found"
 
 
-def test_the_result_of_an_overwritten_object_does_not_replace_the_new_one_in_the_bucket(settings: Settings) -> None:
+def test_an_overwritten_object_has_a_result_for_each_revision(settings: Settings) -> None:
     old = put(settings, KEYS[0], encoded(Image.new("RGB", (9, 9)), "PNG"))
     new = put(settings, KEYS[0], PHOTO)
     assert process(settings, notification_of(new)) == []
     assert process(settings, notification_of(old)) == []
     newest, first = results_of(settings, KEYS[0])
     assert (newest.revision, newest.is_superseded) == (old.etag, True)
-    assert result_object(settings, KEYS[0]) == first
+    assert (first.revision, first.is_superseded) == (new.etag, False)
 
 
 def test_an_image_put_again_after_its_deletion_is_classified(settings: Settings) -> None:
@@ -179,32 +209,16 @@ def test_an_image_put_again_after_its_deletion_is_classified(settings: Settings)
     assert again == stored
     assert failed_ids(handler(batch(notification_of(again)), Context())) == []
     assert isinstance(result_of(settings, KEYS[0]), Classification)
-    assert isinstance(result_object(settings, KEYS[0]).result, Classification)
 
 
-def test_a_late_repeated_message_does_not_restore_an_old_result_in_the_bucket(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    handler = create_handler(settings)
+def test_a_late_repeated_message_does_not_replace_a_result(settings: Settings) -> None:
     old = put(settings, KEYS[0], encoded(Image.new("RGB", (9, 9)), "PNG"))
-    with monkeypatch.context() as patch:
-        patch.setattr(UploadBucket, "save_result", raise_unavailable)
-        assert failed_ids(handler(batch(notification_of(old)), Context())) == ["0"]
-    new = put(settings, KEYS[0], PHOTO)
-    assert failed_ids(handler(batch(notification_of(new)), Context())) == []
-    assert failed_ids(handler(batch(notification_of(old)), Context())) == []
-    assert result_object(settings, KEYS[0]).revision == new.etag
-
-
-def test_an_image_put_back_gets_its_earlier_result_in_the_bucket(settings: Settings, inferences: list[int]) -> None:
-    handler = create_handler(settings)
-    for body, sequencer in ((PHOTO, "1"), (b"hello", "2"), (PHOTO, "3")):
-        stored = put(settings, KEYS[0], body)
-        before = len(inferences)
-        assert failed_ids(handler(batch(notification_of(stored, sequencer=sequencer)), Context())) == []
-    assert len(inferences) == before
-    assert result_object(settings, KEYS[0]).revision == stored.etag
-    assert len(results_of(settings, KEYS[0])) == 2
+    assert process(settings, notification_of(old)) == []
+    before = results_of(settings, KEYS[0])
+    put(settings, KEYS[0], PHOTO)
+    for delivery in (1, 2):
+        assert process(settings, notification_of(old), delivery=delivery) == []
+    assert results_of(settings, KEYS[0]) == before
 
 
 def test_each_version_has_its_result_in_a_versioned_bucket(settings: Settings) -> None:
@@ -222,7 +236,7 @@ def test_each_version_has_its_result_in_a_versioned_bucket(settings: Settings) -
     assert statuses == {versions[0]: Classification, versions[1]: Failure}
 
 
-def test_a_repeated_message_causes_no_second_inference_and_no_second_result(
+def test_a_message_that_is_delivered_again_causes_no_second_inference_and_no_second_result(
     settings: Settings, inferences: list[int]
 ) -> None:
     stored = put(settings, KEYS[0], PHOTO)
@@ -231,44 +245,44 @@ def test_a_repeated_message_causes_no_second_inference_and_no_second_result(
     assert failed_ids(handler(batch(notification_of(stored)), Context())) == []
     assert len(inferences) == before + 1
     result = results_of(settings, KEYS[0])
-    assert failed_ids(handler(batch(notification_of(stored), notification_of(stored)), Context())) == []
+    repeated = batch(notification_of(stored), notification_of(stored), delivery=2)
+    assert failed_ids(handler(repeated, Context())) == []
     assert len(inferences) == before + 1
     assert results_of(settings, KEYS[0]) == result
 
 
-@pytest.mark.parametrize(
-    "sequencers", [["1", "1", "1", "1"], ["1", "2", "3", "4"]], ids=["delivered again", "put again"]
-)
-def test_the_same_image_several_times_in_a_batch_is_classified_once(
-    settings: Settings, inferences: list[int], sequencers: list[str]
-) -> None:
+def test_the_same_image_several_times_in_a_batch_is_classified_once(settings: Settings, inferences: list[int]) -> None:
+    received_events = subscribe("default")
     stored = put(settings, KEYS[0], PHOTO)
     handler = create_handler(settings)
     before = len(inferences)
-    assert (
-        failed_ids(handler(batch(*(notification_of(stored, sequencer=text) for text in sequencers)), Context())) == []
-    )
+    assert failed_ids(handler(batch(*[notification_of(stored)] * 4), Context())) == []
     assert len(inferences) == before + 1
-    assert len(results_of(settings, KEYS[0])) == 1
+    results = results_of(settings, KEYS[0])
+    assert len(results) == 1
+    assert saved_results(settings) == results
+    assert published_results(received_events()) == results
 
 
-def test_an_image_in_progress_in_another_invocation_is_retried(
+def test_an_image_that_two_invocations_classify_at_the_same_time_has_one_result(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = put(settings, KEYS[0], PHOTO)
     first, second = create_handler(settings), create_handler(settings)
-    keep, retried = Worker.process_upload, []
+    save, answers = ResultsTable.save, []
 
-    def meanwhile(*arguments: Any) -> Any:
-        if not retried:
-            retried.append(failed_ids(second(batch(notification_of(stored)), Context())))
-        return keep(*arguments)
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        if not answers:
+            answers.append(None)
+            answers.append(failed_ids(second(batch(notification_of(stored)), Context())))
+        return save(*arguments, **options)
 
-    monkeypatch.setattr(Worker, "process_upload", meanwhile)
+    monkeypatch.setattr(ResultsTable, "save", meanwhile)
     assert failed_ids(first(batch(notification_of(stored)), Context())) == []
-    assert retried == [["0"]]
-    assert failed_ids(second(batch(notification_of(stored)), Context())) == []
-    assert len(results_of(settings, KEYS[0])) == 1
+    assert answers == [None, []]
+    (result,) = results_of(settings, KEYS[0])
+    # Both invocations write the same line.
+    assert set(result_lines(settings)) == {msgspec.json.encode(result)}
 
 
 def test_a_message_may_have_several_objects(settings: Settings) -> None:
@@ -303,7 +317,7 @@ def raise_unavailable(*_: object, **__: object) -> Any:
 
 @pytest.mark.parametrize(
     "failing_part",
-    [(ResultsTable, "find"), (ResultsTable, "save"), (UploadBucket, "save_result"), (EventBus, "publish")],
+    [(ResultsTable, "save"), (UploadBucket, "save_results"), (EventBus, "publish")],
     ids=lambda part: part[1],
 )
 def test_after_a_failure_in_any_step_the_retry_leads_to_one_result(
@@ -314,10 +328,10 @@ def test_after_a_failure_in_any_step_the_retry_leads_to_one_result(
     with monkeypatch.context() as patch:
         patch.setattr(*failing_part, raise_unavailable)
         assert process(settings, notification_of(stored)) == ["0"]
-    assert process(settings, notification_of(stored)) == []
+    assert process(settings, notification_of(stored), delivery=2) == []
     (result,) = results_of(settings, KEYS[0])
-    assert result_object(settings, KEYS[0]) == result
-    assert [msgspec.convert(event["detail"], BulkResult) for event in received_events()] == [result]
+    assert saved_results(settings) == [result]
+    assert published_results(received_events()) == [result]
 
 
 def test_a_retry_uses_the_result_that_is_already_in_the_table(
@@ -327,9 +341,9 @@ def test_a_retry_uses_the_result_that_is_already_in_the_table(
     handler = create_handler(settings)
     before = len(inferences)
     with monkeypatch.context() as patch:
-        patch.setattr(UploadBucket, "save_result", raise_unavailable)
+        patch.setattr(UploadBucket, "save_results", raise_unavailable)
         assert failed_ids(handler(batch(notification_of(stored)), Context())) == ["0"]
-    assert failed_ids(handler(batch(notification_of(stored)), Context())) == []
+    assert failed_ids(handler(batch(notification_of(stored), delivery=2), Context())) == []
     assert len(inferences) == before + 1
 
 
@@ -346,7 +360,6 @@ def test_each_version_of_the_model_has_its_own_result(settings: Settings, tmp_pa
         "9.0.0",
         load_bundle(DEFAULT_BUNDLE).version,
     ]
-    assert result_object(settings, KEYS[0]).model.version == "9.0.0"
 
 
 def test_with_too_little_time_all_messages_are_left_for_another_invocation(settings: Settings) -> None:
@@ -384,23 +397,18 @@ def test_when_time_runs_out_the_remaining_messages_are_left_for_another_invocati
     assert len(table_items(settings.results_table)) == 6
 
 
-def test_a_record_of_a_message_starts_only_if_there_is_time(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, inferences: list[int]
+def test_a_message_of_which_some_images_had_no_time_is_delivered_again_until_each_has_one_result(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     puts = [put(settings, f"uploads/{number}.jpg", PHOTO) for number in range(4)]
     handler = create_handler(settings)
-    slow_down(monkeypatch, 21)
-    before = len(inferences)
-    assert failed_ids(handler(batch(notification(*map(record, puts))), Context(60))) == ["0"]
-    # After two, 8 of the 50 seconds are left. An image starts only if 10 are left.
-    assert len(inferences) - before == 2
-    assert len(table_items(settings.idempotency_table)) == 2
-
-
-def test_the_idempotency_record_expires_before_the_result(settings: Settings) -> None:
-    process(dataclasses.replace(settings, result_days=1), notification_of(put(settings, KEYS[0], PHOTO)))
-    (record_item,), (result,) = table_items(settings.idempotency_table), table_items(settings.results_table)
-    assert int(record_item["expiration"]["N"]) < int(result["expires_at"]["N"])
+    message = notification(*map(record, puts))
+    with monkeypatch.context() as patch:
+        slow_down(patch, 21)
+        assert failed_ids(handler(batch(message), Context(60))) == ["0"]
+    assert len(table_items(settings.results_table)) < 4
+    assert failed_ids(handler(batch(message, delivery=2), Context(60))) == []
+    assert len(table_items(settings.results_table)) == 4
 
 
 def test_images_that_other_threads_fetch_do_not_reduce_the_decoders_memory(
@@ -435,7 +443,7 @@ def test_results_contain_the_embedding_only_if_the_deployment_stores_them(settin
     assert failed_ids(handler(batch(notification_of(photo)), Context())) == []
     backfill = {"BatchInput": {"bucket": photo.bucket}, "Items": [{"Key": photo.key, "Etag": f'"{photo.etag}"'}]}
     (answer,) = handler(backfill, Context())
-    found = [result_of(settings, KEYS[0]), result_object(settings, KEYS[0]).result]
+    found = [result_of(settings, KEYS[0]), *(result.result for result in saved_results(settings))]
     for document in (*map(msgspec.to_builtins, found), answer["result"]):
         assert ("embedding" in document) is stores
         if stores:
@@ -454,10 +462,10 @@ def test_a_model_without_features_stores_none_and_says_so(
         assert len(caplog.records) == warnings
 
 
-@pytest.mark.parametrize("field", ["upload_bucket", "results_table", "idempotency_table"])
-def test_the_handler_needs_its_bucket_and_its_tables(settings: Settings, field: str) -> None:
+@pytest.mark.parametrize("field", ["upload_bucket", "results_table"])
+def test_the_handler_needs_its_bucket_and_a_place_for_results(settings: Settings, field: str) -> None:
     with pytest.raises(SettingsError, match=f"LITELENS_{field.upper()} is not set"):
-        create_handler(dataclasses.replace(settings, **{field: None}))
+        create_handler(dataclasses.replace(settings, result_objects=False, **{field: None}))
 
 
 class TestBackfill:
@@ -470,7 +478,7 @@ class TestBackfill:
         result = msgspec.convert(json.loads(json.dumps(answer)), BulkResult)
         assert (result.bucket, result.key, result.revision) == (stored.bucket, stored.key, stored.etag)
         assert isinstance(result.result, Classification)
-        assert table_items(settings.results_table) == table_items(settings.idempotency_table) == []
+        assert table_items(settings.results_table) == result_lines(settings) == []
 
     def test_answers_are_in_the_order_of_the_batch_and_a_bad_image_does_not_fail_the_others(
         self, settings: Settings
@@ -562,10 +570,9 @@ def test_another_event_is_an_error_that_says_what_it_is_in_one_line(
     assert "secret" not in logs.getvalue()
 
 
-def test_a_throttled_idempotency_table_leaves_the_message_in_the_queue(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_throttled_table_leaves_the_message_in_the_queue(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_clock(monkeypatch)
     with scripted_aws(dynamodb_error("ProvisionedThroughputExceededException")) as requests:
-        assert process(settings, notification_of(StoredObject(settings.upload_bucket or "", KEYS[0], "etag"))) == ["0"]
+        stored = StoredObject(settings.upload_bucket or "", KEYS[0], "etag")
+        assert process(settings, notification_of(stored), delivery=2) == ["0"]
     assert requests

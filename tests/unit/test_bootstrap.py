@@ -55,6 +55,7 @@ WITH_EVERYTHING = {
     "KmsKeyArn": KEY_ARN,
     "DescribeModel": "us.amazon.nova-lite-v1:0",
     "EventBus": "images",
+    "Results": "both",
     "InventoryBucket": "inventories",
     "Page": "true",
     "SnapStart": "true",
@@ -70,6 +71,8 @@ WITH_EVERYTHING = {
     "PermissionsBoundary": BOUNDARY_ARN,
 }
 WITH_TOKENS = {"Page": "false", "Access": "jwt", "JwtIssuer": "https://issuer.example", "JwtAudience": "litelens"}
+WITH_HTTP_API = {**WITH_TOKENS, "FrontDoor": "http", "Waf": "false"}
+WITH_URL = {"FrontDoor": "url", "Access": "iam", "Page": "false", "Waf": "false", "DomainName": "", "CorsOrigin": ""}
 
 # Services and actions that CloudFormation needs only for properties that the templates do not set.
 UNUSED_SERVICES = {
@@ -88,7 +91,10 @@ UNUSED_ACTIONS = {
     # Policies of groups and users.
     *("iam:DeleteGroupPolicy", "iam:DeleteUserPolicy", "iam:GetGroupPolicy", "iam:GetUserPolicy"),
     *("iam:PutGroupPolicy", "iam:PutUserPolicy"),
+    # The definition of an HTTP API in S3.
+    "s3:getObject",
     # Actions that IAM does not know.
+    *("apigateway:TagResource", "apigateway:UntagResource"),
     *("apigateway:UpdateRestApiPolicy", "cloudfront:CreateDistributionWithTags", "s3:GetObjectMetadata"),
     "s3:REST.PUT.OBJECT",
 }
@@ -151,7 +157,8 @@ def allowed_actions(role: str) -> set[str]:
 
 def stacks() -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the resources and outputs of the stack, "", and of its nested stacks by name, with all optional parts."""
-    for parameters in (WITH_EVERYTHING, WITH_EVERYTHING | WITH_TOKENS):
+    for parts in ({}, WITH_TOKENS, WITH_HTTP_API, WITH_URL):
+        parameters = WITH_EVERYTHING | parts
         whole = synthesize(**parameters)
         yield "", whole
         for name, made in whole["Resources"].items():
@@ -281,6 +288,12 @@ def test_an_event_source_mapping_can_be_read_after_its_deletion() -> None:
         made for made in allowed("CloudFormationRole") if "lambda:GetEventSourceMapping" in as_list(made["Action"])
     ]
     assert "Condition" not in statement
+
+
+def test_only_urls_that_need_signatures_can_be_made() -> None:
+    making = {"lambda:CreateFunctionUrlConfig", "lambda:UpdateFunctionUrlConfig"}
+    statements = [made for made in allowed("CloudFormationRole") if making & set(as_list(made["Action"]))]
+    assert [made["Condition"] for made in statements] == [{"StringEquals": {"lambda:FunctionUrlAuthType": "AWS_IAM"}}]
 
 
 @pytest.mark.parametrize("role", ROLES)

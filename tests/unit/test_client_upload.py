@@ -389,6 +389,36 @@ def test_wait_prints_the_results_in_the_order_of_the_photos(
     assert captured.err == "2 of 3 sent, 0 were there already, 1 failed; 1 could not be classified.\n"
 
 
+def test_ctrl_c_prints_the_results_that_have_arrived(
+    bucket: str, table: str, photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("litelens_client.upload._pause", interrupt)
+    save(table, bucket, "uploads/a.jpg", etag(photos / "a.jpg"), DONE)
+    assert upload(bucket, photos, "--wait", "--table", table) == 130
+    captured = capsys.readouterr()
+    _, row = captured.out.splitlines()
+    assert row.split()[:2] == [f"{photos}/a.jpg", "cat"]
+    assert captured.err.splitlines()[-1].startswith("Interrupted: 3 of 3 sent, ")
+
+
+def test_ignored_folders_that_contain_images_are_named(
+    bucket: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "lost+found").mkdir()
+    (photos / "a.jpg").rename(photos / "lost+found" / "a.jpg")
+    assert upload(bucket, photos) == 0
+    assert keys(bucket) == ["uploads/sub/b ü+.jpg", "uploads/sub/c.png"]
+    assert any("lost+found" in line for line in capsys.readouterr().err.splitlines())
+
+
+def test_a_folder_without_photos_is_an_error(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert upload(bucket, tmp_path) == 1
+    assert capsys.readouterr().err.startswith(f"{tmp_path} contains no images")
+
+
 def test_wait_prints_the_same_json_as_classify(
     bucket: str, table: str, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ EVERYTHING = {
     "DescribeModel": "us.amazon.nova-lite-v1:0",
     "EventBus": "images",
     "InventoryBucket": "inventories",
+    "Results": "both",
     "Page": "true",
     "SnapStart": "true",
     "Tracing": "Active",
@@ -51,6 +52,8 @@ TOKENS = EVERYTHING | {
     "JwtIssuer": "https://login.example.com",
     "JwtAudience": "litelens",
 }
+# AWS WAF does not protect HTTP APIs.
+HTTP = TOKENS | {"FrontDoor": "http", "Waf": "false"}
 
 
 def nested_stacks(**parameters: str) -> set[str]:
@@ -58,7 +61,7 @@ def nested_stacks(**parameters: str) -> set[str]:
     return {name for name, made in resources.items() if made["Type"] == "AWS::CloudFormation::Stack"}
 
 
-APPLICATIONS = sorted(nested_stacks(**EVERYTHING) | nested_stacks(**TOKENS))
+APPLICATIONS = sorted(nested_stacks(**EVERYTHING) | nested_stacks(**TOKENS) | nested_stacks(**HTTP))
 
 UPLOAD_BUCKET = "arn:aws:s3:::Storage.Outputs.UploadBucketName"
 TABLE = "arn:aws:dynamodb:eu-central-1:123456789012:table/Storage.Outputs."
@@ -76,6 +79,7 @@ STARRED = {
     },
     "Storage": set(),
     "Authorizer": set(),
+    "HttpApi": set(),
     "Bulk": {
         "*",
         f"{UPLOAD_BUCKET}/uploads/*",
@@ -111,12 +115,10 @@ BULK_STATEMENTS = {
     "WriteLogs": (["logs:CreateLogStream", "logs:PutLogEvents"], ["BulkLogs.Arn"]),
     "ReadUploads": (["s3:GetObject", "s3:GetObjectVersion"], [f"{UPLOAD_BUCKET}/uploads/*"]),
     "ListUploads": (["s3:ListBucket"], [UPLOAD_BUCKET]),
-    "WriteResults": (["s3:PutObject"], [f"{UPLOAD_BUCKET}/results/*"]),
-    "KeepResults": (["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"], [f"{TABLE}ResultsTableName"]),
-    "ClassifyOnce": (
-        ["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"],
-        [f"{TABLE}IdempotencyTableName"],
-    ),
+}
+WRITE_RESULTS = {"WriteResults": (["s3:PutObject"], [f"{UPLOAD_BUCKET}/results/*"])}
+KEEP_RESULTS = {
+    "KeepResults": (["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query"], [f"{TABLE}ResultsTableName"])
 }
 # Conditions that allow a service only on behalf of this account.
 OF_THIS_ACCOUNT = [
@@ -138,7 +140,7 @@ def stack(application: str, **parameters: str) -> dict[str, Any]:
 
 def everything(application: str) -> dict[str, str]:
     """Return parameters that turn on all that this nested stack can have."""
-    return TOKENS if application == "Authorizer" else EVERYTHING
+    return {"Authorizer": TOKENS, "HttpApi": HTTP}.get(application, EVERYTHING)
 
 
 def storage(name: str, **parameters: str) -> dict[str, Any]:
@@ -200,7 +202,9 @@ def test_cfn_lint_finds_no_mistake(template: Path) -> None:
 
 
 def test_every_template_is_nested_in_the_stack_or_deployed_apart() -> None:
-    whole = synthesize(**TOKENS)["Resources"] | synthesize(**EVERYTHING)["Resources"]
+    whole = {
+        name: made for given in (HTTP, TOKENS, EVERYTHING) for name, made in synthesize(**given)["Resources"].items()
+    }
     nested = {ROOT / whole[name]["Properties"]["TemplateURL"] for name in APPLICATIONS}
     assert nested == set(TEMPLATES[1:]) - APART
     assert ROOT / "infra" / "storage.yaml" in nested
@@ -246,12 +250,39 @@ def test_a_nested_stack_gets_each_parameter_from_the_parameter_of_the_same_name(
 
 
 def test_without_optional_parts_the_bulk_function_may_only_classify_uploads() -> None:
-    assert bulk_statements(EventBus="") == BULK_STATEMENTS
+    assert bulk_statements(EventBus="") == BULK_STATEMENTS | KEEP_RESULTS
+
+
+@pytest.mark.parametrize(
+    ("results", "statements", "table", "objects"),
+    [
+        ("table", KEEP_RESULTS, "Storage.Outputs.ResultsTableName", False),
+        ("objects", WRITE_RESULTS, None, True),
+        ("both", KEEP_RESULTS | WRITE_RESULTS, "Storage.Outputs.ResultsTableName", True),
+    ],
+)
+def test_the_bulk_function_may_write_results_only_to_where_they_go(
+    results: str, statements: dict[str, Any], table: str | None, objects: bool
+) -> None:
+    assert bulk_statements(Results=results) == BULK_STATEMENTS | statements
+    settings = read_settings({"LITELENS_BUNDLE": "model", **bulk_variables(Results=results)})
+    assert (settings.results_table, settings.result_objects) == (table, objects)
+
+
+@pytest.mark.parametrize(("lines", "api", "bulk"), [("none", False, False), ("api", True, False), ("all", True, True)])
+def test_functions_log_results_only_if_they_are_asked_to(lines: str, api: bool, bulk: bool) -> None:
+    of_api = synthesize(LogResults=lines)["Resources"]["ApiFunction"]["Properties"]["Environment"]["Variables"]
+    of_bulk = bulk_variables(LogResults=lines)
+    assert [
+        read_settings({"LITELENS_BUNDLE": "model", **{name: str(text) for name, text in variables.items()}}).log_results
+        for variables in (of_api, of_bulk)
+    ] == [api, bulk]
 
 
 def test_the_bulk_function_may_send_events_to_its_bus_and_read_the_image_buckets() -> None:
     assert bulk_statements(EventBus="images", ImageBuckets="photos,scans") == {
         **BULK_STATEMENTS,
+        **KEEP_RESULTS,
         "SendEvents": (["events:PutEvents"], ["arn:aws:events:eu-central-1:123456789012:event-bus/images"]),
         "ReadImages": (["s3:GetObject", "s3:GetObjectVersion"], ["arn:aws:s3:::photos/*", "arn:aws:s3:::scans/*"]),
         "ListImages": (["s3:ListBucket"], ["arn:aws:s3:::photos", "arn:aws:s3:::scans"]),
@@ -391,21 +422,12 @@ def test_results_have_keys_for_image_and_day_and_expire() -> None:
     assert table["BillingMode"] == "PAY_PER_REQUEST"
 
 
-def test_the_idempotency_table_has_powertools_form() -> None:
-    table = storage("IdempotencyTable")
-    assert table["AttributeDefinitions"] == [{"AttributeName": "id", "AttributeType": "S"}]
-    assert keys(table) == [("id", "HASH")]
-    assert table["TimeToLiveSpecification"] == {"AttributeName": "expiration", "Enabled": True}
-    assert table["BillingMode"] == "PAY_PER_REQUEST"
-
-
 def test_parameters_become_the_bulk_functions_settings() -> None:
     options = {"ResultDays": "5", "StoreEmbeddings": "true", "MaxUploadBytes": "7", "MaxImagePixels": "9"}
     variables = bulk_variables(**EVERYTHING, **options)
     settings = read_settings({"LITELENS_BUNDLE": "model", **variables})
     assert settings.upload_bucket == "Storage.Outputs.UploadBucketName"
     assert settings.results_table == "Storage.Outputs.ResultsTableName"
-    assert settings.idempotency_table == "Storage.Outputs.IdempotencyTableName"
     assert settings.event_bus == "images"
     assert settings.buckets == {"photos", "scans"}
     assert (settings.result_days, settings.max_upload_bytes, settings.limits.pixels) == (5, 7, 9)
@@ -465,7 +487,7 @@ def test_an_upload_notifies_the_queue_and_a_result_does_not(moto_server: str) ->
     queue, url = boto3.client("sqs"), made.source.queue_url
     (setup,) = queue.receive_message(QueueUrl=url)["Messages"]
     assert json.loads(setup["Body"])["Event"] == "s3:TestEvent"
-    for key in ("results/cat.jpg.json", "backfills/one/manifest.json", "elsewhere", f"{UPLOADS_PREFIX}cat.jpg"):
+    for key in ("results/2026-11-30/one.jsonl", "backfills/one/manifest.json", "elsewhere", f"{UPLOADS_PREFIX}cat.jpg"):
         boto3.client("s3").put_object(Bucket=made.bucket, Key=key, Body=b"-")
     (message,) = queue.receive_message(QueueUrl=url, MaxNumberOfMessages=10)["Messages"]
     (record,) = json.loads(message["Body"])["Records"]

@@ -1,15 +1,26 @@
 """ResultsTable on moto's DynamoDB, with the table that the template declares."""
 
+import base64
+import random
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
+import msgspec
 import pytest
 from aws import dynamodb_error, fake_clock, scripted_aws
 from bulk import new_table, table_items
+from support import DEFAULT_BUNDLE, SAMPLES
 
-from litelens.aws.clients import Deadline
+from litelens.api.response_schemas import BulkResult, Model, classification_of
+from litelens.aws.clients import Deadline, aws_client
 from litelens.aws.errors import StorageUnavailable
 from litelens.aws.results_table import ResultId, ResultsTable
+from litelens.core.bundle import load_bundle
+from litelens.core.classifier import Classifier
+from litelens.core.images import Limits
 
+# 63 characters.
+LONGEST_BUCKET = "a-bucket-name-of-sixty-three-characters-which-is-the-longest-on"
 CAT = ResultId("photos", "uploads/cat.jpg", "etag", "model/1")
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -68,6 +79,58 @@ def test_every_revision_and_every_model_has_its_own_result(results: ResultsTable
     assert results.find_all("photos", "uploads/cat.jpg", soon()) == [b"2", b"1", b"0"]
 
 
+def test_a_result_of_an_earlier_version_is_read_and_kept(results: ResultsTable, table: str) -> None:
+    results.save(CAT, b"{}", NOON, 30, soon())
+    (item,) = table_items(table)
+    earlier = item | {"document": {"S": '{"from": "before"}'}, "is_final": {"BOOL": True}}
+    aws_client("dynamodb").put_item(TableName=table, Item=earlier)
+    assert results.find(CAT, soon()) == b'{"from": "before"}'
+    assert results.save(CAT, b'{"from": "now"}', NOON, 30, soon()) == b'{"from": "before"}'
+    assert list(results.list(NOON.date(), NOON.date(), "", 25)) == [b'{"from": "before"}']
+
+
+def test_a_result_that_was_stored_stays_readable(results: ResultsTable, table: str) -> None:
+    document = (
+        b'{"bucket":"photos","key":"uploads/cat.jpg","revision":"etag","result":{"status":"done","predictions":'
+        b'[{"label":"cat","index":1,"confidence":0.9}],"uncertain":false}}'
+    )
+    results.save(CAT, document, NOON, 30, soon())
+    (item,) = table_items(table)
+    stored = base64.b64decode("QwrnAnBSxQhcaJJFDWNQAsYbSLj8DTQN4UdDdE9aYvNjbS0A")
+    aws_client("dynamodb").put_item(TableName=table, Item=item | {"document": {"B": stored}})
+    assert results.find(CAT, soon()) == document
+
+
+@pytest.mark.parametrize("key_length", [40, 200])
+def test_a_result_fits_into_one_write_unit_of_the_table_and_one_of_its_index(
+    results: ResultsTable, table: str, key_length: int
+) -> None:
+    classifier = Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1)
+    key, model = f"uploads/{'k' * key_length}.jpg", Model("everyday", "1.1.0")
+    revision = "9b2cf535f27731c974343645a3985328"
+    for photo in SAMPLES.glob("*.jpg"):
+        shown = classification_of(classifier.classify(photo.read_bytes()))
+        result = BulkResult(LONGEST_BUCKET, key, revision, model, NOON.isoformat(), shown)
+        result_id = ResultId(LONGEST_BUCKET, key, revision, f"{model.full_name}/{photo.stem}")
+        results.save(result_id, msgspec.json.encode(result), NOON, 30, soon())
+    sizes = [item_bytes(item) for item in table_items(table)]
+    assert len(sizes) >= 3
+    assert max(sizes) <= 1024
+
+
+def item_bytes(item: dict[str, Any]) -> int:
+    """Return the size of an item whose values are text, bytes and numbers of up to 38 digits.
+
+    https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/CapacityUnitCalculations.html
+    """
+    total = 0
+    for name, value in item.items():
+        ((kind, held),) = value.items()
+        total += len(name.encode())
+        total += (len(held) + 1) // 2 + 1 if kind == "N" else len(held if kind == "B" else held.encode())
+    return total
+
+
 def test_a_result_expires_after_its_days(results: ResultsTable, table: str) -> None:
     results.save(CAT, b"{}", NOON, 7, soon(), is_final=True)
     (item,) = table_items(table)
@@ -89,7 +152,7 @@ def test_results_are_listed_by_prefix_and_day(results: ResultsTable) -> None:
 
 
 def test_a_long_list_is_complete(results: ResultsTable) -> None:
-    large = b"x" * 200_000
+    large = random.Random(5).randbytes(200_000)
     for number in range(60):
         results.save(ResultId("photos", key_of(number), "etag", "model/1"), large, NOON, 30, soon(), is_final=True)
     assert len(list(results.list(NOON.date(), NOON.date(), "uploads/", 25))) == 60
@@ -97,7 +160,7 @@ def test_a_long_list_is_complete(results: ResultsTable) -> None:
 
 @pytest.mark.parametrize("key", ["uploads/" + "k" * 1016, "uploads/" + "ü" * 508, "uploads/a b+ü/%2F#.jpg"])
 def test_any_valid_key_can_have_a_result(results: ResultsTable, key: str) -> None:
-    result_id = ResultId("a-bucket-name-of-sixty-three-characters-which-is-the-longest-one", key, "e", "model/1")
+    result_id = ResultId(LONGEST_BUCKET, key, "e", "model/1")
     results.save(result_id, b"{}", NOON, 30, soon(), is_final=True)
     assert results.find_all(result_id.bucket, key, soon()) == [b"{}"]
     assert list(results.list(NOON.date(), NOON.date(), key, 25)) == [b"{}"]

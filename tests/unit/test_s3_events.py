@@ -24,7 +24,6 @@ def test_the_revision_is_the_etag() -> None:
         "uploads/cat.jpg",
         PUT.etag,
         is_version=False,
-        sequencer="0055AED6DC",
         upload_request_id=UPLOAD_REQUEST_ID,
     )
     assert (found.location.etag, found.location.version_id) == (PUT.etag, None)

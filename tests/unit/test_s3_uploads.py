@@ -5,11 +5,10 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.ht
 """
 
 import base64
-import hashlib
 import json
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,9 +19,10 @@ from support import ROCKET
 
 from litelens.aws.clients import Deadline
 from litelens.aws.errors import ObjectAccessDenied, StorageUnavailable
-from litelens.aws.s3 import UploadBucket, UploadForm, image_key, is_upload_id, result_key, s3_client
+from litelens.aws.s3 import UploadBucket, UploadForm, image_key, is_upload_id, s3_client
 
 MAX_BYTES = 1_000_000
+TODAY = date(2026, 11, 30)
 
 
 @pytest.fixture
@@ -69,28 +69,10 @@ def test_each_upload_has_its_own_image(uploads: UploadBucket) -> None:
     assert not uploads.has_image(second.id, soon())
 
 
-@pytest.mark.parametrize(
-    ("key", "result"),
-    [
-        ("uploads/cat.jpg", "results/cat.jpg.json"),
-        ("uploads/2026/a b+ü.jpg", "results/2026/a b+ü.jpg.json"),
-        ("uploads/uploads/cat", "results/uploads/cat.json"),
-        ("uploads/" + "k" * 1011, "results/" + "k" * 1011 + ".json"),
-    ],
-)
-def test_the_key_of_a_result_follows_from_the_key_of_its_image(key: str, result: str) -> None:
-    assert result_key(key) == result
-
-
-@pytest.mark.parametrize("key", ["uploads/" + "k" * 1012, "uploads/" + "ü" * 508])
-def test_the_key_of_a_result_is_a_hash_if_it_would_be_too_long(key: str) -> None:
-    assert result_key(key) == f"results/sha256-{hashlib.sha256(key.encode()).hexdigest()}.json"
-
-
-def test_a_result_is_saved_as_json(uploads: UploadBucket, bucket: str) -> None:
-    uploads.save_result("uploads/cat.jpg", b'{"status": "done"}', soon())
-    saved = s3_client().get_object(Bucket=bucket, Key="results/cat.jpg.json")
-    assert (saved["Body"].read(), saved["ContentType"]) == (b'{"status": "done"}', "application/json")
+def test_the_results_of_a_batch_are_lines_of_json(uploads: UploadBucket, bucket: str) -> None:
+    uploads.save_results("batch", [b'{"a": 1}', b'{"b": 2}'], TODAY, soon())
+    saved = s3_client().get_object(Bucket=bucket, Key="results/2026-11-30/batch.jsonl")
+    assert (saved["Body"].read(), saved["ContentType"]) == (b'{"a": 1}\n{"b": 2}\n', "application/jsonl")
 
 
 def test_the_form_accepts_one_key_one_type_and_a_size_within_limits(uploads: UploadBucket, bucket: str) -> None:
@@ -197,8 +179,8 @@ def test_transient_errors_are_retried(monkeypatch: pytest.MonkeyPatch) -> None:
         assert uploads.has_image(upload_id, soon())
     assert requests == [f"HEAD /photos/uploads/{upload_id}"] * 3
     with scripted_aws(slow, busy, ok(b"")) as requests:
-        uploads.save_result("uploads/cat.jpg", b"{}", soon())
-    assert requests == ["PUT /photos/results/cat.jpg.json"] * 3
+        uploads.save_results("batch", [b"{}"], TODAY, soon())
+    assert requests == ["PUT /photos/results/2026-11-30/batch.jsonl"] * 3
 
 
 def test_denied_access_is_not_mistaken_for_a_missing_image() -> None:
@@ -206,4 +188,4 @@ def test_denied_access_is_not_mistaken_for_a_missing_image() -> None:
     with scripted_aws(s3_error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
         uploads.has_image(upload_id, soon())
     with scripted_aws(s3_error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
-        uploads.save_result("uploads/cat.jpg", b"{}", soon())
+        uploads.save_results("batch", [b"{}"], TODAY, soon())

@@ -21,7 +21,6 @@ from bulk import (
     batch,
     failed_ids,
     new_settings,
-    new_table,
     notification,
     put,
     record,
@@ -51,7 +50,7 @@ from litelens.core.classifier import Classifier
 from litelens.core.engines import LiteRT
 from litelens.core.images import Limits
 from litelens.settings import Settings
-from litelens.telemetry import metrics, record_batch, record_in_progress
+from litelens.telemetry import metrics, record_batch, record_description, record_duplicate
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -185,7 +184,7 @@ class TestRequests:
 
 @pytest.mark.parametrize("text", ["a\nb", "a\r\nb", "\ud800", "\x00", "\u2028", "schön"])
 def test_no_text_breaks_a_log_line(logs: CapturedLogs, text: str) -> None:
-    record_in_progress(text)
+    record_description("model", 1, 1, text)
     assert logs.getvalue().encode().count(b"\n") == 1
     (line,) = [json.loads(line) for line in logs.getvalue().split("\n") if line]
     assert line["request_id"] == text.replace("\ud800", "?")
@@ -279,13 +278,15 @@ class TestUploads:
         for line in logs.log_lines():
             assert not {"message_id", "upload_request_id"} & line.keys()
 
-    def test_a_repeated_message_is_counted_as_a_duplicate(self, settings: Settings, logs: CapturedLogs) -> None:
+    def test_a_message_that_is_delivered_again_is_counted_as_a_duplicate(
+        self, settings: Settings, logs: CapturedLogs
+    ) -> None:
         body = notification(record_of(put(settings, "uploads/a", PHOTO)))
         handler = batches.create_handler(settings)
         handler(batch(body), Context())
         assert logs.metric_values("Duplicates") == []
         logs.clear()
-        handler(batch(body), Context())
+        handler(batch(body, delivery=2), Context())
         assert logs.metric_values("Duplicates") == [1.0]
         assert logs.metric_values("Classified") == []
         (line,) = logs.log_lines("duplicate")
@@ -296,12 +297,20 @@ class TestUploads:
         self, settings: Settings, logs: CapturedLogs
     ) -> None:
         body = notification(record_of(put(settings, "uploads/a", PHOTO)))
-        batches.create_handler(settings)(batch(body), Context())
-        forgetful = dataclasses.replace(settings, idempotency_table=new_table("IdempotencyTable"))
-        batches.create_handler(forgetful)(batch(body), Context())
+        for _ in range(2):
+            batches.create_handler(settings)(batch(body), Context())
         assert logs.metric_values("Duplicates") == [1.0]
-        assert logs.metric_values("Classified") == [1.0]
         assert [line["upload_request_id"] for line in logs.log_lines("duplicate")] == [UPLOAD_REQUEST_ID]
+
+    def test_without_lines_for_results_a_batch_has_one_line_and_one_for_each_problem(
+        self, settings: Settings, logs: CapturedLogs
+    ) -> None:
+        bodies = [notification(record_of(put(settings, f"uploads/{width}.png", small(width)))) for width in range(4, 9)]
+        bodies.append(notification(record_of(put(settings, "uploads/a", b"hello"))))
+        batches.create_handler(dataclasses.replace(settings, log_results=False))(batch(*bodies), Context())
+        assert [line["message"] for line in logs.log_lines()] == ["refused"]
+        assert len(logs.metric_lines()) == 1
+        assert logs.metric_values("Classified") == [1.0] * 5
 
 
 class TestBackfills:
@@ -325,7 +334,7 @@ class TestBackfills:
         class Interrupted(CapturedLogs):
             """Lets another thread log while Powertools is in the middle of a line."""
 
-            other = threading.Thread(target=record_in_progress, args=["request"])
+            other = threading.Thread(target=record_duplicate)
 
             def write(self, text: str) -> int:
                 count = super().write(text)
@@ -341,7 +350,7 @@ class TestBackfills:
         logs.other.join()
         metric, log = logs.lines()
         assert metric["Records"] == [float(number) for number in range(100)]
-        assert log["message"] == "in progress"
+        assert log["message"] == "duplicate"
 
     def test_a_failed_batch_counts_its_failures(self, settings: Settings, logs: CapturedLogs) -> None:
         handler = batches.create_handler(settings)

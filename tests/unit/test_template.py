@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 import pytest
 from jsonschema import Draft4Validator
+from samcli.lib.providers.api_provider import ApiProvider
+from samcli.lib.providers.sam_stack_provider import SamLocalStackProvider
 from samcli.yamlhelper import yaml_parse
 from support import DEFAULT_BUNDLE, ROOT, LambdaContext, recorded_event, reported_errors
-from template import GatewayResponse, gateway_codes, gateway_responses, parameters, synthesize
+from template import GatewayResponse, gateway_codes, gateway_responses, parameters, synthesize, synthesize_nested
 
 from litelens.api.handler import RESERVED_SECONDS, create_handler
 from litelens.api.requests import ClassifyBody, DescribeBody
@@ -32,6 +34,7 @@ PUBLIC = {
     ("/docs/{file}", "get"),
 }
 TOKENS = {"Access": "jwt", "JwtIssuer": "https://login.example.com", "JwtAudience": "litelens"}
+DOMAIN = {"DomainName": "api.example.com", "CertificateArn": "arn:aws:acm:eu-central-1:123456789012:certificate/one"}
 KEY = "arn:aws:kms:eu-central-1:123456789012:key/one"
 WRITE_LOGS = {
     "Sid": "WriteLogs",
@@ -160,6 +163,16 @@ def test_there_is_a_key_only_if_requests_need_one(access: dict[str, str], has_ke
         {"Access": "jwt"},
         {"Access": "jwt", "JwtIssuer": "https://login.example.com"},
         {"Access": "iam", "Page": "true"},
+        {"FrontDoor": "http"},
+        {"FrontDoor": "http", "Access": "jwt"},
+        {"FrontDoor": "http", "Access": "iam", "Page": "true"},
+        {"FrontDoor": "http", "Access": "iam", "Waf": "true"},
+        {"FrontDoor": "url"},
+        {"FrontDoor": "url", **TOKENS},
+        {"FrontDoor": "url", "Access": "iam", "Page": "true"},
+        {"FrontDoor": "url", "Access": "iam", "Waf": "true"},
+        {"FrontDoor": "url", "Access": "iam", **DOMAIN},
+        {"FrontDoor": "url", "Access": "iam", "CorsOrigin": ORIGIN},
         {"DisableExecuteApi": "true"},
         {"MonthlyBudget": "50"},
         {"DomainName": "api.example.com"},
@@ -170,6 +183,111 @@ def test_there_is_a_key_only_if_requests_need_one(access: dict[str, str], has_ke
 def test_parameters_that_contradict_each_other_are_refused(refused: dict[str, str]) -> None:
     with pytest.raises(AssertionError, match="by rule"):
         synthesize(**refused)
+
+
+@pytest.mark.parametrize("door", parameters()["FrontDoor"]["AllowedValues"])
+@pytest.mark.parametrize("access", [{"Access": "key"}, {"Access": "iam"}, TOKENS], ids=lambda access: access["Access"])
+def test_no_front_door_is_open_to_everyone(door: str, access: dict[str, str]) -> None:
+    given = {"FrontDoor": door, **access}
+    offered = {("rest", "key"), ("rest", "iam"), ("rest", "jwt"), ("http", "iam"), ("http", "jwt"), ("url", "iam")}
+    if (door, access["Access"]) not in offered:
+        with pytest.raises(AssertionError, match="by rule"):
+            synthesize(**given)
+        return
+    resources = synthesize(**given)["Resources"]
+    assert ("Api" in resources, "HttpApi" in resources, "ApiFunctionUrl" in resources) == (
+        door == "rest",
+        door == "http",
+        door == "url",
+    )
+    if door == "rest":
+        guarded = definition(**given)["paths"]["/{proxy+}"]["x-amazon-apigateway-any-method"]["security"]
+        assert guarded != []
+    elif door == "http":
+        wanted = {"iam": "AWS_IAM", "jwt": "JWT"}[access["Access"]]
+        needed = {route: made["AuthorizationType"] for route, made in http_routes(**given).items()}
+        assert {route for route, kind in needed.items() if kind == "NONE"} == {
+            f"{method.upper()} {path}" for path, method in PUBLIC
+        }
+        assert {kind for kind in needed.values() if kind != "NONE"} == {wanted}
+        assert needed["$default"] == wanted
+        assert all(
+            ("AuthorizerId" in made) == (made["AuthorizationType"] == "JWT") for made in http_routes(**given).values()
+        )
+    else:
+        assert resources["ApiFunctionUrl"]["Properties"]["AuthType"] == "AWS_IAM"
+        assert not [made for made in resources.values() if made["Type"] == "AWS::Lambda::Permission"]
+
+
+def http_routes(**given: str) -> dict[str, dict[str, Any]]:
+    """Return the routes of the HTTP API by their keys."""
+    made = [each["Properties"] for each in synthesize_nested("HttpApi", **given)["Resources"].values()]
+    return {each["RouteKey"]: each for each in made if "RouteKey" in each}
+
+
+def test_an_http_api_verifies_tokens_of_the_issuer_for_its_audiences() -> None:
+    given = {"FrontDoor": "http", **TOKENS, "JwtAudience": "one,two"}
+    made = synthesize_nested("HttpApi", **given)["Resources"]
+    authorizer = made["Tokens"]["Properties"]
+    assert (authorizer["AuthorizerType"], authorizer["IdentitySource"]) == ("JWT", ["$request.header.Authorization"])
+    assert authorizer["JwtConfiguration"] == {"Issuer": TOKENS["JwtIssuer"], "Audience": ["one", "two"]}
+    assert "Authorizer" not in synthesize(**given)["Resources"]
+    assert "Tokens" not in synthesize_nested("HttpApi", FrontDoor="http", Access="iam")["Resources"]
+
+
+def test_an_http_api_has_the_limits_of_the_rest_api() -> None:
+    given = {"FrontDoor": "http", "Access": "iam", "RateLimit": "3", "BurstLimit": "5"}
+    given |= {"UploadRateLimit": "4", "KeylessRateLimit": "7"}
+    made = synthesize_nested("HttpApi", **given)["Resources"]
+    stage = made["Stage"]["Properties"]
+    assert stage["DefaultRouteSettings"] == {"ThrottlingRateLimit": "3", "ThrottlingBurstLimit": "5"}
+    limits = {route: limited["ThrottlingRateLimit"] for route, limited in stage["RouteSettings"].items()}
+    assert limits == {"POST /v1/uploads": "4", **{f"{method.upper()} {path}": "7" for path, method in PUBLIC}}
+    routes = {name: each["Properties"]["RouteKey"] for name, each in made.items() if "Route" in each["Type"]}
+    assert {routes[name] for name in made["Stage"]["DependsOn"]} == limits.keys()
+
+
+@pytest.mark.parametrize("origin", ["", ORIGIN])
+def test_an_http_api_answers_preflights_of_the_allowed_origin(origin: str) -> None:
+    given = {"FrontDoor": "http", "Access": "iam", "CorsOrigin": origin}
+    cors = synthesize_nested("HttpApi", **given)["Resources"]["Api"]["Properties"].get("CorsConfiguration")
+    assert (cors and cors["AllowOrigins"]) == ([origin] if origin else None)
+    preflight = http_routes(**given).get("OPTIONS /{proxy+}")
+    assert (preflight and preflight["AuthorizationType"]) == ("NONE" if origin else None)
+
+
+def test_api_gateway_may_invoke_the_function_for_the_http_api_only() -> None:
+    permission = properties("ApiPermission", FrontDoor="http", Access="iam")
+    assert permission["SourceArn"] == ("arn:aws:execute-api:eu-central-1:123456789012:HttpApi.Outputs.ApiId/$default/*")
+
+
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ({}, "https://Api.execute-api.eu-central-1.amazonaws.com/live"),
+        (
+            {"FrontDoor": "http", "Access": "iam"},
+            "https://HttpApi.Outputs.ApiId.execute-api.eu-central-1.amazonaws.com",
+        ),
+        ({"FrontDoor": "http", "Access": "iam", **DOMAIN, "DisableExecuteApi": "true"}, "https://api.example.com"),
+        ({"FrontDoor": "url", "Access": "iam"}, "https://ApiFunctionUrl.lambda-url.eu-central-1.on.aws"),
+    ],
+    ids=["rest", "http", "domain", "url"],
+)
+def test_the_url_is_that_of_the_front_door(given: dict[str, str], url: str) -> None:
+    outputs = synthesize(**given)["Outputs"]
+    assert outputs["ApiUrl"]["Value"] == url
+    ids = {"rest": "Api", "http": "HttpApi.Outputs.ApiId", "url": None}
+    assert outputs.get("ApiId", {}).get("Value") == ids[given.get("FrontDoor", "rest")]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_sam_local_serves_the_routes_of_the_rest_api_only() -> None:
+    stacks, _ = SamLocalStackProvider.get_stacks(str(ROOT / "template.yaml"))
+    routes = ApiProvider(stacks).api.routes
+    assert {route.function_name for route in routes} == {"ApiFunction"}
+    paths = [route.path for route in routes]
+    assert sorted(paths) == sorted(definition()["paths"])
 
 
 def test_api_gateway_answers_preflights_without_the_function() -> None:

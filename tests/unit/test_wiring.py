@@ -27,6 +27,11 @@ OPTIONS: dict[str, dict[str, str]] = {
     "traces": {"Tracing": "Active"},
     "signed requests": {"Access": "iam"},
     "tokens": {"Access": "jwt", "JwtIssuer": "https://login.example.com", "JwtAudience": "litelens"},
+    "results as objects": {"Results": "objects"},
+    "results in the table and as objects": {"Results": "both"},
+    "no log lines for results": {"LogResults": "none"},
+    "an HTTP API with signatures": {"FrontDoor": "http", "Access": "iam"},
+    "a function URL": {"FrontDoor": "url", "Access": "iam"},
     "protected data": {"ProtectData": "true"},
     "a key of its own": {"KmsKeyArn": KEY},
     "a boundary": {"PermissionsBoundary": "arn:aws:iam::123456789012:policy/boundary"},
@@ -47,14 +52,24 @@ OPTIONS: dict[str, dict[str, str]] = {
         "HostedZoneId": "Z0",
     },
 }
+OPTIONS["an HTTP API with tokens"] = {"FrontDoor": "http", **OPTIONS["tokens"]}
+OPTIONS["an HTTP API with only a domain"] = {
+    **OPTIONS["an HTTP API with tokens"],
+    **OPTIONS["a zone"],
+    "DisableExecuteApi": "true",
+    "CorsOrigin": "https://example.com",
+}
 OPTIONS["only a domain"] = {**OPTIONS["a zone"], "DisableExecuteApi": "true", "Page": "true"}
 # All that can be combined: a page needs API keys.
 OPTIONS["everything"] = {
     name: text
     for option, part in OPTIONS.items()
-    if option not in ("signed requests", "tokens", "only a domain")
+    if option not in ("signed requests", "tokens", "only a domain", "results as objects")
+    if "FrontDoor" not in part
     for name, text in part.items()
 }
+# The parameters of each front door.
+DOORS = {"rest": {}, "http": OPTIONS["an HTTP API with signatures"], "url": OPTIONS["a function URL"]}
 RUNBOOK = ROOT / "docs" / "runbook.md"
 
 # The permissions that a role needs for a call of boto3. An upload is put with the permissions of the role that signed
@@ -72,8 +87,7 @@ PERMISSIONS = {
     "invoke": {"lambda:InvokeFunction"},
     "put_lifecycle_event_hook_execution_status": {"codedeploy:PutLifecycleEventHookExecutionStatus"},
 }
-# The permissions that Powertools' idempotency layer and Lambda's poller need in the function's role.
-IDEMPOTENCY = {"dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"}
+# The permissions that Lambda's poller needs in the function's role.
 POLLER = {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}
 # What every function needs, and what it needs with traces and with keys of KMS.
 RUNNING = {"logs:CreateLogStream", "logs:PutLogEvents"}
@@ -81,7 +95,7 @@ TRACES = {"xray:PutTraceSegments", "xray:PutTelemetryRecords"}
 KMS = {"kms:Decrypt", "kms:GenerateDataKey"}
 USED = {
     "ApiFunction": {"get_object", "head_object", "generate_presigned_post", "query", "converse"},
-    "BulkFunction": {"get_object", "head_object", "put_object", "get_item", "put_item", "query", "put_events"},
+    "BulkFunction": {"get_object", "put_object", "get_item", "put_item", "query", "put_events"},
     "VerifyFunction": {"invoke", "put_lifecycle_event_hook_execution_status"},
 }
 
@@ -175,7 +189,7 @@ def test_the_dimensions_of_an_alarm_name_existing_resources(name: str) -> None:
         "FunctionName": {"ApiFunction", "Bulk.Outputs.BulkFunctionName"},
         "QueueName": {"Storage.Outputs.ImagesQueueName", "Storage.Outputs.ImagesDeadLettersName"},
         "StateMachineArn": {"Backfill.Outputs.StateMachineArn"},
-        "TableName": {"Storage.Outputs.ResultsTableName", "Storage.Outputs.IdempotencyTableName"},
+        "TableName": {"Storage.Outputs.ResultsTableName"},
         "GlobalSecondaryIndexName": {BY_DAY},
         "ApiName": {resources[""]["Api"]["Properties"]["Body"]["info"]["title"]},
         "Stage": {resources[""]["ApiliveStage"]["Properties"]["StageName"]},
@@ -215,8 +229,8 @@ def test_the_namespace_of_the_functions_metrics_is_the_stacks_name() -> None:
         assert namespace == (None if name == "VerifyFunction" else "litelens")
 
 
-def dashboard() -> list[dict[str, Any]]:
-    ((_, made),) = of_type("AWS::CloudWatch::Dashboard")
+def dashboard(**parameters: str) -> list[dict[str, Any]]:
+    ((_, made),) = of_type("AWS::CloudWatch::Dashboard", **parameters)
     return list(json.loads(made["DashboardBody"])["widgets"])
 
 
@@ -241,25 +255,93 @@ def test_the_dashboards_queries_are_the_documented_ones() -> None:
 
 def test_the_cost_alarm_uses_the_prices_of_the_cost_estimate() -> None:
     for architecture, price in (("x86_64", prices.LAMBDA_GB_SECOND), ("arm64", prices.LAMBDA_ARM_GB_SECOND)):
-        made = alarms(Architecture=architecture, MemorySize="2048", EventBus="default")["CostAlarm"]
+        made = alarms(Architecture=architecture, MemorySize="2048", EventBus="default", Results="both")["CostAlarm"]
         (expression,) = (metric["Expression"] for metric in made["Metrics"] if "Expression" in metric)
         # One hour: 1,000 seconds and 300 invocations of the API, 500 seconds and 100 invocations of bulk, 200 requests,
         # 900 uploads.
         values = {"api": 1_000_000.0, "bulk": 500_000.0, "answers": 300.0, "batches": 100.0, "requests": 200.0}
-        values |= {"uploads": 900.0, "results": 1800.0, "index": 1700.0, "records": 1600.0}
+        values |= {"uploads": 900.0, "results": 1800.0, "index": 1700.0}
         dollars = eval(re.sub(r"FILL\((\w+), 0\)", r"\1", expression), {}, values)
         expected = 1500 * 2 * price + 400 * prices.LAMBDA_REQUEST + 200 * prices.API_REQUEST
-        expected += 900 * (2 * prices.S3_PUT + 2 * prices.S3_GET + prices.EVENT) + 5100 * prices.TABLE_WRITE
+        expected += 900 * (prices.S3_PUT + prices.S3_GET) + 100 * (prices.EVENT + prices.S3_PUT)
+        expected += 3500 * prices.TABLE_WRITE
         assert dollars == pytest.approx(expected)
 
 
-def test_the_cost_alarm_counts_no_events_without_a_bus() -> None:
-    def expression(**parameters: str) -> str:
-        (found,) = (made["Expression"] for made in alarms(**parameters)["CostAlarm"]["Metrics"] if "Expression" in made)
-        return str(found)
+def expression(**parameters: str) -> str:
+    """Return the expression of the cost alarm."""
+    (found,) = (made["Expression"] for made in alarms(**parameters)["CostAlarm"]["Metrics"] if "Expression" in made)
+    return str(found)
 
+
+def test_the_cost_alarm_counts_no_events_without_a_bus() -> None:
     assert f"{prices.EVENT:f}" in expression(EventBus="default")
     assert f"{prices.EVENT:f}" not in expression()
+
+
+@pytest.mark.parametrize(
+    ("door", "price"), [("rest", prices.API_REQUEST), ("http", prices.HTTP_API_REQUEST), ("url", 0.0)]
+)
+def test_the_cost_alarm_has_the_price_of_a_request_to_the_front_door(door: str, price: float) -> None:
+    found = re.search(r"FILL\(requests, 0\) \* ([0-9.]+)", expression(**DOORS[door]))
+    assert found
+    assert float(found[1]) == pytest.approx(price)
+
+
+@pytest.mark.parametrize(
+    ("door", "namespace", "dimensions", "names"),
+    [
+        (
+            "rest",
+            "AWS/ApiGateway",
+            {"ApiName": "litelens", "Stage": "live"},
+            {"requests": "Count", "errors": "5XXError", "refusals": "4XXError", "latency": "Latency"},
+        ),
+        (
+            "http",
+            "AWS/ApiGateway",
+            {"ApiId": "HttpApi.Outputs.ApiId", "Stage": "$default"},
+            {"requests": "Count", "errors": "5xx", "refusals": "4xx", "latency": "Latency"},
+        ),
+        (
+            "url",
+            "AWS/Lambda",
+            {"FunctionName": "ApiFunction"},
+            {
+                "requests": "UrlRequestCount",
+                "errors": "Url5xxCount",
+                "refusals": "Url4xxCount",
+                "latency": "UrlRequestLatency",
+            },
+        ),
+    ],
+)
+def test_alarms_and_dashboard_watch_the_front_door(
+    door: str, namespace: str, dimensions: dict[str, str], names: dict[str, str]
+) -> None:
+    made = alarms(**DOORS[door])
+    watched = {
+        alarm: {
+            (
+                metric["Namespace"],
+                metric["MetricName"],
+                tuple((each["Name"], each["Value"]) for each in metric["Dimensions"]),
+            )
+            for metric in metrics_of(made[alarm])
+        }
+        for alarm in ("ErrorsAlarm", "SlowAlarm", "CostAlarm")
+    }
+    metric = {name: (namespace, names[name], tuple(dimensions.items())) for name in names}
+    assert watched["ErrorsAlarm"] == {metric["errors"], metric["requests"]}
+    assert watched["SlowAlarm"] == {metric["latency"], metric["requests"]}
+    assert metric["requests"] in watched["CostAlarm"]
+    shown = {
+        tuple(part for part in row if isinstance(part, str))
+        for widget in dashboard(**DOORS[door])
+        for row in widget["properties"].get("metrics", [])
+    }
+    flat = [part for pair in dimensions.items() for part in pair]
+    assert {(namespace, name, *flat) for name in names.values()} <= shown
 
 
 def test_an_alarm_has_at_most_the_ten_metrics_that_cloudwatch_allows() -> None:
@@ -291,7 +373,7 @@ def test_a_budget_writes_to_the_address_of_the_alarms() -> None:
 @pytest.mark.parametrize("protected", [True, False])
 def test_tables_are_protected_if_asked_for(protected: bool) -> None:
     tables = dict(of_type("AWS::DynamoDB::Table", ProtectData=str(protected).lower()))
-    assert len(tables) == 2
+    assert len(tables) == 1
     for table in tables.values():
         assert table["DeletionProtectionEnabled"] is protected
         assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": protected}
@@ -318,7 +400,7 @@ def test_dashboards_of_two_regions_have_different_names() -> None:
 def test_a_function_has_exactly_the_permissions_that_it_uses(function: str) -> None:
     permissions = set().union(*(PERMISSIONS[call] for call in USED[function]))
     if function == "BulkFunction":
-        permissions |= IDEMPOTENCY | POLLER
+        permissions |= POLLER
     if function != "VerifyFunction":
         permissions |= TRACES | KMS
     assert allowed(function) == permissions | RUNNING
@@ -346,21 +428,33 @@ def test_every_event_source_handles_failures(option: str) -> None:
         assert all(task["Retry"] for task in tasks)
         assert all("ToleratedFailurePercentagePath" in state for state in maps)
     permissions = {made["Principal"] for _, made in of_type("AWS::Lambda::Permission", **OPTIONS[option])}
-    assert permissions == {"apigateway.amazonaws.com"}
+    assert permissions == (set() if OPTIONS[option].get("FrontDoor") == "url" else {"apigateway.amazonaws.com"})
     assert not list(of_type("AWS::Events::Rule", **OPTIONS[option]))
+
+
+def invoked_by_requests(whole: dict[str, dict[str, Any]]) -> set[str]:
+    """Return what the front door invokes: the function and its alias."""
+    if "ApiFunctionUrl" in whole[""]:
+        made = whole[""]["ApiFunctionUrl"]["Properties"]
+        return {f"{made['TargetFunctionArn']}.Arn:{made['Qualifier']}"}
+    if "HttpApi" in whole:
+        uris = [whole["HttpApi"]["Function"]["Properties"]["IntegrationUri"]]
+        handed = whole[""]["HttpApi"]["Properties"]["Parameters"]["FunctionArn"]
+        assert handed == "ApiFunction.Arn"
+    else:
+        uris = [
+            operation["x-amazon-apigateway-integration"]["uri"]
+            for operations in whole[""]["Api"]["Properties"]["Body"]["paths"].values()
+            for operation in operations.values()
+            if operation["x-amazon-apigateway-integration"]["type"] == "aws_proxy"
+        ]
+    return {re.sub(".*:lambda:path/2015-03-31/functions/(.*)/invocations", r"\1", uri) for uri in uris}
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_requests_uploads_and_backfills_go_to_the_live_alias(option: str) -> None:
     whole = stacks(**OPTIONS[option])
-    integrations = [
-        operation["x-amazon-apigateway-integration"]["uri"]
-        for operations in whole[""]["Api"]["Properties"]["Body"]["paths"].values()
-        for operation in operations.values()
-        if operation["x-amazon-apigateway-integration"]["type"] == "aws_proxy"
-    ]
-    assert integrations
-    assert all("/ApiFunction.Arn:live/" in uri for uri in integrations)
+    assert invoked_by_requests(whole) == {"ApiFunction.Arn:live"}
     assert whole["Bulk"]["BulkSource"]["Properties"]["FunctionName"] == "BulkFunctionAliaslive"
     assert (
         synthesize_nested("Bulk", **OPTIONS[option])["Outputs"]["BulkFunctionArn"]["Value"] == "BulkFunctionAliaslive"
@@ -466,6 +560,19 @@ def test_the_firewall_limits_each_address_and_blocks_addresses_with_a_bad_reputa
     assert reputation["ManagedRuleGroupStatement"]["Name"] == "AWSManagedRulesAmazonIpReputationList"
     (association,) = dict(of_type("AWS::WAFv2::WebACLAssociation", Waf="true")).values()
     assert association["ResourceArn"] == "arn:aws:apigateway:eu-central-1::/restapis/Api/stages/ApiliveStage"
+
+
+def test_a_domain_of_an_http_api_maps_to_its_stage() -> None:
+    only = OPTIONS["an HTTP API with only a domain"]
+    (mapping,) = dict(of_type("AWS::ApiGatewayV2::ApiMapping", **only)).values()
+    assert mapping == {
+        "DomainName": "Name",
+        "ApiId": "HttpApi.Outputs.ApiId",
+        "Stage": "HttpApi.Outputs.ApiStage",
+    }
+    assert not list(of_type("AWS::ApiGateway::BasePathMapping", **only))
+    (api,) = dict(of_type("AWS::ApiGatewayV2::Api", **only)).values()
+    assert api["DisableExecuteApiEndpoint"] is True
 
 
 def test_a_domain_maps_to_the_stage_without_a_base_path() -> None:

@@ -1,9 +1,15 @@
 """Events on an EventBridge bus."""
 
+from collections.abc import Iterator, Sequence
+
 from litelens.aws.clients import Deadline, aws_client, call_with_retry
 from litelens.aws.errors import StorageUnavailable
 
-SOURCE, IMAGE_CLASSIFIED = "litelens", "ImageClassified"
+SOURCE, IMAGES_CLASSIFIED = "litelens", "ImagesClassified"
+
+# An event is billed for each 64 KB: https://aws.amazon.com/eventbridge/pricing/. The rest is for the event's other
+# fields.
+MAX_DETAIL_BYTES = 64_000
 
 _SERVICE = "The event bus"
 
@@ -14,14 +20,37 @@ class EventBus:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def publish(self, document: bytes, deadline: Deadline) -> None:
-        """Publish an ImageClassified event with this JSON as its detail; raises StorageError."""
+    def publish(self, documents: Sequence[bytes], deadline: Deadline) -> None:
+        """Publish these JSON documents as the `results` of as few ImagesClassified events as fit; raises StorageError.
+
+        A document that is larger than MAX_DETAIL_BYTES has an event of its own, which is billed as several.
+        """
+        for detail in _details(documents):
+            self._publish(detail, deadline)
+
+    def _publish(self, detail: bytes, deadline: Deadline) -> None:
         entry = {
             "EventBusName": self._name,
             "Source": SOURCE,
-            "DetailType": IMAGE_CLASSIFIED,
-            "Detail": document.decode(),
+            "DetailType": IMAGES_CLASSIFIED,
+            "Detail": detail.decode(),
         }
         response = call_with_retry(lambda: aws_client("events").put_events(Entries=[entry]), deadline, _SERVICE)
         if response["FailedEntryCount"]:
             raise StorageUnavailable(f"{_SERVICE} did not accept the event; it will be sent again.")
+
+
+def _details(documents: Sequence[bytes]) -> Iterator[bytes]:
+    """Yield the details of the events, each with as many documents as fit, in order."""
+    packed: list[bytes] = []
+    for document in documents:
+        if packed and len(_detail([*packed, document])) > MAX_DETAIL_BYTES:
+            yield _detail(packed)
+            packed = []
+        packed.append(document)
+    if packed:
+        yield _detail(packed)
+
+
+def _detail(documents: Sequence[bytes]) -> bytes:
+    return b'{"results":[' + b",".join(documents) + b"]}"

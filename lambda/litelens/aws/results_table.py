@@ -1,4 +1,8 @@
-"""The results table in DynamoDB: one result for each revision of an object and each model, by object or by day."""
+"""The results table in DynamoDB: one result for each revision of an object and each model, by object or by day.
+
+A result costs two write units of 1 KB, one in the table and one in its index. To fit, its JSON document is compressed
+with a dictionary of what documents have in common. Results of earlier versions of litelens are plain text.
+"""
 
 import heapq
 import zlib
@@ -15,6 +19,20 @@ SHARDS = 8
 BY_DAY = "by_day"
 
 _SERVICE = "The results table"
+
+# What the documents of results have in common, the most frequent parts last. It must not change, because stored results
+# cannot be read with another dictionary.
+_DICTIONARY = (
+    b'"uncertain":true,"present":false,"unfamiliar":false,"embedding":{"backbone":"","dimension":1280,"base64":""}'
+    b'{"status":"failed","problem":{"type":"urn:litelens:problem:","title":"","status":4,"detail":"","code":"",'
+    b'"request_id":"""present":true,"index":,"confidence":0.0,"group":"{"bucket":"litelens-uploads-","key":"uploads/'
+    b'","revision":"","model":{"name":"everyday","version":"1.0.0"},"time":"2026-+00:00","result":{"status":"done",'
+    b'"image":{"format":"JPEG","width":,"height":},"predictions":[{"label":"","index":"},{"label":"","index":'
+    b',"confidence":0.0"}],"uncertain":false,"timing_ms":{"decode":,"inference":,"total":},"group":{"label":"'
+)
+
+# Only results that can still change have the attribute is_final.
+_FINAL, _NOT_FINAL = {"BOOL": True}, {"BOOL": False}
 
 
 @dataclass(frozen=True)
@@ -36,20 +54,8 @@ class ResultsTable:
     def find(self, result_id: ResultId, deadline: Deadline) -> bytes | None:
         """Return the final result, or None. The read is strongly consistent."""
         found = self._call("get_item", deadline, Key=_primary_key(result_id), ConsistentRead=True)
-        return _document(found["Item"]) if "Item" in found and found["Item"]["is_final"]["BOOL"] else None
-
-    def count(self, bucket: str, key: str, most: int, deadline: Deadline) -> int:
-        """Return the number of results of an object, but not more than `most`. The read is strongly consistent."""
-        page = self._call(
-            "query",
-            deadline,
-            KeyConditionExpression="image = :image",
-            ExpressionAttributeValues={":image": {"S": f"{bucket}/{key}"}},
-            Select="COUNT",
-            ConsistentRead=True,
-            Limit=most,
-        )
-        return int(page["Count"])
+        item = found.get("Item")
+        return document_of(item) if item and item.get("is_final", _FINAL) == _FINAL else None
 
     def find_all(self, bucket: str, key: str, deadline: Deadline) -> list[bytes]:
         """Return all results of an object, newest first: one for each revision and model."""
@@ -59,7 +65,7 @@ class ResultsTable:
             ExpressionAttributeValues={":image": {"S": f"{bucket}/{key}"}},
             ConsistentRead=True,
         )
-        return [_document(item) for item in sorted(items, key=lambda item: str(item["time"]["S"]), reverse=True)]
+        return [document_of(item) for item in sorted(items, key=lambda item: str(item["time"]["S"]), reverse=True)]
 
     def save(
         self,
@@ -71,17 +77,23 @@ class ResultsTable:
         *,
         is_final: bool = True,
     ) -> bytes:
-        """Save the result for this many days, unless the table has a final one; return the one that it has now."""
+        """Save the result for this many days, unless the table has a final one; return the one that it has now.
+
+        This is a single conditional write, so that of several concurrent results for the same id the first one stays.
+        """
+        key = _primary_key(result_id)
         item = {
-            **_primary_key(result_id),
+            **key,
             "day": {"S": f"{at.date()}#{zlib.crc32(result_id.key.encode()) % SHARDS}"},
             "key": {"S": result_id.key},
             "time": {"S": at.isoformat()},
-            "document": {"S": document.decode()},
-            "is_final": {"BOOL": is_final},
+            "document": {"B": _compress(document, key)},
             "expires_at": {"N": str(int((at + timedelta(days=days)).timestamp()))},
         }
-        return document if self._put(item, deadline) else self.find(result_id, deadline) or document
+        if not is_final:
+            item["is_final"] = _NOT_FINAL
+        earlier = self._put(item, deadline)
+        return document_of(earlier) if earlier else document
 
     def list(self, first: date, last: date, prefix: str, seconds: float) -> Iterator[bytes]:
         """Yield the results of these days (UTC) for keys with this prefix: newest day first, and by key within a day.
@@ -92,7 +104,7 @@ class ResultsTable:
             day = last - timedelta(days=back)
             shards = (self._query_shard(f"{day}#{shard}", prefix, seconds) for shard in range(SHARDS))
             for item in heapq.merge(*shards, key=lambda item: str(item["key"]["S"]).encode()):
-                yield _document(item)
+                yield document_of(item)
 
     def _query_shard(self, day: str, prefix: str, seconds: float) -> Iterator[dict[str, Any]]:
         """Yield the items of one partition, in byte order of their keys."""
@@ -109,21 +121,23 @@ class ResultsTable:
             ExpressionAttributeValues=values,
         )
 
-    def _put(self, item: dict[str, Any], deadline: Deadline) -> bool:
-        """Put the item; return False if the table has a final result already."""
+    def _put(self, item: dict[str, Any], deadline: Deadline) -> dict[str, Any] | None:
+        """Put the item; if the table has a final result already, return that one's item instead."""
         client = aws_client("dynamodb")
 
-        def attempt() -> bool:
+        def attempt() -> dict[str, Any] | None:
             try:
                 client.put_item(
                     TableName=self._name,
                     Item=item,
                     ConditionExpression="attribute_not_exists(image) OR is_final = :no",
-                    ExpressionAttributeValues={":no": {"BOOL": False}},
+                    ExpressionAttributeValues={":no": _NOT_FINAL},
+                    # Without this, the earlier item would have to be read.
+                    ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
-            except client.exceptions.ConditionalCheckFailedException:
-                return False
-            return True
+            except client.exceptions.ConditionalCheckFailedException as error:
+                return dict(error.response["Item"])
+            return None
 
         return call_with_retry(attempt, deadline, _SERVICE)
 
@@ -148,5 +162,20 @@ def _primary_key(result_id: ResultId) -> dict[str, Any]:
     }
 
 
-def _document(item: dict[str, Any]) -> bytes:
-    return str(item["document"]["S"]).encode()
+def _compress(document: bytes, key: dict[str, Any]) -> bytes:
+    compressor = zlib.compressobj(zlib.Z_BEST_COMPRESSION, wbits=-zlib.MAX_WBITS, zdict=_dictionary(key))
+    return compressor.compress(document) + compressor.flush()
+
+
+def document_of(item: dict[str, Any]) -> bytes:
+    """Return the JSON document of an item."""
+    document = item["document"]
+    if "S" in document:
+        return str(document["S"]).encode()
+    decompressor = zlib.decompressobj(-zlib.MAX_WBITS, zdict=_dictionary(item))
+    return decompressor.decompress(document["B"]) + decompressor.flush()
+
+
+def _dictionary(item: dict[str, Any]) -> bytes:
+    """Return the dictionary of an item's document, which repeats the item's key."""
+    return f"{item['image']['S']}{item['revision']['S']}".encode() + _DICTIONARY

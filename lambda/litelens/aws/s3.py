@@ -1,11 +1,11 @@
 """Objects in S3 that are read within limits, and the upload bucket with its forms and result objects."""
 
-import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import UUID
 
@@ -159,24 +159,15 @@ class UploadBucket:
         """Return whether the upload's image exists; raises StorageError."""
         return self._head(image_key(upload_id), deadline) is not None
 
-    def is_current(self, location: ObjectLocation, deadline: Deadline) -> bool:
-        """Return whether this revision (version id, or else ETag) is the latest one of its key; raises StorageError."""
-        head = self._head(location.key, deadline)
-        if head is None:
-            return False
-        if location.version_id is not None:
-            return head.get("VersionId") == location.version_id
-        return head["ETag"].strip('"') == location.etag
-
     def accepts_upload(self, upload_id: str) -> bool:
         """Return whether the upload's form is still valid; false for an id whose time is in the future."""
         return -_GRACE < time.time() - _created_at(upload_id) < self._expires_in + _GRACE
 
-    def save_result(self, key: str, document: bytes, deadline: Deadline) -> None:
-        """Save a JSON document as the result of the image at `key`; raises StorageError."""
-        to = result_key(key)
+    def save_results(self, batch: str, documents: Sequence[bytes], on: date, deadline: Deadline) -> None:
+        """Save the JSON documents of a batch as the lines of one object; raises StorageError."""
+        key, body = results_key(batch, on), b"".join(document + b"\n" for document in documents)
         _call_s3(
-            lambda: s3_client().put_object(Bucket=self.bucket, Key=to, Body=document, ContentType="application/json"),
+            lambda: s3_client().put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/jsonl"),
             deadline,
         )
 
@@ -220,14 +211,9 @@ def image_key(upload_id: str) -> str:
     return f"{UPLOADS_PREFIX}{upload_id}"
 
 
-def result_key(key: str) -> str:
-    """Return the key of the result of the image at `key`, for example `results/a/b.jpg.json` for `uploads/a/b.jpg`.
-
-    If that is too long, the result's key contains the SHA-256 of the image's key instead.
-    """
-    result = f"{RESULTS_PREFIX}{key.removeprefix(UPLOADS_PREFIX)}.json"
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    return result if is_object_key(result) else f"{RESULTS_PREFIX}sha256-{digest}.json"
+def results_key(batch: str, on: date) -> str:
+    """Return the key of the results of a batch, for example `results/2026-11-30/BATCH.jsonl`."""
+    return f"{RESULTS_PREFIX}{on}/{batch}.jsonl"
 
 
 def s3_client() -> "S3Client":

@@ -1,58 +1,40 @@
 """Process batches of images: SQS messages about uploads, and objects of a backfill from Step Functions."""
 
-import asyncio
-import contextlib
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from aws_lambda_powertools.utilities.batch import AsyncBatchProcessor, EventType, async_process_partial_response
-from aws_lambda_powertools.utilities.data_classes.sqs_event import SQSRecord
-from aws_lambda_powertools.utilities.idempotency import (
-    DynamoDBPersistenceLayer,
-    IdempotencyConfig,
-    idempotent_function,
-)
-from aws_lambda_powertools.utilities.idempotency.exceptions import IdempotencyAlreadyInProgressError
-from aws_lambda_powertools.utilities.idempotency.persistence.datarecord import DataRecord
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from litelens.api.events import describe_event, is_sqs_batch
 from litelens.api.problems import OutOfTime, UnknownEvent
-from litelens.aws.clients import Deadline, aws_client
+from litelens.aws.clients import Deadline
 from litelens.aws.s3 import is_form_key
 from litelens.bulk.s3_events import InvalidNotification, ObjectRevision, parse_backfill_batch, parse_notification
 from litelens.bulk.worker import THREADS, Worker
 from litelens.core.errors import ReportedError
-from litelens.settings import Settings, required
+from litelens.settings import Settings
 from litelens.telemetry import (
     Handler,
     logged_with,
     record_batch,
     record_duplicate,
     record_failure,
-    record_in_progress,
     record_model,
     record_problem,
     recorded,
 )
 
-_KEY_PREFIX = "bulk"
-
-# Seconds that are reserved at the end of the invocation. If DynamoDB does not respond, the idempotency layer takes that
-# long, with 3 seconds for each attempt.
-_RESERVED_SECONDS = 10.0
-_ATTEMPTS = 3
+# Seconds that are reserved at the end of the invocation: for saving and publishing the batch's results, and of these
+# for the response.
+_DELIVERY_SECONDS = 10.0
+_RESPONSE_SECONDS = 3.0
 
 # An image is started only if at least this many seconds remain.
 _MIN_SECONDS = 10.0
-
-# SQS keeps a message for at most 14 days, after which it cannot be delivered again.
-_QUEUE_DAYS = 14
-
-_DAY = 24 * 3600
 
 
 def create_handler(settings: Settings) -> Handler:
@@ -65,11 +47,12 @@ def create_handler(settings: Settings) -> Handler:
 
     def handle(event: dict[str, Any], context: LambdaContext) -> Any:
         record_model(processor.model)
-        deadline = Deadline.after(context.get_remaining_time_in_millis() / 1000 - _RESERVED_SECONDS)
+        end = Deadline.after(context.get_remaining_time_in_millis() / 1000 - _RESPONSE_SECONDS)
+        images_end = Deadline(end.at - (_DELIVERY_SECONDS - _RESPONSE_SECONDS))
         if isinstance(event, dict) and "Items" in event:
-            return processor.classify_objects(parse_backfill_batch(event), deadline, context.aws_request_id)
+            return processor.classify_objects(parse_backfill_batch(event), images_end, context.aws_request_id)
         if is_sqs_batch(event):
-            return processor.process_messages(event, deadline, context)
+            return processor.process_messages(event["Records"], images_end, end, context.aws_request_id)
         raise _unknown_event(event, context.aws_request_id)
 
     return recorded(handle, settings.engine)
@@ -85,56 +68,37 @@ def _unknown_event(event: Any, request_id: str) -> UnknownEvent:
     return error
 
 
-class _NotFinal(Exception):
-    """The result can still change, so the idempotency layer must not record the image as done."""
+@dataclass(frozen=True)
+class _Upload:
+    """An uploaded image and the message about it; `is_repeated` says whether SQS has delivered it before."""
+
+    image: ObjectRevision
+    message_id: str
+    is_repeated: bool
+
+    @property
+    def sequence(self) -> tuple[str, ...]:
+        """What uploads have in common that are processed one after the other.
+
+        The same image is classified once, and images of a form are counted one after the other.
+        """
+        image = self.image
+        return (image.bucket, image.key) if is_form_key(image.key) else (image.bucket, image.key, image.revision)
 
 
-class KeyedLock:
-    """A lock for each key: threads with the same key run one after the other, threads with other keys do not wait."""
+@dataclass(frozen=True)
+class _Outcome:
+    """The result of an upload as JSON, or the error that prevented it. An upload that is ignored has neither."""
 
-    def __init__(self) -> None:
-        self._held: set[tuple[str, ...]] = set()
-        self._changed = threading.Condition()
-
-    @contextlib.contextmanager
-    def hold(self, *key: str) -> Iterator[None]:
-        """Hold the key's lock until the block ends."""
-        with self._changed:
-            self._changed.wait_for(lambda: key not in self._held)
-            self._held.add(key)
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._held.remove(key)
-                self._changed.notify_all()
+    upload: _Upload
+    document: bytes | None = None
+    error: Exception | None = None
 
 
 class _BatchProcessor:
     def __init__(self, settings: Settings) -> None:
         self._worker = Worker(settings)
-        # If two threads have the same image, the second one waits and finds the result of the first.
-        self._locks = KeyedLock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="image")
-        self._messages = AsyncBatchProcessor(EventType.SQS, raise_on_entire_batch_failure=False)
-        # Idempotency records expire before the results: if a message is repeated after its result has expired, the
-        # image must be classified again.
-        record_seconds = min(_QUEUE_DAYS, settings.result_days) * _DAY - _DAY // 24
-        self._idempotency = IdempotencyConfig(
-            expires_after_seconds=record_seconds, hash_function="sha256", response_hook=_record_repetition
-        )
-        client = aws_client("dynamodb", _ATTEMPTS)
-        records = DynamoDBPersistenceLayer(required(settings, "idempotency_table"), boto3_client=client)
-        # Configured here, because otherwise the first threads would configure it concurrently, and some would use it
-        # before it is complete.
-        records.configure(self._idempotency, key_prefix=_KEY_PREFIX)
-        self._process_once: Callable[..., None] = idempotent_function(
-            self._process_upload,
-            data_keyword_argument="identity",
-            persistence_store=records,
-            config=self._idempotency,
-            key_prefix=_KEY_PREFIX,
-        )
 
     @property
     def model(self) -> str:
@@ -152,77 +116,94 @@ class _BatchProcessor:
                 _record_error(error, request_id)
         return [msgspec.to_builtins(result.result()) for result in results]
 
-    def process_messages(self, event: dict[str, Any], deadline: Deadline, context: LambdaContext) -> Any:
-        """Process a batch of SQS messages; return Lambda's partial batch response with the messages to retry."""
-        record_batch(len(event.get("Records", [])))
-        self._idempotency.register_lambda_context(context)
+    def process_messages(
+        self, messages: Sequence[dict[str, Any]], images_end: Deadline, end: Deadline, request_id: str
+    ) -> dict[str, Any]:
+        """Process a batch of SQS messages; return Lambda's partial batch response with the messages to retry.
 
-        async def process_record(record: SQSRecord) -> None:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(self._threads, self._process_message, record, deadline, context.aws_request_id)
-
-        return async_process_partial_response(event, process_record, self._messages, context)
-
-    def _process_message(self, message: SQSRecord, deadline: Deadline, request_id: str) -> None:
-        """Process all objects of a message, then raise the first error if there was one."""
-        with logged_with(request_id=request_id, message_id=message.message_id):
-            images = _images_of(message.body, request_id)
-            errors = [error for image in images if (error := self._process_image(image, deadline, request_id))]
-        if errors:
-            raise errors[0]
-
-    def _process_image(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> Exception | None:
-        """Process an uploaded image; return the error that prevented its result, or None."""
-        with logged_with(upload_request_id=image.upload_request_id or None):
+        Images are classified until `images_end`, and the batch's results are delivered until `end`.
+        """
+        record_batch(len(messages))
+        failed: set[str] = set()
+        sequences: dict[tuple[str, ...], list[_Upload]] = defaultdict(list)
+        for message in messages:
             try:
-                # All images of a form are processed one after the other, so that the worker can count them.
-                revision = "" if is_form_key(image.key) else image.revision
-                with self._locks.hold(image.bucket, image.key, revision):
-                    self._process_if_new(image, deadline, request_id)
-            except Exception as error:
-                _record_error(error, request_id)
-                return error
-        return None
+                for upload in _uploads_of(message, request_id):
+                    sequences[upload.sequence].append(upload)
+            except InvalidNotification:
+                failed.add(message["messageId"])
+        outcomes = self._process_sequences(list(sequences.values()), images_end, request_id)
+        failed |= {outcome.upload.message_id for outcome in outcomes if outcome.error}
+        failed |= self._deliver([outcome for outcome in outcomes if outcome.document], end, request_id)
+        ids = (message["messageId"] for message in messages)
+        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in ids if message_id in failed]}
 
-    def _process_if_new(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> None:
-        if deadline.remaining() < _MIN_SECONDS:
-            raise OutOfTime("There is no time left for this image; another invocation will retry it.")
-        identity = {
-            "bucket": image.bucket,
-            "key": image.key,
-            "revision": image.revision,
-            # The same image of a form counts once, however often it is sent.
-            "sequencer": "" if is_form_key(image.key) else image.sequencer,
-            "model": self.model,
-        }
-        with contextlib.suppress(_NotFinal):
-            self._process_once(identity=identity, image=image, deadline=deadline, request_id=request_id)
+    def _process_sequences(
+        self, sequences: Sequence[Sequence[_Upload]], deadline: Deadline, request_id: str
+    ) -> list[_Outcome]:
+        running = [self._threads.submit(self._process_sequence, each, deadline, request_id) for each in sequences]
+        wait(running)
+        return [outcome for done in running for outcome in done.result()]
 
-    def _process_upload(
-        self, *, identity: dict[str, str], image: ObjectRevision, deadline: Deadline, request_id: str
-    ) -> None:
-        if not self._worker.process_upload(image, deadline, request_id):
-            raise _NotFinal
+    def _process_sequence(self, uploads: Sequence[_Upload], deadline: Deadline, request_id: str) -> list[_Outcome]:
+        """Process uploads one after the other; one of the same revision as an earlier one has its result."""
+        done: dict[str, _Outcome] = {}
+        outcomes = []
+        for upload in uploads:
+            with logged_with(
+                request_id=request_id,
+                message_id=upload.message_id,
+                upload_request_id=upload.image.upload_request_id or None,
+            ):
+                earlier = done.get(upload.image.revision)
+                if earlier:
+                    record_duplicate()
+                    outcome = _Outcome(upload, earlier.document)
+                else:
+                    outcome = self._process(upload, deadline, request_id)
+                if not outcome.error:
+                    done[upload.image.revision] = outcome
+                outcomes.append(outcome)
+        return outcomes
+
+    def _process(self, upload: _Upload, deadline: Deadline, request_id: str) -> _Outcome:
+        try:
+            if deadline.remaining() < _MIN_SECONDS:
+                raise OutOfTime("There is no time left for this image; another invocation will retry it.")
+            document = self._worker.process_upload(upload.image, deadline, request_id, is_repeated=upload.is_repeated)
+        except Exception as error:
+            _record_error(error, request_id)
+            return _Outcome(upload, error=error)
+        return _Outcome(upload, document)
+
+    def _deliver(self, outcomes: Sequence[_Outcome], deadline: Deadline, request_id: str) -> set[str]:
+        """Save and publish the results of a batch; return the ids of the messages to retry if that fails."""
+        # Several messages may be about the same image.
+        documents = list(dict.fromkeys(outcome.document for outcome in outcomes if outcome.document))
+        try:
+            if documents:
+                self._worker.deliver(documents, request_id, deadline)
+        except Exception as error:
+            _record_error(error, request_id)
+            return {outcome.upload.message_id for outcome in outcomes}
+        return set()
 
 
-def _images_of(message: str, request_id: str) -> list[ObjectRevision]:
-    try:
-        return parse_notification(message)
-    except InvalidNotification as error:
-        record_failure(error, request_id)
-        raise
-
-
-def _record_repetition(response: Any, idempotent_data: DataRecord) -> Any:
-    """Record a duplicate; Powertools calls this instead of processing the image again."""
-    record_duplicate()
-    return response
+def _uploads_of(message: dict[str, Any], request_id: str) -> Iterator[_Upload]:
+    """Yield the uploads that a message is about; raises InvalidNotification."""
+    with logged_with(request_id=request_id, message_id=message["messageId"]):
+        try:
+            images = parse_notification(message["body"])
+        except InvalidNotification as error:
+            record_failure(error, request_id)
+            raise
+    is_repeated = message["attributes"]["ApproximateReceiveCount"] != "1"
+    for image in images:
+        yield _Upload(image, message["messageId"], is_repeated)
 
 
 def _record_error(error: Exception, request_id: str) -> None:
-    if isinstance(error, IdempotencyAlreadyInProgressError):
-        record_in_progress(request_id)
-    elif isinstance(error, ReportedError):
+    if isinstance(error, ReportedError):
         record_problem(error, request_id)
     else:
         record_failure(error, request_id)

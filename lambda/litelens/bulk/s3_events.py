@@ -37,16 +37,14 @@ class InvalidBatch(Exception):
 class ObjectRevision:
     """An object in S3 with one content.
 
-    `revision` is its version id, or else its ETag, or empty if neither is known. `sequencer` changes when the same
-    bytes are uploaded again, but not when S3 or SQS delivers a notification twice. `upload_request_id` is S3's id of
-    the request that put the object. Both are empty if unknown.
+    `revision` is its version id, or else its ETag, or empty if neither is known. `upload_request_id` is S3's id of the
+    request that put the object, or empty if unknown.
     """
 
     bucket: str
     key: str
     revision: str
     is_version: bool
-    sequencer: str = ""
     upload_request_id: str = ""
 
     @property
@@ -64,7 +62,6 @@ class _NotifiedObject(Struct, rename="camel"):
     size: int | None = None
     e_tag: str = ""
     version_id: str = ""
-    sequencer: str = ""
 
 
 class _Bucket(Struct):
@@ -128,7 +125,6 @@ def _notified(record: _Record) -> ObjectRevision | None:
         key,
         found.version_id or found.e_tag,
         is_version=bool(found.version_id),
-        sequencer=found.sequencer,
         upload_request_id=record.response_elements.request_id,
     )
 

@@ -1,7 +1,8 @@
-"""Classify one image of the bulk path: fetch it, classify it, and save its result."""
+"""Classify the images of the bulk path: fetch them, classify them, and save and announce their results."""
 
 import dataclasses
 import threading
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -50,10 +51,12 @@ class Worker:
     """The default model, the buckets with images, and the destinations of results. Shared by up to THREADS threads."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises BundleError if the bundle cannot be served, SettingsError if a table or the bucket is missing."""
+        """Raises BundleError if the bundle cannot be served, SettingsError if the bucket or the table is missing."""
         self._days = settings.result_days
+        self._log_results = settings.log_results
+        self._saves_objects = settings.result_objects
         self._bus = EventBus(settings.event_bus) if settings.event_bus else None
-        self._results = ResultsTable(required(settings, "results_table"))
+        self._results = _results_table(settings)
         self._bucket = UploadBucket(required(settings, "upload_bucket"), settings.max_upload_bytes)
         self._uploads = ObjectReader([self._bucket.bucket], settings.max_upload_bytes)
         self._all_buckets = ObjectReader([self._bucket.bucket, *settings.buckets], settings.max_upload_bytes)
@@ -76,55 +79,67 @@ class Worker:
     def model(self) -> str:
         return self._model.full_name
 
-    def process_upload(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> bool:
-        """Classify an uploaded image and save its result in the table, the bucket and on the bus.
+    def process_upload(
+        self, image: ObjectRevision, deadline: Deadline, request_id: str, *, is_repeated: bool
+    ) -> bytes | None:
+        """Classify an uploaded image and save its result in the table; return the result's JSON document.
 
-        If the table has a result already, that one is used. After MAX_IMAGES_OF_A_FORM images of one form, further ones
-        are ignored. Returns whether the image needs no retry. Raises StorageError or OutOfTime; a retry may succeed.
+        If the table has a result already, that one is returned. It is looked up before the classification if the
+        notification `is_repeated`. After MAX_IMAGES_OF_A_FORM images of one form, further ones have no result, and None
+        is returned. Raises StorageError or OutOfTime; a retry may succeed.
         """
+        if self._results is None:
+            return msgspec.json.encode(self._classify_upload(image, deadline, request_id))
         result_id = ResultId(image.bucket, image.key, image.revision, self.model)
-        found = self._results.find(result_id, deadline)
-        if found:
+        if is_form_key(image.key):
+            documents = self._results.find_all(image.bucket, image.key, deadline)
+            if found := next((each for each in documents if self._is_final_result_of(image, each)), None):
+                record_duplicate()
+                return found
+            if len(documents) >= MAX_IMAGES_OF_A_FORM:
+                logger.warning("An upload form was sent again and again; this image is ignored.", request_id=request_id)
+                return None
+        elif is_repeated and (document := self._results.find(result_id, deadline)):
             record_duplicate()
-        elif self._is_one_too_many(image, deadline):
-            logger.warning("An upload form was sent again and again; this image is ignored.", request_id=request_id)
-            return True
-        saved = found or self._classify_and_save(result_id, image, deadline, request_id)
-        result = msgspec.json.decode(saved, type=BulkResult)
-        # A new result belongs to the revision that was just read. For a stored result, the key may have a newer
-        # revision.
-        is_current = self._bucket.is_current(image.location, deadline) if found else not result.is_superseded
-        if is_current:
-            self._bucket.save_result(image.key, saved, deadline)
+            return document
+        return self._classify_and_save(self._results, result_id, image, deadline, request_id)
+
+    def deliver(self, documents: Sequence[bytes], request_id: str, deadline: Deadline) -> None:
+        """Save the results of a batch as an object and publish them on the bus, if configured; raises StorageError."""
+        if self._saves_objects:
+            self._bucket.save_results(request_id, documents, datetime.now(UTC).date(), deadline)
         if self._bus:
-            self._bus.publish(saved, deadline)
-        return result.is_final
+            self._bus.publish(documents, deadline)
 
     def classify_object(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> BulkResult:
         """Return the result of an object in any of the allowed buckets, without saving it; raises StorageError.
 
         An object that cannot be read, or for which there was no time, gets a failed result, because an error would fail
-        the whole batch.
+        the whole batch. That of a multi-label model has no absent labels.
         """
         try:
             outcome = self._classify(image, self._all_buckets, deadline, request_id)
         except (BucketNotAllowed, ObjectAccessDenied, OutOfTime, StorageTimeout) as error:
             outcome = _failure(error, request_id)
-        return self._result(image, outcome, datetime.now(UTC))
+        return self._result(image, without_absent_labels(outcome), datetime.now(UTC))
 
-    def _is_one_too_many(self, image: ObjectRevision, deadline: Deadline) -> bool:
-        if not is_form_key(image.key):
-            return False
-        return self._results.count(image.bucket, image.key, MAX_IMAGES_OF_A_FORM, deadline) >= MAX_IMAGES_OF_A_FORM
+    def _is_final_result_of(self, image: ObjectRevision, document: bytes) -> bool:
+        result = msgspec.json.decode(document, type=BulkResult)
+        return (result.revision, result.model, result.is_final) == (image.revision, self._model, True)
 
     def _classify_and_save(
-        self, result_id: ResultId, image: ObjectRevision, deadline: Deadline, request_id: str
+        self, table: ResultsTable, result_id: ResultId, image: ObjectRevision, deadline: Deadline, request_id: str
     ) -> bytes:
+        result = self._classify_upload(image, deadline, request_id)
+        document, at = msgspec.json.encode(result), datetime.fromisoformat(result.time)
+        saved = table.save(result_id, document, at, self._days, deadline, is_final=result.is_final)
+        if saved != document:
+            record_duplicate()
+        return saved
+
+    def _classify_upload(self, image: ObjectRevision, deadline: Deadline, request_id: str) -> BulkResult:
         outcome = self._classify(image, self._uploads, deadline, request_id)
-        now = datetime.now(UTC)
-        result = self._result(image, outcome, now)
-        document = msgspec.json.encode(result)
-        return self._results.save(result_id, document, now, self._days, deadline, is_final=result.is_final)
+        return self._result(image, outcome, datetime.now(UTC))
 
     def _result(self, image: ObjectRevision, outcome: Classification | Failure, at: datetime) -> BulkResult:
         return BulkResult(image.bucket, image.key, image.revision, self._model, at.isoformat(), outcome)
@@ -138,10 +153,27 @@ class Worker:
                 if deadline.remaining() < _MIN_SECONDS:
                     raise OutOfTime("The images before this one took all the time; another invocation will retry it.")
                 prediction = self._classifier.classify(data, self._options)
-            record_prediction(prediction, self._classifier.bundle.threshold, len(data), request_id)
+            record_prediction(prediction, len(data), request_id, log=self._log_results)
             return classification_of(prediction)
         except _PERMANENT_ERRORS as error:
             return _failure(error, request_id)
+
+
+def without_absent_labels(outcome: Classification | Failure) -> Classification | Failure:
+    """Return a multi-label result with the labels that are present or, if none is, with the most confident one.
+
+    Step Functions accepts 256 KiB of results from a batch, which all labels of many images could exceed.
+    """
+    if isinstance(outcome, Failure) or not outcome.is_multi_label:
+        return outcome
+    return msgspec.structs.replace(outcome, predictions=outcome.labels or outcome.predictions[:1])
+
+
+def _results_table(settings: Settings) -> ResultsTable | None:
+    """Return the table for results; None if results are saved as objects only. Raises SettingsError."""
+    if settings.result_objects and settings.results_table is None:
+        return None
+    return ResultsTable(required(settings, "results_table"))
 
 
 def _failure(error: ReportedError, request_id: str) -> Failure:
