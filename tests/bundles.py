@@ -1,6 +1,7 @@
 """Bundles for tests: copies of bundled ones, with links to their large files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,4 +53,15 @@ def remove_features(bundle: Path) -> Path:
     del manifest["tensors"][FEATURES], manifest["files"][HEAD]
     (bundle / MANIFEST).write_text(json.dumps(manifest))
     put_file(bundle, MODEL, bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+    return bundle
+
+
+def make_multi_label(bundle: Path, thresholds: float | Sequence[float] = 0.5) -> Path:
+    """Let the labels of a bundle no longer exclude each other, with these thresholds; return its path."""
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    for field in ("threshold", "groups", "golden"):
+        manifest.pop(field, None)
+    count = len(manifest["labels"])
+    manifest["thresholds"] = [thresholds] * count if isinstance(thresholds, float) else list(thresholds)
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
     return bundle

@@ -29,6 +29,20 @@ class ClassifyError(Exception):
         self.concerns_all = concerns_all
 
 
+class ApiProblem(ClassifyError):
+    """The API responded with an error and this HTTP status.
+
+    `code` is that of the API's problem, `forbidden` or `unauthorized` for a wrong or missing key, token or signature,
+    `upload_refused`, `result_late`, `unexpected_answer` for a response that is not from a litelens API, or one such as
+    `http_502` for errors of a proxy.
+    """
+
+    def __init__(self, code: str, detail: str, status: int, request_id: str | None = None) -> None:
+        concerns_all = code in ("forbidden", "model_not_found", "unauthorized")
+        super().__init__(code, detail, request_id, concerns_all=concerns_all)
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Classified:
     """An image, named by its path or S3 URI, and its answer."""

@@ -28,6 +28,9 @@ COLUMNS = ("image", "label", "confidence", "uncertain", "unfamiliar", "group", "
 # Spreadsheets interpret cells that begin with these characters as formulas.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
+# Stands between the labels of a photo in CSV.
+_SEPARATOR = ";"
+
 # Wide enough that no line is wrapped if the output is not a terminal.
 UNLIMITED_WIDTH = 100_000
 
@@ -108,9 +111,8 @@ def table(results: Iterable[Result]) -> Iterator[str]:
             rows.add_row(name, Text("failed", "red"))
             problems.append(Text(printable(failure_sentence(result)), "red"))
         else:
-            best = result.answer.predictions[0]
             uncertain = Text(doubt(result.answer), "yellow")
-            rows.add_row(name, Text(printable(best.label)), Text(f"{best.confidence:.1%}"), uncertain)
+            rows.add_row(name, Text(printable(names(result.answer))), Text(percentages(result.answer)), uncertain)
     if not rows.row_count:
         return
     console = Console(width=None if sys.stdout.isatty() else UNLIMITED_WIDTH)
@@ -132,6 +134,7 @@ def csv_lines(results: Iterable[Result]) -> Iterator[str]:
     """Yield COLUMNS and a row for each image, as in RFC 4180.
 
     A cell that a spreadsheet would interpret as a formula gets an apostrophe in front; in JSON, names are unchanged.
+    Several labels, and their confidences, have a semicolon between them.
     """
     yield csv_line(COLUMNS)
     for result in results:
@@ -169,6 +172,23 @@ def doubt(result: ImageResult) -> str:
     return "uncertain" if result.uncertain else ""
 
 
+def names(result: ImageResult) -> str:
+    """Return the labels of an answer, for people; those of a multi-label model can be none."""
+    return ", ".join(each.label for each in result.labels)
+
+
+def percentages(result: ImageResult) -> str:
+    """Return the confidences of names(), for people."""
+    return ", ".join(f"{each.confidence:.1%}" for each in result.labels)
+
+
+def label_cells(result: ImageResult) -> tuple[str, str]:
+    """Return the labels of an answer and their confidences as two cells of CSV."""
+    return _SEPARATOR.join(each.label for each in result.labels), _SEPARATOR.join(
+        str(each.confidence) for each in result.labels
+    )
+
+
 def flag(value: bool | UnsetType) -> str:
     """Return a cell of CSV: true, false, or empty if the model cannot tell."""
     return "" if value is UNSET else str(value).lower()
@@ -182,11 +202,16 @@ def counted(number: int, noun: str) -> str:
 def _labels(result: Classified) -> str:
     predictions = [(printable(p.label), p.confidence) for p in result.answer.predictions]
     width = max(len(label) for label, _ in predictions)
-    lines = [f"{label:{width}}  {confidence:6.1%}\n" for label, confidence in predictions]
+    present = [each.present is True for each in result.answer.predictions]
+    lines = [
+        f"{label:{width}}  {confidence:6.1%}{'  present' if is_present else ''}\n"
+        for (label, confidence), is_present in zip(predictions, present, strict=True)
+    ]
     if result.answer.unfamiliar is True:
         lines.append("Unfamiliar: the photo is unlike all photos that the model was trained on.\n")
     elif result.answer.uncertain:
-        lines.append("Uncertain: the best label is below the threshold.\n")
+        which = "no label reaches its" if result.answer.is_multi_label else "the best label is below the"
+        lines.append(f"Uncertain: {which} threshold.\n")
     return "".join(lines)
 
 
@@ -202,11 +227,10 @@ def _document(result: Result) -> dict[str, object]:
 def _cells(result: Result) -> tuple[str, ...]:
     if isinstance(result, Failed):
         return (result.name, "", "", "", "", "", "", result.code, result.detail)
-    best, group = result.answer.predictions[0], result.answer.group
+    group = result.answer.group
     return (
         result.name,
-        best.label,
-        str(best.confidence),
+        *label_cells(result.answer),
         flag(result.answer.uncertain),
         flag(result.answer.unfamiliar),
         group.label if group else "",

@@ -14,7 +14,18 @@ from litelens.aws.clients import Deadline
 from litelens.aws.errors import StorageError
 from litelens.aws.results_table import ResultsTable
 from litelens_client.aws import AwsError, aws_errors, uploads_prefix
-from litelens_client.output import csv_line, doubt, flag, print_message, printable, spinner, write_output
+from litelens_client.output import (
+    csv_line,
+    doubt,
+    flag,
+    label_cells,
+    names,
+    percentages,
+    print_message,
+    printable,
+    spinner,
+    write_output,
+)
 
 COLUMNS = (
     "key",
@@ -139,8 +150,8 @@ def text_rows(stored: Iterable[StoredResult]) -> Iterator[str]:
         if isinstance(result.result, Failure):
             yield _row(time, f"failed: {result.result.problem.code}", "", "", result.key)
         else:
-            best = result.result.predictions[0]
-            yield _row(time, best.label, f"{best.confidence:.1%}", doubt(result.result), result.key)
+            outcome = result.result
+            yield _row(time, names(outcome), percentages(outcome), doubt(outcome), result.key)
 
 
 def _format(arguments: Namespace) -> Format:
@@ -171,7 +182,7 @@ def _matches(result: BulkResult, arguments: Namespace) -> bool:
     return not (
         arguments.failed
         or (arguments.uncertain and not outcome.uncertain)
-        or (arguments.label and outcome.predictions[0].label != arguments.label)
+        or (arguments.label and arguments.label not in [each.label for each in outcome.labels])
     )
 
 
@@ -184,12 +195,11 @@ def _cells(result: BulkResult) -> tuple[str, ...]:
     outcome = result.result
     if isinstance(outcome, Failure):
         return (*head, "failed", "", "", "", "", "", outcome.problem.code, outcome.problem.detail)
-    best, group = outcome.predictions[0], outcome.group
+    group = outcome.group
     return (
         *head,
         "done",
-        best.label,
-        str(best.confidence),
+        *label_cells(outcome),
         flag(outcome.uncertain),
         flag(outcome.unfamiliar),
         group.label if group else "",

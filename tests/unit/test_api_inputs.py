@@ -9,8 +9,9 @@ from PIL import Image
 from support import ROCKET, answer_of, classify_bytes, classify_json, content_type_of, encoded, event
 from test_request_forms import BOUNDARY, FORM_TYPE, B, form
 
-from litelens.api.requests import MAX_IMAGES, ImageInput, source_of
+from litelens.api.requests import ImageInput, source_of
 from litelens.aws.s3 import ObjectLocation
+from litelens.settings import MAX_IMAGES
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 

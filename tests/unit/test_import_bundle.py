@@ -174,8 +174,9 @@ def test_the_weights_are_those_of_the_file(bundles: Callable[[str], Path]) -> No
             assert np.array_equal(before.get_tensor(each["index"]), after.get_tensor(found["index"]))
 
 
-def test_independent_scores_are_divided_by_their_sum(tmp_path: Path) -> None:
-    result = imported(tmp_path, small_model(softmax=False, logistic=True))
+def test_independent_scores_of_exclusive_labels_are_divided_by_their_sum(tmp_path: Path) -> None:
+    path = add_model(tmp_path / "source", small_model(softmax=False, logistic=True))
+    result = import_model(Request(path, None, PLAIN, multi_label=False), tmp_path / "mine", "litelens import")
     assert result.manifest["output"] == "probabilities"
     confidences = answers(tmp_path / "mine")["green"]
     high, low = 1 / (1 + np.exp(-4)), 1 / (1 + np.exp(4))

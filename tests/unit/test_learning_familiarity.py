@@ -19,6 +19,7 @@ from litelens_client.learning.learn import (
     MIN_FAMILIAR,
     UNFAMILIAR_SHARE,
     EmbeddedSplit,
+    class_masks,
     find_familiarity,
 )
 
@@ -34,7 +35,7 @@ def directions(noise: np.random.Generator, count: int, channels: int = 64, sprea
 
 def familiarity_of(embeddings: np.ndarray, groups: np.ndarray | None = None) -> Familiarity:
     groups = np.arange(len(embeddings)) if groups is None else groups
-    found = find_familiarity(embeddings, np.zeros(len(embeddings), np.int64), groups)
+    found = find_familiarity(embeddings, np.ones((len(embeddings), 1), bool), groups)
     assert found
     return found
 
@@ -73,8 +74,8 @@ def test_a_few_photos_of_the_classes_and_most_others_are_unfamiliar(noise: np.ra
 def test_too_few_photos_tell_nothing_about_others(noise: np.random.Generator) -> None:
     embeddings = directions(noise, MIN_FAMILIAR)
     classes = np.zeros(MIN_FAMILIAR, np.int64)
-    assert find_familiarity(embeddings, classes, np.arange(MIN_FAMILIAR))
-    assert find_familiarity(embeddings[1:], classes[1:], np.arange(MIN_FAMILIAR - 1)) is None
+    assert find_familiarity(embeddings, class_masks(classes), np.arange(MIN_FAMILIAR))
+    assert find_familiarity(embeddings[1:], class_masks(classes[1:]), np.arange(MIN_FAMILIAR - 1)) is None
 
 
 def test_photos_of_a_class_that_varies_more_are_not_unfamiliar_because_of_another_one(
@@ -82,7 +83,7 @@ def test_photos_of_a_class_that_varies_more_are_not_unfamiliar_because_of_anothe
 ) -> None:
     varied, alike = directions(noise, 40, spread=0.2), directions(noise, 400, spread=0.02)
     classes = np.repeat([0, 1], [40, 400])
-    familiarity = find_familiarity(np.concatenate([varied, alike]), classes, np.arange(440))
+    familiarity = find_familiarity(np.concatenate([varied, alike]), class_masks(classes), np.arange(440))
     assert familiarity
     assert familiarity.thresholds[0] < familiarity.thresholds[1]
     own = [familiarity.is_unfamiliar(embedding, 0) for embedding in directions(noise, 200, spread=0.2)]
@@ -92,7 +93,7 @@ def test_photos_of_a_class_that_varies_more_are_not_unfamiliar_because_of_anothe
 def test_duplicates_count_as_one_photo(noise: np.random.Generator) -> None:
     embeddings = directions(noise, MIN_FAMILIAR)
     repeated, groups = np.concatenate([embeddings] * 4), np.tile(np.arange(MIN_FAMILIAR), 4)
-    assert find_familiarity(embeddings[:10].repeat(4, axis=0), np.zeros(40, np.int64), np.arange(10).repeat(4)) is None
+    assert find_familiarity(embeddings[:10].repeat(4, axis=0), np.ones((40, 1), bool), np.arange(10).repeat(4)) is None
     found = familiarity_of(repeated, groups)
     assert len(found.references) == MIN_FAMILIAR
     assert found.thresholds == pytest.approx(familiarity_of(embeddings).thresholds, abs=0.1)

@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from urllib3.filepost import encode_multipart_formdata
 
-from litelens.api.requests import MAX_IMAGES, Form, parse_form
+from litelens.api.requests import Form, parse_form
+from litelens.settings import MAX_IMAGES
 
 BOUNDARY = "----the-boundary"
 B = BOUNDARY.encode()

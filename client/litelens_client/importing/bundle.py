@@ -15,9 +15,15 @@ from litelens_client import __version__
 from litelens_client.importing.errors import ImportRefused
 from litelens_client.importing.expectations import Assumption, Expectations, Given, find_expectations
 from litelens_client.importing.labels import fit_labels, make_distinct, parse_labels, require_distinct
-from litelens_client.importing.measure import measure
-from litelens_client.importing.measurements import choose_examples, measurements
+from litelens_client.importing.measure import measure, measure_labels
+from litelens_client.importing.measurements import (
+    choose_examples,
+    choose_label_examples,
+    label_document,
+    measurements,
+)
 from litelens_client.importing.metadata import MAX_LABEL_BYTES
+from litelens_client.importing.scores import Scores, find_scores
 from litelens_client.importing.trial import Tried, try_model
 from litelens_client.learning.bundle_writer import new_bundle, next_version, package_versions, require_replaceable
 from litelens_client.learning.files import sha256, write_file, write_json
@@ -25,6 +31,7 @@ from litelens_client.learning.golden import add_golden_images
 from litelens_client.learning.metrics import chance_warnings
 from litelens_client.learning.photos import LIMITS, printable_path
 from litelens_client.learning.report import render
+from litelens_client.quantizing.imported import Quantized, quantize_bundle
 
 FIELD, COMMAND = "imported", "litelens import"
 
@@ -41,22 +48,32 @@ _PACKAGES = ("litelens", "ai-edge-litert", "numpy", "pillow")
 
 @dataclass(frozen=True)
 class Request:
-    """The paths of the .tflite file, of the labels and of photos to measure with, and the options of the command."""
+    """The paths of the .tflite file, of the labels and of photos, and the options of the command.
+
+    The photos in `data` measure the model; with those in `quantize`, it becomes int8. `multi_label` says whether a
+    photo can have several labels; if it is None, the model shows it.
+    """
 
     model: Path
     labels: Path | None
     given: Given
     data: Path | None = None
+    quantize: Path | None = None
+    multi_label: bool | None = None
 
 
 @dataclass(frozen=True)
 class Imported:
-    """The result: the manifest of the new bundle, what is known about the model, and the content of metrics.json."""
+    """The result: the manifest of the new bundle, what is known about the model, and the content of metrics.json.
+
+    `quantized` says whether the model became int8, and how it then compares; it is None if that was not asked for.
+    """
 
     manifest: dict[str, Any]
     tried: Tried
     assumptions: tuple[Assumption, ...]
     document: dict[str, Any] | None
+    quantized: Quantized | None = None
 
 
 @dataclass(frozen=True)
@@ -76,28 +93,43 @@ def check_target(target: Path) -> None:
 def import_model(request: Request, target: Path, command: str) -> Imported:
     """Write the bundle `target`, in place of an earlier imported one.
 
-    Raises ImportRefused if the model or its labels cannot be used, DatasetError if the photos cannot, TrainingError if
-    `target` exists and is not an imported bundle, and BundleError if the new one cannot be served.
+    Raises ImportRefused if the model or its labels cannot be used, NotQuantizable if it cannot become int8,
+    DatasetError if the photos cannot be used, TrainingError if `target` exists and is not an imported bundle, and
+    BundleError if the new one cannot be served.
     """
     version = next_version(target, FIELD, COMMAND)
     with new_bundle(target) as folder:
         tried = try_model(request.model, folder / MODEL)
-        labels = _find_labels(request, tried)
+        scores = find_scores(tried, request.multi_label)
+        labels = _find_labels(request, tried, scores)
         expectations = find_expectations(tried.graph, tried.metadata, request.given, numbered_labels=labels.numbered)
-        assumptions = (*_facts(tried, labels), *expectations.assumptions)
-        known = _manifest(request, tried, labels.labels, expectations, assumptions, folder)
+        assumptions = (*_facts(labels, scores), *expectations.assumptions)
+        known = _manifest(request, tried, scores, labels.labels, expectations, assumptions, folder)
         manifest = {"name": target.name, "version": version, **known}
         write_json(folder / MANIFEST, manifest)
         Classifier(load_bundle(folder), LIMITS, threads=1).warm_up()
+        quantized = quantize_bundle(folder, request.quantize, request.data) if request.quantize else None
+        manifest = dict(load_bundle(folder).manifest)
         document = _measure(request.data, manifest, folder, command) if request.data else None
         add_golden_images(folder)
         manifest = dict(load_bundle(folder).manifest)
-    return Imported(manifest, tried, assumptions, document)
+    return Imported(manifest, tried, assumptions, document, quantized)
 
 
-def _find_labels(request: Request, tried: Tried) -> _Labels:
+def _find_labels(request: Request, tried: Tried, scores: Scores) -> _Labels:
     """Return the labels in the named file, in the model's metadata, or in LABELS_FILE beside the model."""
-    classes = tried.graph.logits.shape[1]
+    try:
+        return _find_all_labels(request, tried, 2 if scores.is_binary else tried.graph.logits.shape[1])
+    except ImportRefused as error:
+        if not scores.is_binary:
+            raise
+        raise ImportRefused(
+            f"the model has a single score, so it needs two labels: first that of 0, then that of 1; {error}. For a "
+            "model that only says whether one label is present, give --multi-label"
+        ) from error
+
+
+def _find_all_labels(request: Request, tried: Tried, classes: int) -> _Labels:
     if request.labels:
         return _labels_in_file(request.labels, classes, f"{request.labels.name}, --labels")
     if tried.metadata.labels:
@@ -136,19 +168,17 @@ def _labels_in_file(path: Path, classes: int, source: str) -> _Labels:
     return _Labels(fit_labels(found.labels, classes, path.name), found.numbered, source)
 
 
-def _facts(tried: Tried, labels: _Labels) -> tuple[Assumption, ...]:
-    ends_in = tried.graph.ends_in
-    is_independent = ends_in == "LOGISTIC"
-    value = "probabilities of independent classes, divided by their sum" if is_independent else tried.output
+def _facts(labels: _Labels, scores: Scores) -> tuple[Assumption, ...]:
     return (
         Assumption("Labels", f"{len(labels.labels):,}", labels.source),
-        Assumption("Scores", value, f"the model ends in {ends_in}" if ends_in else "found by running the model"),
+        Assumption("Scores", scores.describe(labels.labels), scores.source),
     )
 
 
 def _manifest(
     request: Request,
     tried: Tried,
+    scores: Scores,
     labels: tuple[str, ...],
     expectations: Expectations,
     assumptions: Sequence[Assumption],
@@ -158,10 +188,10 @@ def _manifest(
     graph, source, model = tried.graph, request.model.read_bytes(), (folder / MODEL).read_bytes()
     file = printable_path(request.model.resolve(), request.model.resolve().parent)
     return {
-        "description": _description(labels, graph.kind, file),
+        "description": _description(labels, scores, f"Imported from {file}, a {graph.kind} model."),
         "temperature": _TEMPERATURE,
-        "threshold": _THRESHOLD,
-        "output": tried.output,
+        **({"thresholds": [_THRESHOLD] * len(labels)} if scores.is_multi_label else {"threshold": _THRESHOLD}),
+        "output": scores.output,
         "preprocessing": msgspec.to_builtins(expectations.preprocessing),
         "quantization": {"scheme": graph.kind, "weight_bits": graph.weight_bits},
         "tensors": {IMAGE: msgspec.to_builtins(graph.image), LOGITS: msgspec.to_builtins(graph.logits)},
@@ -185,23 +215,32 @@ def _manifest(
     }
 
 
-def _description(labels: Sequence[str], kind: str, file: str) -> str:
+def _description(labels: Sequence[str], scores: Scores, origin: str) -> str:
     others = len(labels) - _NAMED_LABELS
     named = [*labels[:_NAMED_LABELS], f"{others:,} more"] if others > 1 else labels
-    return f"Tells {', '.join(named[:-1])} and {named[-1]} apart. Imported from {file}, a {kind} model."
+    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
+    what = f"Says for {listed} whether a photo has it" if scores.is_multi_label else f"Tells {listed} apart"
+    return f"{what}. {origin}"
 
 
 def _measure(data: Path, manifest: dict[str, Any], folder: Path, command: str) -> dict[str, Any]:
     """Measure the bundle on photos, write METRICS and REPORT, and calibrate its manifest; return the measurements."""
     bundle = load_bundle(folder)
-    measured = measure(bundle, data)
-    document = _document(manifest, command, data) | measurements(measured, bundle.labels)
-    calibrated = {"temperature": measured.temperature, "threshold": measured.threshold}
+    if bundle.is_multi_label:
+        measured_labels = measure_labels(bundle, data)
+        document = _document(manifest, command, data) | label_document(measured_labels, bundle.labels)
+        examples = choose_label_examples(measured_labels, bundle)
+        calibrated = {"temperature": measured_labels.temperature, "thresholds": list(measured_labels.thresholds)}
+    else:
+        measured = measure(bundle, data)
+        document = _document(manifest, command, data) | measurements(measured, bundle.labels)
+        examples = choose_examples(measured, bundle)
+        calibrated = {"temperature": measured.temperature, "threshold": measured.threshold}
     more = {"warnings": chance_warnings(document), "metrics": document["metrics"]}
     labels = manifest.pop("labels")
     write_json(folder / MANIFEST, manifest | calibrated | more | {"labels": labels})
     write_json(folder / METRICS, document)
-    write_file(folder / REPORT, render(document, choose_examples(measured, bundle)).encode())
+    write_file(folder / REPORT, render(document, examples).encode())
     return document
 
 
@@ -216,6 +255,7 @@ def _document(manifest: dict[str, Any], command: str, data: Path) -> dict[str, A
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **package_versions(_PACKAGES)},
         "dataset": printable_path(data.resolve(), data.resolve().parent),
+        "precision": manifest["quantization"]["scheme"],
         "network": {
             "architecture": "imported",
             "weights": imported["network"],

@@ -201,8 +201,6 @@ def _check_output(outputs: Sequence[Any]) -> None:
         )
     if len(shape) != 2 or not 1 <= shape[1] <= MAX_CLASSES:
         raise ImportRefused(f"the model's output has the shape {shape}; a classifier gives scores, (1, classes)")
-    if shape[1] == 1:
-        raise ImportRefused(f"the model's output {shape} is a single score; litelens needs a score for each class")
 
 
 def _tensor(tensor: Any, what: str) -> Tensor:

@@ -1,10 +1,11 @@
-"""Measure an imported model on photos in class folders: some calibrate its confidences, the others measure it."""
+"""Measure an imported model on photos with known labels: some calibrate its confidences, the others measure it."""
 
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ from litelens.core.bundle import Bundle, load_bundle
 from litelens.core.classifier import Classifier
 from litelens_client.learning.calibration import best_temperature, choose_threshold
 from litelens_client.learning.errors import DatasetError
-from litelens_client.learning.learn import ANSWERED_ACCURACY, confidences_of
-from litelens_client.learning.metrics import Classes, Floats
+from litelens_client.learning.labelled_photos import is_label_table, list_labelled_photos, merge_copies, to_matrix
+from litelens_client.learning.learn import ANSWERED_ACCURACY, Truth, confidences_of
+from litelens_client.learning.metrics import Floats
+from litelens_client.learning.multi_label import best_label_temperature, choose_thresholds, label_confidences
 from litelens_client.learning.photos import (
     LIMITS,
     Unreadable,
@@ -36,11 +39,11 @@ CALIBRATION, TEST = "validation", "test"
 
 
 @dataclass(frozen=True)
-class Scored:
-    """Photos with their classes, int64 `(n,)`, and the model's class scores, float64 `(n, classes)`."""
+class Scored(Generic[Truth]):
+    """Photos with their classes, as in learn.EmbeddedSplit, and the model's class scores, float64 `(n, classes)`."""
 
     paths: tuple[Path, ...]
-    classes: Classes
+    classes: NDArray[Truth]
     logits: Floats
 
     def __len__(self) -> int:
@@ -56,8 +59,8 @@ class Measured:
     """
 
     root: Path
-    calibration: Scored
-    test: Scored
+    calibration: Scored[np.int64]
+    test: Scored[np.int64]
     split: str
     temperature: float
     threshold: float
@@ -66,11 +69,24 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class MeasuredLabels:
+    """The same of a multi-label model, with a threshold for each label. Copies of a photo are one photo."""
+
+    root: Path
+    calibration: Scored[np.bool_]
+    test: Scored[np.bool_]
+    split: str
+    temperature: float
+    thresholds: tuple[float, ...]
+    unreadable: tuple[Unreadable, ...]
+
+
+@dataclass(frozen=True)
 class _Found:
-    """A photo that the model has classified."""
+    """A photo that the model has classified, with the indices of its classes: one, unless it has several labels."""
 
     path: Path
-    index: int
+    classes: tuple[int, ...]
     digest: bytes
     logits: NDArray[np.float32]
 
@@ -82,15 +98,11 @@ def measure(bundle: Bundle, root: Path) -> Measured:
     model and the others calibrate it. Without one, half of the photos of each class do the one and half the other.
     Raises DatasetError if a folder is not named like a label, or if there are too few photos.
     """
+    if is_label_table(root):
+        raise DatasetError(f"{root} is a table of labels, but the model's labels exclude each other; use class folders")
     listed = list_class_folders(root, _as_spelled(root, bundle.labels))
     splits, unreadable, copies = _classify(bundle, root, listed.files)
-    calibration, test, split = _divide(splits)
-    for part in (calibration, test):
-        if len(part) < MIN_PHOTOS:
-            raise DatasetError(
-                f"{root} has too few photos: {len(calibration)} to calibrate the model and {len(test)} to measure it; "
-                f"{MIN_PHOTOS} of each are needed, better a hundred"
-            )
+    calibration, test, split = _divide(root, splits)
     scored = _scored(calibration)
     temperature = best_temperature(scored.logits, scored.classes, smoothing=1 / (len(scored) + 2))
     confidences = confidences_of(scored.logits, temperature)
@@ -103,6 +115,37 @@ def measure(bundle: Bundle, root: Path) -> Measured:
         temperature=temperature,
         threshold=choose_threshold(confidences.max(axis=1), correct, ANSWERED_ACCURACY),
         copies=copies,
+        unreadable=unreadable,
+    )
+
+
+def measure_labels(bundle: Bundle, source: Path) -> MeasuredLabels:
+    """Classify photos of a multi-label model, in class folders as for measure() or in a table of labels.
+
+    A photo that is in several class folders has all their labels. Raises DatasetError as measure() does.
+    """
+    is_table = is_label_table(source)
+    listed = list_labelled_photos(source, bundle.labels if is_table else _as_spelled(source, bundle.labels))
+    scores, unreadable = _score_all(bundle, listed.root, listed.paths)
+    splits: dict[str, list[_Found]] = {}
+    known: set[bytes] = set()
+    # The test split comes first, so that its photos are kept and their copies elsewhere are left out.
+    for split in sorted(listed.files):
+        files = [(path, labels) for path, labels in listed.files[split].items() if path in scores]
+        merged = merge_copies([(scores[path][0], labels) for path, labels in files])
+        found = [_Found(files[at][0], tuple(sorted(labels)), *scores[files[at][0]]) for at, labels in merged]
+        splits[split] = [photo for photo in found if photo.digest not in known]
+        known |= {photo.digest for photo in found}
+    calibration, test, split = _divide(source, splits)
+    scored = _scored_labels(calibration, len(bundle.labels))
+    temperature = best_label_temperature(scored.logits, scored.classes, smoothing=1 / (len(scored) + 2))
+    return MeasuredLabels(
+        root=listed.root,
+        calibration=scored,
+        test=_scored_labels(test, len(bundle.labels)),
+        split=split,
+        temperature=temperature,
+        thresholds=choose_thresholds(label_confidences(scored.logits, temperature), scored.classes),
         unreadable=unreadable,
     )
 
@@ -126,28 +169,40 @@ def _classify(
     """Classify all photos; return them by split without copies, the unreadable files and the copies."""
     # The test split comes first, so that its photos are kept and their copies elsewhere are left out.
     listed = [(split, path, index) for split in sorted(files) for path, index in files[split]]
-    paths = [path for _, path, _ in listed]
+    scores, unreadable = _score_all(bundle, root, [path for _, path, _ in listed])
+    splits: dict[str, list[_Found]] = {split: [] for split in files}
+    copies, known = [], set[bytes]()
+    for split, path, index in listed:
+        if path not in scores:
+            continue
+        digest, logits = scores[path]
+        if digest in known:
+            copies.append(path)
+        else:
+            known.add(digest)
+            splits[split].append(_Found(path, (index,), digest, logits))
+    return splits, unreadable, tuple(copies)
+
+
+def _score_all(
+    bundle: Bundle, root: Path, paths: Sequence[Path]
+) -> tuple[Mapping[Path, tuple[bytes, NDArray[np.float32]]], tuple[Unreadable, ...]]:
+    """Return the digest and the class scores of each photo that can be read, and the unreadable files."""
     in_parallel = len(paths) >= _MIN_PARALLEL
     threads = 1 if in_parallel else os.cpu_count() or 1
     score = functools.partial(_score, bundle.folder, bundle.sha256, threads)
-    splits: dict[str, list[_Found]] = {split: [] for split in files}
-    unreadable, copies, known = [], [], set[bytes]()
+    found, unreadable = {}, []
     try:
         results = map_photos(score, paths, in_parallel=in_parallel)
-        for (split, path, index), result in zip(
-            listed, progress(results, len(paths), "Classifying photos"), strict=True
-        ):
+        for path, result in zip(paths, progress(results, len(paths), "Classifying photos"), strict=True):
             if isinstance(result, str):
                 unreadable.append(Unreadable(printable_path(path, root), result))
-            elif result[0] in known:
-                copies.append(path)
             else:
-                known.add(result[0])
-                splits[split].append(_Found(path, index, *result))
+                found[path] = result
     finally:
         end_processes()
         _classifier.cache_clear()
-    return splits, tuple(unreadable), tuple(copies)
+    return found, tuple(unreadable)
 
 
 def _score(folder: Path, sha256: str, threads: int, path: Path) -> tuple[bytes, NDArray[np.float32]] | str:
@@ -163,8 +218,22 @@ def _classifier(folder: Path, sha256: str, threads: int) -> Classifier:
     return Classifier(load_bundle(folder), LIMITS, threads)
 
 
-def _divide(splits: dict[str, list[_Found]]) -> tuple[list[_Found], list[_Found], str]:
-    """Return the photos for calibration, those for the measurement, and a sentence about how they were divided."""
+def _divide(root: Path, splits: dict[str, list[_Found]]) -> tuple[list[_Found], list[_Found], str]:
+    """Return the photos for calibration, those for the measurement, and a sentence about how they were divided.
+
+    Raises DatasetError if there are too few.
+    """
+    calibration, test, how = _parts(splits)
+    for part in (calibration, test):
+        if len(part) < MIN_PHOTOS:
+            raise DatasetError(
+                f"{root} has too few photos: {len(calibration)} to calibrate the model and {len(test)} to measure it; "
+                f"{MIN_PHOTOS} of each are needed, better a hundred"
+            )
+    return calibration, test, how
+
+
+def _parts(splits: dict[str, list[_Found]]) -> tuple[list[_Found], list[_Found], str]:
     for measured in ("test", "validation"):
         others = [split for split in ("validation", "train") if split != measured and splits.get(split)]
         if splits.get(measured) and others:
@@ -174,19 +243,24 @@ def _divide(splits: dict[str, list[_Found]]) -> tuple[list[_Found], list[_Found]
             )
             return calibration, test, how
     photos = [photo for found in splits.values() for photo in found]
-    calibration, test = [], []
-    for index in sorted({photo.index for photo in photos}):
-        # The order of digests is random, but the same for the same photos.
-        own = sorted((photo for photo in photos if photo.index == index), key=lambda photo: photo.digest)
-        calibration += own[::2]
-        test += own[1::2]
+    # The order of digests is random, but the same for the same photos. Those of a class are divided evenly.
+    ordered = sorted(photos, key=lambda photo: (photo.classes, photo.digest))
+    calibration, test = ordered[::2], ordered[1::2]
     how = f"{len(calibration):,} of the photos calibrated it, the other {len(test):,} measured it"
     return calibration, test, how
 
 
-def _scored(photos: Sequence[_Found]) -> Scored:
+def _scored(photos: Sequence[_Found]) -> Scored[np.int64]:
     return Scored(
         tuple(photo.path for photo in photos),
-        np.array([photo.index for photo in photos], np.int64),
+        np.array([photo.classes[0] for photo in photos], np.int64),
+        np.stack([photo.logits for photo in photos]).astype(np.float64),
+    )
+
+
+def _scored_labels(photos: Sequence[_Found], count: int) -> Scored[np.bool_]:
+    return Scored(
+        tuple(photo.path for photo in photos),
+        to_matrix([frozenset(photo.classes) for photo in photos], count),
         np.stack([photo.logits for photo in photos]).astype(np.float64),
     )

@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 
 from litelens.core.bundle import Bundle
-from litelens_client.importing.measure import CALIBRATION, TEST, Measured, Scored
+from litelens_client.importing.measure import CALIBRATION, TEST, Measured, MeasuredLabels, Scored
 from litelens_client.learning.calibration import calibration_error, coverage_curve, reliability
 from litelens_client.learning.learn import confidences_of
-from litelens_client.learning.learned_bundle import MAX_LISTED, TOP
+from litelens_client.learning.learned_bundle import MAX_LISTED, TOP, choose_label_photos
 from litelens_client.learning.metrics import Floats, class_scores, confusion_matrix
-from litelens_client.learning.photos import printable_path, try_decode
-from litelens_client.learning.report import Example, Kind
+from litelens_client.learning.multi_label import label_confidences, label_measurements
+from litelens_client.learning.photos import Unreadable, printable_path, try_decode
+from litelens_client.learning.report import NO_LABEL, Example, Kind
 
 _EXAMPLES_PER_KIND = 6
 _SHOWN_LABELS = 3
@@ -69,11 +70,53 @@ def measurements(measured: Measured, labels: tuple[str, ...]) -> dict[str, Any]:
             name: np.bincount(part.classes, minlength=len(labels)).tolist()
             for name, part in ((CALIBRATION, measured.calibration), (TEST, measured.test))
         },
-        "skipped": {
-            "images": len(measured.unreadable),
-            "listed": [asdict(file) for file in measured.unreadable[:MAX_LISTED]],
-        },
+        "skipped": _skipped(measured.unreadable),
     }
+
+
+def label_document(measured: MeasuredLabels, labels: tuple[str, ...]) -> dict[str, Any]:
+    """Return the measured fields of a multi-label model's metrics.json."""
+    test = measured.test
+    confidences, uncalibrated = (label_confidences(test.logits, each) for each in (measured.temperature, 1.0))
+    document = label_measurements(confidences, uncalibrated, test.classes, labels, measured.thresholds)
+    document["metrics"] |= {
+        "test_duplicates": None,
+        "validation_images": len(measured.calibration),
+        "temperature": measured.temperature,
+    }
+    return document | {
+        "split": measured.split,
+        "duplicates": [],
+        "distribution": {
+            name: part.classes.sum(axis=0).tolist()
+            for name, part in ((CALIBRATION, measured.calibration), (TEST, measured.test))
+        },
+        "skipped": _skipped(measured.unreadable),
+    }
+
+
+def choose_label_examples(measured: MeasuredLabels, bundle: Bundle) -> list[Example]:
+    """Choose up to six random photos whose labels are all right, on which one is wrong, and without any."""
+    test = measured.test
+    confidences = label_confidences(test.logits, measured.temperature)
+    present = confidences >= np.array(measured.thresholds)
+    chosen = choose_label_photos(present, test.classes, _EXAMPLES_PER_KIND)
+    examples = [
+        _example(
+            kind,
+            test.paths[index],
+            tuple(bundle.labels[at] for at in np.flatnonzero(test.classes[index])),
+            confidences[index],
+            bundle,
+        )
+        for kind, indices in chosen.items()
+        for index in indices
+    ]
+    return [example for example in examples if example is not None]
+
+
+def _skipped(unreadable: tuple[Unreadable, ...]) -> dict[str, Any]:
+    return {"images": len(unreadable), "listed": [asdict(file) for file in unreadable[:MAX_LISTED]]}
 
 
 def choose_examples(measured: Measured, bundle: Bundle) -> list[Example]:
@@ -85,14 +128,20 @@ def choose_examples(measured: Measured, bundle: Bundle) -> list[Example]:
         if len(chosen[kind]) < _EXAMPLES_PER_KIND:
             chosen[kind].append(index)
     examples = [
-        _example(kind, measured.test.paths[index], int(measured.test.classes[index]), confidences[index], bundle)
+        _example(
+            kind,
+            measured.test.paths[index],
+            (bundle.labels[measured.test.classes[index]],),
+            confidences[index],
+            bundle,
+        )
         for kind, indices in chosen.items()
         for index in indices
     ]
     return [example for example in examples if example is not None]
 
 
-def _answered(photos: Scored, measured: Measured) -> tuple[float, float | None]:
+def _answered(photos: Scored[np.int64], measured: Measured) -> tuple[float, float | None]:
     """Return the share of photos whose confidence reaches the threshold, and how many of these are right."""
     confidences = confidences_of(photos.logits, measured.temperature)
     answered = confidences.max(axis=1) >= measured.threshold
@@ -113,19 +162,20 @@ def _kind(confidences: Floats, truth: int, threshold: float) -> Kind:
     return "right" if int(confidences.argmax()) == truth else "wrong"
 
 
-def _example(kind: Kind, path: Path, truth: int, confidences: Floats, bundle: Bundle) -> Example | None:
-    """Return the photo with its predictions; None if the file can no longer be read."""
+def _example(kind: Kind, path: Path, truths: tuple[str, ...], confidences: Floats, bundle: Bundle) -> Example | None:
+    """Return the photo with its true labels and its predictions; None if the file can no longer be read."""
     pixels = try_decode(bundle.preprocessing, path)
     if isinstance(pixels, str):
         return None
     file = BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=85)
-    best = np.argsort(-confidences, kind="stable")[:_SHOWN_LABELS]
+    best = np.argsort(-confidences, kind="stable")[: max(_SHOWN_LABELS, len(truths))]
     return Example(
         kind=kind,
         image=file.getvalue(),
         heat_map=None,
-        truth=bundle.labels[truth],
+        truth=", ".join(truths) or NO_LABEL,
+        truths=truths,
         predictions=tuple((bundle.labels[index], float(confidences[index])) for index in best),
         name="/".join(path.parts[-2:]),
     )

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
-from flatbuffers import number_types  # type: ignore[import-untyped]
-from flatbuffers.table import Table  # type: ignore[import-untyped]
+from flatbuffers import number_types
+from flatbuffers.table import Table
 from msgspec import Struct
 
 NAME = b"TFLITE_METADATA"

@@ -43,12 +43,14 @@ _MAX_RUN_SECONDS = 2.0
 class Tried(Struct, frozen=True):
     """A model that ran: its graph, its metadata, what its output has, and the milliseconds of an inference.
 
-    The time is the median with one thread.
+    `output` is that of labels that exclude each other. `is_share` says whether all scores that were seen are from 0 to
+    1, as those of sigmoids are. The time is the median with one thread.
     """
 
     graph: Graph
     metadata: Metadata
     output: Output
+    is_share: bool
     milliseconds: float
 
 
@@ -155,9 +157,12 @@ def _try(source: Path, target: Path) -> Tried:
     empty_unused_buffers(parsed)
     target.write_bytes(write_model(parsed))
     del parsed
-    is_probability, milliseconds = _measure(target, graph)
-    output: Output = "probabilities" if graph.ends_in or is_probability else "logits"
-    return Tried(graph, metadata, output, milliseconds)
+    scores, milliseconds = _measure(target, graph)
+    is_share = bool((scores >= 0).all() and (scores <= 1 + _FLOAT_ERROR).all())
+    error = _FLOAT_ERROR if graph.logits.is_float else _INTEGER_ERROR
+    adds_up = is_share and bool((np.abs(scores.sum(axis=1) - 1) <= error).all())
+    output: Output = "probabilities" if graph.ends_in or adds_up else "logits"
+    return Tried(graph, metadata, output, is_share, milliseconds)
 
 
 def _take_metadata(parsed: Any, content: bytes) -> Metadata:
@@ -168,8 +173,8 @@ def _take_metadata(parsed: Any, content: bytes) -> Metadata:
     return read_metadata(bytes(found[0]), content) if found and found[0] is not None else Metadata()
 
 
-def _measure(model: Path, graph: Graph) -> tuple[bool, float]:
-    """Run the model on random inputs; return whether its outputs are probabilities, and the time of an inference."""
+def _measure(model: Path, graph: Graph) -> tuple[NDArray[np.float32], float]:
+    """Run the model on random inputs; return its scores, `(inputs, classes)`, and the time of an inference."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(model_path=str(model), num_threads=1)
@@ -191,14 +196,12 @@ def _measure(model: Path, graph: Graph) -> tuple[bool, float]:
     scores = np.stack([run(values) for values in inputs])
     if not np.isfinite(scores).all():
         raise ImportRefused("the model's scores are not finite numbers; it is damaged, or was trained without success")
-    error = _FLOAT_ERROR if graph.logits.is_float else _INTEGER_ERROR
-    is_probability = bool((scores >= 0).all() and (np.abs(scores.sum(axis=1) - 1) <= error).all())
     times: list[float] = []
     while len(times) < _MAX_RUNS and sum(times) < _MAX_RUN_SECONDS:
         started = time.perf_counter()
         run(inputs[0])
         times.append(time.perf_counter() - started)
-    return is_probability, round(statistics.median(times) * 1000, 3)
+    return scores, round(statistics.median(times) * 1000, 3)
 
 
 def _inputs(image: Tensor) -> list[NDArray[Any]]:

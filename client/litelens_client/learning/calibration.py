@@ -1,5 +1,7 @@
 """Calibration: choose the temperature and the threshold of a model, and measure how reliable its confidences are."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,13 +16,16 @@ def best_temperature(logits: Floats, truth: Classes, smoothing: float = 0.0) -> 
     would approach 1 if all predictions are correct (Platt 1999, "Probabilistic Outputs for Support Vector Machines",
     section 2.2).
     """
+    return lowest_loss(lambda temperature: negative_log_likelihood(logits, truth, temperature, smoothing))
+
+
+def lowest_loss(loss: Callable[[float], float]) -> float:
+    """Return the temperature, from 0.05 to 20, with the lowest loss, which must have a single minimum."""
     low, high = np.log(0.05), np.log(20.0)
     golden = (5**0.5 - 1) / 2
     while high - low > 1e-4:
         left, right = high - golden * (high - low), low + golden * (high - low)
-        loss_left = negative_log_likelihood(logits, truth, float(np.exp(left)), smoothing)
-        loss_right = negative_log_likelihood(logits, truth, float(np.exp(right)), smoothing)
-        if loss_left < loss_right:
+        if loss(float(np.exp(left))) < loss(float(np.exp(right))):
             high = right
         else:
             low = left

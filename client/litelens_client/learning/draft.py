@@ -27,6 +27,7 @@ from litelens_client.learning.errors import DatasetError, TrainingError
 from litelens_client.learning.files import write_file, write_json
 from litelens_client.learning.learn import MIN_PHOTOS, check_name, learn, load_base
 from litelens_client.learning.learned_bundle import check_target, write_learned_bundle
+from litelens_client.learning.progress import observed
 
 MAX_CLASSES = 100
 MAX_PHOTOS = 4000
@@ -69,6 +70,14 @@ class DraftClass:
     photos: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class DraftProgress:
+    """The photos that were read while a draft is learned from, and those to read; others are known from before."""
+
+    done: int
+    total: int
+
+
 class Draft:
     """The draft in a folder. Safe for concurrent use: one change at a time, and none during learning."""
 
@@ -77,6 +86,7 @@ class Draft:
         self._folder, self._base, self._models = folder, base, models
         self._lock = threading.Lock()
         self._is_learning = threading.Event()
+        self._progress: DraftProgress | None = None
         self._classifier: Classifier | None = None
 
     def classes(self) -> list[DraftClass]:
@@ -103,6 +113,11 @@ class Draft:
     def is_learning(self) -> bool:
         """True while learn() or keep() runs."""
         return self._is_learning.is_set()
+
+    @property
+    def progress(self) -> DraftProgress | None:
+        """The photos that learn() or keep() has read; None if they do not run, or know all photos from before."""
+        return self._progress
 
     def add_class(self, name: str) -> None:
         """Add a class, unless it exists; raises DraftError if a folder cannot have this name."""
@@ -242,9 +257,14 @@ class Draft:
         with self._exclusive():
             self._is_learning.set()
             try:
-                yield
+                with observed(self._observe):
+                    yield
             finally:
+                self._progress = None
                 self._is_learning.clear()
+
+    def _observe(self, done: int, total: int) -> None:
+        self._progress = DraftProgress(done, total) if total else None
 
     def _content(self) -> dict[str, list[str]]:
         """Return the ids of the photos of each class."""

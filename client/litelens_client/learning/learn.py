@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,15 +51,21 @@ MIN_MISPLACED = 0.7
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _SEED = 1
 
+Truth = TypeVar("Truth", np.int64, np.bool_)
+
 
 @dataclass(frozen=True)
-class EmbeddedSplit:
-    """Photos that can be read, with their embeddings, pooled features and classes, in the same order."""
+class EmbeddedSplit(Generic[Truth]):
+    """Photos that can be read, with their embeddings, pooled features and classes, in the same order.
+
+    `classes` are the indices of their classes, int64 `(n,)`; or, if a photo can have several labels, bool
+    `(n, labels)`: whether it has each label.
+    """
 
     paths: tuple[Path, ...]
     digests: tuple[bytes, ...]
     pooled: NDArray[np.float32]
-    classes: Classes
+    classes: NDArray[Truth]
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -70,7 +77,7 @@ class EmbeddedSplit:
         embeddings: NDArray[np.float32] = self.pooled / np.maximum(norms, 1e-12)
         return embeddings
 
-    def take(self, indices: Sequence[int]) -> "EmbeddedSplit":
+    def take(self, indices: Sequence[int]) -> "EmbeddedSplit[Truth]":
         """Return the photos with these indices."""
         return EmbeddedSplit(
             tuple(self.paths[index] for index in indices),
@@ -111,8 +118,8 @@ class Learned:
     base: Bundle
     root: Path
     labels: tuple[str, ...]
-    train: EmbeddedSplit
-    test: EmbeddedSplit | None
+    train: EmbeddedSplit[np.int64]
+    test: EmbeddedSplit[np.int64] | None
     test_logits: Floats | None
     validation: CrossValidation
     head: Head
@@ -127,7 +134,7 @@ class Learned:
     unreadable: tuple[Unreadable, ...]
 
     @property
-    def measured(self) -> tuple[EmbeddedSplit, Floats]:
+    def measured(self) -> tuple[EmbeddedSplit[np.int64], Floats]:
         """The photos on which the accuracy is measured, and their logits: the test split if there is one."""
         if self.test is None or self.test_logits is None:
             return self.train, self.validation.logits
@@ -176,11 +183,12 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
     train = _split(embedded, [*listed.files["train"], *listed.files.get("validation", ())])
     require_photos(listed, train.classes, embedded.unreadable, MIN_PHOTOS)
     limit = near_duplicate_limit(train.embeddings, train.digests)
-    test, repeated = _test_photos(embedded, listed, train, limit)
+    test, repeated = without_repeated(_split(embedded, listed.files.get("test", ())), train, limit)
     copies, similar = find_duplicates(train.embeddings, train.digests, limit)
     groups = group_duplicates(len(train), [*copies, *similar])
     mirrored = int(np.bincount(train.classes).min()) < MIN_UNMIRRORED
-    samples = Samples(train.pooled, _mirrored(root, train, base, cache) if mirrored else None, train.classes, groups)
+    mirror_images = embed_mirror_images(root, train, base, cache) if mirrored else None
+    samples = Samples(train.pooled, mirror_images, train.classes, groups)
     validation = cross_validate(samples, len(listed.labels))
     temperature = best_temperature(validation.logits, train.classes, smoothing=1 / (len(train) + 2))
     head = fit_head(samples, len(listed.labels), validation.regularization)
@@ -196,7 +204,7 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
         test_logits=None if test is None else head.logits(test.pooled).astype(np.float64),
         validation=validation,
         head=head,
-        familiarity=find_familiarity(train.embeddings, train.classes, groups),
+        familiarity=find_familiarity(train.embeddings, class_masks(train.classes), groups),
         temperature=temperature,
         threshold=choose_threshold(confidences.max(axis=1), correct, ANSWERED_ACCURACY),
         mirrored=mirrored,
@@ -208,11 +216,14 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
     )
 
 
-def find_familiarity(embeddings: NDArray[np.float32], classes: Classes, groups: Classes) -> Familiarity | None:
+def find_familiarity(
+    embeddings: NDArray[np.float32], members: NDArray[np.bool_], groups: Classes
+) -> Familiarity | None:
     """Choose the embeddings to keep and the thresholds of the familiarity; None if there are too few photos.
 
-    A threshold is a low quantile of the familiarity of a class's own photos, and at most that of all photos. Duplicates
-    of a photo do not count for its familiarity.
+    `members`, bool `(n, classes)`, says whether each photo is of each class. A threshold is a low quantile of the
+    familiarity of a class's own photos, and at most that of all photos. Duplicates of a photo do not count for its
+    familiarity.
     """
     if len(np.unique(groups)) < MIN_FAMILIAR:
         return None
@@ -221,11 +232,11 @@ def find_familiarity(embeddings: NDArray[np.float32], classes: Classes, groups: 
     similarities = embeddings @ embeddings[kept].T
     similarities[groups[:, np.newaxis] == groups[kept]] = -1
     nearest = np.partition(similarities, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:].mean(axis=1)
-    own = [np.quantile(nearest[classes == label], UNFAMILIAR_SHARE) for label in range(int(classes.max()) + 1)]
+    own = [np.quantile(nearest[member], UNFAMILIAR_SHARE) for member in members.T]
     return Familiarity(embeddings[kept], np.minimum(own, np.quantile(nearest, UNFAMILIAR_SHARE)).astype(np.float32))
 
 
-def find_misplaced(train: EmbeddedSplit, labels: Sequence[str], confidences: Floats) -> tuple[Misplaced, ...]:
+def find_misplaced(train: EmbeddedSplit[np.int64], labels: Sequence[str], confidences: Floats) -> tuple[Misplaced, ...]:
     """Find the photos that are probably in the wrong folder, the clearest first, by confident learning.
 
     A photo looks like another class if its confidence for that class is at least the mean of that class's own photos
@@ -258,7 +269,13 @@ def _all_paths(listed: ListedFolders) -> list[Path]:
     return [path for files in listed.files.values() for path, _ in files]
 
 
-def _split(embedded: EmbeddedPhotos, files: Sequence[tuple[Path, int]]) -> EmbeddedSplit:
+def class_masks(classes: Classes) -> NDArray[np.bool_]:
+    """Return whether each photo is of each class, bool `(n, classes)`."""
+    masks: NDArray[np.bool_] = classes[:, np.newaxis] == np.arange(int(classes.max()) + 1)
+    return masks
+
+
+def _split(embedded: EmbeddedPhotos, files: Sequence[tuple[Path, int]]) -> EmbeddedSplit[np.int64]:
     found: Mapping[Path, Embedding] = embedded.embeddings
     kept = [(path, index) for path, index in files if path in found]
     return EmbeddedSplit(
@@ -269,11 +286,12 @@ def _split(embedded: EmbeddedPhotos, files: Sequence[tuple[Path, int]]) -> Embed
     )
 
 
-def _test_photos(
-    embedded: EmbeddedPhotos, listed: ListedFolders, train: EmbeddedSplit, limit: float
-) -> tuple[EmbeddedSplit | None, tuple[Path, ...]]:
-    """Return the test photos that are no duplicates of training photos, and the paths of those that are."""
-    test = _split(embedded, listed.files.get("test", ()))
+def without_repeated(
+    test: EmbeddedSplit[Truth], train: EmbeddedSplit[Truth], limit: float
+) -> tuple[EmbeddedSplit[Truth] | None, tuple[Path, ...]]:
+    """Return the test photos that are no duplicates of training photos, None if there are no test photos, and the
+    paths of those that are duplicates; raises DatasetError if all are.
+    """
     if not len(test):
         return None, ()
     known = set(train.digests)
@@ -285,7 +303,10 @@ def _test_photos(
     return test.take(kept), tuple(test.paths[index] for index in repeated)
 
 
-def _mirrored(root: Path, train: EmbeddedSplit, base: Bundle, cache: EmbeddingCache) -> NDArray[np.float32]:
+def embed_mirror_images(
+    root: Path, train: EmbeddedSplit[Any], base: Bundle, cache: EmbeddingCache
+) -> NDArray[np.float32]:
+    """Return the pooled features of the photos' mirror images; raises DatasetError if a photo can no longer be read."""
     embedded = embed_photos(root, train.paths, base, cache, mirrored=True)
     if embedded.unreadable:
         raise DatasetError(f"{embedded.unreadable[0].file} can no longer be read; run the command again")

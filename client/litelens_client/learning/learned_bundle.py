@@ -21,9 +21,11 @@ from litelens_client.learning.calibration import calibration_error, coverage_cur
 from litelens_client.learning.files import sha256, write_file, write_json
 from litelens_client.learning.golden import add_golden_images
 from litelens_client.learning.learn import Learned, confidences_of
+from litelens_client.learning.learn_labels import LearnedLabels
 from litelens_client.learning.metrics import Floats, chance_warnings, class_scores, confusion_matrix
+from litelens_client.learning.multi_label import Labelled, label_confidences, label_measurements
 from litelens_client.learning.photos import LIMITS, printable_path, try_decode
-from litelens_client.learning.report import Example, Kind, render
+from litelens_client.learning.report import NO_LABEL, Example, Kind, render
 from litelens_client.learning.tflite import read_tensors, replace_head
 
 TOP = 5
@@ -38,7 +40,7 @@ _COMMAND, _FIELD = "litelens learn", "learning"
 _PACKAGES = ("litelens", "ai-edge-litert", "scikit-learn", "numpy", "pillow")
 
 
-def write_learned_bundle(learned: Learned, target: Path, command: str) -> dict[str, Any]:
+def write_learned_bundle(learned: Learned | LearnedLabels, target: Path, command: str) -> dict[str, Any]:
     """Write the bundle `target`, in place of an earlier learned one, and return the content of its metrics.json.
 
     Raises TrainingError if `target` exists and is not a learned bundle, BundleError if the new one cannot be served.
@@ -55,7 +57,12 @@ def write_learned_bundle(learned: Learned, target: Path, command: str) -> dict[s
         add_golden_images(folder)
         classifier = Classifier(load_bundle(folder), LIMITS, threads=1)
         write_json(folder / METRICS, document)
-        write_file(folder / REPORT, render(document, _choose_examples(learned, classifier)).encode())
+        examples = (
+            _label_examples(learned, classifier)
+            if isinstance(learned, LearnedLabels)
+            else _choose_examples(learned, classifier)
+        )
+        write_file(folder / REPORT, render(document, examples).encode())
     return document
 
 
@@ -64,13 +71,10 @@ def check_target(target: Path) -> None:
     require_replaceable(target, _FIELD, _COMMAND)
 
 
-def _metrics_document(learned: Learned, name: str, version: str, model: bytes, command: str) -> dict[str, Any]:
-    measured, logits = learned.measured
-    confidences = confidences_of(logits, learned.temperature)
-    uncalibrated = confidences_of(logits, 1.0)
-    truth, best = measured.classes, confidences.argmax(axis=1)
-    correct, confidence = best == truth, confidences.max(axis=1)
-    confusion = confusion_matrix(truth, best, len(learned.labels))
+def _metrics_document(
+    learned: Learned | LearnedLabels, name: str, version: str, model: bytes, command: str
+) -> dict[str, Any]:
+    measurements = _label_fields(learned) if isinstance(learned, LearnedLabels) else _class_fields(learned)
     return {
         "model": sha256(model),
         "model_bytes": len(model),
@@ -89,19 +93,9 @@ def _metrics_document(learned: Learned, name: str, version: str, model: bytes, c
         "confidence": None,
         "fit": None,
         "history": [],
-        "metrics": _metrics(learned, correct, confidence, uncalibrated.max(axis=1), _top5(confidences, truth)),
+        **measurements,
         "duplicates": [printable_path(path, learned.root) for path in learned.repeated_in_test],
-        "classes": [asdict(score) for score in class_scores(confusion, learned.labels)],
-        "confusion": confusion.tolist(),
-        "reliability": reliability(confidence, correct),
-        "reliability_uncalibrated": reliability(uncalibrated.max(axis=1), correct),
-        "coverage": coverage_curve(confidence, correct),
         "groups": {},
-        "distribution": {
-            split: np.bincount(photos.classes, minlength=len(learned.labels)).tolist()
-            for split, photos in (("train", learned.train), ("test", learned.test))
-            if photos is not None
-        },
         "candidates": [],
         "skipped": {
             "images": len(learned.unreadable),
@@ -109,6 +103,48 @@ def _metrics_document(learned: Learned, name: str, version: str, model: bytes, c
         },
         "review": _review(learned),
     }
+
+
+def _class_fields(learned: Learned) -> dict[str, Any]:
+    """Return the measured fields of classes that exclude each other."""
+    measured, logits = learned.measured
+    confidences = confidences_of(logits, learned.temperature)
+    uncalibrated = confidences_of(logits, 1.0)
+    truth, best = measured.classes, confidences.argmax(axis=1)
+    correct, confidence = best == truth, confidences.max(axis=1)
+    confusion = confusion_matrix(truth, best, len(learned.labels))
+    return {
+        "metrics": _metrics(learned, correct, confidence, uncalibrated.max(axis=1), _top5(confidences, truth)),
+        "classes": [asdict(score) for score in class_scores(confusion, learned.labels)],
+        "confusion": confusion.tolist(),
+        "reliability": reliability(confidence, correct),
+        "reliability_uncalibrated": reliability(uncalibrated.max(axis=1), correct),
+        "coverage": coverage_curve(confidence, correct),
+        "distribution": {
+            split: np.bincount(photos.classes, minlength=len(learned.labels)).tolist()
+            for split, photos in (("train", learned.train), ("test", learned.test))
+            if photos is not None
+        },
+    }
+
+
+def _label_fields(learned: LearnedLabels) -> dict[str, Any]:
+    """Return the measured fields of labels that do not exclude each other."""
+    measured, logits = learned.measured
+    confidences, uncalibrated = (label_confidences(logits, each) for each in (learned.temperature, 1.0))
+    fields = label_measurements(confidences, uncalibrated, measured.classes, learned.labels, learned.thresholds)
+    fields["metrics"] |= {
+        "test_duplicates": len(learned.repeated_in_test) if learned.test is not None else None,
+        "validation_images": len(learned.train),
+        "temperature": learned.temperature,
+        "unfamiliar_share": _unfamiliar_share(learned),
+    }
+    fields["distribution"] = {
+        split: photos.classes.sum(axis=0).tolist()
+        for split, photos in (("train", learned.train), ("test", learned.test))
+        if photos is not None
+    }
+    return fields
 
 
 def _base(bundle: Bundle) -> dict[str, str]:
@@ -144,7 +180,7 @@ def _metrics(
     }
 
 
-def _unfamiliar_share(learned: Learned) -> float | None:
+def _unfamiliar_share(learned: Learned | LearnedLabels) -> float | None:
     """Return the share of the test photos that are wrongly called unfamiliar; None if it cannot be measured."""
     test, logits, familiarity = learned.test, learned.test_logits, learned.familiarity
     if test is None or logits is None or familiarity is None:
@@ -160,9 +196,9 @@ def _top5(confidences: Floats, truth: Any) -> float | None:
     return float((best == truth[:, np.newaxis]).any(axis=1).mean())
 
 
-def _recipe(learned: Learned) -> dict[str, Any]:
+def _recipe(learned: Learned | LearnedLabels) -> dict[str, Any]:
     return {
-        "method": "logistic regression",
+        "method": f"logistic regression{' for each label' if isinstance(learned, LearnedLabels) else ''}",
         "photos": len(learned.train),
         "mirrored": learned.mirrored,
         "regularization": learned.validation.regularization,
@@ -173,11 +209,16 @@ def _recipe(learned: Learned) -> dict[str, Any]:
     }
 
 
-def _review(learned: Learned) -> dict[str, Any]:
-    """Return the photos to check: those that are probably in the wrong folder, and duplicates."""
-    root = learned.root
+def _review(learned: Learned | LearnedLabels) -> dict[str, Any]:
+    """Return the photos to check: those that are probably in the wrong folder, and duplicates.
+
+    `in_several_classes` is the number of photos whose copies are in several class folders. Photos whose labels do not
+    exclude each other are in no wrong folder.
+    """
+    root, misplaced = learned.root, () if isinstance(learned, LearnedLabels) else learned.misplaced
     return {
-        "misplaced": len(learned.misplaced),
+        "in_several_classes": _in_several_classes(learned),
+        "misplaced": len(misplaced),
         "misplaced_listed": [
             {
                 "file": printable_path(found.photo, root),
@@ -185,7 +226,7 @@ def _review(learned: Learned) -> dict[str, Any]:
                 "looks_like": found.looks_like,
                 "confidence": round(found.confidence, 4),
             }
-            for found in learned.misplaced[:MAX_LISTED]
+            for found in misplaced[:MAX_LISTED]
         ],
         "duplicate_pairs": len(learned.pairs),
         "duplicates": [
@@ -199,14 +240,27 @@ def _review(learned: Learned) -> dict[str, Any]:
     }
 
 
-def _manifest(learned: Learned, document: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _in_several_classes(learned: Learned | LearnedLabels) -> int:
+    if isinstance(learned, LearnedLabels):
+        return 0
+    classes: dict[bytes, set[int]] = {}
+    for digest, index in zip(learned.train.digests, learned.train.classes.tolist(), strict=True):
+        classes.setdefault(digest, set()).add(index)
+    return sum(len(found) > 1 for found in classes.values())
+
+
+def _manifest(learned: Learned | LearnedLabels, document: dict[str, Any], folder: Path) -> dict[str, Any]:
     base = learned.base.manifest
     files = [path for name in (MODEL, HEAD, FAMILIARITY) if (path := folder / name).is_file()]
     return {
         **{name: document[name] for name in ("name", "version", "description")},
         "warnings": chance_warnings(document),
         "temperature": learned.temperature,
-        "threshold": learned.threshold,
+        **(
+            {"thresholds": list(learned.thresholds)}
+            if isinstance(learned, LearnedLabels)
+            else {"threshold": learned.threshold}
+        ),
         "preprocessing": document["preprocessing"],
         "quantization": {**base["quantization"], "head": "float32; 7 bits in model.tflite"},
         "tensors": {
@@ -219,26 +273,27 @@ def _manifest(learned: Learned, document: dict[str, Any], folder: Path) -> dict[
     }
 
 
-def _description(learned: Learned) -> str:
+def _description(learned: Learned | LearnedLabels) -> str:
     labels = learned.labels
     named = [*labels[:_NAMED_LABELS], f"{len(labels) - _NAMED_LABELS} more"] if len(labels) > _NAMED_LABELS else labels
-    return (
-        f"Tells {', '.join(named[:-1])} and {named[-1]} apart. Learned from {len(learned.train):,} photos, with the "
-        f"features of {learned.base.name}."
+    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
+    what = (
+        f"Says for {listed} whether a photo has it" if isinstance(learned, LearnedLabels) else f"Tells {listed} apart"
     )
+    return f"{what}. Learned from {len(learned.train):,} photos, with the features of {learned.base.name}."
 
 
 def _choose_examples(learned: Learned, classifier: Classifier) -> list[Example]:
     """Choose up to six random photos of each kind, and the photos that are most probably in the wrong folder."""
     photos, logits = learned.measured
-    confidences = confidences_of(logits, learned.temperature)
+    labels, confidences = learned.labels, confidences_of(logits, learned.temperature)
     chosen: dict[Kind, list[int]] = {"right": [], "wrong": [], "uncertain": []}
     for index in np.random.default_rng(_SEED).permutation(len(photos)).tolist():
         indices = chosen[_kind(confidences[index], int(photos.classes[index]), learned.threshold)]
         if len(indices) < _EXAMPLES_PER_KIND:
             indices.append(index)
     examples = [
-        _example(kind, photos.paths[index], int(photos.classes[index]), confidences[index], learned, classifier)
+        _example(kind, photos.paths[index], (labels[photos.classes[index]],), confidences[index], learned, classifier)
         for kind, indices in chosen.items()
         for index in indices
     ]
@@ -246,9 +301,35 @@ def _choose_examples(learned: Learned, classifier: Classifier) -> list[Example]:
     cross_validated = learned.confidences
     for found in learned.misplaced[:_MAX_PICTURES]:
         index = positions[found.photo]
-        truth = int(learned.train.classes[index])
+        truth = (labels[learned.train.classes[index]],)
         examples.append(_example("misplaced", found.photo, truth, cross_validated[index], learned, classifier))
     return [example for example in examples if example is not None]
+
+
+def _label_examples(learned: LearnedLabels, classifier: Classifier) -> list[Example]:
+    photos, logits = learned.measured
+    confidences = label_confidences(logits, learned.temperature)
+    present = confidences >= np.array(learned.thresholds)
+    examples = []
+    for kind, indices in choose_label_photos(present, photos.classes, _EXAMPLES_PER_KIND).items():
+        for index in indices:
+            truths = tuple(learned.labels[at] for at in np.flatnonzero(photos.classes[index]))
+            examples.append(_example(kind, photos.paths[index], truths, confidences[index], learned, classifier))
+    return [example for example in examples if example is not None]
+
+
+def choose_label_photos(present: Labelled, labelled: Labelled, count: int) -> dict[Kind, list[int]]:
+    """Return the indices of random photos, at most `count` of each kind.
+
+    The labels that are present on a photo are all right, or one is wrong, or there are none.
+    """
+    chosen: dict[Kind, list[int]] = {"right": [], "wrong": [], "uncertain": []}
+    for index in np.random.default_rng(_SEED).permutation(len(present)).tolist():
+        is_right = np.array_equal(present[index], labelled[index])
+        kind: Kind = "uncertain" if not present[index].any() else "right" if is_right else "wrong"
+        if len(chosen[kind]) < count:
+            chosen[kind].append(index)
+    return chosen
 
 
 def _kind(confidences: Floats, truth: int, threshold: float) -> Kind:
@@ -258,21 +339,27 @@ def _kind(confidences: Floats, truth: int, threshold: float) -> Kind:
 
 
 def _example(
-    kind: Kind, path: Path, truth: int, confidences: Floats, learned: Learned, classifier: Classifier
+    kind: Kind,
+    path: Path,
+    truths: tuple[str, ...],
+    confidences: Floats,
+    learned: Learned | LearnedLabels,
+    classifier: Classifier,
 ) -> Example | None:
-    """Return the photo with its predictions; None if the file can no longer be read."""
+    """Return the photo with its true labels and its predictions; None if the file can no longer be read."""
     pixels = try_decode(learned.base.preprocessing, path)
     if isinstance(pixels, str):
         return None
     file = BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=85)
-    best = np.argsort(-confidences, kind="stable")[:_SHOWN_LABELS]
+    best = np.argsort(-confidences, kind="stable")[: max(_SHOWN_LABELS, len(truths))]
     heat_map = classifier.heat_map(pixels, int(best[0]))
     return Example(
         kind=kind,
         image=file.getvalue(),
         heat_map=None if heat_map is None else heat_map.astype(np.float64),
-        truth=learned.labels[truth],
+        truth=", ".join(truths) or NO_LABEL,
+        truths=truths,
         predictions=tuple((learned.labels[index], float(confidences[index])) for index in best),
         name=printable_path(path, learned.root),
     )

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from litelens.core.errors import InputError
 from litelens.core.images import Limits, decode
 from litelens.core.preprocessing import Preprocessing
-from litelens_client.inputs import ignored_folders, is_ignored, read_file
+from litelens_client.inputs import ignored_folders, ignored_sentence, is_ignored, read_file
 from litelens_client.learning.duplicates import THUMBNAIL_SIDE, thumbnail
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.progress import progress
@@ -179,7 +179,7 @@ def read_photos(root: Path, spec: Preprocessing) -> tuple[Photos, tuple[Unreadab
     """
     _require_folder(root)
     _name_ignored(root)
-    paths = _files_below(root)
+    paths = list_files(root)
     found, unreadable = _scan(root, paths, spec)
     if not found:
         raise DatasetError(f"{root} contains no readable photo{_reason(unreadable)}")
@@ -194,12 +194,8 @@ def _require_folder(root: Path) -> None:
 
 
 def _name_ignored(root: Path) -> None:
-    names = ignored_folders(root)
-    if names:
-        print_message(
-            f"Folders with images in {root} are ignored, because systems have folders of such names: "
-            f"{', '.join(names)}. To use the images, rename the folders."
-        )
+    if names := ignored_folders(root):
+        print_message(ignored_sentence(str(root), names))
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -255,10 +251,11 @@ def _check_classes(
 
 
 def _files(folder: Path, names: tuple[str, ...]) -> list[tuple[Path, str]]:
-    return [(path, name) for name in names for path in _files_below(folder / name)]
+    return [(path, name) for name in names for path in list_files(folder / name)]
 
 
-def _files_below(folder: Path) -> list[Path]:
+def list_files(folder: Path) -> list[Path]:
+    """Return the files in a folder, at any depth, without those that systems add."""
     found = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [path for path in found if not any(map(is_ignored, path.relative_to(folder).parts))]
 

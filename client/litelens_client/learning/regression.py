@@ -39,6 +39,15 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Standardized:
+    """Features with a mean of 0 and, over all channels, a standard deviation of 1: `(pooled - mean) / scale`."""
+
+    values: NDArray[np.float32]
+    mean: NDArray[np.float32]
+    scale: float
+
+
+@dataclass(frozen=True)
 class CrossValidation:
     """The class scores of each photo, float64 `(n, classes)`, by a head that was fitted without that photo."""
 
@@ -60,6 +69,13 @@ def cross_validate(samples: Samples, classes: int) -> CrossValidation:
     return min(results, key=lambda result: negative_log_likelihood(result.logits, samples.classes))
 
 
+def standardize(pooled: NDArray[np.float32]) -> Standardized:
+    """Standardize pooled features, float32 `(n, channels)`."""
+    mean = pooled.mean(axis=0)
+    scale = max(float((pooled - mean).std()), 1e-6)
+    return Standardized((pooled - mean) / scale, mean, scale)
+
+
 def fit_head(samples: Samples, classes: int, regularization: float) -> Head:
     """Fit a multinomial logistic regression; a class without samples gets the lowest scores."""
     # Imported only here, because importing it takes a second, and `litelens serve` should start at once.
@@ -70,13 +86,13 @@ def fit_head(samples: Samples, classes: int, regularization: float) -> Head:
     pooled, truth = samples.pooled, samples.classes
     if samples.mirrored is not None:
         pooled, truth = np.concatenate([pooled, samples.mirrored]), np.concatenate([truth, truth])
-    mean = pooled.mean(axis=0)
-    scale = max(float((pooled - mean).std()), 1e-6)
+    standard = standardize(pooled)
+    mean, scale = standard.mean, standard.scale
     model = LogisticRegression(C=regularization, max_iter=_ITERATIONS)
     # Several threads make these small fits up to six times slower.
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit((pooled - mean) / scale, truth)
+        model.fit(standard.values, truth)
     weights, bias = model.coef_ / scale, model.intercept_ - model.coef_ @ (mean / scale)
     if len(model.classes_) == 2:
         # For two classes, scikit-learn has one row, whose score is the second class's minus the first's.

@@ -20,6 +20,7 @@ from litelens_client.learning.metrics import chance_warnings, wilson_interval
 
 TEMPLATE = "report.html.jinja"
 UNKNOWN = "—"
+NO_LABEL = "no label"
 MAX_CONFUSIONS = 15
 MAX_WEAKEST = 5
 MIN_SIDE, MAX_SIDE = 96, 160
@@ -36,7 +37,8 @@ class Example:
 
     `image` is a PNG or JPEG of the model's input, `heat_map` the class activation map of the best label, `(h, w)` in
     any range, or None if the model has none, and `predictions` the best labels with their confidence from 0 to 1, best
-    first. `name` is the file's name, or empty.
+    first. `name` is the file's name, or empty. `truths` are the true labels if there can be several; `truth` then names
+    them all.
     """
 
     kind: Kind
@@ -45,6 +47,7 @@ class Example:
     truth: str
     predictions: tuple[tuple[str, float], ...]
     name: str = ""
+    truths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,13 @@ def render(document: dict[str, Any], examples: Sequence[Example]) -> str:
             "confusions": confusions[:MAX_CONFUSIONS],
             "has_more_confusions": len(confusions) > MAX_CONFUSIONS,
             "weakest": weakest_classes(document["classes"], confusions),
+            "label_noun": ("label", "labels") if is_multi_label(document) else ("class", "classes"),
             "splits": _splits(document),
             "margin": _margin(document["metrics"]),
+            "precision": document.get("precision", "int8"),
             "is_learned": is_learned(document),
-            "interval": accuracy_interval(document) if is_learned(document) else None,
+            "is_multi_label": is_multi_label(document),
+            "interval": accuracy_interval(document) if is_learned(document) and not is_multi_label(document) else None,
             "subject": "photos" if is_cross_validated(document) else "test images",
             "review": document.get("review"),
             "examples": [_template_example(example) for example in examples if example.kind != "misplaced"],
@@ -141,6 +147,7 @@ def _template_example(example: Example) -> dict[str, Any]:
     return {
         "kind": example.kind,
         "truth": example.truth,
+        "truths": example.truths or (example.truth,),
         "name": example.name,
         "predictions": example.predictions,
         "picture": charts.data_url(image),
@@ -157,14 +164,15 @@ def _sections(document: Mapping[str, Any], examples: Sequence[Example]) -> dict[
     """Return the titles of the sections that have content, by id, in the order of the page."""
     classes = bool(document["classes"])
     review = document.get("review") or {}
+    labels = "Labels" if is_multi_label(document) else "Classes"
     present = {
         "mistakes": ("Photos it got wrong", any(example.kind == "wrong" for example in examples)),
         "review": ("Photos to check", bool(review.get("misplaced") or review.get("duplicates"))),
         "figures": ("Figures", True),
-        "precision": ("int8 and fp32", document["metrics"]["agreement"] is not None),
+        "precision": (f"{document.get('precision', 'int8')} and fp32", document["metrics"]["agreement"] is not None),
         "training": ("Training", bool(document["history"])),
         "confusion": ("Confusion", classes and bool(document["confusion"])),
-        "classes": ("Classes", classes),
+        "classes": (labels, classes),
         "reliability": ("Calibration", bool(document["reliability"])),
         "coverage": ("Accuracy and coverage", bool(document["coverage"])),
         "examples": ("Examples", True),
@@ -243,6 +251,11 @@ def _splits(document: Mapping[str, Any]) -> dict[str, list[int]]:
     names = {"train": "training", "validation": "validation", "test": "test"}
     distribution = document["distribution"] or {}
     return {title: distribution[name] for name, title in names.items() if distribution.get(name)}
+
+
+def is_multi_label(document: Mapping[str, Any]) -> bool:
+    """Return whether the model's labels do not exclude each other."""
+    return "mean_average_precision" in document["metrics"]
 
 
 def is_learned(document: Mapping[str, Any]) -> bool:

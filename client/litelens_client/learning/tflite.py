@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from litelens.core.bundle import FEATURES, IMAGE, LOGITS, OLD_MAP, Tensor
 from litelens.core.head import Head
 
-# Seven-bit weights give the same answers with all engines; see training.candidates.reduce_to_seven_bits.
+# Seven-bit weights give the same answers with all engines; see quantizing.int8.reduce_to_seven_bits.
 MAX_SEVEN_BIT_LEVEL = 64
 
 # The data types that an input or output can have.
@@ -27,10 +27,8 @@ _TYPES: dict[int, Literal["int8", "uint8", "float32"]] = {
 # The key of the signature of a model that has only one.
 _SIGNATURE = b"serving_default"
 
-_OPERATORS = {
-    schema.BuiltinOperator.MEAN: 2,
-    schema.BuiltinOperator.FULLY_CONNECTED: 12,
-}
+# The versions of the operators for int8 tensors.
+_INT8_MEAN, _INT8_FULLY_CONNECTED = 2, 12
 
 
 def parse_model(model: bytes) -> Any:
@@ -120,7 +118,7 @@ def replace_head(model: bytes, head: Head, pooled: NDArray[np.float32]) -> bytes
     their class scores give the ranges of the new tensors. Raises ValueError if the model has no output FEATURES.
     """
     parsed = parse_model(model)
-    builder = _GraphBuilder(parsed)
+    builder = GraphBuilder(parsed)
     features = builder.output(FEATURES)
     builder.keep_operators_before(features)
     mean = builder.add_mean(features, _range(pooled))
@@ -137,7 +135,7 @@ def convert_old_model(model: bytes) -> tuple[bytes, Head]:
     Raises ValueError if the model has no class activation map that a single convolution computes.
     """
     parsed = parse_model(model)
-    builder = _GraphBuilder(parsed)
+    builder = GraphBuilder(parsed)
     operator = builder.producer(builder.output(OLD_MAP))
     image, kernel, bias = (builder.graph.tensors[index] for index in operator.inputs[:3])
     if list(kernel.shape[1:3]) != [1, 1]:
@@ -153,7 +151,7 @@ def convert_old_model(model: bytes) -> tuple[bytes, Head]:
     return write_model(parsed), head
 
 
-class _GraphBuilder:
+class GraphBuilder:
     """Changes the only graph of a parsed model."""
 
     def __init__(self, model: Any) -> None:
@@ -173,6 +171,11 @@ class _GraphBuilder:
         """Return the operator that computes a tensor."""
         return next(operator for operator in self.graph.operators if tensor in operator.outputs)
 
+    def builtin_code(self, operator: Any) -> int:
+        """Return the number of an operator in the schema's BuiltinOperator."""
+        code = self._model.operatorCodes[operator.opcodeIndex]
+        return max(int(code.builtinCode), int(code.deprecatedBuiltinCode))
+
     def keep_operators_before(self, tensor: int) -> None:
         """Remove the operators that are not needed to compute a tensor."""
         needed, kept = {tensor}, []
@@ -185,13 +188,11 @@ class _GraphBuilder:
     def add_mean(self, features: int, values: tuple[float, float]) -> int:
         """Add the mean of features over height and width; return the index of its output."""
         channels = int(self.graph.tensors[features].shape[3])
-        axes = self._add_constant("axes", np.array([1, 2], np.int32), schema.TensorType.INT32)
+        axes = self.add_constant("axes", np.array([1, 2], np.int32), schema.TensorType.INT32)
         output = self._add_int8("pooled", (1, channels), _quantization(values))
         options = schema.ReducerOptionsT()
         options.keepDims = False
-        self._add_operator(
-            schema.BuiltinOperator.MEAN, (features, axes), output, schema.BuiltinOptions.ReducerOptions, options
-        )
+        self.add_operator(schema.BuiltinOperator.MEAN, _INT8_MEAN, (features, axes), output, options)
         return output
 
     def add_linear(self, pooled: int, head: Head, values: tuple[float, float]) -> int:
@@ -201,17 +202,23 @@ class _GraphBuilder:
         levels = np.rint(head.weights / scales[:, np.newaxis]).astype(np.int8)
         bias_scales = scales * np.float32(input_scale)
         bias_levels = np.rint(head.bias / bias_scales).clip(-(2**31) + 1, 2**31 - 1).astype(np.int32)
-        weights = self._add_constant("head_weights", levels, schema.TensorType.INT8, scales)
-        bias = self._add_constant("head_bias", bias_levels, schema.TensorType.INT32, bias_scales)
+        weights = self.add_constant("head_weights", levels, schema.TensorType.INT8, scales)
+        bias = self.add_constant("head_bias", bias_levels, schema.TensorType.INT32, bias_scales)
         output = self._add_int8(LOGITS, (1, len(head.bias)), _quantization(values))
-        self._add_operator(
+        self.add_operator(
             schema.BuiltinOperator.FULLY_CONNECTED,
+            _INT8_FULLY_CONNECTED,
             (pooled, weights, bias),
             output,
-            schema.BuiltinOptions.FullyConnectedOptions,
             schema.FullyConnectedOptionsT(),
         )
         return output
+
+    def set_input(self, name: str, index: int) -> None:
+        """Make this tensor the model's only input, under this name."""
+        self.graph.inputs = np.array([index], np.int32)
+        self._signature.inputs = [_named(name, index)]
+        self.graph.tensors[index].name = name.encode()
 
     def set_outputs(self, outputs: dict[str, int]) -> None:
         """Make these tensors the model's only outputs, under these names, which OpenVINO reads from the tensors."""
@@ -236,9 +243,8 @@ class _GraphBuilder:
             named.tensorIndex = numbers[named.tensorIndex]
         empty_unused_buffers(self._model)
 
-    def _add_constant(
-        self, name: str, array: NDArray[Any], kind: int, scales: NDArray[np.float32] | None = None
-    ) -> int:
+    def add_constant(self, name: str, array: NDArray[Any], kind: int, scales: NDArray[np.float32] | None = None) -> int:
+        """Add a constant, with a scale for each index of its first side or none; return its index."""
         tensor = self._new_tensor(name, array.shape, kind)
         buffer = schema.BufferT()
         buffer.data = np.frombuffer(array.tobytes(), np.uint8)
@@ -249,6 +255,11 @@ class _GraphBuilder:
             tensor.quantization.scale = scales
             tensor.quantization.zeroPoint = np.zeros(len(scales), np.int64)
             tensor.quantization.quantizedDimension = 0
+        return len(self.graph.tensors) - 1
+
+    def add_float(self, name: str, shape: tuple[int, ...]) -> int:
+        """Add a float32 tensor; return its index."""
+        self._new_tensor(name, shape, schema.TensorType.FLOAT32)
         return len(self.graph.tensors) - 1
 
     def _add_int8(self, name: str, shape: tuple[int, ...], quantization: Tensor) -> int:
@@ -264,16 +275,19 @@ class _GraphBuilder:
         self.graph.tensors.append(tensor)
         return tensor
 
-    def _add_operator(self, code: int, inputs: tuple[int, ...], output: int, options_type: int, options: Any) -> None:
+    def add_operator(self, code: int, version: int, inputs: tuple[int, ...], output: int, options: Any = None) -> None:
+        """Add an operator behind the others; `options` are an object of the schema, if the operator has some."""
         operator = schema.OperatorT()
-        operator.opcodeIndex = self._opcode(code)
+        operator.opcodeIndex = self._opcode(code, version)
         operator.inputs, operator.outputs = np.array(inputs, np.int32), np.array([output], np.int32)
-        operator.builtinOptionsType, operator.builtinOptions = options_type, options
+        if options is not None:
+            operator.builtinOptions = options
+            operator.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__.removesuffix("T"))
         self.graph.operators.append(operator)
 
-    def _opcode(self, code: int) -> int:
+    def _opcode(self, code: int, version: int) -> int:
         opcode = schema.OperatorCodeT()
-        opcode.builtinCode, opcode.deprecatedBuiltinCode, opcode.version = code, min(code, 127), _OPERATORS[code]
+        opcode.builtinCode, opcode.deprecatedBuiltinCode, opcode.version = code, min(code, 127), version
         self._model.operatorCodes.append(opcode)
         return len(self._model.operatorCodes) - 1
 

@@ -48,7 +48,7 @@ from litelens.aws.results_table import ResultsTable
 from litelens.aws.s3 import ObjectLocation, ObjectReader, UploadBucket, image_key, is_upload_id
 from litelens.aws.snapstart import register_hooks
 from litelens.core.bundle import METRICS, REPORT, Bundle
-from litelens.core.classifier import Classifier
+from litelens.core.classifier import DEFAULT_TOP_K, Classifier, Options
 from litelens.core.errors import BundleError, InternalError, ReportedError
 from litelens.core.registry import DAMAGED, LoadedModel, ModelRegistry
 from litelens.settings import Settings, read_settings
@@ -135,6 +135,7 @@ class _Api:
         """Raises BundleError if the default bundle cannot be served."""
         self._limits = settings.limits
         self._max_upload_bytes = settings.max_upload_bytes
+        self._log_results = settings.log_results
         limits = dataclasses.replace(settings.limits, bytes=max(settings.limits.bytes, settings.max_upload_bytes))
         self._models = ModelRegistry(settings.bundle, settings.models, limits, settings.threads, settings.engine)
         self.model = self.default_model
@@ -205,7 +206,7 @@ class _Api:
     ) -> schemas.Classification:
         data = self._fetch(image, call)
         prediction = classifier.classify(data, request.options)
-        record_prediction(prediction, classifier.bundle.threshold, len(data), call.id)
+        record_prediction(prediction, len(data), call.id, log=self._log_results)
         return schemas.classification_of(prediction, request.embedding_format)
 
     def _fetch(self, image: Image, call: Call) -> bytes:
@@ -246,7 +247,7 @@ class _Api:
         request = parse_describe(call.event)
         classifier = self._choose_model(request.model).classifier
         data = self._fetch(request.image, call)
-        prediction = classifier.classify(data)
+        prediction = classifier.classify(data, Options(top_k=DEFAULT_TOP_K))
         # The language model receives more pixels than the classifier's input has.
         image = classifier.decode(data)
         labels = [(candidate.label, candidate.confidence) for candidate in prediction.candidates]

@@ -34,6 +34,7 @@ from litelens.core.errors import (
     ReportedError,
 )
 from litelens.core.formats import MEDIA_TYPES
+from litelens.settings import MAX_IMAGES
 
 VERSION = "1.0.0"
 
@@ -243,7 +244,7 @@ def _query(name: str, field: Mapping[str, Any]) -> dict[str, Any]:
 
 def _form(many: bool, **fields: Any) -> dict[str, Any]:
     image = {"type": "string", "contentMediaType": "application/octet-stream"}
-    images = {"oneOf": [image, {"type": "array", "items": image, "minItems": 1, "maxItems": requests.MAX_IMAGES}]}
+    images = {"oneOf": [image, {"type": "array", "items": image, "minItems": 1, "maxItems": MAX_IMAGES}]}
     return {
         "schema": {
             "type": "object",
@@ -278,6 +279,15 @@ _ONE = {
     "timing_ms": {"decode": 2.2, "inference": 1.366, "total": 3.566},
     "request_id": _REQUEST_ID,
 }
+_SEVERAL_LABELS = {
+    **_ONE,
+    "model": {"name": "beach", "version": "1.0.0"},
+    "predictions": [
+        {"label": "sea", "index": 1, "confidence": 0.931276, "present": True},
+        {"label": "dog", "index": 0, "confidence": 0.612404, "present": True},
+        {"label": "snow", "index": 2, "confidence": 0.020917, "present": False},
+    ],
+}
 _MODELS = {
     "default": "everyday",
     "models": [
@@ -299,7 +309,9 @@ OPERATIONS = (
         "images",
         "classify",
         "Classify one image or several",
-        answer={_JSON: _content("ClassifyAnswer", "ClassifyManyAnswer", one_image=_ONE)},
+        answer={
+            _JSON: _content("ClassifyAnswer", "ClassifyManyAnswer", one_image=_ONE, several_labels=_SEVERAL_LABELS)
+        },
         problems=(*_READING, *_CHOOSING, *_DECODING, *_OBJECTS, problems.OutOfTime),
         body={
             **_BYTES,

@@ -21,9 +21,10 @@ from litelens.api.response_schemas import DEFAULT_EMBEDDING_FORMAT, EMBEDDING_FO
 from litelens.aws.bedrock import Turn
 from litelens.aws.clients import Deadline
 from litelens.aws.s3 import ObjectLocation, parse_s3_uri
-from litelens.core.classifier import DEFAULT_TOP_K, Options
+from litelens.core.classifier import DEFAULT_MULTI_LABEL_TOP_K, DEFAULT_TOP_K, Options
 from litelens.core.errors import ImageMissing, InvalidOption
 from litelens.core.formats import MEDIA_TYPES
+from litelens.settings import MAX_IMAGES
 
 JSON_TYPE = "application/json"
 FORM_TYPE = "multipart/form-data"
@@ -40,7 +41,6 @@ _UNOFFICIAL_TYPES = {
 # The content types whose bodies API Gateway encodes in base64; template.yaml has the same list.
 BINARY_TYPES = (*MEDIA_TYPES, *_UNOFFICIAL_TYPES, FORM_TYPE)
 
-MAX_IMAGES = 16
 MAX_QUESTION = 2000
 
 # https://fetch.spec.whatwg.org/#data-urls
@@ -128,8 +128,9 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
         Annotated[
             float,
             Meta(
-                description="The number of labels; if the model has fewer, all of them.",
-                extra_json_schema={"minimum": 1, "default": DEFAULT_TOP_K},
+                description="The number of labels; if the model has fewer, all of them. By default "
+                f"{DEFAULT_TOP_K}; of a multi-label model, all labels, at most {DEFAULT_MULTI_LABEL_TOP_K:,}.",
+                extra_json_schema={"minimum": 1},
             ),
         ]
         | UnsetType
@@ -138,7 +139,8 @@ class ClassifyBody(ImageInput, frozen=True, forbid_unknown_fields=True):
         Annotated[
             float,
             Meta(
-                description="The confidence below which an answer is uncertain; by default the model's own threshold.",
+                description="The confidence below which an answer is uncertain, or from which each label of a "
+                "multi-label model is present; by default the model's own threshold or thresholds.",
                 extra_json_schema={"minimum": 0, "maximum": 1},
             ),
         ]
@@ -503,7 +505,7 @@ def _classify_request(images: tuple[Image, ...], is_list: bool, values: Mapping[
 def _options(values: Mapping[str, Any]) -> Options:
     label = values.get("heatmap_label") or None
     return Options(
-        top_k=values.get("top_k", DEFAULT_TOP_K),
+        top_k=values.get("top_k"),
         threshold=values.get("threshold"),
         heat_map=values.get("heatmap", bool(label)),
         heat_map_label=label,

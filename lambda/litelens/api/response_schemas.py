@@ -57,12 +57,22 @@ class Model(Struct, frozen=True):
 
 
 class LabelConfidence(Struct, frozen=True, omit_defaults=True):
-    """A label, its index among the model's classes and, if the model has groups, its group."""
+    """A label, its index among the model's labels and, if the model has groups, its group."""
 
     label: Label
     index: Annotated[int, Meta(ge=0, examples=[967])]
     confidence: Confidence
     group: Annotated[str, Meta(examples=["food and drinks"])] | UnsetType = UNSET
+    present: (
+        Annotated[
+            bool,
+            Meta(
+                description="Whether the confidence reaches the label's threshold. Only a multi-label model, whose "
+                "labels do not exclude each other, says it."
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class GroupConfidence(Struct, frozen=True):
@@ -139,18 +149,31 @@ class Embedding(Struct, frozen=True, omit_defaults=True):
 
 
 class ImageResult(Struct, frozen=True, omit_defaults=True):
-    """The classification of one image, most confident label first."""
+    """The classification of one image, most confident label first.
+
+    The answer of a multi-label model is the labels that are `present`: none, one or several.
+    """
 
     image: Photo
     predictions: Annotated[list[LabelConfidence], Meta(min_length=1)]
-    uncertain: Annotated[
-        bool, Meta(description="Whether the highest confidence is below the threshold, or the photo is unfamiliar.")
-    ]
+    uncertain: Annotated[bool, Meta(description="Whether no label reaches its threshold, or the photo is unfamiliar.")]
     timing_ms: Timing
     unfamiliar: Unfamiliar | UnsetType = UNSET
     group: GroupConfidence | UnsetType = UNSET
     heatmap: HeatMap | UnsetType = UNSET
     embedding: Embedding | UnsetType = UNSET
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether the model's labels do not exclude each other."""
+        return self.predictions[0].present is not UNSET
+
+    @property
+    def labels(self) -> list[LabelConfidence]:
+        """The labels that the answer names: those that are present, or the best of labels that exclude each other."""
+        if self.is_multi_label:
+            return [each for each in self.predictions if each.present is True]
+        return self.predictions[:1]
 
 
 class Classification(ImageResult, frozen=True, tag_field="status", tag="done"):
@@ -354,6 +377,7 @@ def labels_of(prediction: classifier.Prediction) -> list[LabelConfidence]:
             candidate.index,
             round(candidate.confidence, _DIGITS),
             UNSET if candidate.group is None else candidate.group,
+            UNSET if candidate.present is None else candidate.present,
         )
         for candidate in prediction.candidates
     ]

@@ -40,7 +40,8 @@ _CHECKSUM_DIGITS = 12
 OLD_MAP = "class_activation_map"
 
 
-# What the model's output LOGITS has: class scores of any range, or probabilities, which add up to 1.
+# What the model's output LOGITS has: class scores of any range, or probabilities. Those of labels that exclude each
+# other add up to 1. A single score of a model with two labels is for the second label.
 Output = Literal["logits", "probabilities"]
 
 # The weights have 7 or 8 bits if the model computes with integers, and 32 if it computes with floats, whatever the
@@ -106,9 +107,10 @@ class Bundle:
     `(1, h, w, channels)`. `output` says what LOGITS has. If the model has features, `head` computes the class scores
     from them more exactly than LOGITS, which is for other programs. `familiarity` needs features too, and is optional.
     `backbone` identifies the features: the name, version and checksum of the bundle that they are from, which is this
-    one or the one it was learned from. Confidences are the softmax of the logits divided by `temperature`. A prediction
-    is uncertain if its highest confidence is below `threshold`. `groups` maps each label to its coarse group; it is
-    empty if there are none, and so is `golden`.
+    one or the one it was learned from. Confidences are the softmax of the logits divided by `temperature`, or their
+    sigmoid in a multi-label bundle. A prediction is uncertain if its highest confidence is below `threshold`. In a
+    multi-label bundle, `threshold` is None, and `thresholds` has the confidence from which each label is present.
+    `groups` maps each label to its coarse group; it is empty if there are none, and so is `golden`.
     """
 
     folder: Path
@@ -122,7 +124,8 @@ class Bundle:
     groups: Mapping[str, str]
     preprocessing: Preprocessing
     temperature: float
-    threshold: float
+    threshold: float | None
+    thresholds: tuple[float, ...] = ()
     output: Output = "logits"
     backbone: str = ""
     head: Head | None = None
@@ -134,8 +137,19 @@ class Bundle:
         """The path of model.tflite."""
         return self.folder / MODEL
 
+    @property
+    def is_multi_label(self) -> bool:
+        """True if a photo can have any number of the labels, each with a confidence of its own."""
+        return bool(self.thresholds)
+
+    @property
+    def is_binary(self) -> bool:
+        """True if the model gives a single score for two labels that exclude each other: that of the second one."""
+        return len(self.labels) > self.tensors[LOGITS].shape[1]
+
 
 _Name = Annotated[str, Meta(min_length=1)]
+_Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class _Tensors(Struct, frozen=True, forbid_unknown_fields=True):
@@ -177,7 +191,8 @@ class _Manifest(Struct, frozen=True):
     preprocessing: Preprocessing
     files: _Files
     temperature: Annotated[float, Meta(ge=0.01, le=100)]
-    threshold: Annotated[float, Meta(ge=0, le=1)]
+    threshold: _Share | UnsetType = UNSET
+    thresholds: Annotated[tuple[_Share, ...], Meta(min_length=1)] | UnsetType = UNSET
     quantization: _Quantization = _Quantization()
     output: Output = "logits"
     tensors: _Tensors | UnsetType = UNSET
@@ -209,6 +224,7 @@ class _Manifest(Struct, frozen=True):
             raise ValueError("labels must be distinct")
         if self.groups and self.groups.keys() != labels:
             raise ValueError("groups must have a group for every label, and for nothing else")
+        self._check_thresholds()
         self._check_shapes()
         self._check_golden(labels)
         _ = self.weight_bits
@@ -223,12 +239,25 @@ class _Manifest(Struct, frozen=True):
         fields = msgspec.structs.asdict(self.tensors)
         return {name: tensor for name, tensor in fields.items() if tensor is not UNSET}
 
+    def _check_thresholds(self) -> None:
+        if self.thresholds is UNSET:
+            if self.threshold is UNSET:
+                raise ValueError("the field threshold is missing; a multi-label model has the field thresholds instead")
+            return
+        if self.threshold is not UNSET:
+            raise ValueError("threshold must be left out if there are thresholds, those of a multi-label model")
+        if len(self.thresholds) != len(self.labels):
+            raise ValueError(f"thresholds must have a number for each of the {len(self.labels)} labels")
+        if self.groups:
+            raise ValueError("groups must be left out if there are thresholds, because only exclusive labels add up")
+
     def _check_shapes(self) -> None:
         size, classes = (self.preprocessing.height, self.preprocessing.width), len(self.labels)
+        is_binary = classes == 2 and self.thresholds is UNSET and not self.files.head
         shapes = {name: tensor.shape for name, tensor in self.tensors_by_name().items()}
         if shapes[IMAGE] != (1, *size, 3):
             raise ValueError(f"tensors.{IMAGE} has the shape {shapes[IMAGE]}, but preprocessing makes {size}")
-        if shapes[LOGITS] != (1, classes):
+        if shapes[LOGITS] != (1, classes) and not (is_binary and shapes[LOGITS] == (1, 1)):
             raise ValueError(f"tensors.{LOGITS} has the shape {shapes[LOGITS]}, but there are {classes} labels")
         if FEATURES in shapes and len(shapes[FEATURES]) != 4:
             raise ValueError(f"tensors.{FEATURES} must have four sides, not the shape {shapes[FEATURES]}")
@@ -272,7 +301,8 @@ def load_bundle(folder: Path) -> Bundle:
         groups=manifest.groups or {},
         preprocessing=manifest.preprocessing,
         temperature=manifest.temperature,
-        threshold=manifest.threshold,
+        threshold=None if manifest.threshold is UNSET else manifest.threshold,
+        thresholds=() if manifest.thresholds is UNSET else manifest.thresholds,
         output=manifest.output,
         backbone=manifest.backbone,
         head=load_head(folder / HEAD, len(manifest.labels), channels) if manifest.files.head else None,

@@ -13,19 +13,23 @@ from litelens.core.engines import load_engine
 from litelens.core.errors import InvalidOption, ModelUnusable
 from litelens.core.images import DecodedImage, Limits, decode
 
+# The number of labels in a prediction if the request does not say it. A multi-label model gives all labels, unless it
+# has so many that the answer would be too large for the results table.
 DEFAULT_TOP_K = 5
+DEFAULT_MULTI_LABEL_TOP_K = 1000
 
 
 @dataclass(frozen=True)
 class Options:
     """The options of one classification.
 
-    `top_k` is the number of labels; if the model has fewer, the prediction has all of them. `threshold` (0 to 1)
-    replaces the bundle's threshold. With `heat_map`, the prediction has a heat map of the most confident label, or of
+    `top_k` is the number of labels; if the model has fewer, the prediction has all of them. The default is
+    DEFAULT_TOP_K, or DEFAULT_MULTI_LABEL_TOP_K for a multi-label model. `threshold` (0 to 1) replaces the bundle's
+    threshold, or those of all labels. With `heat_map`, the prediction has a heat map of the most confident label, or of
     `heat_map_label` if it is given. With `embedding`, it has the photo's embedding.
     """
 
-    top_k: int = DEFAULT_TOP_K
+    top_k: int | None = None
     threshold: float | None = None
     heat_map: bool = False
     heat_map_label: str | None = None
@@ -37,15 +41,17 @@ _DEFAULTS = Options()
 
 @dataclass(frozen=True)
 class Candidate:
-    """A label with its index in the model's output and its confidence, a calibrated probability from 0 to 1.
+    """A label with its index among the model's labels and its confidence, a calibrated probability from 0 to 1.
 
-    `group` is the label's coarse group, or None if the bundle has no groups.
+    `group` is the label's coarse group, or None if the bundle has no groups. `present` says whether the confidence
+    reaches the label's threshold; it is None if the labels exclude each other.
     """
 
     label: str
     index: int
     confidence: float
     group: str | None = None
+    present: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -89,17 +95,20 @@ class Timing:
 class Prediction:
     """The most confident labels, best first.
 
-    The prediction is `uncertain` if the best label's confidence is below the threshold, or if the photo is unfamiliar.
-    A photo is `unfamiliar` if it is unlike all photos that the model was learned from; None if the model cannot tell.
-    `group` is the coarse group with the highest confidence, or None if the bundle has no groups. `entropy` is the
-    Shannon entropy in bits of the confidences p of all labels, the sum of p * log2(1 / p). It is 0 if one label has a
-    confidence of 1, and log2 of the number of labels if all are equally confident. `width` and `height` are those of
-    the upright photo, in pixels. `embedding` is set if the options ask for it.
+    The prediction is `uncertain` if no label's confidence reaches the threshold, or if the photo is unfamiliar.
+    `uncertain_by_default` says the same without the option `threshold`. A photo is `unfamiliar` if it is unlike all
+    photos that the model was learned from; None if the model cannot tell. `group` is the coarse group with the highest
+    confidence, or None if the bundle has no groups. `entropy` is the Shannon entropy in bits of the confidences p of
+    all labels, the sum of p * log2(1 / p). It is 0 if one label has a confidence of 1, and log2 of the number of labels
+    if all are equally confident. In a multi-label prediction, it is the sum of the entropies of all labels, each of
+    which is at most 1. `width` and `height` are those of the upright photo, in pixels. `embedding` is set if the
+    options ask for it.
     """
 
     candidates: tuple[Candidate, ...]
     group: Group | None
     uncertain: bool
+    uncertain_by_default: bool
     unfamiliar: bool | None
     entropy: float
     heat_map: HeatMap | None
@@ -151,7 +160,7 @@ class Classifier:
 
     def check(self, options: Options) -> None:
         """Raise InvalidOption if an option is out of range or asks for something that this model does not have."""
-        if options.top_k < 1:
+        if options.top_k is not None and options.top_k < 1:
             raise InvalidOption("top_k must be a whole number above 0.")
         if options.threshold is not None and not 0 <= options.threshold <= 1:
             raise InvalidOption("threshold must be a number from 0 to 1.")
@@ -175,7 +184,9 @@ class Classifier:
         """Return the class scores, float32 `(classes,)`, of the input's pixels, uint8 `(height, width, 3)`.
 
         If the bundle has a head, it computes them. The model's output LOGITS are the same scores, but rounded to int8,
-        which makes similar scores equal. If the model's output has probabilities, the scores are their logarithms.
+        which makes similar scores equal. If the model's output has probabilities, the scores are their logarithms, or
+        their log odds if the labels do not exclude each other. The scores of a binary model are -z / 2 and z / 2,
+        whose softmax has the sigmoid of its only score z.
         Raises ModelUnusable if a score is not a finite number.
         """
         return self._run(pixels).logits
@@ -208,7 +219,12 @@ class Classifier:
         tensor = self.bundle.tensors[LOGITS]
         scores = tensor.dequantize(output)
         if self.bundle.output == "probabilities":
-            scores = np.log(np.maximum(scores, lowest_probability(tensor)))
+            if self.bundle.is_multi_label or self.bundle.is_binary:
+                scores = _log_odds(scores, tensor)
+            else:
+                scores = np.log(np.maximum(scores, lowest_probability(tensor)))
+        if self.bundle.is_binary:
+            scores = np.concatenate([-scores, scores]).astype(np.float32) * np.float32(0.5)
         if not np.isfinite(scores).all():
             raise ModelUnusable(
                 f"The model {self.bundle.name} cannot be used: its scores of this image are not finite numbers."
@@ -225,19 +241,25 @@ class Classifier:
         pixels = image.pixels(self.bundle.preprocessing)
         decoded = time.perf_counter()
         output = self._run(pixels)
-        confidences = softmax(output.logits / np.float32(self.bundle.temperature))
+        scores = output.logits / np.float32(self.bundle.temperature)
+        confidences = sigmoid(scores) if self.bundle.is_multi_label else softmax(scores)
         embedding = output.features.embedding if output.features else None
         unfamiliar = self._is_unfamiliar(embedding, int(confidences.argmax()))
         inferred = time.perf_counter()
         best_first = np.argsort(-confidences, kind="stable")
-        best = float(confidences[best_first[0]])
-        threshold = self.bundle.threshold if options.threshold is None else options.threshold
+        accepted = self._accepted(confidences, options.threshold)
+        candidates = (
+            self._candidate(int(index), confidences, accepted) for index in best_first[: self._top_k(options)]
+        )
         return Prediction(
-            candidates=tuple(self._candidate(int(index), confidences) for index in best_first[: options.top_k]),
+            candidates=tuple(candidates),
             group=self._best_group(confidences),
-            uncertain=best < threshold or unfamiliar is True,
+            uncertain=not accepted.any() or unfamiliar is True,
+            uncertain_by_default=not self._accepted(confidences).any() or unfamiliar is True,
             unfamiliar=unfamiliar,
-            entropy=entropy(confidences),
+            entropy=entropy(
+                np.concatenate([confidences, 1 - confidences]) if self.bundle.is_multi_label else confidences
+            ),
             heat_map=self._heat_map(int(best_first[0]), output.features, image, options),
             embedding=Embedding(self.bundle.backbone, embedding)
             if options.embedding and embedding is not None
@@ -252,9 +274,25 @@ class Classifier:
             ),
         )
 
-    def _candidate(self, index: int, confidences: NDArray[np.float32]) -> Candidate:
+    def _top_k(self, options: Options) -> int:
+        if options.top_k is not None:
+            return options.top_k
+        return DEFAULT_MULTI_LABEL_TOP_K if self.bundle.is_multi_label else DEFAULT_TOP_K
+
+    def _accepted(self, confidences: NDArray[np.float32], threshold: float | None = None) -> NDArray[np.bool_]:
+        """Return whether each confidence reaches its threshold, bool `(labels,)`; a given threshold is for all labels.
+
+        In float64, because rounding to float32 can raise a threshold.
+        """
+        usual = self.bundle.thresholds if self.bundle.is_multi_label else self.bundle.threshold
+        thresholds = np.asarray(usual if threshold is None else threshold, np.float64)
+        accepted: NDArray[np.bool_] = confidences.astype(np.float64) >= thresholds
+        return accepted
+
+    def _candidate(self, index: int, confidences: NDArray[np.float32], accepted: NDArray[np.bool_]) -> Candidate:
         label = self.bundle.labels[index]
-        return Candidate(label, index, float(confidences[index]), self.bundle.groups.get(label))
+        present = bool(accepted[index]) if self.bundle.is_multi_label else None
+        return Candidate(label, index, float(confidences[index]), self.bundle.groups.get(label), present)
 
     def _best_group(self, confidences: NDArray[np.float32]) -> Group | None:
         if not self.bundle.groups:
@@ -294,6 +332,34 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return probabilities
+
+
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn each score into a probability of its own, float32 of the same shape."""
+    probabilities: NDArray[np.float32] = np.exp(-np.logaddexp(np.float32(0), -logits)).astype(np.float32)
+    return probabilities
+
+
+def probability_limits(output: Tensor) -> tuple[float, float]:
+    """Return the probabilities that stand for 0 and 1, which have no finite scores, in an output.
+
+    In an integer tensor, 0 and 1 stand for all probabilities within half a level, so they are moved by a quarter of a
+    level.
+    """
+    number = np.finfo(np.float32)
+    if output.is_float:
+        return float(number.tiny), float(1 - number.epsneg)
+    return output.scale / 4, 1 - output.scale / 4
+
+
+def _log_odds(probabilities: NDArray[np.float32], output: Tensor) -> NDArray[np.float32]:
+    """Return the scores whose sigmoids are these probabilities, the model's output `(classes,)`.
+
+    They are kept within probability_limits().
+    """
+    possible = probabilities.astype(np.float64).clip(*probability_limits(output))
+    odds: NDArray[np.float32] = np.log(possible / (1 - possible)).astype(np.float32)
+    return odds
 
 
 def entropy(probabilities: NDArray[np.float32]) -> float:

@@ -59,7 +59,7 @@ class OpenVINO:
     """The engine OpenVINO. Starts slower than LiteRT, and is fast on all x86 CPUs.
 
     On CPUs without AVX-512 VNNI or similar instructions, sums of int8 products saturate. A model that computes with
-    integers must therefore have 7-bit weights; training.candidates explains why.
+    integers must therefore have 7-bit weights; litelens_client.quantizing.int8 explains why.
     """
 
     def __init__(self, bundle: Bundle, threads: int) -> None:

@@ -56,7 +56,7 @@ _REDUCTIONS = (8, 4, 2)
 # The minimum number of pixels of a reduced photo per pixel of the model's input, along each side. With 2, top-1
 # accuracy fell by 0.7 points on 10,000 enlarged test images of CIFAR-100. With 2.5, it fell by 0.2 points on 5,000,
 # which is within chance.
-_MIN_PIXELS_PER_INPUT_PIXEL = 2.5
+MIN_PIXELS_PER_INPUT_PIXEL = 2.5
 
 # Pixels are converted to RGB in strips of this size, so that only one strip has an extra copy in memory.
 _STRIP_PIXELS = 1_000_000
@@ -221,7 +221,7 @@ def _largest_reduction(
         return 1
     left, _, right, _ = spec.crop_box(width, height)
     pixels_per_input_pixel = (right - left) / spec.width
-    enough = (number for number in _REDUCTIONS if pixels_per_input_pixel >= number * _MIN_PIXELS_PER_INPUT_PIXEL)
+    enough = (number for number in _REDUCTIONS if pixels_per_input_pixel >= number * MIN_PIXELS_PER_INPUT_PIXEL)
     return next(enough, 1)
 
 
