@@ -42,6 +42,7 @@ def metrics_document(
     return {
         "model": sha256(model),
         "model_bytes": len(model),
+        "precision": precision(model),
         "name": preset.name,
         "version": preset.version,
         "description": full_description(preset),
@@ -66,6 +67,11 @@ def metrics_document(
             "listed": [dataclasses.asdict(file) for file in dataset.unreadable[:MAX_LISTED]],
         },
     }
+
+
+def precision(model: bytes) -> str:
+    """Return the precision with which a .tflite file computes, beside that of the network, which is fp32."""
+    return "TFLite float32" if is_float(model) else "int8"
 
 
 def manifest_document(

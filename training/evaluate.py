@@ -146,12 +146,12 @@ def evaluate(run: Run, network: keras.Model, dataset: Dataset) -> Evaluation:
 
 def classify_split(classifier: Classifier, split: Split) -> Predictions:
     """Classify each image with the serving code, from the file that a client would send."""
-    all_classes = Options(top_k=len(classifier.bundle.labels))
+    classes = len(classifier.bundle.labels)
     files = (split.images.encoded(i) for i in range(len(split)))
-    shape = (len(split), all_classes.top_k)
+    shape = (len(split), classes)
     predictions = Predictions(np.zeros(shape, np.int64), np.zeros(shape))
     for row, data in enumerate(progress(files, len(split), "Classifying in int8")):
-        candidates = classifier.classify(data, all_classes).candidates
+        candidates = classifier.classify(data, Options(top_k=classes)).candidates
         predictions.ranking[row] = [candidate.index for candidate in candidates]
         predictions.confidences[row] = [candidate.confidence for candidate in candidates]
     return predictions

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import h5py  # type: ignore[import-not-found, import-untyped, unused-ignore]
+import h5py
 import keras
 import numpy as np
 from keras import layers
@@ -40,6 +40,9 @@ _OTHER_FORMATS = {
     ".safetensors": "holds weights only; export the model to ONNX with torch.onnx.export",
     ".pb": "is a part of a SavedModel; give the folder that has it, variables/ included",
 }
+
+# TensorFlow's converter ends its process when it quantizes one of these.
+_RECURRENT = ("RNN", "LSTM", "GRU", "SimpleRNN", "Bidirectional", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D")
 
 # Layers that do not change scores, except for their shape or in training.
 _SAME_SCORES = (layers.Dropout, layers.Flatten, layers.Identity, layers.Reshape)
@@ -174,7 +177,7 @@ def _text(value: Any) -> str:
 
 
 def _check_layers(config: Any, path: Path) -> None:
-    """Raise NetworkError, naming the layer, if the model needs code that is not in Keras, or is quantized."""
+    """Raise NetworkError, naming the layer, if the model needs code that is not in Keras, is recurrent or quantized."""
     foreign = {}
     for entry in _objects(config):
         kind, name = entry["class_name"], _name(entry)
@@ -182,6 +185,11 @@ def _check_layers(config: Any, path: Path) -> None:
             raise NetworkError(
                 f"{path} cannot be loaded: '{name}' is a Lambda layer, which would run code from the file. Build the "
                 "model of Keras' own layers instead, such as Rescaling, and load the weights into it"
+            )
+        if kind in _RECURRENT:
+            raise NetworkError(
+                f"{path} cannot be converted: {kind} '{name}' is a recurrent layer, which becomes a loop in TFLite. "
+                "Models with loops are not served; build the model without it"
             )
         if kind.startswith("Quantized") and kind.endswith("DTypePolicy"):
             raise NetworkError(f"{path} was quantized by Keras; save the model before model.quantize()")

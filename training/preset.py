@@ -4,6 +4,7 @@ import math
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import product, starmap
 from pathlib import Path
@@ -14,6 +15,7 @@ from msgspec import Meta, Struct
 
 from litelens.core.preprocessing import Preprocessing
 from litelens.core.validation import explain
+from litelens_client.quantizing.comparison import LEAST_AGREEMENT, MOST_LOST
 from training.candidates import Candidate, Converter, WeightBits
 from training.errors import PresetError
 from training.network import STEM_STRIDES, Network
@@ -21,8 +23,9 @@ from training.network import STEM_STRIDES, Network
 PRESETS = Path(__file__).parent / "presets"
 LABELS = Path(__file__).parent / "labels"
 
-_DEFAULT_MOST_LOST, _DEFAULT_LEAST_AGREEMENT = 0.005, 0.9
 _DEFAULT_TEMPERATURE, _DEFAULT_THRESHOLD = 1.0, 0.0
+
+_MAX_NAMED = 3
 
 # The largest number: infinity is refused.
 _MAX = sys.float_info.max
@@ -166,12 +169,12 @@ class Gate(Struct, frozen=True, forbid_unknown_fields=True):
     of at least `least_agreement`. `reason` explains limits that are not the defaults.
     """
 
-    most_lost: _ShareBelow1 = _DEFAULT_MOST_LOST
-    least_agreement: _Share = _DEFAULT_LEAST_AGREEMENT
+    most_lost: _ShareBelow1 = MOST_LOST
+    least_agreement: _Share = LEAST_AGREEMENT
     reason: str = ""
 
     def __post_init__(self) -> None:
-        defaults = (_DEFAULT_MOST_LOST, _DEFAULT_LEAST_AGREEMENT)
+        defaults = (MOST_LOST, LEAST_AGREEMENT)
         if (self.most_lost, self.least_agreement) != defaults and not self.reason:
             raise ValueError("reason must explain limits that are not the defaults")
 
@@ -227,8 +230,9 @@ class Preset(Struct, frozen=True, forbid_unknown_fields=True):
         self._check_phases()
         self._check_stem_strides()
         names = self.label_names()
-        if len(set(names)) != len(names):
-            raise ValueError("labels must be a file of distinct names")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            listed = ", ".join(f"'{name}'" for name in repeated[:_MAX_NAMED]) + (" ..." * (len(repeated) > _MAX_NAMED))
+            raise ValueError(f"labels must be a file of distinct names; there several times: {listed}")
         groups = self.label_groups()
         if groups and set(groups) != set(names):
             raise ValueError("groups must be a file with a group for every label")

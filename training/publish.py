@@ -13,15 +13,12 @@ from litelens_client.learning.bundle_writer import new_bundle
 from litelens_client.learning.files import write_json
 from litelens_client.learning.golden import add_golden_images
 from litelens_client.learning.metrics import chance_warnings
+from litelens_client.quantizing.comparison import exceeds
 from training.documents import manifest_document
 from training.errors import GateError
 from training.preset import Gate
 from training.quantize import check_floats_only, check_integer_only, is_float
 from training.run import FitSummary, Metrics, Run
-
-# Fewer lost images may be chance: if the models differ on four images, losing all four has a probability of 1/16, which
-# is not significant in a sign test at 5%.
-MIN_LOST_IMAGES = 5
 
 # Limits of the difference between the engines. LiteRT is slower on most x86 CPUs, but exact on all of them.
 MAX_ENGINE_DIFFERENCE = 0.003
@@ -49,7 +46,7 @@ def check_gate(metrics: Metrics, duplicates: Sequence[str], model: bytes, gate: 
     advice = _DIFFERENT_FLOAT if is_float(model) else f"{_BETTER_RANGES}. {_NOT_QUANTIZED}"
     if metrics.fp32_top1 is None or metrics.int8_top1 is None:
         _check_agreement(precision, metrics.agreement, gate.least_agreement, advice)
-    elif _exceeds(lost := metrics.fp32_top1 - metrics.int8_top1, gate.most_lost, metrics.test_images):
+    elif exceeds(lost := metrics.fp32_top1 - metrics.int8_top1, gate.most_lost, metrics.test_images):
         raise GateError(
             f"{precision} loses {lost:.2%} top-1 to fp32 on {metrics.test_images} test images; the limit is "
             f"{gate.most_lost:.2%}. {advice}"
@@ -63,11 +60,6 @@ def check_gate(metrics: Metrics, duplicates: Sequence[str], model: bytes, gate: 
             f"({', '.join(duplicates[:_MAX_NAMED])}{' ...' if len(duplicates) > _MAX_NAMED else ''})"
         )
     (check_floats_only if is_float(model) else check_integer_only)(model)
-
-
-def _exceeds(share: float, limit: float, test_images: int) -> bool:
-    """Return True if a share of the test images is above the limit, by enough images that it is not chance."""
-    return share > limit and round(share * test_images) >= MIN_LOST_IMAGES
 
 
 def _check_agreement(precision: str, agreement: float, minimum: float, advice: str) -> None:
@@ -84,7 +76,7 @@ def _check_engines(metrics: Metrics) -> None:
     if metrics.openvino_agreement is None:
         return
     differing = 1 - metrics.openvino_agreement
-    if _exceeds(differing, 1 - MIN_ENGINE_AGREEMENT, metrics.test_images):
+    if exceeds(differing, 1 - MIN_ENGINE_AGREEMENT, metrics.test_images):
         raise GateError(
             f"OpenVINO and LiteRT agree on only {metrics.openvino_agreement:.2%} of the test images; "
             f"{MIN_ENGINE_AGREEMENT:.0%} are required. {_LITERT_ONLY}"
@@ -92,7 +84,7 @@ def _check_engines(metrics: Metrics) -> None:
     if metrics.openvino_top1 is None or metrics.int8_top1 is None:
         return
     difference = abs(metrics.openvino_top1 - metrics.int8_top1)
-    if _exceeds(difference, MAX_ENGINE_DIFFERENCE, metrics.test_images):
+    if exceeds(difference, MAX_ENGINE_DIFFERENCE, metrics.test_images):
         raise GateError(
             f"the top-1 of OpenVINO and LiteRT differs by {difference:.2%} on {metrics.test_images} test images; the "
             f"limit is {MAX_ENGINE_DIFFERENCE:.2%}. {_LITERT_ONLY}"

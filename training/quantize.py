@@ -26,14 +26,14 @@ from litelens.core.preprocessing import Preprocessing
 from litelens_client.learning.files import write_file
 from litelens_client.learning.progress import progress
 from litelens_client.learning.tflite import read_tensors
+from litelens_client.quantizing.comparison import divergence
+from litelens_client.quantizing.int8 import convert_for_openvino, count_weight_bits
 from training.candidates import (
     FLOAT,
     Candidate,
     CandidateBuilder,
     Converter,
     candidate_builder,
-    convert_for_openvino,
-    count_weight_bits,
 )
 from training.errors import QuantizationError, first_line
 from training.head import read_head
@@ -304,21 +304,6 @@ class _Scorer:
             bundle = unpublished_bundle(Path(folder), labels, self._spec)
             classifier = Classifier(bundle, Limits(), threads=os.cpu_count() or 1)
             return np.stack([classifier.logits(image) for image in progress(self._pixels, len(self._pixels), name)])
-
-
-def divergence(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """Compute the mean Kullback-Leibler divergence, in nats, of the softmax of `found` from that of `expected`.
-
-    Both are logits `(n, classes)`. The divergence is 0 if the softmaxes are equal.
-    """
-    log_expected, log_found = _log_softmax(expected), _log_softmax(found)
-    return float((np.exp(log_expected) * (log_expected - log_found)).sum(axis=1).mean())
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    result: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return result
 
 
 @contextmanager

@@ -12,12 +12,13 @@ from litelens_client.learning.files import sha256, write_file, write_json
 from litelens_client.learning.metrics import chance_warnings
 from litelens_client.learning.report import render
 from training.dataset import Dataset, Split, load_dataset
-from training.documents import MAX_LISTED, full_description, metrics_document
+from training.documents import MAX_LISTED, full_description, metrics_document, precision
 from training.errors import RunError
 from training.evaluate import evaluate
 from training.examples import choose_examples
 from training.fit import fit
 from training.head import read_head
+from training.network import KERAS_FILE
 from training.preset import Preset
 from training.publish import publish
 from training.quantize import is_float, quantize, require_export_backend, save_model
@@ -183,7 +184,7 @@ def _evaluate(run: Run, dataset: Dataset, command: str) -> None:
     candidates = read_json(require(run.candidates, step="quantize"))["candidates"]
     document = metrics_document(run, dataset, evaluation, _read_fit_summary(run), candidates, command)
     write_json(run.metrics, document)
-    print(_summary(evaluation.metrics))
+    print(_summary(evaluation.metrics, precision(run.model.read_bytes())))
     _print_warnings(document)
 
 
@@ -232,21 +233,25 @@ def _read_fit_summary(run: Run) -> FitSummary | None:
 
 
 def _print_warnings(document: dict[str, Any]) -> None:
+    is_imported = document["network"]["architecture"] == KERAS_FILE
+    advice = (
+        "check the order of the labels and the normalization (--set preprocessing.mean and std)"
+        if is_imported
+        else "train on more images, from pretrained weights or for more epochs"
+    )
     for warning in chance_warnings(document):
-        print(
-            f"Warning: {warning} Do not rely on it: train on more images, from pretrained weights or for more epochs; "
-            "more test images make the interval narrower."
-        )
+        print(f"Warning: {warning} Do not rely on it: {advice}; more test images make the interval narrower.")
 
 
-def _summary(metrics: Metrics) -> str:
+def _summary(metrics: Metrics, served: str) -> str:
+    """Say what was measured; `served` names the model that will be served."""
     if metrics.int8_top1 is None:
         return (
-            f"Evaluated on {metrics.test_images} images: int8 agrees with fp32 on {metrics.agreement:.2%}. The "
+            f"Evaluated on {metrics.test_images} images: {served} agrees with fp32 on {metrics.agreement:.2%}. The "
             "accuracy is unknown without labelled images; to measure it, give --data FOLDER."
         )
     return (
         f"Evaluated on {metrics.test_images} test images: top-1 {metrics.fp32_top1:.2%} in fp32, "
-        f"{metrics.int8_top1:.2%} in int8; they agree on {metrics.agreement:.2%}. Left out because they also occur "
+        f"{metrics.int8_top1:.2%} in {served}; they agree on {metrics.agreement:.2%}. Left out because they also occur "
         f"for training or validation: {metrics.test_duplicates}."
     )

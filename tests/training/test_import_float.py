@@ -14,6 +14,7 @@ from litelens.core.bundle import FLOAT_BITS, load_bundle
 from litelens.core.classifier import Classifier
 from litelens.core.images import Limits
 from litelens.core.preprocessing import Preprocessing
+from litelens_client.quantizing.int8 import count_weight_bits
 from training.__main__ import main
 from training.candidates import FLOAT, Candidate
 from training.errors import GateError, QuantizationError
@@ -21,7 +22,7 @@ from training.head import with_features
 from training.keras_import import import_classifier
 from training.preset import Quantization
 from training.publish import check_gate
-from training.quantize import count_weight_bits, describe_layers, name_layers, quantize
+from training.quantize import describe_layers, name_layers, quantize
 from training.run import Metrics
 from training.steps import STEPS, Options
 

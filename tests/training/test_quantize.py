@@ -18,14 +18,9 @@ from litelens.core.classifier import Classifier
 from litelens.core.errors import BundleError
 from litelens.core.images import Limits
 from litelens.core.preprocessing import Preprocessing
-from training.candidates import (
-    Candidate,
-    Converter,
-    candidate_builder,
-    convert_to_float,
-    count_weight_bits,
-    reduce_to_seven_bits,
-)
+from litelens_client.quantizing.comparison import divergence
+from litelens_client.quantizing.int8 import count_weight_bits, reduce_to_seven_bits
+from training.candidates import Candidate, Converter, candidate_builder, convert_to_float
 from training.errors import QuantizationError
 from training.head import add_head, read_head
 from training.preset import Quantization
@@ -33,7 +28,6 @@ from training.quantize import (
     Score,
     check_integer_only,
     choose_best,
-    divergence,
     quantize,
     save_model,
     unpublished_bundle,

@@ -1,0 +1,1 @@
+"""Export a bundle as a single file that other programs can run."""
