@@ -36,8 +36,8 @@ UV := .venv-dev/bin/uv
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
-run: $(RUN_ENV) ## serve the models in models/ and the page on http://127.0.0.1:8080 (PORT=8081 API_KEY=secret BUNDLE=models/NAME)
-	@.venv/bin/litelens serve --port $(PORT)
+run: $(RUN_ENV) ## serve the models in models/ and the page on http://127.0.0.1:8080 (PORT=8081 API_KEY=secret BUNDLE=models/NAME ARGS=--log-json)
+	@.venv/bin/litelens serve --port $(PORT) $(ARGS)
 
 local: $(DEV_ENV) ## serve the API and classify uploads with a local AWS emulator (PORT=8081 WORKERS=2)
 	@.venv-dev/bin/python -m local --port $(PORT) --workers $(WORKERS)
@@ -99,11 +99,11 @@ audit: $(CHECK_ENV) ## check the locked packages for known vulnerabilities (need
 sbom: $(CHECK_ENV) ## write the image's software bill of materials to build/sbom.json (ENGINE=openvino for the other engine)
 	@.venv-check/bin/python .ci/sbom.py $(ENGINE) build/sbom.json
 
-bench: $(TRAIN_ENV) ## benchmark against the alternatives (ARGS="--only peers" for one part)
+bench: $(TRAIN_ENV) ## benchmark against the alternatives (ARGS="--only peers" for one part, BUNDLE=models/NAME for your own)
 	@.venv-train/bin/python -m benchmarks $(ARGS)
 
-cost: $(DEV_ENV) ## estimate the cost per million images and update the tables in the README and docs
-	@.venv-dev/bin/python -m benchmarks.cost --write README.md docs/costs.md docs/scale.md
+cost: $(DEV_ENV) ## estimate the costs and update the tables in the README and docs (ARGS=--json only prints)
+	@.venv-dev/bin/python -m benchmarks.cost $(or $(ARGS),$(if $(filter models/everyday,$(BUNDLE)),--write README.md docs/costs.md docs/scale.md))
 
 load: $(DEV_ENV) ## measure response times of a running API (RATE=5,10,20 SECONDS=30 ARGS="--url https://...")
 	@.venv-dev/bin/python -m benchmarks.load --rates $(RATE) --seconds $(SECONDS) $(ARGS)
@@ -147,13 +147,13 @@ destroy: ## delete a stack, after asking for its name; with FORCE=1 without aski
 
 site: ## upload the page in web/ to a stack (ENV=prod)
 	@$(call use_stack,site)
-	@test -f web/index.html || { echo "There is no page to upload: web/index.html is missing." >&2; exit 2; }
+	@PYTHONPATH="$(HERE)client" $(PYTHON) -m litelens_client.page web build/site
 	@$(call use_stack,site) && $(call read_output,SiteBucketName,is it a litelens stack with Page=true?) && \
-	$(call read_output,SiteDistributionId,is it a litelens stack with Page=true?) && \
 	$(call read_output,PageUrl,is it a litelens stack with Page=true?) && \
-	aws s3 cp web "s3://$$SiteBucketName" --recursive --cache-control no-cache && \
-	aws s3 sync web "s3://$$SiteBucketName" --delete && \
-	aws cloudfront create-invalidation --distribution-id "$$SiteDistributionId" --paths '/*' >/dev/null && \
+	version=$$(cd build/site && echo v-*) && \
+	aws s3 cp "build/site/$$version" "s3://$$SiteBucketName/$$version" --recursive \
+		--cache-control "public, max-age=31536000, immutable" && \
+	aws s3 cp build/site "s3://$$SiteBucketName" --recursive --exclude "v-*" --cache-control no-cache && \
 	echo "The page is at $$PageUrl"
 
 # Export the stack and its region to the other commands of the line.
@@ -188,13 +188,13 @@ openapi: $(DEV_ENV) ## write the API's OpenAPI description to lambda/litelens/ap
 lock: $(DEV_ENV) ## resolve pyproject.toml into the lock files in requirements/
 	$(COMPILE) pyproject.toml --all-extras $(foreach group,build test train bench,--group $(group)) \
 		--output-file requirements/train.txt
-	$(COMPILE_SUBSET) pyproject.toml --all-extras --group build --group test --output-file requirements/dev.txt
+	$(COMPILE_SUBSET) pyproject.toml --extra openvino --group build --group test --output-file requirements/dev.txt
 	$(COMPILE_SUBSET) pyproject.toml --group build --output-file requirements/run.txt
 	for engine in litert openvino; do \
 		$(COMPILE_SUBSET) --group image-$$engine --output-file requirements/image-$$engine.txt || exit 1; done
 	$(COMPILE) --group check --output-file requirements/check.txt
 
-COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --only-binary :all: --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 COMPILE_SUBSET := $(COMPILE) --constraint requirements/train.txt
 

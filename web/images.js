@@ -22,7 +22,15 @@ const SIGNATURES = [
   ["image/webp", /^RIFF[^]{4}WEBP/],
   ["image/gif", /^GIF8[79]a/],
   ["image/bmp", /^BM/],
+  ["image/avif", /^[^]{4}ftyp(avi[fs]|m[is]f1[^]{4}([^]{4}){0,3}avi[fs])/],
+  ["image/heic", /^[^]{4}ftyp(he[iv][cmsx]|m[is]f1)/],
 ];
+
+/** The number of bytes from which every one of these formats is recognized. */
+const SIGNATURE_BYTES = 32;
+
+/** The files that a choice of photos offers: systems without HEIC do not count it as an image. */
+export const OFFERED = "image/*,.heic,.heif,.avif";
 
 /**
  * The API rotates a WebP by its EXIF, but browsers do not. Such a file is converted, so that heat maps fit the photo.
@@ -54,7 +62,7 @@ async function typeOf(file) {
 /** @param {Blob} file */
 async function beginning(file) {
   try {
-    return await file.slice(0, 24).arrayBuffer();
+    return await file.slice(0, SIGNATURE_BYTES).arrayBuffer();
   } catch {
     // The file was moved or changed after it was chosen.
     throw failure("file_gone");
@@ -166,7 +174,7 @@ async function drawn(file, side) {
   try {
     bitmap = await createImageBitmap(file, { imageOrientation: "from-image" });
   } catch {
-    throw failure((await typeOf(file)) ? "corrupt_image" : "not_an_image");
+    throw failure((await typeOf(file)) ? "not_drawn" : "not_an_image");
   }
   const scale = Math.min(1, side / Math.max(bitmap.width, bitmap.height));
   const canvas = canvasOf(Math.max(1, bitmap.width * scale), Math.max(1, bitmap.height * scale));

@@ -2,7 +2,7 @@
 
 import { text } from "./text.js";
 
-/** @import {Photo, Filter, Answer, Problem} from "./state.js" */
+/** @import {Photo, Filter, Answer, Prediction, Problem} from "./state.js" */
 
 /** The columns of `litelens classify --csv`. */
 const COLUMNS = ["image", "label", "confidence", "uncertain", "unfamiliar", "group", "model", "error_code", "error"];
@@ -18,12 +18,42 @@ const FAULTY = new Set([
   "request_too_large",
 ]);
 
+/** The number of labels that are shown behind those that the answer names. */
+const OTHERS = 5;
+
 /** Characters that begin a formula in a spreadsheet. */
 const FORMULA = /^[=+\-@\t\r]/;
 
 /** @param {Photo} photo @returns {Answer | null} */
 export function answerOf({ progress }) {
   return progress.stage === "done" ? progress.answer : null;
+}
+
+/**
+ * Return the labels that an answer names: those that are present, or the best one if the labels exclude each other.
+ * @param {Answer} answer
+ * @returns {Prediction[]}
+ */
+export function labelsOf({ predictions }) {
+  return hasSeveral(predictions) ? predictions.filter(({ present }) => present) : predictions.slice(0, 1);
+}
+
+/** Return the labels that are shown: those of labelsOf(), then the best of the others. @param {Answer} answer */
+export function shownLabels(answer) {
+  const named = labelsOf(answer);
+  return [...named, ...answer.predictions.filter((each) => !named.includes(each)).slice(0, OTHERS)];
+}
+
+/** Return whether a photo can have several of the labels. @param {readonly Prediction[]} predictions */
+export function hasSeveral([first]) {
+  return first.present !== undefined;
+}
+
+/** Return an answer in one line. @param {Answer} answer @param {boolean} isSure */
+export function inWords(answer, isSure) {
+  return hasSeveral(answer.predictions) && answer.unfamiliar !== true
+    ? text.saidLabels(labelsOf(answer))
+    : text.said(answer.predictions[0], isSure, answer.unfamiliar === true);
 }
 
 /** @param {Photo} photo */
@@ -69,8 +99,10 @@ function matches(photo, { kind, label, leastConfidence }, least) {
   const answer = answerOf(photo);
   if (answer === null) return kind === "all" && label === "" && leastConfidence === 0;
   if (kind === "certain" && isUncertain(photo, least)) return false;
-  const [best] = answer.predictions;
-  return (label === "" || best.label === label) && best.confidence >= leastConfidence;
+  return (
+    (label === "" || labelsOf(answer).some((each) => each.label === label)) &&
+    answer.predictions[0].confidence >= leastConfidence
+  );
 }
 
 /** @param {Photo} a @param {Photo} b @param {import("./state.js").Order} order */
@@ -99,10 +131,11 @@ export function toCsv(photos, least, sentence) {
     }
     const answer = answerOf(photo);
     if (!answer) return [];
-    const [best] = answer.predictions;
+    const named = labelsOf(answer);
+    const cells = [named.map(({ label }) => label).join(";"), named.map(({ confidence }) => confidence).join(";")];
     const doubts = [`${isUncertain(photo, least)}`, `${answer.unfamiliar ?? ""}`];
     const model = `${answer.model.name}/${answer.model.version}`;
-    return [[photo.name, best.label, `${best.confidence}`, ...doubts, answer.group?.label ?? "", model, "", ""]];
+    return [[photo.name, ...cells, ...doubts, answer.group?.label ?? "", model, "", ""]];
   });
   return [COLUMNS, ...rows].map((cells) => `${cells.map(csvCell).join(",")}\r\n`).join("");
 }

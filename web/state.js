@@ -1,7 +1,7 @@
 /** The page's state. Everything on the page is drawn from this object, which only update() changes. */
 
 /**
- * @typedef {{label: string, index: number, confidence: number, group?: string}} Prediction
+ * @typedef {{label: string, index: number, confidence: number, group?: string, present?: boolean}} Prediction
  * @typedef {{left: number, top: number, width: number, height: number}} Region in pixels of the upright photo
  * @typedef {{label: string, png: string, grid: number[][], region: Region}} HeatMap
  * @typedef {{name: string, version: string}} ModelName
@@ -59,7 +59,7 @@
  *   isConverted: boolean,
  *   saveProblem: Problem | null,
  *   conversation: Conversation,
- * }} Photo `url` is the URL of the file, `preview` of the picture to show; `shownLabel` is the label of the shown heat map; `isConverted` says that the page sent another file, a JPEG; `saveProblem` is why saving failed
+ * }} Photo `url` is the URL of the file, `preview` of the picture to show, empty if the browser cannot draw it; `shownLabel` is the label of the shown heat map; `isConverted` says that the page sent another file, a JPEG; `saveProblem` is why saving failed
  */
 
 /**

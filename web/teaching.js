@@ -266,6 +266,7 @@ export async function learn() {
   const { load } = state().problems;
   change({ isLearning: true, problems: { load }, kept: null, removed: null }, text.teach.learning(photoCount()));
   const stop = countSeconds();
+  showProgress().catch(console.error);
   try {
     await inTurn(() => call("POST", "/learn"));
     forgetTrials();
@@ -294,20 +295,27 @@ function showResult() {
 async function followLearning() {
   change({ isLearning: true });
   const stop = countSeconds();
-  let isLearning = true;
-  while (isLearning) {
-    await sleep(1);
-    const draft = await call("GET", "").then((response) => response.json());
-    isLearning = draft.learning === true;
-  }
+  while (await isStillLearning());
   stop();
   change({ isLearning: false });
   await refresh();
 }
 
+async function showProgress() {
+  while (state().isLearning) await isStillLearning();
+}
+
+/** Wait a second, and show how many photos were read. @returns {Promise<boolean>} whether learning goes on */
+async function isStillLearning() {
+  await sleep(1);
+  const { learning = false, progress = null } = await (await call("GET", "")).json();
+  change({ progress });
+  return learning;
+}
+
 /** Count the seconds of learning. @returns {() => void} ends it */
 function countSeconds() {
-  change({ seconds: 0 });
+  change({ seconds: 0, progress: null });
   const timer = setInterval(() => change({ seconds: state().seconds + 1 }), 1000);
   return () => clearInterval(timer);
 }

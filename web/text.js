@@ -43,6 +43,7 @@ const sureness = {
   unsure: "not sure",
   probably: "Probably",
   unfamiliar: "Nothing like what I know",
+  none: "None of the labels",
 };
 
 /**
@@ -60,6 +61,13 @@ function headline(name, isSure) {
 function said({ label: name, confidence }, isSure, isUnfamiliar) {
   if (isUnfamiliar) return sureness.unfamiliar;
   return `${Object.values(headline(name, isSure)).join("")}, ${percent(confidence)}`;
+}
+
+/** Return the labels that are present in one line. @param {Prediction[]} present */
+function saidLabels(present) {
+  return (
+    present.map(({ label: name, confidence }) => `${label(name)}, ${percent(confidence)}`).join("; ") || sureness.none
+  );
 }
 
 /** @param {Problem} problem */
@@ -82,7 +90,7 @@ const problems = {
   quota_exceeded: "The key's requests for today are used up. Try again tomorrow, or use another key in Settings.",
   request_too_large: "The photo is too large, even after this page made it smaller. Choose a smaller one.",
   image_too_large: "The photo has more pixels or bytes than this service accepts. Choose a smaller one.",
-  not_an_image: "This file is not a supported photo. Choose a JPEG, PNG, WebP, GIF or BMP.",
+  not_an_image: "This file is not a supported photo. Choose a JPEG, PNG, WebP, GIF, BMP, HEIC or AVIF.",
   corrupt_image: "The file is damaged or incomplete. Export the photo again and choose the new file.",
   image_missing: "The file is empty, or cannot be read. Choose another one.",
   file_gone: "The file can no longer be read; it was moved or changed. Choose it again.",
@@ -113,7 +121,7 @@ const problems = {
   camera_refused: "The browser does not let this page use the webcam. Allow it beside the address, then try again.",
   camera_in_use: "The webcam does not start; another program may use it. Close that one, then try again.",
   camera_gone: "The webcam was disconnected. Connect it, then try again.",
-  not_drawn: "The browser could not draw the photo; it may be too large for it. Choose a smaller one.",
+  not_drawn: "This browser cannot draw the photo. Export it as JPEG, or in a smaller size.",
 };
 
 export const text = {
@@ -126,6 +134,7 @@ export const text = {
   sureness,
   headline,
   said,
+  saidLabels,
 
   nav: { label: "Views", classify: "Classify", model: "Model", teach: "Teach", ask: "Ask", settings: "Settings" },
   skip: "Skip to the content",
@@ -147,6 +156,7 @@ export const text = {
   tap: "Choose photos, or take one.",
   dropNow: "Drop to classify",
   choose: "Choose photos",
+  undrawn: "This browser cannot show the photo.",
   camera: "Take a photo",
   samples: "No photo at hand? Try one of these.",
   sample: (/** @type {string} */ name) => `Try the sample: ${name}`,
@@ -268,6 +278,8 @@ export const text = {
     `Right ${timesInHundred(share)} times in 100 on ${counted(images, "test image", "test images")}${dataset ? ` of ${dataset}` : ""}.`,
   verdictOfOthers: (/** @type {number} */ share, /** @type {number} */ images) =>
     `Right ${timesInHundred(share)} times in 100 on ${counted(images, "photo", "photos")}.`,
+  verdictOfLabels: (/** @type {number} */ share, /** @type {number} */ images) =>
+    `All labels right ${timesInHundred(share)} times in 100 on ${counted(images, "photo", "photos")}.`,
   source: (/** @type {string} */ created) =>
     `The figures come from the model's own bundle and were measured on ${dateFormat.format(new Date(created))}.`,
   sourceOfOthers: "Each photo was classified by a model that had learned only from the others (cross-validation).",
@@ -277,6 +289,8 @@ export const text = {
   figures: {
     top1: ["Top-1 accuracy", "the first label is right"],
     top5: ["Top-5 accuracy", "one of the first five labels is right"],
+    precision: ["Mean average precision", "photos with a label come before the others"],
+    f1: ["Mean F1", "precision and recall of the labels"],
     error: ["Calibration error", "average error of the confidences"],
     agreement: ["Agreement", "same label as before quantization"],
     size: ["Model size", "of the model file"],
@@ -432,6 +446,8 @@ export const text = {
     outdated: "The photos have changed since it learned.",
     learning: (/** @type {number} */ count) => `Learning from ${counted(count, "photo", "photos")} …`,
     seconds: (/** @type {number} */ count) => counted(count, "second", "seconds"),
+    read: (/** @type {number} */ done, /** @type {number} */ total) =>
+      `; ${number(done)} of ${counted(total, "photo", "photos")} read`,
     right: (/** @type {number} */ share, /** @type {number} */ count) => {
       const times = Math.min(count, 100);
       return `Right ${number(Math.round(share * times))} times in ${number(times)}`;

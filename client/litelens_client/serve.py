@@ -43,12 +43,15 @@ from litelens.api.requests import BINARY_TYPES
 from litelens.core.errors import InternalError, LitelensError, ReportedError
 from litelens.settings import DEFAULT_MODEL, SettingsError, read_settings
 from litelens_client.api import MAX_PAYLOAD_BYTES
+from litelens_client.page import PAGE_HEADERS, PageFile, PageFiles
+from litelens_client.request_log import Logged, RequestLog, replace_json_lines
 from litelens_client.settings import bundle_folder, models_folder, page_folder
 
 if TYPE_CHECKING:
     from litelens_client.teaching import Teaching
 
 Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
+Log = Callable[[Logged], None]
 
 # The methods that API Gateway's ANY includes.
 METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
@@ -87,36 +90,7 @@ _ENCODINGS: Mapping[str, int] = {"gzip": 32 + zlib.MAX_WBITS, "x-gzip": 32 + zli
 DRAFT = ".draft"
 _DRAFT_PATH = re.compile(r"/v1/draft((?:/.*)?)", re.DOTALL)
 
-
-# The security headers of infra/site.yaml. A page on this machine may also call any API that is set in its settings, and
-# upload to a local AWS on another port.
-PAGE_HEADERS: Mapping[str, str] = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-        "connect-src 'self' https: http://127.0.0.1:* http://localhost:*; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types lit-html litelens"
-    ),
-    "cross-origin-opener-policy": "same-origin",
-    # To teach a model, the page here may use the webcam.
-    "permissions-policy": "camera=(self), geolocation=(), microphone=()",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "x-frame-options": "DENY",
-}
-
-# Not from the tables of the system, which may have types that browsers do not accept for a module or a style sheet.
-PAGE_TYPES: Mapping[str, str] = {
-    ".css": "text/css; charset=utf-8",
-    ".html": "text/html; charset=utf-8",
-    ".jpg": "image/jpeg",
-    ".js": "text/javascript; charset=utf-8",
-    ".svg": "image/svg+xml",
-}
-
 _PLAIN_TEXT: Mapping[str, str] = {"content-type": "text/plain; charset=utf-8"}
-
-# The path of a file that is not hidden and, on every system, inside the folder: no `..`, no backslash, no drive.
-_FILE_PATH = re.compile(r"(/[a-z0-9_-][a-z0-9_.-]*)+", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -131,30 +105,6 @@ class LocalContext:
 
     def get_remaining_time_in_millis(self) -> int:
         return TIMEOUT_MS
-
-
-class PageFiles:
-    """The files of the page, with its security headers; browsers revalidate a file before each use."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def find(self, request: Request) -> Response | None:
-        """Return the response with the file at the request's path; None if there is no such file."""
-        path = "/index.html" if request.scope["path"] == "/" else request.scope["path"]
-        if not _FILE_PATH.fullmatch(path):
-            return None
-        file = self._folder / path[1:]
-        try:
-            content = file.read_bytes()
-        except OSError:
-            return None
-        tag = f'"{hashlib.sha256(content).hexdigest()}"'
-        headers = {**PAGE_HEADERS, "cache-control": "no-cache", "etag": tag}
-        if _has_tag(request, tag):
-            return Response(None, HTTPStatus.NOT_MODIFIED, headers)
-        headers["content-type"] = PAGE_TYPES.get(file.suffix, "application/octet-stream")
-        return Response(content, headers=headers)
 
 
 class Connection(H11Protocol):
@@ -213,7 +163,9 @@ class Connection(H11Protocol):
 class Gateway:
     """An ASGI application that serves the page's files, and passes all other requests to a Lambda handler.
 
-    Without an `api_key`, no key is required. Pages of `cors_origin` can read API Gateway's own errors.
+    Without an `api_key`, no key is required. Pages of `cors_origin` can read API Gateway's own errors. `log` receives
+    each request, except those for the page's files, and successful ones that only read the draft, as its page does
+    again and again.
     """
 
     def __init__(
@@ -223,27 +175,40 @@ class Gateway:
         cors_origin: str | None,
         page: Path,
         create_teaching: Callable[[], "Teaching"] | None = None,
+        log: Log | None = None,
     ) -> None:
         self._handler = handler
         self._create_teaching = create_teaching
+        self._log = log
         # Headers are bytes, and the key need not be ASCII.
         self._api_key = os.fsencode(api_key) if api_key is not None else None
         self._cors_origin = cors_origin
         self._page = PageFiles(page)
         self._thread = ThreadPoolExecutor(max_workers=1)
+        # One thread, so that the draft is created once.
+        self._creation = ThreadPoolExecutor(max_workers=1)
         self._bodies = asyncio.Semaphore(MAX_BODIES)
         self._turn = asyncio.Lock()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
-        try:
-            response = self._find_file(request) or await self._call_api(request)
-        except ClientDisconnect:
-            return
-        await response(scope, receive, send)
+        response = self._find_file(request) or await self._logged(request)
+        if response:
+            await response(scope, receive, send)
+
+    async def _logged(self, request: Request) -> Response | None:
+        """Return the API's response, or None if the client is gone; log the request."""
+        started, response = time.perf_counter(), None
+        with contextlib.suppress(ClientDisconnect):
+            response = await self._call_api(request)
+        if self._log and not (response and _is_reading_draft(request, response)):
+            path = request.scope["path"]
+            self._log(Logged(request.method, path, response, time.perf_counter() - started))
+        return response
 
     def _find_file(self, request: Request) -> Response | None:
-        return self._page.find(request) if request.method in ("GET", "HEAD") else None
+        file = self._page.find(request.scope["path"]) if request.method in ("GET", "HEAD") else None
+        return _file_response(request, file) if file else None
 
     async def _call_api(self, request: Request) -> Response:
         request_id = str(uuid.uuid4())
@@ -251,9 +216,9 @@ class Gateway:
             self._authorize(request)
             if self._create_teaching and (found := _DRAFT_PATH.fullmatch(request.scope["path"])):
                 with _internal_errors():
-                    return await self._create_teaching().respond(
-                        request, found[1], functools.partial(read_body, request), request_id
-                    )
+                    loop = asyncio.get_running_loop()
+                    teaching = await loop.run_in_executor(self._creation, self._create_teaching)
+                    return await teaching.respond(request, found[1], functools.partial(read_body, request), request_id)
             try:
                 return await self._receive(request, request_id)
             except TimeoutError:
@@ -317,14 +282,19 @@ class Gateway:
 
 
 def create_app(
-    handler: Handler, api_key: str | None = None, cors_origin: str | None = None, draft: Path | None = None
+    handler: Handler,
+    api_key: str | None = None,
+    cors_origin: str | None = None,
+    draft: Path | None = None,
+    log: Log | None = None,
 ) -> ASGIApp:
     """Return an ASGI application with the page and with the API that this Lambda handler implements.
 
     With a `draft`, the folder of one, it also has the routes for teaching a model, which a deployed API does not have.
+    `log` receives the requests, as in Gateway.
     """
     create_teaching = functools.cache(lambda: _teaching(draft)) if draft else None
-    gateway = Gateway(handler, api_key, cors_origin, page_folder(), create_teaching)
+    gateway = Gateway(handler, api_key, cors_origin, page_folder(), create_teaching, log)
     return GZipMiddleware(gateway, minimum_size=MIN_COMPRESSED_BYTES)
 
 
@@ -415,21 +385,27 @@ def run(arguments: Namespace) -> int:
             handler = importlib.import_module("litelens.api.handler").handler
         except (LitelensError, SettingsError) as error:
             sys.exit(str(error))
-        print(_greeting(f"http://127.0.0.1:{listener.getsockname()[1]}"), flush=True)
-        app = create_app(handler, arguments.api_key, read_settings().cors_origin, models_folder() / DRAFT)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        print(_greeting(url, wants_key=arguments.api_key is not None), flush=True)
+        log = None if arguments.log_json else RequestLog().write
+        if log:
+            replace_json_lines()
+        app = create_app(handler, arguments.api_key, read_settings().cors_origin, models_folder() / DRAFT, log)
         config = uvicorn.Config(app, http=Connection, lifespan="off", log_level="warning", server_header=False)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listener])
     return 0
 
 
-def _greeting(url: str) -> str:
+def _greeting(url: str, *, wants_key: bool) -> str:
+    """Return what to try first; the key itself is not printed, because output can be recorded."""
     sample, here = page_folder() / "samples" / "cat.jpg", Path.cwd()
     path = shlex.quote(str(sample.relative_to(here) if sample.is_relative_to(here) else sample))
+    hint, header = (", with the API key in KEY", '-H "x-api-key: $KEY" ') if wants_key else ("", "")
     return f"""\
-litelens is listening on {url} (Ctrl-C stops it). Open the page there and drop a photo on it, or try:
+litelens is listening on {url} (Ctrl-C stops it). Open the page there and drop a photo on it, or try{hint}:
 
-  curl -H 'Content-Type: image/jpeg' --data-binary @{path} {url}/v1/classify
+  curl {header}-H 'Content-Type: image/jpeg' --data-binary @{path} {url}/v1/classify
 """
 
 
@@ -535,10 +511,25 @@ def _to_response(result: Mapping[str, Any]) -> Response:
     return Response(content, result["statusCode"], {**(result.get("headers") or {}), **joined})
 
 
+def _file_response(request: Request, file: PageFile) -> Response:
+    """Return the response with a file of the page; without its content, if the client has it already."""
+    tag = f'"{hashlib.sha256(file.content).hexdigest()}"'
+    headers = {**PAGE_HEADERS, "cache-control": file.cache_control, "etag": tag}
+    if _has_tag(request, tag):
+        return Response(None, HTTPStatus.NOT_MODIFIED, headers)
+    return Response(file.content, headers={**headers, "content-type": file.media_type})
+
+
 def _has_tag(request: Request, tag: str) -> bool:
     """Return whether the client already has the content with this ETag."""
     known = request.headers.get("if-none-match", "").split(",")
     return any(each.strip().removeprefix("W/") in ("*", tag) for each in known)
+
+
+def _is_reading_draft(request: Request, response: Response) -> bool:
+    """Return whether a request for the draft was successful and changed nothing."""
+    is_draft = _DRAFT_PATH.fullmatch(request.scope["path"]) is not None
+    return is_draft and request.method == "GET" and response.status_code < HTTPStatus.BAD_REQUEST
 
 
 def _is_open(request: Request) -> bool:

@@ -19,7 +19,7 @@ from page_actions import (
     wait_for_results,
 )
 from page_text import page_text
-from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, expect
+from playwright.sync_api import BrowserContext, FilePayload, Locator, Page, Route, expect
 from servers import API_KEY, Deployment, run_server
 from support import CIFAR_BUNDLE
 
@@ -85,6 +85,16 @@ READ_SPILLED = """
   .filter(({ scrollWidth, clientWidth, scrollHeight, clientHeight }) =>
     scrollWidth > clientWidth + 1 || scrollHeight > clientHeight + 1)
   .map((element) => element.outerHTML.slice(0, 120))
+"""
+
+
+# Returns controls that are smaller than a finger; a checkbox is as large as its label.
+READ_SMALL_CONTROLS = """
+() => [...document.querySelectorAll("a:not(.skip), button, input:not(label input), select, summary, label:has(input)")]
+  .filter((element) => element.checkVisibility())
+  .map((element) => [element.getBoundingClientRect(), element.outerHTML.slice(0, 120)])
+  .filter(([{ width, height }]) => width < 44 || height < 44)
+  .map(([{ width, height }, name]) => `${width} x ${height}: ${name}`)
 """
 
 
@@ -309,6 +319,49 @@ def test_axe_finds_real_violations(page: Page) -> None:
     page.get_by_text(page_text("privacy")).evaluate("(text) => { text.style.color = '#ccc' }")
     found = {violation.partition(":")[0] for violation in violations(page, RULES)}
     assert found == {"button-name", "color-contrast"}
+
+
+@pytest.mark.parametrize("device", ["phone"])
+def test_controls_are_as_large_as_a_finger(page: Page) -> None:
+    assert page.evaluate(READ_SMALL_CONTROLS) == []
+    names = [f"{number}.jpg" for number in range(5)]
+    choose_photos(page, *map(photo, names), BROKEN)
+    wait_for_results(page, *names)
+    failed_row(page, "broken.jpg").wait_for()
+    show_heat_map(page, "0.jpg")
+    open_controls(page)
+    assert page.evaluate(READ_SMALL_CONTROLS) == []
+    for view in ("Teach", "Model", "Settings"):
+        open_view(page, view)
+        expect(page.get_by_role("main").locator("button:visible").first).to_be_visible()
+        assert page.evaluate(READ_SMALL_CONTROLS) == []
+
+
+@ONLY_ON_A_DESK
+def test_a_headline_breaks_between_words(page: Page) -> None:
+    def rename(route: Route) -> None:
+        answer = route.fetch().json()
+        answer["predictions"][0] |= {"label": "offshore drilling rig", "confidence": 0.275}
+        route.fulfill(json=answer)
+
+    page.route("**/v1/classify?*", rename)
+    # With so many photos, a card is narrow.
+    choose_photos(page, *(photo(f"{number}.jpg") for number in range(5)))
+    wait_for_results(page, "4.jpg")
+    lines = (
+        card(page, "4.jpg")
+        .locator(".headline .label")
+        .evaluate(
+            """(label) => {
+            const text = [...label.childNodes].find(({ data }) => data?.startsWith("offshore"));
+            const word = document.createRange();
+            word.setStart(text, 0);
+            word.setEnd(text, "offshore".length);
+            return word.getClientRects().length;
+        }"""
+        )
+    )
+    assert lines == 1
 
 
 def tab_to(page: Page, target: Locator, key: str = "Tab") -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from page_actions import DEVICES, open_view
 from playwright.sync_api import Browser, Page
 from support import ROOT
 
-from litelens_client.serve import PAGE_HEADERS
+from litelens_client.page import IMMUTABLE, PAGE_HEADERS, REVALIDATED
 
 MOST_BYTES = 120_000
 MOST_REQUESTS = 50
@@ -22,7 +23,10 @@ WORKER = "Service Worker registration blocked"
 
 WEB = ROOT / "web"
 FILES = {f"/{file.relative_to(WEB).as_posix()}" for file in WEB.rglob("*")}
+VERSION = re.compile(r"/v-[0-9a-f]{12}(?=/)")
 SAMPLES = {path for path in FILES if path.startswith("/samples/")}
+# What the page requests last, in any order.
+LAST_PATHS = {"/worker.js", "/v1/model", "/v1/models", "/v1/draft", *SAMPLES}
 
 
 @dataclass(frozen=True)
@@ -36,19 +40,29 @@ class Exchange:
 
     @property
     def path(self) -> str:
-        return urlsplit(self.url).path
+        """The path without the folder of the version."""
+        return _path(self.url)
+
+    @property
+    def is_versioned(self) -> bool:
+        return VERSION.match(urlsplit(self.url).path) is not None
 
 
 class Wire:
-    """The requests of a page. Chromium reports a request, its response and its end in any order."""
+    """The requests of a page over the network. Chromium reports a request, its response and its end in any order."""
 
     def __init__(self, page: Page) -> None:
         self._sent: dict[str, Any] = {}
+        self._kept: dict[str, Any] = {}
+        self._received: dict[str, Any] = {}
         self._answered: dict[str, Any] = {}
         self._finished: dict[str, Any] = {}
+        self._page = page
         session = page.context.new_cdp_session(page)
         for name, events in (
             ("requestWillBeSent", self._sent),
+            ("requestServedFromCache", self._kept),
+            ("responseReceived", self._received),
             ("responseReceivedExtraInfo", self._answered),
             ("loadingFinished", self._finished),
         ):
@@ -58,10 +72,28 @@ class Wire:
     @property
     def exchanges(self) -> list[Exchange]:
         """Return all exchanges so far; raises KeyError if one has not ended, or has failed."""
-        return [self._exchange(request_id) for request_id, event in self._sent.items() if not _is_for_the_tab(event)]
+        return [
+            self._exchange(request_id)
+            for request_id, event in self._sent.items()
+            if not _is_for_the_tab(event) and not self._is_from_cache(request_id)
+        ]
+
+    def wait(self) -> list[Exchange]:
+        """Wait until the page is loaded, and return all exchanges."""
+        for _ in range(600):
+            with suppress(KeyError):
+                exchanges = self.exchanges
+                if {_path(event["request"]["url"]) for event in self._sent.values()} >= LAST_PATHS:
+                    return exchanges
+            self._page.wait_for_timeout(100)
+        raise AssertionError("the page is not loaded")
 
     def forget(self) -> None:
         self._sent.clear()
+
+    def _is_from_cache(self, request_id: str) -> bool:
+        # Only responses from the network have extra information.
+        return request_id in self._kept or not self._received[request_id]["hasExtraInfo"]
 
     def _exchange(self, request_id: str) -> Exchange:
         answered = self._answered[request_id]
@@ -71,6 +103,10 @@ class Wire:
             headers={name.lower(): value for name, value in answered["headers"].items()},
             bytes=int(self._finished[request_id]["encodedDataLength"]),
         )
+
+
+def _path(url: str) -> str:
+    return VERSION.sub("", urlsplit(url).path, count=1)
 
 
 def _keep(events: dict[str, Any], event: Any) -> None:
@@ -102,11 +138,11 @@ def visit(request: pytest.FixtureRequest, chromium: Browser, port: int) -> Itera
         )
         page.on("pageerror", lambda error: console_messages.append(str(error)))
         wire = Wire(page)
-        page.goto(f"http://127.0.0.1:{port}/", wait_until="networkidle")
-        first = wire.exchanges
+        page.goto(f"http://127.0.0.1:{port}/")
+        first = wire.wait()
         wire.forget()
-        page.reload(wait_until="networkidle")
-        again = wire.exchanges
+        page.reload()
+        again = wire.wait()
         inline = page.locator("script:not([src]), style").count()
         for view in ("Model", "Settings", "Classify"):
             open_view(page, view)
@@ -154,9 +190,19 @@ def test_no_script_and_no_style_is_inline(visit: Visit) -> None:
     assert (policy["default-src"], policy["script-src"], policy["style-src"]) == ("'none'", "'self'", "'self'")
 
 
-def test_a_reload_fetches_nothing_that_has_not_changed(visit: Visit) -> None:
-    assert {exchange.path for exchange in visit.again} == {exchange.path for exchange in visit.first}
-    assert {exchange.path: exchange.status for exchange in visit.again if exchange.status != 304} == {}
+def test_browsers_keep_the_files_of_a_version_and_revalidate_the_others(visit: Visit) -> None:
+    kept = {exchange.path: exchange.headers["cache-control"] for exchange in visit.first if exchange.is_versioned}
+    assert set(kept.values()) == {IMMUTABLE}
+    assert kept.keys() >= {"/main.js", "/style.css", "/views/page.js", *SAMPLES}
+    others = {exchange.path: exchange.headers["cache-control"] for exchange in visit.first if not exchange.is_versioned}
+    assert others.keys() & (FILES | {"/"}) == {"/", "/worker.js"}
+    assert others["/"] == others["/worker.js"] == REVALIDATED
+
+
+def test_a_reload_requests_only_what_may_have_changed_and_gets_nothing_that_has_not(visit: Visit) -> None:
+    again = {exchange.path: exchange.status for exchange in visit.again}
+    assert again.keys() == {exchange.path for exchange in visit.first if not exchange.is_versioned}
+    assert set(again.values()) == {304}
 
 
 def test_the_console_stays_empty(visit: Visit) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from page_actions import (
     SAMPLES,
@@ -23,7 +24,7 @@ from page_actions import (
 from page_text import page_text
 from PIL import Image, ImageOps
 from playwright.sync_api import Download, FilePayload, Page, Route, expect
-from support import CAT, ROCKET, encoded
+from support import CAT, ROCKET, ROOT, encoded
 
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from litelens_client.output import COLUMNS
@@ -31,6 +32,8 @@ from litelens_client.output import COLUMNS
 # The EXIF tag of the orientation, with the value of a camera that was rotated.
 ORIENTATION = 0x0112
 ROTATED = 6
+
+HEIC = ROOT / "tests" / "images" / "rocket.heic"
 
 SHRUNKEN_SIDE = 2048
 MIN_CAPTION = 24
@@ -288,7 +291,14 @@ def test_saving_a_photo_waits_for_its_heat_map_which_is_requested_once(page: Pag
 
 def test_photos_that_the_api_accepts_are_sent_unchanged(page: Page) -> None:
     photo = Image.open(SAMPLES / "coffee.jpg")
-    kinds = {"a.jpg": "JPEG", "b.png": "PNG", "called otherwise.jpg": "WEBP", "d.gif": "GIF", "e.bmp": "BMP"}
+    kinds = {
+        "a.jpg": "JPEG",
+        "b.png": "PNG",
+        "called otherwise.jpg": "WEBP",
+        "d.gif": "GIF",
+        "e.bmp": "BMP",
+        "f.avif": "AVIF",
+    }
     contents = {name: encoded(photo, kind) for name, kind in kinds.items()}
     sent = SentImages(page)
     choose_photos(page, *(payload(name, content) for name, content in contents.items()))
@@ -348,16 +358,51 @@ def test_a_photo_that_the_api_would_rotate_but_the_browser_does_not_is_sent_as_t
 
 
 def test_a_format_that_only_the_browser_reads_is_converted_with_a_white_background(page: Page) -> None:
-    photo = Image.open(CAT).convert("RGBA")
+    photo = Image.open(CAT).convert("RGBA").resize((256, 192))
     photo.paste((0, 0, 0, 0), (0, 0, photo.width // 2, photo.height))
     sent = SentImages(page)
-    choose_photos(page, payload("cat.avif", encoded(photo, "AVIF")))
-    wait_for_results(page, "cat.avif")
+    choose_photos(page, payload("cat.ico", encoded(photo, "ICO", sizes=[photo.size])))
+    wait_for_results(page, "cat.ico")
     (image,) = sent.images
     assert (image.format, image.size) == ("JPEG", photo.size)
     assert sent.types == ["image/jpeg"]
     assert pixels(image)[:, : photo.width // 2 - 16].min() > 245
     assert pixels(image)[:, photo.width // 2 + 16 :].mean() < 200
+
+
+def test_a_photo_that_only_the_api_reads_is_answered_without_a_picture(page: Page) -> None:
+    assert page.locator("input[data-picker=files]").get_attribute("accept") == "image/*,.heic,.heif,.avif"
+    sent = SentImages(page)
+    choose_photos(page, HEIC)
+    wait_for_results(page, HEIC.name)
+    assert (sent.types, sent.bodies) == (["image/heic"], [HEIC.read_bytes()])
+    shown = card(page, HEIC.name)
+    expect(shown.get_by_text(page_text("undrawn"))).to_be_visible()
+    expect(shown.locator(".picture img")).to_have_count(0)
+    labels(shown).first.click()
+    heat, frame = shown.locator("img.heat"), shown.locator(".frame")
+    expect(heat).to_be_visible()
+    within, around = heat.bounding_box(), frame.bounding_box()
+    assert within
+    assert around
+    assert around["width"] / around["height"] == pytest.approx(120 / 80, rel=0.02)
+    assert within["width"] <= around["width"] + 1
+    shown.get_by_role("button", name="Save picture").click()
+    expect(shown.get_by_role("alert")).to_have_text(page_text("not_drawn"))
+    page.get_by_role("button", name=f"Enlarge: {HEIC.name}").click()
+    expect(page.get_by_role("dialog").get_by_text(page_text("undrawn"))).to_be_visible()
+    page.keyboard.press("Escape")
+    (row,) = read_csv(saved(page, "CSV"))
+    assert (row["image"], row["error_code"]) == (HEIC.name, "")
+
+
+def test_a_photo_that_only_the_api_reads_and_that_is_too_large_for_a_request_is_not_called_damaged(
+    page: Page, tmp_path: Path
+) -> None:
+    photo = tmp_path / "large.heic"
+    photo.write_bytes(HEIC.read_bytes() + bytes(MAX_REQUEST_IMAGE_BYTES))
+    choose_photos(page, photo)
+    expect(failed_row(page, "large.heic")).to_contain_text(page_text("not_drawn"))
 
 
 def test_a_photo_with_too_many_pixels_for_the_api_is_shrunk_and_sent_again(page: Page, tmp_path: Path) -> None:

@@ -1,15 +1,21 @@
 """Nothing is lost: photos survive a reload, a removal can be undone, and the page opens without a network."""
 
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from page_actions import DEVICES, SAMPLES, card, choose_photos, labels, open_view, photo_names, wait_for_results
 from page_text import page_text
-from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, Route, expect
-from support import CAT
+from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
+from support import CAT, ROOT
 
-POLICY = "content-security-policy"
+from litelens_client.page import PAGE_HEADERS, PageFiles
 
 # As many as a browser keeps; web/keeping.js has the limit.
 MAX_PHOTOS = 200
@@ -158,34 +164,89 @@ def offline_context(chromium: Browser, device: str) -> Iterator[BrowserContext]:
         yield context
 
 
-def allow_worker(route: Route) -> None:
-    """Serve a file with a policy that allows the page's own policy for trusted types."""
-    response = route.fetch()
-    headers: dict[str, Any] = response.headers
-    if "litelens" not in headers[POLICY]:
-        headers = headers | {
-            POLICY: headers[POLICY].replace("trusted-types lit-html", "trusted-types lit-html litelens")
-        }
-    route.fulfill(response=response, headers=headers)
+# The paths of the files that the service worker keeps.
+READ_KEPT_PATHS = """
+async () => (await (await caches.open("page")).keys()).map(({ url }) => new URL(url).pathname)
+"""
+
+
+class PageHandler(BaseHTTPRequestHandler):
+    """Serves the files of a page, without an API."""
+
+    def __init__(self, files: PageFiles, *arguments: Any) -> None:
+        self._files = files
+        super().__init__(*arguments)
+
+    def do_GET(self) -> None:
+        file = self._files.find(self.path)
+        self.send_response(200 if file else 404)
+        if file:
+            headers = {**PAGE_HEADERS, "content-type": file.media_type, "cache-control": file.cache_control}
+            for name, value in headers.items():
+                self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(file.content if file else b"")
+
+    def log_message(self, *_: Any) -> None:
+        return
+
+
+@contextmanager
+def serve_page(folder: Path) -> Iterator[str]:
+    """Serve the page in a folder until the block ends; yields its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(PageHandler, PageFiles(folder))) as server:
+        Thread(target=server.serve_forever).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/"
+        finally:
+            server.shutdown()
+
+
+def wait_until_page_is_kept(page: Page) -> set[str]:
+    """Wait until the service worker has the page's files; return the folders of their versions."""
+    page.wait_for_function(f"async () => (await ({READ_KEPT_PATHS})()).includes('/')")
+    return {path.split("/")[1] for path in page.evaluate(READ_KEPT_PATHS) if path.startswith("/v-")}
 
 
 def test_the_page_opens_offline_with_its_photos(offline_context: BrowserContext, port: int) -> None:
     page = offline_context.new_page()
-    url = f"http://127.0.0.1:{port}/"
-    for path in (url, f"{url}worker.js"):
-        offline_context.route(path, allow_worker)
-    page.goto(url)
-    page.evaluate("navigator.serviceWorker.ready.then(({ active }) => active.state)")
+    page.goto(f"http://127.0.0.1:{port}/")
     choose_photos(page, CAT)
     wait_for_results(page, "cat.jpg")
     wait_until_kept(page, "cat.jpg")
-    page.wait_for_function("async (url) => Boolean(await caches.match(new URL('views/page.js', url)))", arg=url)
-    page.wait_for_function("async (url) => Boolean(await caches.match(url))", arg=url)
-    page.wait_for_timeout(500)
-    offline_context.unroute_all()
+    wait_until_page_is_kept(page)
     offline_context.set_offline(True)
     page.reload()
     wait_for_results(page, "cat.jpg")
     expect(page.get_by_role("alert")).to_contain_text(page_text("offline"))
     offline_context.set_offline(False)
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_the_page_opens_offline_after_an_update_and_keeps_only_the_new_files(
+    offline_context: BrowserContext, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(ROOT / "web", tmp_path / "web"))
+    page = offline_context.new_page()
+    with serve_page(folder) as url:
+        page.goto(url)
+        (before,) = wait_until_page_is_kept(page)
+        text = folder / "text.js"
+        text.write_text(text.read_text().replace(page_text("samples"), "These are new samples"))
+        page.reload()
+        expect(page.get_by_text("These are new samples")).to_be_visible()
+        page.wait_for_function(
+            f"async (before) => !(await ({READ_KEPT_PATHS})()).some((path) => path.includes(before))", arg=before
+        )
+        (after,) = wait_until_page_is_kept(page)
+        assert before != after
+        paths = page.evaluate(READ_KEPT_PATHS)
+        # The view of the model is kept as soon as it has been opened.
+        open_view(page, "Model")
+        page.wait_for_function(f"async (count) => (await ({READ_KEPT_PATHS})()).length > count", arg=len(paths))
+        open_view(page, "Classify")
+    page.reload()
+    expect(page.get_by_text("These are new samples")).to_be_visible()
+    expect(page.locator(".sample img").first).to_have_js_property("naturalWidth", 330)
+    open_view(page, "Model")
+    expect(page.get_by_role("heading", level=1)).to_have_text("The model")

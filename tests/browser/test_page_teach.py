@@ -196,7 +196,7 @@ def test_the_tab_is_there_if_the_service_has_a_draft_and_its_code_is_loaded_when
 ) -> None:
     page = context.new_page()
     requested: list[str] = []
-    page.on("request", lambda request: requested.append(request.url.removeprefix(server.url)))
+    page.on("request", lambda request: requested.append(re.sub(r".*/v-[0-9a-f]{12}", "", request.url)))
     page.goto(server.url)
     expect(page.get_by_role("link", name="Teach")).to_be_visible()
     parts = {"/views/teach.js", "/teaching.js", "/teach.css"}
@@ -492,9 +492,11 @@ def test_a_draft_that_has_changed_is_learned_from_again_before_it_is_kept(page: 
 def test_learning_is_shown_after_a_reload_and_in_other_tabs(page: Page) -> None:
     fill_with_pets(page)
     answer = page.request.get(f"{page.url.partition('#')[0]}v1/draft").json()
-    page.route("**/v1/draft", lambda route: route.fulfill(json={**answer, "learning": True}))
+    learning = {**answer, "learning": True, "progress": {"done": 3, "total": 12}}
+    page.route("**/v1/draft", lambda route: route.fulfill(json=learning))
     page.reload()
-    expect(panel(page, "Learn").get_by_role("progressbar")).to_be_visible()
+    expect(panel(page, "Learn").get_by_role("progressbar")).to_have_attribute("value", "0.25")
+    expect(panel(page, "Learn")).to_contain_text("3 of 12 photos read")
     expect(page.get_by_role("button", name="Learn", exact=True)).to_have_count(0)
     page.unroute("**/v1/draft")
     expect(page.get_by_role("button", name="Learn", exact=True)).to_be_enabled()

@@ -3,24 +3,34 @@
 import asyncio
 import gzip
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.types import ASGIApp
 from support import ROOT
 from template import page_headers
 
-from litelens_client.serve import MIN_COMPRESSED_BYTES, PAGE_HEADERS, PAGE_TYPES, create_app
+from litelens_client.page import IMMUTABLE, PAGE_HEADERS, PAGE_TYPES, REVALIDATED, main, read_page
+from litelens_client.serve import MIN_COMPRESSED_BYTES, create_app
 
 WEB = ROOT / "web"
+
+INDEX = """<!doctype html>
+<link rel="stylesheet" href="style.css" />
+<script type="module" src="main.js"></script>
+<a href="https://example.com/"></a><a href="#main"></a>
+"""
+FILES = {"main.js": "main", "style.css": "", "views/card.js": "card", "worker.js": "worker"}
 
 
 def no_handler(*_: object) -> dict[str, Any]:
     raise AssertionError("the handler must not be called")
 
 
-def get(path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
-    """Return status, headers and body of a path, from an application that requires a key."""
+def get(path: str, app: ASGIApp | None = None, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    """Return status, headers and body of a path, by default from an application that requires a key."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -39,23 +49,144 @@ def get(path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
         "query_string": b"",
         "http_version": "1.1",
     }
-    asyncio.run(create_app(no_handler, "a-key")(scope, receive, send))
+    asyncio.run((app or create_app(no_handler, "a-key"))(scope, receive, send))
     start, *contents = sent
     found = {name.decode(): value.decode() for name, value in start["headers"]}
     return start["status"], found, b"".join(content["body"] for content in contents)
 
 
+class Page:
+    """A page in a folder, and a server for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.restart()
+
+    def restart(self) -> None:
+        self._app = create_app(no_handler, "a-key")
+
+    def get(self, path: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+        return get(path, self._app, **headers)
+
+    @property
+    def version(self) -> str:
+        """The version that the index names; the index is requested anew."""
+        (version,) = set(re.findall(r"v-[0-9a-f]{12}", self.get("/")[2].decode())) or {read_page(self.folder).version}
+        return version
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
+    """Return another page."""
+    folder = tmp_path / "page"
+    (folder / "views").mkdir(parents=True)
+    for name, content in {"index.html": INDEX, **FILES}.items():
+        (folder / name).write_text(content)
+    monkeypatch.setattr("litelens_client.serve.page_folder", lambda: folder)
+    return Page(folder)
+
+
 def test_the_page_is_at_the_root_and_requires_no_key() -> None:
     status, headers, body = get("/")
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
-    assert body == (WEB / "index.html").read_bytes()
+    assert headers["cache-control"] == REVALIDATED
+    assert body == get("/index.html")[2] == read_page(WEB).index
+
+
+def test_the_index_names_files_of_its_version_which_browsers_keep(page: Page) -> None:
+    status, headers, body = page.get(f"/{page.version}/views/card.js")
+    assert (status, headers["cache-control"], body) == (200, IMMUTABLE, b"card")
+    index = page.get("/")[2].decode()
+    assert index.count(page.version) == 2
+    assert f'href="{page.version}/style.css"' in index
+    assert f'src="{page.version}/main.js"' in index
+    # Addresses of other hosts and places in the page stay.
+    assert 'href="https://example.com/"' in index
+    assert 'href="#main"' in index
+
+
+def test_the_version_changes_with_any_file_and_its_name_and_returns_with_the_content(page: Page) -> None:
+    versions = [page.version]
+    for change in (
+        lambda: (page.folder / "views" / "card.js").write_text("CARD"),
+        lambda: (page.folder / "main.js").rename(page.folder / "start.js"),
+        lambda: (page.folder / "worker.js").write_text("WORKER"),
+        lambda: (page.folder / "index.html").write_text("<!doctype html>"),
+    ):
+        change()
+        versions.append(page.version)
+    assert len(set(versions)) == 5
+    (page.folder / "index.html").write_text(INDEX)
+    assert page.version == versions[-2]
+
+
+def test_an_edit_is_in_the_next_version_and_never_at_the_addresses_of_the_one_before(page: Page) -> None:
+    before = page.version
+    (page.folder / "main.js").write_text("edited")
+    # The page that is being loaded gets what its index named.
+    assert page.get(f"/{before}/main.js")[2] == b"main"
+    after = page.version
+    _, headers, body = page.get(f"/{after}/main.js")
+    assert (headers["cache-control"], body) == (IMMUTABLE, b"edited")
+    # A page that is still open gets the only file there is, but not for a year.
+    _, headers, body = page.get(f"/{before}/main.js")
+    assert (headers["cache-control"], body) == (REVALIDATED, b"edited")
+
+
+def test_a_restarted_server_knows_the_version_before_the_index_is_requested(page: Page) -> None:
+    version = page.version
+    page.restart()
+    assert page.get(f"/{version}/main.js")[1]["cache-control"] == IMMUTABLE
+    assert page.get("/v-0123456789ab/main.js")[1]["cache-control"] == REVALIDATED
+
+
+def test_the_index_and_the_worker_are_revalidated_at_every_address(page: Page) -> None:
+    for path in ("/", "/index.html", "/worker.js", f"/{page.version}/worker.js", f"/{page.version}/index.html"):
+        assert page.get(path)[1]["cache-control"] == REVALIDATED
+
+
+def test_hidden_and_unreadable_files_have_no_version(page: Page) -> None:
+    version = page.version
+    (page.folder / ".main.js.swp").write_text("edited")
+    (page.folder / "dangling.js").symlink_to(page.folder / "nothing")
+    assert page.version == version
+    assert page.get(f"/{version}/.main.js.swp")[0] == page.get(f"/{version}/dangling.js")[0] == 403
+
+
+def test_the_written_site_is_what_the_server_sends(page: Page, tmp_path: Path) -> None:
+    site = tmp_path / "build" / "site"
+    main([str(page.folder), str(site)])
+    paths = [file.relative_to(site).as_posix() for file in site.rglob("*") if file.is_file()]
+    assert sorted(paths) == sorted(
+        ["index.html", "worker.js", *(f"{page.version}/{name}" for name in ("main.js", "style.css", "views/card.js"))]
+    )
+    for path in paths:
+        assert page.get(f"/{path}")[2] == (site / path).read_bytes()
+
+
+@pytest.mark.parametrize("missing", ["index.html", "worker.js"])
+def test_no_site_is_written_without_an_index_or_a_worker(page: Page, missing: str, tmp_path: Path) -> None:
+    (page.folder / missing).unlink()
+    with pytest.raises(SystemExit, match=missing):
+        main([str(page.folder), str(tmp_path / "site")])
+    assert not (tmp_path / "site").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "site").write_text("a file")
+    with pytest.raises(SystemExit, match="site cannot be written"):
+        main([str(page.folder), str(tmp_path / "site")])
+    with pytest.raises(SystemExit, match="Name the folder"):
+        main([])
 
 
 @pytest.mark.parametrize("file", [file for file in WEB.rglob("*") if file.is_file()], ids=lambda file: file.name)
 def test_every_file_of_the_page_is_served_unchanged(file: Path) -> None:
-    status, headers, body = get(f"/{file.relative_to(WEB).as_posix()}")
-    assert (status, body) == (200, file.read_bytes())
-    assert headers["content-length"] == str(len(body))
+    path = file.relative_to(WEB).as_posix()
+    for address in (f"/{path}", f"/{read_page(WEB).version}/{path}"):
+        status, headers, body = get(address)
+        assert (status, headers["content-length"]) == (200, str(len(body)))
+        assert body == (read_page(WEB).index if address == "/index.html" else file.read_bytes())
 
 
 @pytest.mark.parametrize(
@@ -100,31 +231,23 @@ def test_the_api_answers_all_other_paths(path: str) -> None:
     assert (status, headers["content-type"]) == (403, "application/problem+json")
 
 
-@pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return the folder of another page, which is empty."""
-    folder = tmp_path / "page"
-    folder.mkdir()
-    monkeypatch.setattr("litelens_client.serve.page_folder", lambda: folder)
-    return folder
+def test_a_404_page_does_not_hide_the_api(page: Page) -> None:
+    (page.folder / "404.html").write_text("gone")
+    assert page.get("/v1/model")[0] == 403
 
 
-def test_a_404_page_does_not_hide_the_api(page: Path) -> None:
-    (page / "404.html").write_text("gone")
-    assert get("/v1/model")[0] == 403
+def test_hidden_files_are_not_served(page: Page) -> None:
+    (page.folder / ".secret").write_text("secret")
+    assert page.get("/.secret")[0] == 403
 
 
-def test_hidden_files_are_not_served(page: Path) -> None:
-    (page / ".secret").write_text("secret")
-    assert get("/.secret")[0] == 403
-
-
-def test_linked_files_and_folders_are_served(page: Path, tmp_path: Path) -> None:
-    (tmp_path / "views").mkdir()
-    (tmp_path / "views" / "main.js").write_text("1")
-    (page / "main.js").symlink_to(tmp_path / "views" / "main.js")
-    (page / "views").symlink_to(tmp_path / "views")
-    assert get("/main.js")[2] == get("/views/main.js")[2] == b"1"
+def test_linked_files_and_folders_are_served(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "start.js").write_text("1")
+    (page.folder / "start.js").symlink_to(tmp_path / "linked" / "start.js")
+    (page.folder / "linked").symlink_to(tmp_path / "linked")
+    for version in ("", f"/{page.version}"):
+        assert page.get(f"{version}/start.js")[2] == page.get(f"{version}/linked/start.js")[2] == b"1"
 
 
 @pytest.mark.parametrize("requested", ["bytes=0-1", "bytes=9-", "bytes=2-1", "lines=1-2", "bytes"])
@@ -156,15 +279,16 @@ def test_an_unchanged_file_is_not_sent_again() -> None:
     assert get("/main.js", if_none_match='"older"')[0] == 200
 
 
-def test_a_change_shows_at_once_even_with_the_same_size_and_time(page: Path) -> None:
-    file = page / "index.html"
-    file.write_text("before")
+def test_a_change_shows_at_once_even_with_the_same_size_and_time(page: Page) -> None:
+    file = page.folder / "main.js"
     changed_at = file.stat().st_mtime
-    _, headers, before = get("/")
-    file.write_text("after!")
+    _, headers, before = page.get("/")
+    file.write_text("MAIN")
     os.utime(file, (changed_at, changed_at))
-    status, _, after = get("/", if_none_match=headers["etag"])
-    assert (status, before, after) == (200, b"before", b"after!")
+    status, _, after = page.get("/", if_none_match=headers["etag"])
+    assert status == 200
+    assert before != after
+    assert page.get(f"/{page.version}/main.js")[2] == b"MAIN"
 
 
 def test_the_security_headers_are_those_of_cloudfront() -> None:

@@ -5,17 +5,19 @@ from pathlib import Path
 import pytest
 from fake_aws_cli import FakeAwsCli, install_fake_aws_cli, make
 
-# Copies all files: sync would skip a file that has the same size and is not newer.
-COPY = ["s3", "cp", "web", "s3://Site.Outputs.SiteBucketName", "--recursive", "--cache-control", "no-cache"]
-CLEAN = ["s3", "sync", "web", "s3://Site.Outputs.SiteBucketName", "--delete"]
-INVALIDATION = ["cloudfront", "create-invalidation", "--distribution-id", "Site.Outputs.SiteDistributionId"]
+from litelens_client.page import IMMUTABLE, REVALIDATED
+
+BUCKET = "s3://Site.Outputs.SiteBucketName"
+PAGE = {"index.html": '<script src="main.js"></script>', "worker.js": "1", "main.js": "2", "views/card.js": "3"}
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A folder with a page."""
-    (tmp_path / "web").mkdir()
-    (tmp_path / "web" / "index.html").write_text("<!doctype html>")
+    for name, content in PAGE.items():
+        file = tmp_path / "web" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
     return tmp_path
 
 
@@ -24,14 +26,30 @@ def fake_aws(tmp_path: Path) -> FakeAwsCli:
     return install_fake_aws_cli(tmp_path)
 
 
-def test_site_uploads_the_page_and_invalidates_the_cache(fake_aws: FakeAwsCli, checkout: Path) -> None:
+def test_site_uploads_the_files_of_the_version_before_the_index_that_names_them(
+    fake_aws: FakeAwsCli, checkout: Path
+) -> None:
     done = make("site", fake_aws.folder, cwd=checkout, STACK="litelens")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "The page is at Site.Outputs.PageUrl\n"
-    *describe, copy, clean, invalidation = fake_aws.calls()
-    assert [call[:4] for call in describe] == [["cloudformation", "describe-stacks", "--stack-name", "litelens"]] * 3
-    assert (copy, clean) == (COPY, CLEAN)
-    assert invalidation == [*INVALIDATION, "--paths", "/*"]
+    *describe, versioned, unversioned = fake_aws.calls()
+    assert [call[:4] for call in describe] == [["cloudformation", "describe-stacks", "--stack-name", "litelens"]] * 2
+    (version,) = [folder.name for folder in (checkout / "build" / "site").iterdir() if folder.is_dir()]
+    copy = ["s3", "cp", f"build/site/{version}", f"{BUCKET}/{version}", "--recursive"]
+    assert versioned == [*copy, "--cache-control", IMMUTABLE]
+    copy = ["s3", "cp", "build/site", BUCKET, "--recursive", "--exclude", "v-*"]
+    assert unversioned == [*copy, "--cache-control", REVALIDATED]
+    assert f'src="{version}/main.js"' in (checkout / "build" / "site" / "index.html").read_text()
+
+
+def test_site_uploads_no_version_of_an_earlier_call(fake_aws: FakeAwsCli, checkout: Path) -> None:
+    versions = []
+    for content in ("before", "after"):
+        (checkout / "web" / "main.js").write_text(content)
+        assert make("site", fake_aws.folder, cwd=checkout, STACK="litelens").returncode == 0
+        versions.append({file.name for file in (checkout / "build" / "site").glob("v-*")})
+    assert [len(names) for names in versions] == [1, 1]
+    assert versions[0] != versions[1]
 
 
 @pytest.mark.parametrize("variables", [{}, {"STACK": ""}])
@@ -48,7 +66,7 @@ def test_site_reports_a_missing_aws_command(checkout: Path) -> None:
     assert done.stderr.startswith("make site needs the AWS CLI, the command aws; install it first\n")
 
 
-def test_site_deletes_nothing_if_there_is_no_page(fake_aws: FakeAwsCli, checkout: Path) -> None:
+def test_site_uploads_nothing_if_there_is_no_page(fake_aws: FakeAwsCli, checkout: Path) -> None:
     (checkout / "web" / "index.html").unlink()
     done = make("site", fake_aws.folder, cwd=checkout, STACK="litelens")
     assert done.returncode != 0
@@ -74,5 +92,5 @@ def test_site_stops_if_the_upload_fails(tmp_path: Path, checkout: Path) -> None:
     fake = install_fake_aws_cli(tmp_path, failing=("s3", "cp"))
     done = make("site", fake.folder, cwd=checkout, STACK="litelens")
     assert done.returncode != 0
-    assert fake.calls()[-1] == COPY
+    assert [call[:2] for call in fake.calls()].count(["s3", "cp"]) == 1
     assert "The page is at" not in done.stdout

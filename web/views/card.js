@@ -2,7 +2,7 @@
 
 import { problemOf } from "../api.js";
 import { cancel, fetchHeatMap, remove, showHeatMap } from "../classifying.js";
-import { answerOf, isUncertain } from "../results.js";
+import { answerOf, hasSeveral, inWords, isUncertain, labelsOf, shownLabels } from "../results.js";
 import { save, withCaption } from "../saving.js";
 import { current, leastSure, model, photoById, update, updatePhoto } from "../state.js";
 import { text } from "../text.js";
@@ -59,7 +59,8 @@ export function removeButton({ id, name }) {
 /** Show the heat map of a label by its number. @param {KeyboardEvent} event @param {number} id the photo's */
 export function chooseByKey({ key, ctrlKey, altKey, metaKey }, id) {
   const photo = photoById(id);
-  const prediction = photo && answerOf(photo)?.predictions[Number(key) - 1];
+  const answer = photo && answerOf(photo);
+  const prediction = answer && shownLabels(answer)[Number(key) - 1];
   if (prediction && !ctrlKey && !altKey && !metaKey) toggle(photo, prediction.label);
 }
 
@@ -80,7 +81,8 @@ function legend(photo, opacity) {
 
 /** @param {Photo} photo @param {Answer} answer */
 function found(photo, answer) {
-  const [best, ...others] = answer.predictions;
+  const [best, ...others] = shownLabels(answer);
+  if (hasSeveral(answer.predictions) && !answer.unfamiliar) return severalLabels(photo, answer);
   return html`
     <div class="labels" role="group" aria-label=${text.labels}>
       ${
@@ -93,6 +95,23 @@ function found(photo, answer) {
             </h2>`
       }
       ${others.map((prediction) => bar(photo, prediction))}
+    </div>
+  `;
+}
+
+/** The labels that are present on a photo, then the best of the others. @param {Photo} photo @param {Answer} answer */
+function severalLabels(photo, answer) {
+  const present = labelsOf(answer);
+  return html`
+    <div class="labels" role="group" aria-label=${text.labels}>
+      ${
+        present.length === 0
+          ? html`<h2 class="headline">${text.sureness.none}</h2>`
+          : html`<h2 class="headline">${present.map((prediction) => bar(photo, prediction))}</h2>`
+      }
+      ${shownLabels(answer)
+        .slice(present.length)
+        .map((prediction) => bar(photo, prediction))}
     </div>
   `;
 }
@@ -112,7 +131,9 @@ function bar(photo, { label, confidence }, words = { before: "", label: text.lab
     >
       <span class="track"><span class="fill" .style=${`inline-size: ${confidence * 100}%`}></span></span>
       <span class="label"
-        ><span class="sureness">${words.before}</span>${words.label}<span class="sureness">${words.after}</span></span
+        ><span class="sureness">${words.before}</span><wbr />${words.label}<span class="sureness"
+          >${words.after}</span
+        ></span
       >
       <span class="figure">${text.percent(confidence)}</span>
     </button>
@@ -244,18 +265,19 @@ function compare({ id, isCompared }) {
 }
 
 /** Save the photo with its label, and with the heat map if one is shown. @param {Photo} photo @param {Answer} answer */
-async function savePng(photo, { predictions: [best], image, unfamiliar }) {
+async function savePng(photo, answer) {
   const { id, name, url, shownLabel } = photo;
+  const { predictions, image } = answer;
   updatePhoto(id, { saveProblem: null });
   if (shownLabel !== null) await fetchHeatMap(id, shownLabel);
   const shown = photoById(id);
   if (!shown) return;
   const heatMap = shownLabel === null ? null : shownHeatMap(shown, shownLabel);
-  const said = text.said(best, !isUncertain(photo, leastSure()), unfamiliar === true);
+  const said = inWords(answer, !isUncertain(photo, leastSure()));
   const caption = heatMap ? `${said} · ${text.heatMapShown(heatMap.label)}` : said;
   try {
     const content = await withCaption(url, caption, heatMap, image, current().opacity);
-    save(content, `${name.replace(/\.[^.]*$/, "")} ${heatMap?.label ?? best.label}.png`);
+    save(content, `${name.replace(/\.[^.]*$/, "")} ${heatMap?.label ?? predictions[0].label}.png`);
   } catch (error) {
     updatePhoto(id, { saveProblem: problemOf(error) });
   }

@@ -1,6 +1,8 @@
 /** The view for classifying photos. */
 
+import { addressOf } from "../assets.js";
 import { add, startOver } from "../classifying.js";
+import { OFFERED } from "../images.js";
 import { answerOf, isSettledWithout, shown } from "../results.js";
 import { connect } from "../service.js";
 import { saveSettings, settings } from "../settings.js";
@@ -103,7 +105,7 @@ function empty(models) {
 function sample(name) {
   return html`
     <button class="sample" aria-label=${text.sample(text.sampleNames[name])} @click=${() => addSample(name)}>
-      <img src="samples/${name}.jpg" alt="" width="160" height="120" />
+      <img src=${addressOf(`samples/${name}.jpg`)} alt="" width="160" height="120" />
     </button>
   `;
 }
@@ -120,7 +122,7 @@ function isTouched() {
 function pickers(name, camera = text.camera) {
   return html`
     <button class="button primary" @click=${openPicker}>${name}</button>
-    <input hidden type="file" accept="image/*" multiple data-picker="files" @change=${takeChosen} />
+    <input hidden type="file" accept=${OFFERED} multiple data-picker="files" @change=${takeChosen} />
     ${
       isTouched()
         ? html`<button class="button" aria-label=${text.camera} @click=${openPicker}>${camera}</button>
@@ -163,6 +165,6 @@ function takeChosen({ target }) {
 /** @param {string} name */
 async function addSample(name) {
   // The page already shows it, so it is in the cache, even offline.
-  const response = await fetch(`samples/${name}.jpg`, { cache: "force-cache" }).catch(() => null);
+  const response = await fetch(addressOf(`samples/${name}.jpg`), { cache: "force-cache" }).catch(() => null);
   add([new File(response?.ok ? [await response.blob()] : [], `${name}.jpg`)]);
 }

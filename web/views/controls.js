@@ -2,7 +2,7 @@
 
 import { forgetRemoved, remove, undoRemoval } from "../classifying.js";
 import { withinLimits } from "../keeping.js";
-import { answerOf, isUncertain, isUnderWay, toCsv, toJson } from "../results.js";
+import { answerOf, isUncertain, isUnderWay, labelsOf, toCsv, toJson } from "../results.js";
 import { save } from "../saving.js";
 import { EVERYTHING, current, leastSure, model, threshold, update } from "../state.js";
 import { text } from "../text.js";
@@ -46,7 +46,10 @@ export function overview(state, shown, modelChoice) {
 
 /** @param {State} state */
 function filters({ photos, filter, threshold: moved }) {
-  const found = photos.flatMap((photo) => answerOf(photo)?.predictions[0].label ?? []);
+  const found = photos.flatMap((photo) => {
+    const answer = answerOf(photo);
+    return answer === null ? [] : labelsOf(answer).map(({ label }) => label);
+  });
   // Keep the chosen label in the list even if no photo has it any more.
   const labels = [...new Set(filter.label ? [filter.label, ...found] : found)].sort((a, b) =>
     a.localeCompare(b, text.language),

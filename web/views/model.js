@@ -54,7 +54,8 @@ function about({ manifest, metrics, links }, problem) {
 }
 
 /** @param {Model["manifest"]} manifest @param {Model["metrics"]} metrics */
-function verdict({ metrics: { int8_top1, fp32_top1, test_images } = {} }, metrics) {
+function verdict({ metrics: { int8_top1, fp32_top1, exact_match, test_images } = {} }, metrics) {
+  if (typeof exact_match === "number") return text.verdictOfLabels(exact_match, test_images);
   const share = int8_top1 ?? fp32_top1;
   if (share === undefined || share === null) return metrics ? text.withoutAccuracy : text.withoutMetrics;
   if (isCrossValidated(metrics)) return text.verdictOfOthers(share, test_images);
@@ -112,6 +113,8 @@ function figures({ manifest }) {
   const all = [
     [text.figures.top1, shareOf(metrics.int8_top1 ?? metrics.fp32_top1)],
     [text.figures.top5, shareOf(metrics.int8_top5 ?? metrics.fp32_top5)],
+    [text.figures.precision, shareOf(metrics.mean_average_precision)],
+    [text.figures.f1, shareOf(metrics.mean_f1)],
     [text.figures.error, shareOf(metrics.calibration_error)],
     [text.figures.agreement, shareOf(metrics.agreement)],
     [text.figures.size, bytes === undefined ? undefined : text.megabytes(bytes)],

@@ -1,5 +1,6 @@
 /** The frame around all views. */
 
+import { addressOf } from "../assets.js";
 import { UNREACHABLE, connect } from "../service.js";
 import { model, update } from "../state.js";
 import { text } from "../text.js";
@@ -51,7 +52,7 @@ export function page(state) {
     <a class="skip" href="#main" @click=${skip}>${text.skip}</a>
     <header class="top">
       <a class="brand" href="#" aria-label="litelens">
-        <img src="favicon.svg" alt="" width="28" height="28" />
+        <img src=${addressOf("favicon.svg")} alt="" width="28" height="28" />
         <span translate="no">litelens</span>
       </a>
       <nav aria-label=${text.nav.label}>

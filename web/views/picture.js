@@ -19,9 +19,11 @@ const MAX_SCALE = 4;
 export function picture(photo, label, opacity, { enlarge, legend } = {}) {
   const heatMap = label === null ? null : shownHeatMap(photo, label);
   const title = text.named(text.enlarge, photo.name);
+  const isDrawn = photo.preview !== "";
   return html`
-    <div class="picture">
-      <div class="frame">
+    <div class="picture ${isDrawn ? "" : "undrawn"}">
+      ${isDrawn ? nothing : html`<p class="small">${text.undrawn}</p>`}
+      <div class="frame" .style=${isDrawn ? nothing : proportion(photo)}>
         ${
           photo.preview
             ? html`<img src=${photo.preview} alt="" decoding="async" @load=${fit} @error=${markBroken} />`
@@ -63,6 +65,12 @@ function placed(photo, { region }, opacity) {
     `height: ${share(region.height, image.height)}`,
     `opacity: ${opacity}`,
   ].join("; ");
+}
+
+/** Return the frame's proportions if there is no picture that has them. @param {Photo} photo */
+function proportion(photo) {
+  const image = answerOf(photo)?.image;
+  return image ? `--proportion: ${image.width / image.height}` : "";
 }
 
 /** Let the frame fill the space, in the photo's proportions. @param {Event} event */

@@ -1,5 +1,6 @@
 /** The classes of the draft, with their photos. */
 
+import { OFFERED } from "../images.js";
 import { GOOD_PHOTOS, addPhotos, nameClass, photoUrl, removeClass, removePhoto, undoRemoval } from "../teaching.js";
 import { changeClass, state } from "../teaching_state.js";
 import { text } from "../text.js";
@@ -132,7 +133,7 @@ function sources({ key, photos }, title) {
         <input
           hidden
           type="file"
-          accept="image/*"
+          accept=${OFFERED}
           multiple
           data-picker="teach-${key}"
           @change=${(/** @type {Event} */ event) => addPhotos(key, taken(event))}

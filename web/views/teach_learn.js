@@ -73,11 +73,18 @@ function missing(lacking) {
 }
 
 function waiting() {
-  const { seconds } = state();
+  const { seconds, progress } = state();
+  // Nobody knows how long the rest takes once all photos were read.
+  const isReading = progress && progress.done < progress.total;
   return html`
     <p role="status">${text.teach.learning(photoCount())}</p>
-    <progress aria-label=${text.teach.stepLearn}></progress>
-    <p class="small">${text.teach.seconds(seconds)}</p>
+    <progress
+      aria-label=${text.teach.stepLearn}
+      value=${isReading ? progress.done / progress.total : nothing}
+    ></progress>
+    <p class="small">
+      ${text.teach.seconds(seconds)}${isReading ? text.teach.read(progress.done, progress.total) : nothing}
+    </p>
   `;
 }
 

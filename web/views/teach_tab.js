@@ -4,6 +4,7 @@
  */
 
 import { fetchText } from "../api.js";
+import { addressOf } from "../assets.js";
 import { originOf, settings } from "../settings.js";
 import { current, onChange, update } from "../state.js";
 import { text } from "../text.js";
@@ -77,7 +78,7 @@ function addStyles() {
   return new Promise((resolve, reject) => {
     const link = document.createElement("link");
     document.head.append(
-      Object.assign(link, { rel: "stylesheet", href: "teach.css", onload: resolve, onerror: reject }),
+      Object.assign(link, { rel: "stylesheet", href: addressOf("teach.css"), onload: resolve, onerror: reject }),
     );
   });
 }

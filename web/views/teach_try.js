@@ -1,5 +1,6 @@
 /** Trying what was learned: photos, and the webcam live. */
 
+import { OFFERED } from "../images.js";
 import { tryPhotos } from "../teaching_model.js";
 import { state } from "../teaching_state.js";
 import { cameraOf } from "../teaching_camera.js";
@@ -30,7 +31,7 @@ export function tryPanel(learned) {
           <input
             hidden
             type="file"
-            accept="image/*"
+            accept=${OFFERED}
             multiple
             data-picker="teach-try"
             @change=${(/** @type {Event} */ event) => tryPhotos(taken(event))}
