@@ -10,8 +10,15 @@ import math
 import os
 import re
 import sys
-from argparse import ArgumentError, ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable, Sequence
+from argparse import (
+    ArgumentError,
+    ArgumentParser,
+    ArgumentTypeError,
+    BooleanOptionalAction,
+    HelpFormatter,
+    Namespace,
+)
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
@@ -40,10 +47,25 @@ _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 _AGE_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _AGE = re.compile(rf"(\d+)([{''.join(_AGE_UNITS)}])", re.ASCII)
 
+# Exit codes in the help of every subcommand. Those of 0 and 1 have their own meanings in most.
+_EXIT_CODES: Mapping[int, str] = {
+    0: "success",
+    1: "something failed, or the output could not be written",
+    2: "wrong arguments",
+    130: "interrupted with Ctrl-C",
+}
+
 # Adds a subcommand's options to its parser.
 AddOptions = Callable[[ArgumentParser], None]
 # Raises ArgumentError if options cannot be combined.
 Check = Callable[[Namespace], None]
+
+
+class _HelpFormatter(HelpFormatter):
+    """Keeps the lines of a text that has several, such as the examples."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,12 +93,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def create_parser() -> ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = ArgumentParser(prog="litelens", description="Classify photos.")
+    parser = ArgumentParser(
+        prog="litelens",
+        description="Classify photos.",
+        epilog=f"{_exit_codes({})}\n\nlitelens COMMAND --help lists the options of a command, with examples.",
+        formatter_class=_HelpFormatter,
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, add_options: AddOptions, check: Check | None = None, *, summary: str, description: str) -> None:
-        command = commands.add_parser(name, help=summary, description=description)
+    def add(
+        name: str,
+        add_options: AddOptions,
+        check: Check | None = None,
+        *,
+        summary: str,
+        description: str,
+        examples: Sequence[str],
+        exit_codes: Mapping[int, str],
+    ) -> None:
+        lines = "".join(f"  {example}\n" for example in examples)
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=description,
+            epilog=f"examples:\n{lines}\n{_exit_codes(exit_codes)}",
+            formatter_class=_HelpFormatter,
+        )
         add_options(command)
         command.set_defaults(parser=command, check=check)
 
@@ -86,12 +129,32 @@ def create_parser() -> ArgumentParser:
         _check_classify,
         summary="print the labels of photos",
         description="Print the labels of photos.",
+        examples=(
+            "litelens classify cat.jpg",
+            "litelens classify photos --model pets --csv > labels.csv",
+            "litelens classify photos --url http://127.0.0.1:8080 --json",
+        ),
+        exit_codes={
+            0: "every photo was classified",
+            1: "a photo could not be classified, there were none, or the output could not be written",
+            130: "interrupted with Ctrl-C; the photos so far are printed",
+        },
     )
     add(
         "serve",
         _add_serve_options,
         summary="serve the API and its page on this machine",
         description="Serve the API and its page on this machine, without Docker or an AWS account.",
+        examples=(
+            "litelens serve",
+            "litelens serve --port 8081 --model pets",
+            "litelens serve --log-json",
+        ),
+        exit_codes={
+            0: "stopped with Ctrl-C",
+            1: "the port cannot be used, or the model cannot be served",
+            130: "interrupted with Ctrl-C before it was listening",
+        },
     )
     add(
         "learn",
@@ -100,6 +163,12 @@ def create_parser() -> ArgumentParser:
         description="Learn a classifier from photos in class folders, such as photos/cat and photos/dog. If "
         "photos/train and photos/test have class folders, learn from the first and measure the accuracy on the second. "
         "The result is a bundle in models/.",
+        examples=(
+            "litelens learn photos --name pets",
+            "litelens learn photos --name scenes --multi-label",
+            "litelens learn photos --name pets --json > pets.json",
+        ),
+        exit_codes={0: "the bundle was written", 1: "nothing can be learned from the photos, or nothing was written"},
     )
     add(
         "import",
@@ -108,6 +177,21 @@ def create_parser() -> ArgumentParser:
         summary="make a bundle of a .tflite classifier that was made elsewhere",
         description="Make a bundle of a .tflite photo classifier that was made elsewhere, such as an export of "
         "Teachable Machine, and say what was assumed about it. The result is a bundle in models/.",
+        examples=(
+            "litelens import converted_tflite/model.tflite --name pets",
+            "litelens import pets.tflite --name pets --labels labels.txt --data photos",
+            "litelens import pets.tflite --name pets --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+        ),
+        exit_codes={0: "the bundle was written", 1: "the file is not such a model, or nothing was written"},
+    )
+    add(
+        "export",
+        _add_export_options,
+        summary="write a model as one .tflite file for phones and browsers",
+        description="Write a model as one .tflite file that other programs can run: Android, iOS, browsers, Python. "
+        "The head, the calibration, the labels and the normalization are inside.",
+        examples=("litelens export pets", "litelens export models/pets --output app/pets.tflite --force"),
+        exit_codes={0: "the file was written", 1: "the model cannot be exported, or the file cannot be written"},
     )
     add(
         "convert",
@@ -115,6 +199,8 @@ def create_parser() -> ArgumentParser:
         summary="convert bundles of earlier versions of litelens",
         description="Convert bundles of earlier versions of litelens to the current format. Bundles that already have "
         "it are not changed.",
+        examples=("litelens convert models/pets", "litelens convert models/pets models/cars"),
+        exit_codes={0: "every bundle has the current format", 1: "a bundle could not be converted"},
     )
     add(
         "upload",
@@ -123,6 +209,16 @@ def create_parser() -> ArgumentParser:
         summary="upload photos to the bucket",
         description="Upload photos to the bucket, where they are classified. Photos that are already there and have "
         "not changed are skipped, so you can repeat the command after an interruption.",
+        examples=(
+            "litelens upload photos --bucket UploadBucketName",
+            "litelens upload photos --prefix trip --wait",
+            "litelens upload cat.jpg dog.jpg --json",
+        ),
+        exit_codes={
+            0: "every photo was uploaded and, with --wait, classified",
+            1: "a photo was not uploaded or not classified, or the output could not be written",
+            130: "interrupted with Ctrl-C; repeat the command to continue",
+        },
     )
     add(
         "results",
@@ -131,6 +227,15 @@ def create_parser() -> ArgumentParser:
         summary="list the results of uploaded photos",
         description="List the results of uploaded photos, newest day first and by key within a day. Days and times "
         "are in UTC.",
+        examples=(
+            "litelens results --prefix trip --since 2h",
+            "litelens results --since 2026-11-01 --until 2026-11-20 --uncertain --csv > uncertain.csv",
+            "litelens results --failed --json",
+        ),
+        exit_codes={
+            0: "the results were printed, or there are none",
+            1: "the table cannot be read, or the output could not be written",
+        },
     )
     add(
         "backfill",
@@ -138,8 +243,23 @@ def create_parser() -> ArgumentParser:
         _check_backfill,
         summary="classify every image in a bucket",
         description="Classify every image in a bucket.",
+        examples=(
+            "litelens backfill s3://photos/2026",
+            "litelens backfill s3://photos --inventory s3://inventory/photos/manifest.json --tolerate 1% --yes",
+            "litelens backfill --follow arn:aws:states:eu-west-1:123456789012:execution:backfill:photos",
+        ),
+        exit_codes={
+            0: "the backfill succeeded",
+            1: "the backfill failed or was not started",
+            130: "interrupted with Ctrl-C, which does not stop a backfill that was started",
+        },
     )
     return parser
+
+
+def _exit_codes(meanings: Mapping[int, str]) -> str:
+    lines = [f"  {code:<4} {meaning}" for code, meaning in {**_EXIT_CODES, **meanings}.items()]
+    return "\n".join(["exit codes:", *lines])
 
 
 def positive_integer(text: str) -> int:
@@ -268,16 +388,25 @@ def _add_classify_options(command: ArgumentParser) -> None:
         "--top-k",
         type=positive_integer,
         metavar="N",
-        help="number of labels for each image (default: 5; at most 5 for an image above 4.4 MB with --url)",
+        help="number of labels for each image (default: 5, or all labels of a multi-label model; at most that many for "
+        "an image above 4.4 MB with --url)",
     )
     command.add_argument(
-        "--threshold", type=fraction, metavar="0..1", help="confidence below which an answer is uncertain"
+        "--threshold",
+        type=fraction,
+        metavar="0..1",
+        help="confidence below which an answer is uncertain, or from which a label of a multi-label model is present",
     )
     command.add_argument(
         "--parallel",
         type=positive_integer,
         metavar="N",
         help=f"requests at the same time, with --url (default: {DEFAULT_PARALLEL})",
+    )
+    command.add_argument(
+        "--original",
+        action="store_true",
+        help="send large photos whole, with --url; by default, they are reduced to what the model needs",
     )
     command.add_argument(
         "--embeddings",
@@ -296,6 +425,8 @@ def _check_classify(parsed: Namespace) -> None:
     _check_access(parsed)
     if parsed.parallel and not parsed.url:
         raise ArgumentError(None, "--parallel needs --url; without it, images are classified one at a time")
+    if parsed.original and not parsed.url:
+        raise ArgumentError(None, "--original needs --url; without it, no image is sent")
     parsed.parallel = parsed.parallel or DEFAULT_PARALLEL
 
 
@@ -323,6 +454,11 @@ def _add_serve_options(command: ArgumentParser) -> None:
         "see; without either, no key is required)",
     )
     command.add_argument(
+        "--log-json",
+        action="store_true",
+        help="log the JSON lines of a deployed API instead of a short line for each request",
+    )
+    command.add_argument(
         "--model",
         metavar="NAME_OR_PATH",
         help="the default model, a name in models/ or the path of a bundle (default: LITELENS_BUNDLE, or the bundle "
@@ -331,7 +467,18 @@ def _add_serve_options(command: ArgumentParser) -> None:
 
 
 def _add_learn_options(command: ArgumentParser) -> None:
-    command.add_argument("photos", type=Path, metavar="FOLDER", help="the folder that contains the class folders")
+    command.add_argument(
+        "photos",
+        type=Path,
+        metavar="FOLDER_OR_CSV",
+        help="the folder that contains the class folders; or a .csv file in the photos' folder, with the labels of "
+        "each photo, which can be several",
+    )
+    command.add_argument(
+        "--multi-label",
+        action="store_true",
+        help="a photo can have several labels: it has those of all class folders that it is in",
+    )
     command.add_argument(
         "--name", required=True, help="the model's name: lower-case letters, digits, - and _, such as pets"
     )
@@ -359,7 +506,20 @@ def _add_import_options(command: ArgumentParser) -> None:
         "--data",
         type=Path,
         metavar="FOLDER",
-        help="photos in class folders named like the labels: measure the accuracy on them, calibrate the confidences",
+        help="photos in class folders named like the labels: measure the accuracy on them, calibrate the confidences; "
+        "or a .csv file with the labels of each photo, for a multi-label model",
+    )
+    command.add_argument(
+        "--multi-label",
+        action=BooleanOptionalAction,
+        help="a photo can have several of the labels, or none (default: yes if the model ends in several sigmoids)",
+    )
+    command.add_argument(
+        "--quantize",
+        type=Path,
+        metavar="FOLDER",
+        help="photos of the kind that you will classify: make a float model int8 with them, which is smaller and "
+        "faster, and keep the int8 model only if it agrees with the float one",
     )
     for name, what in (("mean", "mean"), ("std", "standard deviation")):
         command.add_argument(
@@ -382,6 +542,14 @@ def _check_import(parsed: Namespace) -> None:
         raise ArgumentError(None, "--std must be above 0")
     if parsed.crop == 0:
         raise ArgumentError(None, "--crop must be above 0")
+
+
+def _add_export_options(command: ArgumentParser) -> None:
+    command.add_argument("model", metavar="NAME", help="a model's name in models/, or the path of its bundle")
+    command.add_argument("--format", choices=("tflite",), default="tflite", help="the file's format (default: tflite)")
+    command.add_argument("--output", type=Path, metavar="FILE", help="the file to write (default: NAME.tflite)")
+    command.add_argument("--force", action="store_true", help="replace the file if it exists")
+    command.add_argument("--json", action="store_true", help="print the summary as a JSON object")
 
 
 def _add_convert_options(command: ArgumentParser) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,10 +82,15 @@ Source = ImageFile | ImageObject | ImageBytes
 
 @dataclass
 class Inputs:
-    """The images that were found, with failures between them, and the suffixes of other files, such as `.txt`."""
+    """The images that were found, with failures between them, and what was left out.
+
+    `skipped` has the suffixes of other files, such as `.txt`. `ignored` has the names of the folders that is_ignored()
+    excludes although they contain images, by the folder or prefix that contains them.
+    """
 
     images: list[Source | Failed] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    ignored: dict[str, list[str]] = field(default_factory=dict)
 
 
 def find_images(arguments: Sequence[str]) -> Inputs:
@@ -119,9 +124,23 @@ def ignored_folders(root: Path) -> list[str]:
     """
     found: set[str] = set()
     for parent, folders, _ in os.walk(root):
-        found.update(name for name in folders if is_ignored(name) and _contains_image(os.path.join(parent, name)))
-        folders[:] = [name for name in folders if not is_ignored(name)]
+        found.update(_remove_ignored(parent, folders))
     return sorted(found)
+
+
+def ignored_sentence(folder: str, names: Sequence[str]) -> str:
+    """Return a sentence about the folders of these names in `folder`, which are ignored although they have images."""
+    return (
+        f"Folders with images in {folder} are ignored, because systems have folders of such names: "
+        f"{', '.join(names)}. To use the images, rename the folders."
+    )
+
+
+def _remove_ignored(parent: str, folders: list[str]) -> set[str]:
+    """Remove the ignored folders from the list of those in `parent`, and return the names of those with images."""
+    ignored = [name for name in folders if is_ignored(name)]
+    folders[:] = [name for name in folders if not is_ignored(name)]
+    return {name for name in ignored if _contains_image(os.path.join(parent, name))}
 
 
 def _contains_image(folder: str) -> bool:
@@ -161,12 +180,24 @@ def names_one_image(argument: str) -> bool:
     return argument == STANDARD_INPUT or not os.path.isdir(argument)
 
 
+def notices(skipped: Sequence[str], ignored: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield sentences about the files that were skipped and the folders that were ignored."""
+    if skipped:
+        yield skipped_sentence(skipped)
+    for folder, names in ignored.items():
+        yield ignored_sentence(folder, names)
+
+
 def skipped_sentence(suffixes: Sequence[str]) -> str:
     """Return a sentence about files that were skipped, given the suffix of each."""
     files = "1 other file was" if len(suffixes) == 1 else f"{len(suffixes):,} other files were"
+    return f"{files} skipped ({_kinds(suffixes)})."
+
+
+def _kinds(suffixes: Iterable[str]) -> str:
+    """Return the different suffixes, with commas between them; no more than the first few."""
     kinds = sorted({suffix.lower() or "no extension" for suffix in suffixes})
-    more = ["..."] if len(kinds) > _NAMED_SUFFIXES else []
-    return f"{files} skipped ({', '.join(kinds[:_NAMED_SUFFIXES] + more)})."
+    return ", ".join(kinds[:_NAMED_SUFFIXES] + (["..."] if len(kinds) > _NAMED_SUFFIXES else []))
 
 
 def read_file(path: Path, max_bytes: int) -> bytes:
@@ -193,16 +224,34 @@ def _read_standard_input() -> Source | Failed:
 
 def _add_folder(folder: str, inputs: Inputs) -> None:
     unlistable: list[OSError] = []
-    files = sorted(_walk(folder, unlistable))
-    images: list[Source | Failed] = [ImageFile(path) for path in files if _has_image_suffix(path)]
-    inputs.skipped += [os.path.splitext(path)[1] for path in files if not _has_image_suffix(path)]
+    ignored: set[str] = set()
+    files = sorted(_walk(folder, unlistable, ignored))
     failures = [unreadable(str(error.filename), error) for error in unlistable]
-    inputs.images += [*images, *failures] or [_no_images(folder)]
+    _add_found(folder, [ImageFile(path) for path in files], failures, ignored, inputs)
 
 
-def _walk(folder: str, unlistable: list[OSError]) -> Iterator[str]:
+def _add_found(
+    folder: str, files: Sequence[Source], failures: Sequence[Failed], ignored: set[str], inputs: Inputs
+) -> None:
+    """Add the images among the files of a folder or prefix and its failures, or the failure that there are no images.
+
+    `ignored` has the names of the ignored folders that contain images.
+    """
+    images = [file for file in files if _has_image_suffix(file.name)]
+    suffixes = [os.path.splitext(file.name)[1] for file in files if not _has_image_suffix(file.name)]
+    if ignored:
+        inputs.ignored[folder] = sorted(ignored)
+    if images or failures:
+        inputs.images += [*images, *failures]
+        inputs.skipped += suffixes
+    else:
+        inputs.images.append(_no_images(folder, suffixes))
+
+
+def _walk(folder: str, unlistable: list[OSError], ignored: set[str]) -> Iterator[str]:
+    """Yield the files in a folder; add errors, and the names of ignored folders that contain images."""
     for parent, folders, files in os.walk(folder, onerror=unlistable.append):
-        folders[:] = [name for name in folders if not is_ignored(name)]
+        ignored.update(_remove_ignored(parent, folders))
         for name in files:
             path = os.path.join(parent, name)
             # Reading a pipe would block forever; a broken link is reported when it is read.
@@ -240,15 +289,22 @@ def _add_prefix(bucket: str, prefix: str, inputs: Inputs) -> None:
     except AwsError as error:
         inputs.images.append(Failed(uri, "unreadable", str(error)))
         return
-    shown = [key for key in keys if _is_image_key(key) and not _is_in_ignored(key.removeprefix(prefix))]
-    images = [ImageObject(f"{S3_SCHEME}{bucket}/{key}") for key in shown if _has_image_suffix(key)]
-    inputs.images += images or [_no_images(uri)]
-    inputs.skipped += [os.path.splitext(key)[1] for key in shown if not _has_image_suffix(key)]
+    files: list[Source] = []
+    ignored: set[str] = set()
+    for key in filter(_is_image_key, keys):
+        *folders, file = key.removeprefix(prefix).split("/")
+        folder = next(filter(is_ignored, folders), None)
+        if folder is None and not is_ignored(file):
+            files.append(ImageObject(f"{S3_SCHEME}{bucket}/{key}"))
+        elif folder is not None and _has_image_suffix(file) and not is_ignored(file):
+            ignored.add(folder)
+    _add_found(uri, files, (), ignored, inputs)
 
 
-def _is_in_ignored(key: str) -> bool:
-    return any(is_ignored(part) for part in key.split("/"))
-
-
-def _no_images(name: str) -> Failed:
-    return Failed(name, "no_images", f"{name} contains no images; their names must end in {', '.join(SUFFIXES)}.")
+def _no_images(name: str, suffixes: Sequence[str]) -> Failed:
+    """Return the failure of a folder or prefix without images, given the suffix of each of its files."""
+    found = f"{len(suffixes):,} other file{'' if len(suffixes) == 1 else 's'} ({_kinds(suffixes)})"
+    reason = f"it has only {found}" if suffixes else "no files were found in it"
+    return Failed(
+        name, "no_images", f"{name} contains no images: {reason}. Names of images end in {', '.join(SUFFIXES)}."
+    )

@@ -20,7 +20,7 @@ from litelens.api.problems import InvalidRequest, MethodNotAllowed, UnknownPath
 from litelens.api.response_schemas import ClassifyAnswer, Model, classification_of
 from litelens.core.errors import BundleError, ReportedError
 from litelens.core.formats import media_type_of_suffix
-from litelens_client.learning.draft import MAX_PHOTO_BYTES, Draft, DraftBusy, NameTaken, NotInDraft
+from litelens_client.learning.draft import MAX_PHOTO_BYTES, Draft, DraftBusy, DraftProgress, NameTaken, NotInDraft
 from litelens_client.learning.embeddings import default_cache
 from litelens_client.learning.errors import TrainingError
 
@@ -73,11 +73,13 @@ class DraftClassAnswer(msgspec.Struct, frozen=True):
 class DraftAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """The draft. `learned` is the content of metrics.json, and absent if nothing was learned yet.
 
-    It is `outdated` if classes or photos have changed since. `learning` is true while the draft is learned from.
+    It is `outdated` if classes or photos have changed since. `learning` is true while the draft is learned from, and
+    `progress` says how many of how many photos were read for that.
     """
 
     classes: list[DraftClassAnswer]
     learning: bool = False
+    progress: DraftProgress | msgspec.UnsetType = msgspec.UNSET
     learned: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     outdated: bool | msgspec.UnsetType = msgspec.UNSET
 
@@ -153,10 +155,11 @@ class Teaching:
 
     def _get(self, **_: object) -> Response:
         classes = [DraftClassAnswer(each.name, list(each.photos)) for each in self._draft.classes()]
-        learned = self._draft.measurements()
+        learned, progress = self._draft.measurements(), self._draft.progress
         answer = DraftAnswer(
             classes,
             learning=self._draft.is_learning,
+            progress=msgspec.UNSET if progress is None else progress,
             learned=msgspec.UNSET if learned is None else learned,
             outdated=msgspec.UNSET if learned is None else self._draft.is_outdated(),
         )

@@ -1,5 +1,7 @@
-"""The command and the server print no log lines of their libraries on standard error."""
+"""The command and the server print their own lines only, and no log lines of their libraries."""
 
+import json
+import re
 import subprocess
 import sys
 import urllib.request
@@ -27,3 +29,23 @@ def test_serving_prints_nothing_on_standard_error(tmp_path: Path) -> None:
         with urllib.request.urlopen(request, timeout=60) as response:
             assert response.status == 200
     assert (tmp_path / "stderr").read_text() == ""
+
+
+def test_serving_logs_a_line_for_each_request_or_json(tmp_path: Path) -> None:
+    assert re.fullmatch(r"POST /v1/classify 200 \d+ ms  .+ 0\.\d\d( uncertain)?", served(tmp_path)[-1])
+    line = json.loads(served(tmp_path, "--log-json")[-1])
+    assert (line["message"], line["level"]) == ("classified", "INFO")
+
+
+def served(tmp_path: Path, *options: str) -> list[str]:
+    """Return the lines that the server prints when it classifies a photo."""
+    port = free_port()
+    url, log = f"http://127.0.0.1:{port}", tmp_path / "stdout"
+    with (
+        log.open("wb") as stdout,
+        running([*serve_command(port), *options], ready=url, cwd=ROOT, env=ENVIRONMENT, stdout=stdout),
+    ):
+        request = urllib.request.Request(f"{url}/v1/classify", ROCKET.read_bytes(), {"Content-Type": "image/jpeg"})
+        with urllib.request.urlopen(request, timeout=60) as response:
+            assert response.status == 200
+    return log.read_text().splitlines()

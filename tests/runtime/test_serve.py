@@ -4,6 +4,7 @@ import base64
 import contextlib
 import http.client
 import json
+import os
 import shutil
 import signal
 import socket
@@ -163,17 +164,21 @@ def test_a_missing_bundle_is_reported() -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_the_printed_command_works_and_ctrl_c_ends_the_server_silently() -> None:
+@pytest.mark.parametrize("key", ["", API_KEY])
+def test_the_printed_command_works_and_ctrl_c_ends_the_server_silently(key: str) -> None:
     require(shutil.which("curl"), "there is no curl here")
+    environment = {**ENVIRONMENT, "API_KEY": key}
     with subprocess.Popen(
-        serve_command(0), cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        serve_command(0), cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
             assert process.stdout
             assert process.stderr
             greeting, _, curl = (process.stdout.readline() for _ in range(3))
             assert greeting.startswith("litelens is listening on http://127.0.0.1:")
-            done = subprocess.run(curl, shell=True, cwd=ROOT, capture_output=True, text=True, timeout=60)
+            assert not key or key not in greeting + curl
+            shell = {**os.environ, "KEY": key}
+            done = subprocess.run(curl, shell=True, cwd=ROOT, env=shell, capture_output=True, text=True, timeout=60)
             assert len(json.loads(done.stdout)["predictions"]) == 5
             process.send_signal(signal.SIGINT)
             assert process.wait(timeout=30) == 0

@@ -2,18 +2,22 @@
 
 import csv
 import json
-import threading
+import re
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from aws import aws_at, new_bucket
 from bundles import add_bundle
-from fake_api import Request, Response, api_server, in_turn, labelled, refused
+from fake_api import api_server, in_turn, labelled, refused
 from support import CAT, DEFAULT_BUNDLE, ROOT, free_port
 
 from litelens.core.classifier import DEFAULT_TOP_K
 from litelens_client.__main__ import main
+from litelens_client.answers import Answer
+from litelens_client.classify import LocalClassifier
 from litelens_client.output import COLUMNS
 from litelens_client.settings import bundle_folder, page_folder
 
@@ -69,7 +73,7 @@ def test_csv_has_a_row_for_each_image_in_order(photos: str, capsys: pytest.Captu
     assert [row["image"] for row in rows] == [f"{photos}/{name}.jpg" for name in "abc"]
     assert [row["label"] for row in rows] == ["Egyptian cat", "", "Egyptian cat"]
     assert [row["error_code"] for row in rows] == ["", "not_an_image", ""]
-    assert captured.err.endswith("1 of 3 could not be classified.\n")
+    assert re.fullmatch(r"3 photos, 2 sure, 1 failed, \d+\.\d s\n", captured.err)
 
 
 def test_a_folder_is_printed_as_a_table(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -93,7 +97,7 @@ def test_a_folder_with_one_bad_photo_is_printed_as_a_table(tmp_path: Path, capsy
     assert main(["classify", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert captured.out.splitlines()[-1].startswith(f"{tmp_path}/b.jpg: The bytes are not an image")
-    assert captured.err.endswith("1 of 1 could not be classified.\n")
+    assert captured.err.startswith("1 photo, 0 sure, 1 failed, ")
 
 
 def test_skipped_files_of_a_folder_are_reported(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,8 +144,64 @@ def test_the_bundle_is_not_loaded_if_there_is_no_image(
     (tmp_path / "empty").mkdir()
     assert main(["classify", str(tmp_path / "nope.jpg"), str(tmp_path / "empty")]) == 1
     captured = capsys.readouterr()
-    assert "nope.jpg cannot be read: No such file or directory." in captured.out
-    assert f"{tmp_path}/empty contains no images" in captured.out
+    assert captured.out == ""
+    missing, empty = captured.err.splitlines()
+    assert missing.endswith("nope.jpg cannot be read: No such file or directory.")
+    assert empty.startswith(f"{tmp_path}/empty contains no images")
+
+
+def test_a_folder_without_images_is_an_error_that_says_what_is_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.tiff").touch()
+    assert main(["classify", str(tmp_path)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    (sentence,) = captured.err.splitlines()
+    assert sentence.startswith(f"{tmp_path} contains no images")
+    assert "1 other file (.tiff)" in sentence
+
+
+def test_ignored_folders_that_contain_images_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.jpg", "lost+found/b.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).symlink_to(CAT)
+    assert main(["classify", str(tmp_path), "--json"]) == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 1
+    assert "lost+found" in captured.err.splitlines()[0]
+
+
+@pytest.mark.parametrize(("threshold", "sure"), [("0", 2), ("1", 0)])
+def test_the_summary_counts_the_photos_whose_answer_is_sure(
+    threshold: str, sure: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["classify", str(CAT), str(CAT), "--threshold", threshold]) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith(f"2 photos, {sure} sure, ")
+    assert len(captured.out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv", "--top-k=5"])
+def test_ctrl_c_prints_the_photos_so_far(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abcd":
+        (tmp_path / f"{name}.jpg").symlink_to(CAT)
+    classify = LocalClassifier.classify
+
+    def interrupted(self: LocalClassifier, image: Path, **options: Any) -> Answer:
+        if image.name == "c.jpg":
+            raise KeyboardInterrupt
+        return classify(self, image, **options)
+
+    monkeypatch.setattr(LocalClassifier, "classify", interrupted)
+    vectors = tmp_path / "vectors.npy"
+    assert main(["classify", str(tmp_path), "--embeddings", str(vectors), form]) == 130
+    captured = capsys.readouterr()
+    assert [name for name in "abcd" if f"{tmp_path}/{name}.jpg" in captured.out] == ["a", "b"]
+    assert captured.err == "Interrupted after 2 of 4 photos.\n"
+    assert len(np.load(vectors)) == 2
 
 
 def test_a_file_that_is_too_large_is_not_read(
@@ -293,30 +353,6 @@ def test_a_model_that_the_api_does_not_have_is_not_tried_for_every_image(
     assert len(requests) == 1
 
 
-def test_requests_run_in_parallel_and_results_keep_their_order(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    paths = [tmp_path / f"{name}.jpg" for name in "abcd"]
-    for path in paths:
-        path.write_text(path.stem)
-    # No request is answered before all have arrived, and the last one is answered first.
-    all_arrived = threading.Barrier(len(paths))
-    turns = {path.stem: threading.Event() for path in paths}
-
-    def last_first(request: Request) -> Response:
-        name = request.body.decode()
-        all_arrived.wait(60)
-        if name != "d":
-            assert turns[chr(ord(name) + 1)].wait(60)
-        turns[name].set()
-        return labelled(name)
-
-    with api_server(last_first) as (url, _):
-        assert main(["classify", *map(str, paths), "--url", url, "--parallel", "4", "--json"]) == 0
-    documents = map(json.loads, capsys.readouterr().out.splitlines())
-    assert [(d["source"], d["predictions"][0]["label"]) for d in documents] == [(str(p), p.stem) for p in paths]
-
-
 def test_the_api_reads_objects_in_s3_itself(capsys: pytest.CaptureFixture[str]) -> None:
     with api_server(in_turn(labelled("cat"))) as (url, requests):
         assert main(["classify", "s3://photos/cat.jpg", "--url", url]) == 0
@@ -333,7 +369,7 @@ def test_the_problem_of_an_api_is_printed_with_the_request_id(capsys: pytest.Cap
 def test_an_unreachable_api_is_not_tried_for_every_image(
     parallel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for number in range(50):
+    for number in range(300):
         (tmp_path / f"{number}.jpg").symlink_to(CAT)
     read: list[Path] = []
     read_bytes = Path.read_bytes
@@ -348,16 +384,19 @@ def test_an_unreachable_api_is_not_tried_for_every_image(
     captured = capsys.readouterr()
     assert captured.err == f"{url.removeprefix('http://')} cannot be reached: the connection was not accepted.\n"
     assert captured.out.splitlines() == [",".join(COLUMNS)]
-    assert len(read) < 50
+    assert len(read) < 300
 
 
 def test_a_wrong_key_is_not_tried_for_every_image(photos: str, capsys: pytest.CaptureFixture[str]) -> None:
     wrong = refused(403, "forbidden", "Send a valid API key in the header x-api-key.")
+    # A photo and an object in S3 are not in the same request.
+    sources = [str(CAT), "s3://photos/cat.jpg", photos]
     with api_server(in_turn(labelled("cat"), wrong)) as (url, requests):
-        assert main(["classify", photos, "--url", url, "--parallel", "1"]) == 1
+        assert main(["classify", *sources, "--url", url, "--parallel", "1"]) == 1
     captured = capsys.readouterr()
-    assert captured.err == "Send a valid API key in the header x-api-key. (request request-1)\n"
-    assert [line.split()[0] for line in captured.out.splitlines()] == ["image", f"{photos}/a.jpg"]
+    assert "--api-key" in captured.err
+    assert captured.err.endswith(" (request request-1)\n")
+    assert [line.split()[0] for line in captured.out.splitlines()] == ["image", str(CAT)]
     assert len(requests) == 2
 
 
@@ -372,6 +411,7 @@ def test_a_wrong_key_is_not_tried_for_every_image(photos: str, capsys: pytest.Ca
         (["a.jpg", "--threshold", "nan"], "number from 0 to 1"),
         (["a.jpg", "--json", "--csv"], "not allowed with"),
         (["a.jpg", "--parallel", "2"], "--parallel needs --url"),
+        (["a.jpg", "--original"], "--original needs --url"),
         (["a.jpg", "--url", "host:8080"], "must begin with http:// or https://"),
     ],
 )

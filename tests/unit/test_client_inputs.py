@@ -18,6 +18,7 @@ from litelens_client.inputs import (
     find_images,
     ignored_folders,
     names_one_image,
+    notices,
     skipped_sentence,
 )
 from litelens_client.learning.photos import list_class_folders
@@ -194,7 +195,27 @@ def test_files_with_unusual_names_can_be_read(name: str, tmp_path: Path) -> None
 def test_a_folder_without_images_is_a_failure(tmp_path: Path) -> None:
     failed = failure(create(tmp_path, "notes.txt"))
     assert failed.code == "no_images"
-    assert failed.detail.startswith(f"{tmp_path} contains no images;")
+    assert failed.detail.startswith(f"{tmp_path} contains no images: it has only 1 other file (.txt).")
+    assert find_images([str(tmp_path)]).skipped == []
+
+
+def test_an_empty_folder_is_a_failure(tmp_path: Path) -> None:
+    failed = failure(create(tmp_path, ".hidden.jpg"))
+    assert failed.code == "no_images"
+    assert failed.detail.startswith(f"{tmp_path} contains no images: no files were found in it.")
+
+
+def test_ignored_folders_are_named_by_the_folder_or_prefix_that_contains_them(tmp_path: Path, bucket: str) -> None:
+    folder = create(tmp_path, "a.jpg", "sub/@eaDir/b.jpg", ".cat/c.png", "#recycle/a.txt", "lost+found/._a.jpg")
+    put(bucket, *(f"in/{name}" for name in ("a.jpg", "sub/@eaDir/b.jpg", "#recycle/a.txt", "lost+found/._a.jpg")))
+    prefix = f"s3://{bucket}/in/"
+    inputs = find_images([folder, prefix])
+    assert inputs.ignored == {folder: [".cat", "@eaDir"], prefix: ["@eaDir"]}
+    assert [item.name for item in inputs.images] == [f"{folder}/a.jpg", f"{prefix}a.jpg"]
+    first, second = notices([], inputs.ignored)
+    assert folder in first
+    assert ".cat, @eaDir" in first
+    assert prefix in second
 
 
 def test_skipped_files_are_reported_by_their_suffixes(tmp_path: Path) -> None:
@@ -205,7 +226,7 @@ def test_skipped_files_are_reported_by_their_suffixes(tmp_path: Path) -> None:
 
 
 def test_at_most_five_suffixes_are_reported(tmp_path: Path) -> None:
-    folder = create(tmp_path, *(f"a.{letter}" for letter in "abcdefg"))
+    folder = create(tmp_path, "a.jpg", *(f"a.{letter}" for letter in "abcdefg"))
     assert skipped_sentence(find_images([folder]).skipped) == "7 other files were skipped (.a, .b, .c, .d, .e, ...)."
 
 
@@ -298,7 +319,7 @@ def test_a_prefix_is_listed_over_several_pages() -> None:
 
 
 def test_a_prefix_without_images_is_a_failure(bucket: str) -> None:
-    assert failure(f"s3://{bucket}/in/").detail.startswith(f"s3://{bucket}/in/ contains no images;")
+    assert failure(f"s3://{bucket}/in/").detail.startswith(f"s3://{bucket}/in/ contains no images: ")
 
 
 def test_a_missing_bucket_is_a_failure(moto_server: str) -> None:

@@ -1,14 +1,18 @@
-"""The command as a process: imports, signals, pipes, terminals and file names that are not UTF-8."""
+"""The command as a process: help, imports, signals, pipes, terminals and file names that are not UTF-8."""
 
 import contextlib
 import itertools
 import json
 import os
 import pty
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import threading
+from argparse import ArgumentParser, _SubParsersAction
+from datetime import datetime, tzinfo
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
@@ -20,7 +24,7 @@ from support import ROCKET, ROOT
 from litelens.core.classifier import DEFAULT_TOP_K
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from litelens_client import __version__
-from litelens_client.__main__ import main
+from litelens_client.__main__ import create_parser, main
 from litelens_client.api import TIMEOUT_SECONDS
 
 COMMAND = [sys.executable, "-m", "litelens_client", "classify"]
@@ -67,8 +71,49 @@ def test_the_help_states_the_limits_of_the_api(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         main(["classify", "--help"])
     shown = " ".join(capsys.readouterr().out.split())
-    assert f"default: {DEFAULT_TOP_K};" in shown
-    assert f"at most {DEFAULT_TOP_K} for an image above {MAX_REQUEST_IMAGE_BYTES / 1e6:g} MB" in shown
+    assert f"default: {DEFAULT_TOP_K}" in shown
+    assert f"for an image above {MAX_REQUEST_IMAGE_BYTES / 1e6:g} MB" in shown
+
+
+class FixedClock(datetime):
+    """A clock that stands still in the time of the examples."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> "FixedClock":
+        return cls(2026, 11, 30, tzinfo=tz)
+
+
+def subcommands() -> dict[str, ArgumentParser]:
+    """Return the parser of each subcommand."""
+    (action,) = (each for each in create_parser()._actions if isinstance(each, _SubParsersAction))
+    return dict(action.choices)
+
+
+def examples(command: str) -> list[str]:
+    """Return the examples in the help of a subcommand."""
+    return re.findall(r"^  (litelens .+)$", subcommands()[command].format_help(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", subcommands())
+def test_each_help_has_examples_and_the_exit_codes(command: str) -> None:
+    assert len(examples(command)) >= 2
+    shown = subcommands()[command].format_help().partition("exit codes:\n")[2]
+    assert [line.split()[0] for line in shown.splitlines()] == ["0", "1", "2", "130"]
+
+
+@pytest.mark.parametrize("example", [example for command in subcommands() for example in examples(command)])
+def test_the_examples_in_the_help_are_valid(example: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    for name in ("LITELENS_UPLOAD_BUCKET", "LITELENS_RESULTS_TABLE"):
+        monkeypatch.setenv(name, name.lower())
+    monkeypatch.setenv("LITELENS_BACKFILL", "arn:aws:states:eu-west-1:123456789012:stateMachine:backfill")
+    monkeypatch.setattr("litelens_client.__main__.datetime", FixedClock)
+    command = example.partition(" > ")[0]
+    parsed = create_parser().parse_args(shlex.split(command)[1:])
+    if parsed.check:
+        parsed.check(parsed)
+    assert f"litelens {parsed.command}" in command
 
 
 def test_the_option_version_prints_the_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +163,7 @@ def test_file_names_that_are_not_utf8_are_printed(tmp_path: Path) -> None:
         assert shown in done.stdout
 
 
-def test_ctrl_c_ends_the_command_at_once_and_silently() -> None:
+def test_ctrl_c_ends_the_command_at_once() -> None:
     received, test_is_over = threading.Event(), threading.Event()
 
     def wait(_: Request) -> None:
@@ -133,7 +178,7 @@ def test_ctrl_c_ends_the_command_at_once_and_silently() -> None:
             # The timeouts of all attempts together are longer.
             out, error = process.communicate(timeout=2 * TIMEOUT_SECONDS)
         test_is_over.set()
-    assert (process.returncode, out, error) == (130, b"", b"")
+    assert (process.returncode, out, error) == (130, b"", b"Interrupted after 0 of 2 photos.\n")
 
 
 def test_a_closed_pipe_ends_the_command_silently() -> None:
@@ -174,6 +219,7 @@ def test_progress_is_shown_on_a_terminal_beside_the_output() -> None:
             out, _ = process.communicate()
     assert process.returncode == 0
     assert b"Classifying" in shown
+    assert b"2/2" in shown
     assert [json.loads(line)["status"] for line in out.splitlines()] == ["done", "done"]
 
 
@@ -190,5 +236,7 @@ def read_all(terminal: int) -> bytes:
 def test_without_a_terminal_no_progress_is_shown(images: int, form: str) -> None:
     with api_server(in_turn(labelled("cat"))) as (url, _):
         done = subprocess.run([*COMMAND, *[str(ROCKET)] * images, "--url", url, form], cwd=ROOT, capture_output=True)
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert b"\x1b" not in done.stdout
+    assert done.returncode == 0
+    # The summary of several images is the only line.
+    assert len(done.stderr.splitlines()) == (0 if images == 1 else 1)
+    assert b"\x1b" not in done.stdout + done.stderr

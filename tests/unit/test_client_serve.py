@@ -4,14 +4,18 @@ import asyncio
 import base64
 import contextlib
 import gzip
+import io
 import json
+import re
 import socket
+import sys
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,12 +23,16 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import Request
+from starlette.types import ASGIApp
 from support import recorded_event
 from template import gateway_responses
 
 from litelens.api.problems import UnsupportedMediaType
 from litelens.api.requests import BINARY_TYPES
+from litelens.core.errors import InternalError, NotAnImage
+from litelens.telemetry import logger, record_failure, record_problem
 from litelens_client.api import MAX_PAYLOAD_BYTES
+from litelens_client.request_log import Logged, RequestLog, replace_json_lines
 from litelens_client.serve import (
     FIRST_BYTES,
     MAX_BODIES,
@@ -56,7 +64,8 @@ async def exchange(
     method: str = "POST",
     path: str = "/v1/classify",
     headers: Sequence[tuple[bytes, bytes]] = (),
-    **options: str,
+    scope: Mapping[str, Any] | None = None,
+    **options: Any,
 ) -> list[dict[str, Any]]:
     """Return the messages that the application sends when it receives these."""
     messages, sent = iter(received), []
@@ -70,8 +79,8 @@ async def exchange(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    scope = {**SCOPE, "method": method, "path": path, "headers": [*SCOPE["headers"], *headers]}
-    await create_app(handler, **options)(scope, receive, send)
+    request = {"method": method, "path": path, "headers": [*SCOPE["headers"], *headers], **(scope or {})}
+    await create_app(handler, **options)({**SCOPE, **request}, receive, send)
     return sent
 
 
@@ -339,7 +348,174 @@ def test_the_files_of_the_page_are_there_for_head_as_for_get(path: str) -> None:
 
 
 def test_a_client_that_is_gone_is_not_served() -> None:
-    assert asyncio.run(exchange(no_handler, body(b"photo"), {"type": "http.disconnect"})) == []
+    logged: list[Logged] = []
+    sent = asyncio.run(exchange(no_handler, body(b"photo"), {"type": "http.disconnect"}, log=logged.append))
+    assert sent == []
+    assert [each.response for each in logged] == [None]
+
+
+def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return what was logged, without the milliseconds."""
+    return re.sub(r"\d+ ms", "MS", capsys.readouterr().out).splitlines()
+
+
+def answering(document: Any, status: int = 200) -> Handler:
+    return lambda *_: {"statusCode": status, "body": document if isinstance(document, str) else json.dumps(document)}
+
+
+def predictions(*labels: str, **fields: Any) -> dict[str, Any]:
+    return {"predictions": [{"label": each, "confidence": 0.9, **fields} for each in labels], "uncertain": False}
+
+
+DONE = {"status": "done", **predictions("cat")}
+
+
+@pytest.mark.parametrize(
+    ("handler", "line"),
+    [
+        (answering(predictions("cat", "dog")), "200 MS  cat 0.90"),
+        (answering({**predictions("cat"), "uncertain": True}), "200 MS  cat 0.90 uncertain"),
+        (answering({**predictions("cat"), "uncertain": True, "unfamiliar": True}), "200 MS  cat 0.90 unfamiliar"),
+        (answering(predictions("cat", "dog", present=True)), "200 MS  cat 0.90, dog 0.90"),
+        (answering(predictions("cat", present=False)), "200 MS"),
+        (answering({"results": [DONE, {"status": "failed"}]}), "200 MS  2 photos, 1 failed"),
+        (answering({"results": [DONE]}), "200 MS  1 photo"),
+        (answering({"code": "not_an_image"}, 415), "415 MS  not_an_image"),
+        (answering("Too long.", 413), "413 MS"),
+        (answering("[]"), "200 MS"),
+        (answering(predictions("\x1b[31mcat")), "200 MS  \\x1b[31mcat 0.90"),
+    ],
+)
+def test_a_request_is_logged_as_a_line(handler: Handler, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(exchange(handler, body(b"photo"), log=RequestLog().write))
+    assert lines(capsys) == [f"POST /v1/classify {line}"]
+
+
+@pytest.mark.parametrize("sent", ["secret-of-the-tests", "another-secret"])
+def test_no_key_token_or_query_is_logged(sent: str, capsys: pytest.CaptureFixture[str]) -> None:
+    headers = [(b"x-api-key", sent.encode()), (b"authorization", f"Bearer {sent}".encode())]
+    options = {"api_key": "secret-of-the-tests", "log": RequestLog().write}
+    scope = {"query_string": f"key={sent}".encode()}
+    asyncio.run(exchange(answering({"code": "x"}, 400), body(sent.encode()), headers=headers, scope=scope, **options))
+    captured = capsys.readouterr()
+    assert captured.out.startswith("POST /v1/classify 40")
+    assert "secret" not in captured.out + captured.err
+
+
+def test_a_path_that_moves_the_cursor_or_is_long_is_logged_escaped_and_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    log = RequestLog().write
+    for path in ("/v1/\n\x1b[2J", "/" + "a" * 10_000):
+        asyncio.run(exchange(answering({}, 404), body(b""), path=path, log=log))
+    escaped, cut = lines(capsys)
+    assert escaped == "POST /v1/\\n\\x1b[2J 404 MS"
+    assert len(cut) < 200
+
+
+def test_the_files_of_the_page_and_its_reads_of_the_draft_are_not_logged(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"log": RequestLog().write, "draft": tmp_path / ".draft", "headers": [(b"host", b"localhost")]}
+    for method, path in (
+        ("GET", "/main.js"),
+        ("GET", "/v1/draft"),
+        ("GET", "/v1/draft/x"),
+        ("PUT", "/v1/draft/classes/a"),
+    ):
+        asyncio.run(exchange(no_handler, body(b""), method=method, path=path, **options))
+    assert lines(capsys) == ["GET /v1/draft/x 404 MS  not_found", "PUT /v1/draft/classes/a 204 MS"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)]
+)
+def test_the_status_is_coloured_on_a_terminal_that_has_colours(
+    variables: dict[str, str], is_coloured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, text in {"TERM": "xterm", **variables}.items():
+        monkeypatch.setenv(name, text)
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    asyncio.run(exchange(answering({"code": "x"}, 415), body(b"photo"), log=RequestLog().write))
+    assert ("\x1b[33m415\x1b[0m" in sys.stdout.getvalue()) is is_coloured
+
+
+@pytest.fixture
+def _lines_instead_of_json(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Replace the JSON lines until the test ends; standard error is captured before, so that the lines go there."""
+    level, handlers = logger.registered_handler.level, list(logger.handlers)
+    replace_json_lines()
+    yield
+    logger.registered_handler.setLevel(level)
+    for handler in set(logger.handlers) - set(handlers):
+        logger.removeHandler(handler)
+
+
+@pytest.mark.usefixtures("_lines_instead_of_json")
+def test_only_failures_of_the_handler_are_logged_each_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
+    record_problem(NotAnImage("secret"), "request-1")
+    record_problem(InternalError("secret"), "request-1", reason="AccessDenied")
+    try:
+        raise ValueError("secret")
+    except ValueError as error:
+        record_failure(error, "request-1")
+    logger.warning("The model a\nb cannot be loaded.")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    problem, failure, warning = captured.err.splitlines()
+    assert problem == "failed: internal_error, AccessDenied"
+    assert re.fullmatch(rf"failed: internal_error, ValueError in {__name__}\.test_\w+:\d+", failure)
+    assert warning == "The model a\\nb cannot be loaded."
+
+
+def test_output_that_cannot_be_written_does_not_disturb_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    log = RequestLog().write
+    monkeypatch.setattr(sys, "stdout", Closed())
+    (start, _) = asyncio.run(exchange(answering(predictions("cat")), body(b"photo"), log=log))
+    assert start["status"] == 200
+
+
+def test_other_requests_are_answered_while_the_draft_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_load = threading.Event()
+
+    def load(draft: Path) -> Any:
+        assert may_load.wait(60)
+        raise AssertionError
+
+    monkeypatch.setattr("litelens_client.serve._teaching", load)
+    app = create_app(lambda *_: {"statusCode": 200}, draft=tmp_path / ".draft")
+
+    async def both() -> list[int]:
+        first = asyncio.create_task(status_of(app, "/v1/draft"))
+        # The first request runs until it waits.
+        await asyncio.sleep(0)
+        other = await status_of(app, "/v1/model")
+        is_waiting = not first.done()
+        may_load.set()
+        return [await first, other, is_waiting]
+
+    assert asyncio.run(both()) == [500, 200, True]
+
+
+async def status_of(app: ASGIApp, path: str) -> int:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return body(b"")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({**SCOPE, "path": path}, receive, send)
+    return int(sent[0]["status"])
 
 
 @pytest.mark.parametrize("limit", ["BODY_SECONDS", "SILENT_SECONDS"])

@@ -1,6 +1,7 @@
 """The routes of `litelens serve` below /v1/draft, through its ASGI application."""
 
 import asyncio
+import contextlib
 import json
 import re
 import zipfile
@@ -19,7 +20,7 @@ from support import ROOT, LambdaContext, answer_of, encoded, event
 from litelens.core.bundle import load_bundle
 from litelens_client import serve, teaching
 from litelens_client.learning import draft as draft_module
-from litelens_client.learning import learned_bundle, regression
+from litelens_client.learning import embeddings, learned_bundle, regression
 from litelens_client.serve import METHODS, create_app
 from litelens_client.teaching import DraftInUse, DraftMissing, DraftNameTaken, DraftRefused
 
@@ -302,8 +303,24 @@ def test_a_draft_that_is_in_use_can_be_tried_again(pets: Server, monkeypatch: py
 
     monkeypatch.setattr(draft_module, "load_base", meanwhile)
     assert pets.send("POST", "/learn").status == 200
+    assert pets.send("GET", "").json.get("learning") is None
     assert busy[0].code == (409, "draft_busy")
     assert int(busy[0].headers["retry-after"]) > 0
+
+
+def test_the_draft_says_how_many_photos_were_read(pets: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, embed = [], embeddings._embed
+
+    def look_first(*arguments: Any) -> Any:
+        seen.append(pets.send("GET", "").json["progress"])
+        return embed(*arguments)
+
+    monkeypatch.setattr(embeddings, "_embed", look_first)
+    monkeypatch.setattr(teaching, "default_cache", lambda: contextlib.closing(embeddings.EmbeddingCache()))
+    assert pets.send("POST", "/learn").status == 200
+    # So few photos are read a second time, as mirror images.
+    assert seen == [{"done": done, "total": 4} for done in range(4)] * 2
+    assert "progress" not in pets.send("GET", "").json
 
 
 def test_an_unexpected_error_is_an_internal_error_without_its_message(
