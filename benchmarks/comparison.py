@@ -5,6 +5,7 @@ The results are the accuracy, the time of inference alone (invoke), the time fro
 (answer), the start-up time and the peak memory.
 """
 
+import importlib.util
 import os
 import statistics
 import sys
@@ -16,14 +17,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import models, photos
+from benchmarks import models, photos, report
 from benchmarks.events import json_request
 from benchmarks.models import Models
 from benchmarks.peers.process import (
     KERAS,
+    LIMITED_OPENVINO,
     LITELENS_LITERT,
+    LITELENS_OPENVINO,
     ONNX_INT8,
     ONNX_INT8_REDUCED,
+    OPENVINO_AVX2,
     PEERS,
     Peer,
     PeerProcess,
@@ -39,6 +43,14 @@ _IMAGES = 200
 
 # The calls of a peer in each turn: enough to fill the caches, and few enough for noise to affect all peers.
 _CALLS, _BUNDLE_CALLS = 3, 10
+
+# The classes of CPUs whose engines are compared side by side.
+VNNI, AVX2 = "VNNI", "AVX2"
+
+# Engines that differ by at most this share are equally fast; the one with less memory is then recommended.
+_NEAR = 0.05
+
+_PACKAGES = ("keras", "onnx", "onnxruntime", "openvino", "tensorflow", "tf2onnx")
 
 # The threads of some engines keep a core busy for a while after their work.
 _PAUSE_SECONDS = 0.1
@@ -91,22 +103,50 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def measure_bundle(options: Options, bundle: Path = BUNDLE) -> dict[str, Any]:
-    """Measure a published bundle with each engine of litelens and one thread."""
-    peers = [peer for peer in PEERS if peer.model == "bundle"]
+    """Measure a published bundle with each engine of litelens and one thread, by the CPU's class of instructions.
+
+    On a CPU with VNNI, OpenVINO is measured a second time, limited to AVX2.
+    """
+    about = report.about()
+    kind = report.instruction_class(about)
+    peers = [peer for peer in PEERS if peer.model == "bundle"] + ([LIMITED_OPENVINO] if kind == VNNI else [])
     network = models.published(bundle, options.cache)
     dataset = photos.cats_and_dogs(options.data, _IMAGES)
     # The classes of these photos are not the bundle's.
     unlabelled = Images(dataset.test.files, None)
     accuracies = measure_accuracy(peers, network, unlabelled, reference=LITELENS_LITERT)
     timings = measure_time(peers, network, options.rounds, _BUNDLE_CALLS, reference=LITELENS_LITERT)
-    return {
+    measured = {
         "name": bundle.name,
         "side": load_bundle(bundle).preprocessing.width,
         "images": dataset.name,
         "count": len(unlabelled),
         "rounds": options.rounds,
         "rows": _rows(accuracies, timings),
+        "cpu": about["cpu"],
+        "date": about["date"],
     }
+    return {kind: measured}
+
+
+def merge_bundles(earlier: Mapping[str, Any] | None, measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Keep earlier results of CPUs with other instructions, if they are of the same bundle."""
+    names = {each["name"] for each in measured.values()}
+    kept = {kind: each for kind, each in (earlier or {}).items() if each["name"] in names}
+    return kept | dict(measured)
+
+
+def missing() -> str:
+    """Return an instruction to install the packages of the peers, or an empty string."""
+    packages = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
+    if not packages:
+        return ""
+    return f"To compare with the alternatives, run make bench, which installs {', '.join(packages)} into .venv-train."
+
+
+def left_out() -> Sequence[str]:
+    """Return instructions for peers that are left out."""
+    return available_peers()[1]
 
 
 def measure_accuracy(peers: Sequence[Peer], network: Models, images: Images, *, reference: str) -> list[Accuracy]:
@@ -228,17 +268,47 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 def render_bundle(results: Mapping[str, Any]) -> str:
-    """Render the bundle with each engine as Markdown."""
-    bundle = results["bundle"]
-    return "\n\n".join(
-        [
-            "## The bundled model",
+    """Render the bundle with each engine, on CPUs with each class of instructions side by side, as Markdown."""
+    parts = ["## The bundled model"]
+    for kind, bundle in results["bundle"].items():
+        parts += [
+            f"### On a CPU with {kind}",
             f"The bundle {bundle['name']} at {bundle['side']} pixels with each engine of litelens, measured as above: "
-            f"{bundle['rounds']} rounds, agreement on {bundle['count']} {bundle['images']}.",
+            f"{bundle['rounds']} rounds, agreement on {bundle['count']} {bundle['images']}, {bundle['cpu']}, "
+            f"{bundle['date']}.",
             _speed_table(bundle["rows"], "LiteRT", has_classes=False),
             _start_table(bundle["rows"]),
         ]
-    )
+    heads = ["CPU", "LiteRT, answer in ms", "OpenVINO, answer in ms", "recommended"]
+    return "\n\n".join([*parts, "### Which engine", table(heads, _engine_rows(results["bundle"]))])
+
+
+def _engine_rows(bundles: Mapping[str, Any]) -> list[list[str]]:
+    """Return the rows of the recommended engines.
+
+    A CPU with AVX2 only that was not measured has the time of OpenVINO with that limit. LiteRT cannot be limited; on
+    such a CPU it is slower than on one with VNNI.
+    """
+    rows = []
+    for kind, bundle in bundles.items():
+        by_peer = {row["peer"]: row for row in bundle["rows"]}
+        litert, openvino = by_peer[LITELENS_LITERT], by_peer[LITELENS_OPENVINO]
+        cells = [short(row["answer"]["median"]) for row in (litert, openvino)]
+        rows.append([kind, *cells, recommended_engine(litert, openvino)])
+        if kind == VNNI and AVX2 not in bundles and (limited := by_peer.get(OPENVINO_AVX2)):
+            faster = limited["answer"]["median"] < litert["answer"]["median"]
+            verdict = "OpenVINO" if faster else f"unknown; measure on a CPU with {AVX2} only"
+            rows.append([AVX2, f"more than {cells[0]}", short(limited["answer"]["median"]), verdict])
+    return rows
+
+
+def recommended_engine(litert: Mapping[str, Any], openvino: Mapping[str, Any]) -> str:
+    """Return the engine that answers sooner; of two that are equally fast, the one with less memory."""
+    times = {"LiteRT": litert["answer"]["median"], "OpenVINO": openvino["answer"]["median"]}
+    if max(times.values()) > (1 + _NEAR) * min(times.values()):
+        return min(times, key=times.__getitem__)
+    megabytes = {"LiteRT": litert["peak_megabytes"] or 0, "OpenVINO": openvino["peak_megabytes"] or 0}
+    return min(megabytes, key=megabytes.__getitem__)
 
 
 def _speed_table(rows: Sequence[Mapping[str, Any]], reference: str, *, has_classes: bool) -> str:

@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.events import json_request
+from benchmarks.events import form_request, json_request
 from benchmarks.photos import BUNDLE, ROOT, sample
-from benchmarks.report import Options, in_brackets, short, spread, table
+from benchmarks.report import BenchmarkError, Options, in_brackets, short, spread, table
 from litelens.core.bundle import load_bundle
 from litelens.core.engines import ENGINES
-from local.emulator import install_emulator
+from litelens.settings import MAX_IMAGES
+from local.emulator import EmulatorError, install_emulator
 
 BASE_IMAGE = os.environ.get("LITELENS_BASE_IMAGE", "public.ecr.aws/lambda/python:3.13")
 EXTRA_CA = os.environ.get("LITELENS_EXTRA_CA", "")
@@ -38,21 +40,45 @@ MEMORIES = (512, 1024, CPU_MEGABYTES, 2 * CPU_MEGABYTES)
 USUAL, CAMERA = (500, 375), (4000, 3000)
 _NOISE = 8
 
-_STARTS, _REQUESTS = 3, 10
+# Starts of each function; after each, requests with one photo, then requests with as many as are allowed.
+_STARTS, _REQUESTS, _BATCHES = 3, 10, 3
 
 
-class ContainerError(Exception):
+class ContainerError(BenchmarkError):
     """Docker or the function failed; the message has its last output."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """The milliseconds of a container's start and of its later requests, and the peak memory of its process in MB."""
+    """The milliseconds of a container's start and of its later events, and the peak memory of its process in MB."""
 
     cold: float
     init: float
-    requests: list[float]
+    events: list[float]
     peak_megabytes: float
+
+
+def missing() -> str:
+    """Return what to do so that the image can be built and run, or an empty string; pulls the base image."""
+    if not (ROOT / "models" / BUNDLE.name).is_dir():
+        return f"To measure the container, copy {BUNDLE} to models/, from where Docker takes it."
+    if shutil.which("docker") is None:
+        return "To measure the container, install Docker: https://docs.docker.com/engine/install/"
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            install_emulator(Path(folder))
+        docker("info")
+    except EmulatorError as error:
+        return f"The container cannot be measured here. {error}"
+    except ContainerError as error:
+        return f"To measure the container, start Docker. {error}"
+    try:
+        if not docker("images", "--quiet", BASE_IMAGE).strip():
+            print(f"Pulling {BASE_IMAGE} ...", file=sys.stderr)
+            docker("pull", "--quiet", BASE_IMAGE)
+    except ContainerError as error:
+        return f"To measure the container, set LITELENS_BASE_IMAGE to a base image that can be pulled. {error}"
+    return ""
 
 
 def measure(options: Options) -> dict[str, Any]:
@@ -63,13 +89,14 @@ def measure(options: Options) -> dict[str, Any]:
         emulator = install_emulator(Path(folder))
         # The first run reads the image's files from the disk.
         for image in images.values():
-            run(image, emulator, CPU_MEGABYTES, [usual])
+            run(image, emulator, CPU_MEGABYTES, [json_request(usual)])
         return {
             "model": BUNDLE.name,
             "input": load_bundle(BUNDLE).preprocessing.width,
             "layer_bytes": {engine: layer_bytes(image) for engine, image in images.items()},
             "camera": {
-                engine: run(image, emulator, CPU_MEGABYTES, [camera]).peak_megabytes for engine, image in images.items()
+                engine: run(image, emulator, CPU_MEGABYTES, [json_request(camera)]).peak_megabytes
+                for engine, image in images.items()
             },
             "serving": [serving for memory in MEMORIES for serving in measure_serving(images, emulator, memory, usual)],
         }
@@ -90,6 +117,7 @@ def render(results: Mapping[str, Any]) -> str:
             in_brackets(each["cold_ms"]),
             f"{each['init_ms']:.0f}",
             in_brackets(each["handler_ms"]),
+            in_brackets(each["batch_ms"]) if "batch_ms" in each else "not measured",
             f"{each['peak_rss_mb']:,.0f} MB",
         ]
         for each in part["serving"]
@@ -102,9 +130,15 @@ def render(results: Mapping[str, Any]) -> str:
             "The layer is the image without its base image.",
             table(["engine", "layer", "peak memory with a JPEG of 12 megapixels"], sizes),
             "A cold start is from the start of the environment to the first answer; init is the part before the "
-            f"request. A request has a JPEG of {USUAL[0]}x{USUAL[1]} pixels in base64, and takes the time that Lambda "
-            "bills.",
-            table(["engine", "memory", "CPUs", "cold, ms", "init, ms", "request, ms", "peak memory"], serving),
+            f"request. A request has a JPEG of {USUAL[0]}x{USUAL[1]} pixels in base64, or a form with {MAX_IMAGES} of "
+            "them, and takes the time that Lambda bills.",
+            table(
+                [
+                    *("engine", "memory", "CPUs", "cold, ms", "init, ms", "request, ms"),
+                    *(f"request with {MAX_IMAGES} photos, ms", "peak memory"),
+                ],
+                serving,
+            ),
         ]
     )
 
@@ -129,35 +163,37 @@ def measure_serving(images: Mapping[str, str], emulator: Path, memory: int, phot
     """Measure starts and requests of each engine with this memory, the engines in turn."""
     print(f"Starting functions of {memory:,} MB ...", file=sys.stderr)
     runs: dict[str, list[Run]] = {engine: [] for engine in images}
+    events = [json_request(photo)] * _REQUESTS + [form_request([photo] * MAX_IMAGES)] * _BATCHES
     for _ in range(_STARTS):
         for engine, image in images.items():
-            runs[engine].append(run(image, emulator, memory, [photo] * _REQUESTS))
+            runs[engine].append(run(image, emulator, memory, events))
     for engine, measured in runs.items():
         yield {
             "engine": engine,
             "memory_mb": memory,
             "cpus": round(memory / CPU_MEGABYTES, 2),
-            "handler_ms": _with_samples([each.requests for each in measured]),
+            "handler_ms": _with_samples([each.events[:-_BATCHES] for each in measured]),
+            "batch_ms": _with_samples([each.events[-_BATCHES:] for each in measured]),
             "cold_ms": spread([[each.cold for each in measured]]),
             "init_ms": spread([[each.init for each in measured]])["median"],
             "peak_rss_mb": max(each.peak_megabytes for each in measured),
         }
 
 
-def run(image: str, emulator: Path, memory: int, photos: Sequence[bytes]) -> Run:
-    """Start a container and send it photos, one after the other; raises ContainerError."""
+def run(image: str, emulator: Path, memory: int, events: Sequence[Mapping[str, Any]]) -> Run:
+    """Start a container and send it events, one after the other; raises ContainerError."""
     with _container(image, emulator, memory) as (name, port):
-        for file in photos:
-            _post(port, json_request(file))
+        for event in events:
+            _post(port, event)
         # The emulator logs the time until the function had started, and the time of each event.
         log = docker("logs", name)
         (init,) = re.findall(r"INIT REPORT\(durationMs: ([\d.]+)\)", log)
-        requests = [float(each) for each in re.findall(r"INVOKE RTDONE\(.*duration: ([\d.]+)ms\)", log)]
-        if len(requests) != len(photos):
+        times = [float(each) for each in re.findall(r"INVOKE RTDONE\(.*duration: ([\d.]+)ms\)", log)]
+        if len(times) != len(events):
             raise ContainerError(f"The function did not answer every request: {log.strip()[-500:]}")
         peaks = docker("exec", "--user=0", name, "sh", "-c", "cat /proc/[0-9]*/status")
         peak = max(int(kilobytes) for kilobytes in re.findall(r"VmHWM:\s+(\d+) kB", peaks))
-    first, *later = requests
+    first, *later = times
     return Run(float(init) + first, float(init), later, peak / 1000)
 
 
@@ -168,7 +204,7 @@ def docker(*arguments: str) -> str:
         environment = {**os.environ, "DOCKER_BUILDKIT": "0"}
         done = subprocess.run(["docker", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
     except FileNotFoundError as error:
-        raise ContainerError("Docker is not installed; install it, or measure other parts with --only.") from error
+        raise ContainerError("Docker is not installed.") from error
     if done.returncode:
         raise ContainerError(f"docker {arguments[0]} failed: {(done.stderr or done.stdout).strip()[-1000:]}")
     # Containers log to both streams.

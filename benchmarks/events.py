@@ -4,13 +4,15 @@ import base64
 import json
 from typing import Any
 
+_BOUNDARY = b"7b2e5f0c41d84b6f9a3c"
+
 
 class Context:
-    """The attributes of Lambda's context object that the handlers read."""
+    """The attributes of Lambda's context object that the handlers read, as long as those of a stack."""
 
-    function_name = "benchmark"
+    function_name = "litelens-prod-ApiFunction-0a1B2c3D4e5F"
     memory_limit_in_mb = 1769
-    invoked_function_arn = "arn:aws:lambda:us-east-1:000000000000:function:benchmark"
+    invoked_function_arn = f"arn:aws:lambda:us-east-1:000000000000:function:{function_name}:live"
     aws_request_id = "00000000-0000-0000-0000-000000000000"
 
     def get_remaining_time_in_millis(self) -> int:
@@ -27,13 +29,26 @@ def json_request(photo: bytes) -> dict[str, Any]:
     return _request(json.dumps({"image": base64.b64encode(photo).decode()}), "application/json", is_base64=False)
 
 
+def form_request(photos: list[bytes]) -> dict[str, Any]:
+    """Return API Gateway's event for POST /v1/classify with a form that has all these photos."""
+    parts = [
+        b'--%s\r\nContent-Disposition: form-data; name="image"; filename="%d.jpg"\r\n\r\n%s\r\n'
+        % (_BOUNDARY, number, photo)
+        for number, photo in enumerate(photos)
+    ]
+    body = b"".join([*parts, b"--%s--\r\n" % _BOUNDARY])
+    content_type = f"multipart/form-data; boundary={_BOUNDARY.decode()}"
+    return _request(base64.b64encode(body).decode(), content_type, is_base64=True)
+
+
 def _request(body: str, content_type: str, *, is_base64: bool) -> dict[str, Any]:
     return {
+        "resource": "/v1/classify",
         "path": "/v1/classify",
         "httpMethod": "POST",
         "headers": {"Content-Type": content_type},
         "multiValueHeaders": {"Content-Type": [content_type]},
-        "requestContext": {"requestId": "benchmark"},
+        "requestContext": {"requestId": Context.aws_request_id},
         "body": body,
         "isBase64Encoded": is_base64,
     }
@@ -51,7 +66,7 @@ def _message(number: int) -> dict[str, Any]:
         "messageId": str(number),
         "receiptHandle": "handle",
         "body": json.dumps({"Records": [notification]}),
-        "attributes": {},
+        "attributes": {"ApproximateReceiveCount": "1"},
         "messageAttributes": {},
         "md5OfBody": "",
         "eventSource": "aws:sqs",

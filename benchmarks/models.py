@@ -109,7 +109,8 @@ def write_models(
     folder: Path,
 ) -> Models:
     """Write the network in every format; `calibration` holds inputs, float32 `(n, height, width, 3)`."""
-    from training.candidates import Candidate, WeightBits, candidate_builder, convert_for_openvino
+    from litelens_client.quantizing.int8 import convert_for_openvino
+    from training.candidates import Candidate, WeightBits, candidate_builder
     from training.head import read_head
 
     models = Models(folder)

@@ -19,6 +19,11 @@ SAMPLE = ROOT / "tests" / "images" / "rocket.jpg"
 # The bundle to measure: BUNDLE of make, or the default one.
 BUNDLE = ROOT / (os.environ.get("LITELENS_BUNDLE") or f"models/{DEFAULT_MODEL}")
 
+IS_DEFAULT_BUNDLE = BUNDLE.resolve() == ROOT / "models" / DEFAULT_MODEL
+
+# The folder of the results. Those of another bundle do not replace the repository's.
+RESULTS = ROOT / "benchmarks" if IS_DEFAULT_BUNDLE else ROOT / "build" / "bench" / "results" / BUNDLE.name
+
 Item = TypeVar("Item")
 
 _TRAINING, _CALIBRATION = 600, 100

@@ -28,17 +28,30 @@ class Options:
     cache: Path
 
 
+class BenchmarkError(Exception):
+    """A part cannot be measured to its end; the message says why."""
+
+
+def _replace(earlier: Any, measured: Any) -> Any:
+    return measured
+
+
 @dataclass(frozen=True)
 class Part:
     """One benchmark. `measure` returns JSON values; `render` turns the results of all parts into Markdown.
 
-    `missing` returns an instruction to install what the benchmark needs, or an empty string.
+    `missing` returns an instruction to install what the benchmark needs, or an empty string; `left_out` returns
+    instructions for what it can do without. `uses_bundle` says whether it measures the bundle that BUNDLE names.
+    `merge` combines its earlier results (None if there are none) with new ones.
     """
 
     name: str
     measure: Callable[[Options], Any]
     render: Callable[[Mapping[str, Any]], str]
     missing: Callable[[], str] = str
+    left_out: Callable[[], Sequence[str]] = tuple
+    uses_bundle: bool = False
+    merge: Callable[[Any, Any], Any] = _replace
 
 
 def about() -> dict[str, Any]:
@@ -54,6 +67,14 @@ def about() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: version for name in _PACKAGES if (version := _version(name))},
     }
+
+
+def instruction_class(about: Mapping[str, Any]) -> str:
+    """Return the class of instructions for int8 products that this machine has: VNNI, AVX2, Arm or other."""
+    flags = set(about["flags"])
+    if flags & {"avx512_vnni", "avx_vnni"}:
+        return "VNNI"
+    return "AVX2" if "avx2" in flags else "Arm" if "asimddp" in flags else "other"
 
 
 def _version(package: str) -> str | None:
@@ -82,7 +103,8 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def write_results(results: Mapping[str, Any], parts: Sequence[Part], folder: Path) -> None:
-    """Write results.json and results.md."""
+    """Write results.json and results.md, in a folder that is made if it does not exist."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     (folder / "results.md").write_text(render(results, parts))
 
@@ -90,7 +112,8 @@ def write_results(results: Mapping[str, Any], parts: Sequence[Part], folder: Pat
 _INTRODUCTION = (
     "`make bench` writes this page and the same values to `results.json`. Times are medians, with the minimum and the "
     "maximum in brackets. They hold for the machine named at the end of this page; the ratios carry over to other "
-    "machines better than the times do."
+    "machines better than the times do. There is no limit of the hardware to compare with: CPUs with the same "
+    "instructions differ in how many int8 products they compute per cycle, and virtual machines hide their clock."
 )
 
 

@@ -14,14 +14,16 @@ from typing import IO, Any
 
 from benchmarks.models import Models
 from benchmarks.photos import ROOT
+from benchmarks.report import BenchmarkError
 
 KERAS, ONNX = "Keras, fp32", "ONNX Runtime, fp32"
 ONNX_INT8, ONNX_INT8_REDUCED = "ONNX Runtime, int8", "ONNX Runtime, int8, reduce_range"
 TFLITE_RUNTIME, OPENVINO = "tflite-runtime, int8", "OpenVINO, int8"
 LITELENS_LITERT, LITELENS_OPENVINO = "litelens with LiteRT", "litelens with OpenVINO"
+OPENVINO_AVX2 = "litelens with OpenVINO, limited to AVX2"
 
 
-class PeerError(Exception):
+class PeerError(BenchmarkError):
     """The process of a peer ended; the message has its last output."""
 
 
@@ -45,6 +47,15 @@ PEERS = (
     Peer(OPENVINO, "openvino", "tflite"),
     Peer(LITELENS_LITERT, "litelens", "bundle", environment={"LITELENS_ENGINE": "litert"}),
     Peer(LITELENS_OPENVINO, "litelens", "bundle", environment={"LITELENS_ENGINE": "openvino"}),
+)
+
+# OpenVINO on a CPU with VNNI as on one without. LiteRT has no such limit:
+# https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+LIMITED_OPENVINO = Peer(
+    OPENVINO_AVX2,
+    "litelens",
+    "bundle",
+    environment={"LITELENS_ENGINE": "openvino", "ONEDNN_MAX_CPU_ISA": "AVX2"},
 )
 
 

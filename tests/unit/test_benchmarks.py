@@ -1,16 +1,27 @@
 """Tests of the benchmarks' pages and command. Those that need Keras are in tests/training/test_peers.py."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import ROOT
 
-from benchmarks import __main__, comparison, fit, photos, report
+from benchmarks import __main__, comparison, container, fit, photos, report
 from benchmarks.comparison import Accuracy, Timing, better_int8
-from benchmarks.peers.process import KERAS, LITELENS_LITERT, LITELENS_OPENVINO, ONNX_INT8, ONNX_INT8_REDUCED
+from benchmarks.peers.process import (
+    KERAS,
+    LITELENS_LITERT,
+    LITELENS_OPENVINO,
+    ONNX_INT8,
+    ONNX_INT8_REDUCED,
+    OPENVINO_AVX2,
+)
 from benchmarks.report import Part
 
 
@@ -96,6 +107,144 @@ def test_a_part_that_needs_a_missing_package_is_left_out_unless_it_is_requested(
     assert "Install it." in capsys.readouterr().err
     with pytest.raises(SystemExit, match=r"^Install it\.$"):
         __main__.main(["--only", "second"])
+
+
+def test_all_that_is_missing_is_listed_before_the_other_parts_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    listed = ""
+
+    def measure(options: report.Options) -> dict[str, int]:
+        nonlocal listed
+        listed = capsys.readouterr().err
+        return {"rounds": options.rounds}
+
+    parts = (
+        replace(counting_part("first"), measure=measure, left_out=lambda: ["Some peer is left out."]),
+        replace(counting_part("second"), missing=lambda: "Install this."),
+        replace(counting_part("third"), missing=lambda: "Install that."),
+        replace(counting_part("fourth"), missing=lambda: "Install that."),
+    )
+    monkeypatch.setattr(__main__, "FOLDER", tmp_path)
+    monkeypatch.setattr(__main__, "PARTS", parts)
+    __main__.main([])
+    assert listed.splitlines() == ["Install this.", "Install that.", "Some peer is left out.", "Measuring first."]
+
+
+def test_a_part_that_fails_does_not_stop_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(options: report.Options) -> Any:
+        raise report.BenchmarkError("Docker went away.")
+
+    monkeypatch.setattr(__main__, "FOLDER", tmp_path)
+    monkeypatch.setattr(__main__, "PARTS", (replace(counting_part("first"), measure=fail), counting_part("second")))
+    with pytest.raises(SystemExit, match=r"^first failed: Docker went away\.$"):
+        __main__.main([])
+    assert json.loads((tmp_path / "results.json").read_text()).keys() == {"second", "about"}
+
+
+def test_with_a_bundle_of_your_own_only_the_parts_that_measure_it_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photos, "IS_DEFAULT_BUNDLE", False)
+    monkeypatch.setattr(__main__, "FOLDER", tmp_path / "pets")
+    monkeypatch.setattr(__main__, "PARTS", (counting_part("first"), replace(counting_part("second"), uses_bundle=True)))
+    __main__.main([])
+    assert json.loads((tmp_path / "pets" / "results.json").read_text()).keys() == {"second", "about"}
+
+
+def test_a_bundle_that_cannot_be_read_is_reported_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(__main__, "BUNDLE", tmp_path / "pets")
+    monkeypatch.setattr(__main__, "PARTS", (counting_part("first"), replace(counting_part("second"), uses_bundle=True)))
+    with pytest.raises(SystemExit, match=r"^The bundle cannot be measured: .*pets"):
+        __main__.main([])
+
+
+def test_results_of_other_bundles_have_a_folder_of_their_own() -> None:
+    command = [sys.executable, "-c", "from benchmarks.photos import RESULTS; print(RESULTS)"]
+    folders = [
+        subprocess.run(
+            command, env={**os.environ, "LITELENS_BUNDLE": bundle}, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        for bundle in ("models/everyday", str(ROOT / "models" / "everyday"), "models/cifar100-resnet50")
+    ]
+    assert folders == [
+        *[str(ROOT / "benchmarks")] * 2,
+        str(ROOT / "build" / "bench" / "results" / "cifar100-resnet50"),
+    ]
+
+
+def test_without_docker_the_container_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert container.missing() == ("To measure the container, install Docker: https://docs.docker.com/engine/install/")
+
+
+def test_a_bundle_outside_of_models_cannot_be_measured_in_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(container, "BUNDLE", tmp_path / "pets")
+    assert container.missing().startswith(f"To measure the container, copy {tmp_path / 'pets'} to models/")
+
+
+def test_packages_that_the_peers_lack_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name in ("keras", "onnx") else name)
+    assert "installs keras, onnx into .venv-train" in comparison.missing()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["avx2", "fma", "avx512f", "avx512_vnni"], "VNNI"),
+        (["avx2", "avx_vnni"], "VNNI"),
+        (["avx2", "fma", "avx512f"], "AVX2"),
+        (["asimddp"], "Arm"),
+        ([], "other"),
+    ],
+)
+def test_cpus_are_told_apart_by_their_instructions_for_int8(flags: list[str], expected: str) -> None:
+    assert report.instruction_class({"flags": flags}) == expected
+
+
+def bundle_results(litert: float, openvino: float, limited: float | None = None) -> dict[str, Any]:
+    """Return invented results of a bundle, with these milliseconds."""
+    times = {LITELENS_LITERT: litert, LITELENS_OPENVINO: openvino, OPENVINO_AVX2: limited}
+    rows = [row(peer, 1.0, taken, 1.0, None) for peer, taken in times.items() if taken is not None]
+    about = {"cpu": "a CPU", "date": "2026-11-30", "rounds": 4, "images": "photos", "count": 200}
+    return {"name": "everyday", "side": 260, "rows": rows, **about}
+
+
+def test_engines_are_recommended_for_each_measured_cpu() -> None:
+    page = comparison.render_bundle({"bundle": {"VNNI": bundle_results(4, 5), "AVX2": bundle_results(9, 8)}})
+    assert "### On a CPU with VNNI" in page
+    assert "| VNNI | 4 | 5 | LiteRT |" in page
+    assert "| AVX2 | 9 | 8 | OpenVINO |" in page
+
+
+def test_a_limited_openvino_stands_for_a_cpu_that_was_not_measured() -> None:
+    slower = comparison.render_bundle({"bundle": {"VNNI": bundle_results(4, 5, limited=9)}})
+    assert "| AVX2 | more than 4 | 9 | unknown; measure on a CPU with AVX2 only |" in slower
+    faster = comparison.render_bundle({"bundle": {"VNNI": bundle_results(7, 5, limited=6)}})
+    assert "| AVX2 | more than 7 | 6 | OpenVINO |" in faster
+    both = comparison.render_bundle({"bundle": {"VNNI": bundle_results(4, 5, limited=9), "AVX2": bundle_results(7, 9)}})
+    assert "| AVX2 | 7 | 9 | LiteRT |" in both
+    assert "more than" not in both
+
+
+def test_of_equally_fast_engines_the_one_with_less_memory_is_recommended() -> None:
+    litert, openvino = bundle_results(100, 98)["rows"]
+    assert comparison.recommended_engine(litert, {**openvino, "peak_megabytes": 150.0}) == "LiteRT"
+    assert comparison.recommended_engine({**litert, "peak_megabytes": 150.0}, openvino) == "OpenVINO"
+
+
+def test_results_of_other_cpus_are_kept_for_the_same_bundle() -> None:
+    vnni, avx2 = {"VNNI": bundle_results(4, 5)}, {"AVX2": bundle_results(9, 8)}
+    assert comparison.merge_bundles(vnni, avx2) == vnni | avx2
+    newer = {"VNNI": bundle_results(3, 5)}
+    assert comparison.merge_bundles(vnni | avx2, newer) == newer | avx2
+    other = {"VNNI": {**bundle_results(1, 2), "name": "pets"}}
+    assert comparison.merge_bundles(vnni | avx2, other) == other
+    assert comparison.merge_bundles(None, avx2) == avx2
 
 
 def test_with_json_results_are_printed_and_nothing_is_written(

@@ -1,19 +1,13 @@
-"""Tests of the tables in docs/scale.md, and of the facts that costs are computed from."""
+"""Tests of the tables in docs/scale.md."""
 
-from datetime import UTC, datetime
+import json
 
-import msgspec
-from support import DEFAULT_BUNDLE, ROCKET
+from step_functions import backfill_definition
 from template import parameters, synthesize_nested
 
-from benchmarks import cost, scale
+from benchmarks import scale
 from benchmarks.bulk import TEMPLATE_SETTINGS
-from litelens.api.response_schemas import BulkResult, Model, classification_of
-from litelens.aws.results_table import ResultId
 from litelens.bulk.worker import THREADS
-from litelens.core.bundle import load_bundle
-from litelens.core.classifier import Classifier
-from litelens.core.images import Limits
 from litelens_client.backfill import FUNCTION_GB
 
 
@@ -43,21 +37,9 @@ def test_the_defaults_are_those_of_the_template() -> None:
     assert declared["RateLimit"]["Default"] == scale.API_RATE
     assert declared["MemorySize"]["Default"] / 1024 == FUNCTION_GB
     source = synthesize_nested("Bulk")["Resources"]["BulkSource"]["Properties"]
-    assert source["BatchSize"] == cost.MESSAGES
+    states = json.loads(backfill_definition())["States"]
     assert {setting.path: (setting.batch, setting.threads) for setting in TEMPLATE_SETTINGS} == {
-        "bulk": (cost.MESSAGES, THREADS),
-        "backfill": (cost.BATCH, THREADS),
+        "bulk": (source["BatchSize"], THREADS),
+        "backfill": (states["Listing"]["ItemBatcher"]["MaxItemsPerBatch"], THREADS),
         "api": (1, 1),
     }
-
-
-def test_a_result_has_the_size_that_costs_assume() -> None:
-    shown = classification_of(
-        Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1).classify(ROCKET.read_bytes())
-    )
-    model = Model("everyday", "1.0.0")
-    key, revision = "uploads/2026/11/21/photo-0001.jpg", "9b2cf535f27731c974343645a3985328"
-    result = BulkResult("litelens-storage-uploads", key, revision, model, datetime.now(UTC).isoformat(), shown)
-    result_id = ResultId(result.bucket, key, revision, "everyday/1.0.0")
-    keys = sum(map(len, (result_id.bucket, key, key, revision, result_id.model, result.time)))
-    assert (cost.RESULT_UNITS - 1) * 1024 < len(msgspec.json.encode(result)) + keys < cost.RESULT_UNITS * 1024
