@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from litelens.api.requests import FORM_TYPE, parse_form
+from litelens.settings import MAX_IMAGES
+
 MODEL = {"name": "pets", "version": "1.0.0"}
 
 
@@ -81,6 +84,34 @@ def in_turn(*responses: Response | None) -> Respond:
 
 def sent(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     return Response(status, json.dumps(document).encode(), {"Content-Type": "application/json", **(headers or {})})
+
+
+def images_of(request: Request) -> list[bytes]:
+    """Return the images in a request, which are a form's parts or the body."""
+    content_type = request.headers["content-type"]
+    if not content_type.startswith(FORM_TYPE):
+        return [request.body]
+    return list(parse_form(request.body, content_type, images=MAX_IMAGES, fields=()).images)
+
+
+def each_image(result_of: Callable[[bytes], dict[str, Any]]) -> Callable[[Request], Response]:
+    """Answer requests with one image or several; `result_of` returns an image's result, as in a list."""
+
+    def respond(request: Request) -> Response:
+        results = [result_of(image) for image in images_of(request)]
+        if len(results) > 1:
+            return sent({"model": MODEL, "results": results, "request_id": "request-1"})
+        (result,) = results
+        if result["status"] == "failed":
+            return sent(result["problem"], result["problem"]["status"])
+        return sent({"model": MODEL, **result, "request_id": "request-1"})
+
+    return respond
+
+
+def failed(status: int, code: str) -> dict[str, Any]:
+    """Return the result of an image that failed, as in a list."""
+    return {"status": "failed", "problem": problem(status, code)}
 
 
 def labelled(*labels: str, confidence: float = 0.9) -> Response:

@@ -109,6 +109,23 @@ export async function classify(image, options, listeners) {
 }
 
 /**
+ * Classify several images in one request.
+ * @param {readonly Blob[]} images of types that the API takes
+ * @param {Listeners} listeners
+ * @returns {Promise<(Answer | Failure)[]>} the answer or the failure of each
+ */
+export async function classifyMany(images, listeners) {
+  const form = new FormData();
+  for (const image of images) form.append("image", image);
+  const query = new URLSearchParams(chosenModel());
+  const { results, model } = checkMembers(["results", "model"], await post(`/v1/classify?${query}`, form, listeners));
+  if (results.length !== images.length) throw failure("not_litelens");
+  return results.map((/** @type {any} */ { status, problem, ...answer }) =>
+    status === "failed" ? new Failure(problemIn(problem)) : { ...answer, model },
+  );
+}
+
+/**
  * Ask a question about an image; returns the answer and the conversation with it.
  * @param {string} image in base64
  * @param {string} question
@@ -157,13 +174,16 @@ async function awaitResult(id, signal) {
 
 /**
  * @param {string} path
- * @param {Blob} body
+ * @param {Blob | FormData} body
  * @param {Listeners} listeners
  * @returns {Promise<any>}
  */
 function post(path, body, listeners) {
   return retryThrottled(async () => {
-    const answer = await send(urlOf(path), body, { ...keyHeader(), "content-type": body.type }, listeners);
+    // The browser sets the type of a form, with its boundary.
+    /** @type {Record<string, string>} */
+    const type = body instanceof Blob ? { "content-type": body.type } : {};
+    const answer = await send(urlOf(path), body, { ...keyHeader(), ...type }, listeners);
     if (answer.status < 300) return parse(answer.text);
     throw new Failure(problemOfResponse(answer.status, answer.text), Number(answer.retryAfter) || 0);
   }, listeners);

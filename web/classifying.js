@@ -3,12 +3,13 @@
 import { classify, problemOf, upload } from "./api.js";
 import { forUpload, inRequest, orShrunken, previewOf } from "./images.js";
 import { run, stop } from "./jobs.js";
-import { answerOf, isUncertain, isUnderWay } from "./results.js";
+import { answerOf, inWords, isUncertain, isUnderWay } from "./results.js";
 import { CONNECTION, UNREACHABLE, connected, probe } from "./service.js";
 import { settings } from "./settings.js";
 import { EVERYTHING, current, leastSure, model, photoById, update, updatePhoto } from "./state.js";
 import { text } from "./text.js";
 
+/** @import {Batch} from "./jobs.js" */
 /** @import {Photo, Progress, Answer, HeatMapState, Region} from "./state.js" */
 
 /** Requests for heat maps in progress, by the photo's id and the label. @type {Map<string, Promise<void>>} */
@@ -202,11 +203,13 @@ async function classifyPhoto({ id, name, file }) {
   const report = (/** @type {Progress} */ progress) => updatePhoto(id, { progress });
   report(WAITING);
   try {
-    const answer = await run(id, "classify", async (signal) => {
+    const work = async (/** @type {AbortSignal} */ signal, /** @type {Batch} */ batch) => {
       report({ stage: "preparing" });
       await connected();
-      return answerTo(file, signal, report, (image) => updatePhoto(id, { isConverted: image.size !== file.size }));
-    });
+      const note = (/** @type {Blob} */ image) => updatePhoto(id, { isConverted: image.size !== file.size });
+      return answerTo(file, batch, signal, report, note);
+    };
+    const answer = await run(id, "classify", work, file.size);
     report({ stage: "done", answer });
     announceAnswer(id);
   } catch (error) {
@@ -218,23 +221,29 @@ async function classifyPhoto({ id, name, file }) {
   }
 }
 
-/** Show the photo, or nothing if the browser cannot draw it. @param {Photo} photo */
+/** Show the photo, or that the browser cannot draw it. @param {Photo} photo */
 async function addPreview({ id, file, url }) {
-  const preview = lastPreview.then(() => previewOf(file)).catch(() => new Blob());
+  const preview = lastPreview
+    .then(() => previewOf(file))
+    .then(
+      (drawn) => (drawn ? URL.createObjectURL(drawn) : url),
+      () => "",
+    );
   lastPreview = preview;
-  const drawn = await preview;
-  if (drawn?.size === 0 || !photoById(id)) return;
-  updatePhoto(id, { preview: drawn ? URL.createObjectURL(drawn) : url });
+  const shown = await preview;
+  if (photoById(id)) updatePhoto(id, { preview: shown });
+  else if (shown !== url) URL.revokeObjectURL(shown);
 }
 
 /**
  * @param {Blob} file
+ * @param {Batch} batch that sends the image in a request
  * @param {AbortSignal} signal
  * @param {(progress: Progress) => void} report
  * @param {(image: Blob) => void} onSend gets each image that is sent in a request
  * @returns {Promise<Answer>}
  */
-async function answerTo(file, signal, report, onSend) {
+async function answerTo(file, batch, signal, report, onSend) {
   const listeners = {
     signal,
     onSent: (/** @type {number} */ share) => report(share < 1 ? { stage: "sending", share } : { stage: "classifying" }),
@@ -246,7 +255,7 @@ async function answerTo(file, signal, report, onSend) {
   const original = isForUpload ? await forUpload(file, model()) : null;
   const send = (/** @type {Blob} */ image) => {
     onSend(image);
-    return classify(image, {}, listeners);
+    return batch.send(image, listeners);
   };
   if (original) return orShrunken(file, () => upload(original, listeners), send);
   return inRequest(file, model(), send);
@@ -258,7 +267,7 @@ function announceAnswer(id) {
   const answer = photo && answerOf(photo);
   if (!answer) return;
   const isSure = !isUncertain(photo, leastSure());
-  announce(text.announceDone(photo.name, text.said(answer.predictions[0], isSure, answer.unfamiliar === true)));
+  announce(text.announceDone(photo.name, inWords(answer, isSure)));
 }
 
 /** @param {string} announcement */

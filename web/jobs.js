@@ -1,9 +1,16 @@
-/** Jobs of photos: a limited number runs at the same time, and the jobs of a photo can be stopped. */
+/** Jobs of photos: a limited number of slots is used at the same time, and the jobs of a photo can be stopped. */
 
-import { failure } from "./api.js";
+import { classify, failure } from "./api.js";
 
-/** The maximum number of concurrent jobs. Browsers send about six requests per host; some are left for others. */
-const MAX_JOBS = 4;
+/** @import {Answer} from "./state.js" */
+/** @import {Listeners} from "./api.js" */
+
+/** The maximum number of slots. Browsers send about six requests per host; some are left for others. */
+const MAX_SLOTS = 4;
+
+/** The most images, and bytes of images, of a request. */
+const MOST_IMAGES = 16;
+const MOST_BYTES = 4_000_000;
 
 /** @typedef {"classify" | "heat map" | "ask"} Kind */
 /** @typedef {{id: number, kind: Kind, controller: AbortController}} Job */
@@ -11,25 +18,36 @@ const MAX_JOBS = 4;
 /** @type {Set<Job>} */
 const jobs = new Set();
 
-/** Jobs that wait, in order. @type {(() => void)[]} */
-const waiting = [];
+/**
+ * The jobs that share a slot: each sends its image, and leaves; the last one to leave gets true.
+ * @typedef {{send: (image: Blob, listeners: Listeners) => Promise<Answer>, leave: () => boolean}} Batch
+ */
 
-let free = MAX_JOBS;
+/** A job with a slot of its own. @type {Batch} */
+const ALONE = { send: (image, listeners) => classify(image, {}, listeners), leave: () => true };
+
+/** A job that waits; with a size in bytes, it can share a slot. @typedef {{start: (batch: Batch) => void, size: number | null}} Waiting */
+
+/** Jobs that wait, in order. @type {Waiting[]} */
+let waiting = [];
+
+let free = MAX_SLOTS;
 
 /**
  * Run `work` when a slot is free, and return its result. If it is stopped before, it never starts.
  * @template T
  * @param {number} id the photo's
  * @param {Kind} kind
- * @param {(signal: AbortSignal) => Promise<T>} work
+ * @param {(signal: AbortSignal, batch: Batch) => Promise<T>} work gets the jobs that share its slot as a batch
+ * @param {number | null} size the bytes to send if the job can share its slot with others, as many as fit into a request
  * @returns {Promise<T>}
  */
-export async function run(id, kind, work) {
+export async function run(id, kind, work, size = null) {
   const job = { id, kind, controller: new AbortController() };
   jobs.add(job);
   try {
-    await acquire(job.controller.signal);
-    return await work(job.controller.signal).finally(release);
+    const batch = await acquire(job.controller.signal, size);
+    return await work(job.controller.signal, batch).finally(() => release(batch));
   } finally {
     jobs.delete(job);
   }
@@ -46,26 +64,62 @@ export function stop(id, kind) {
   }
 }
 
-/** @param {AbortSignal} signal @returns {Promise<void>} */
-function acquire(signal) {
+/** @param {AbortSignal} signal @param {number | null} size @returns {Promise<Batch>} */
+function acquire(signal, size) {
   if (free > 0) {
     free--;
-    return Promise.resolve();
+    return Promise.resolve(ALONE);
   }
   return new Promise((resolve, reject) => {
-    waiting.push(resolve);
+    const job = { start: resolve, size };
+    waiting.push(job);
     signal.addEventListener("abort", () => {
-      const place = waiting.indexOf(resolve);
-      if (place < 0) return;
-      waiting.splice(place, 1);
+      if (!waiting.includes(job)) return;
+      waiting = waiting.filter((other) => other !== job);
       reject(failure("cancelled"));
     });
   });
 }
 
-/** Give the slot to the next job. */
-function release() {
-  const next = waiting.shift();
-  if (next) next();
-  else free++;
+/** Leave the slot, and give it to the next jobs if it is empty. @param {Batch} batch */
+function release(batch) {
+  if (batch.leave()) void startNext();
+}
+
+async function startNext() {
+  const next = nextJobs();
+  if (next.length === 0) {
+    free++;
+    return;
+  }
+  waiting = waiting.filter((job) => !next.includes(job));
+  const shared = next.length > 1 ? await newBatch(next.length) : null;
+  // Without a network, the next job says so.
+  if (!shared) waiting = [...next.splice(1), ...waiting];
+  for (const { start } of next) start(shared ?? ALONE);
+}
+
+/** Return a batch, whose code is loaded only now. @param {number} jobs @returns {Promise<Batch | null>} */
+function newBatch(jobs) {
+  return import("./batches.js").then(
+    (module) => new module.Batch(jobs),
+    () => null,
+  );
+}
+
+/** Return the next job, with the others that can share its slot. */
+function nextJobs() {
+  if (waiting.length === 0 || waiting[0].size === null) return waiting.slice(0, 1);
+  const sharing = waiting.filter(({ size }) => size !== null);
+  return sharing.slice(0, fitting(sharing.map(({ size }) => size ?? 0)));
+}
+
+/**
+ * Return the number of images, at the beginning of these sizes in bytes, that one request can have; at least 1.
+ * @param {readonly number[]} sizes
+ */
+export function fitting(sizes) {
+  let bytes = 0;
+  const count = sizes.slice(0, MOST_IMAGES).findIndex((size) => (bytes += size) > MOST_BYTES);
+  return count < 0 ? Math.min(sizes.length, MOST_IMAGES) : Math.max(1, count);
 }

@@ -3,6 +3,8 @@
     client = Client("https://abc.execute-api.eu-west-1.amazonaws.com/live", api_key)
     answer = client.classify(Path("photo.jpg"))
     print(answer.predictions[0].label)
+    for result in client.classify_all(Path("photos").glob("*.jpg")):
+        print(f"failed: {result}" if isinstance(result, Exception) else result.predictions[0].label)
 
 Instead of a key, an API may want a token, `Client(url, token=token)`, or a signature with AWS credentials,
 `Client(url, sign=True)`. Threads can share a client.
@@ -11,9 +13,13 @@ Instead of a key, an API may want a token, `Client(url, token=token)`, or a sign
 import json
 import os
 import re
+import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
+from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -30,13 +36,27 @@ from urllib3.exceptions import (
     ReadTimeoutError,
     SSLError,
 )
+from urllib3.filepost import encode_multipart_formdata
 from urllib3.util import parse_url
 
-from litelens.api.response_schemas import Failure, Pending, Problem, ResultAnswer, UploadAnswer
+from litelens.api.response_schemas import (
+    Classification,
+    ClassifyManyAnswer,
+    Failure,
+    Model,
+    Pending,
+    Photo,
+    Problem,
+    ResultAnswer,
+    UploadAnswer,
+)
 from litelens.core.formats import SIGNATURE_BYTES, media_type_of
+from litelens.core.preprocessing import Preprocessing
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES
-from litelens_client.answers import Answer, ClassifyError
+from litelens_client.answers import Answer, ApiProblem, ClassifyError
 from litelens_client.aws import AwsError, aws_errors
+from litelens_client.batches import Outcome, pack, send_batch
+from litelens_client.reduction import MAX_BYTES, MIN_BYTES, reduce_photo
 
 # API Gateway's limit: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
 MAX_PAYLOAD_BYTES = 10_000_000
@@ -45,6 +65,12 @@ MAX_PAYLOAD_BYTES = 10_000_000
 TIMEOUT_SECONDS = 35.0
 RESULT_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.5
+
+# Seconds for which a model's input is remembered. A deployment can change it.
+_MODEL_SECONDS = 300
+
+# The requests of classify_all() that are prepared or answered before their turn, for each connection.
+_REQUESTS_AHEAD = 2
 
 # Every method is retried, since classifying an image twice does no harm.
 _RETRIES = urllib3.Retry(
@@ -62,8 +88,10 @@ _RETRIES = urllib3.Retry(
 # Errors that occur if there is no server at the URL.
 _CONNECTION_FAILURES = (ConnectTimeoutError, NameResolutionError, NewConnectionError, SSLError)
 
-# API Gateway's host names have the region: https://docs.aws.amazon.com/general/latest/gr/apigateway.html
+# Host names of API Gateway and of Lambda's function URLs have the region:
+# https://docs.aws.amazon.com/general/latest/gr/apigateway.html, https://docs.aws.amazon.com/lambda/latest/dg/urls-configuration.html
 _REGION_IN_HOST = re.compile(r".+\.execute-api\.([a-z0-9-]+)\.(vpce\.)?amazonaws\.com(\.cn)?(:[0-9]+)?")
+_REGION_IN_URL_HOST = re.compile(r".+\.lambda-url\.([a-z0-9-]+)\.on\.aws")
 
 # What the types of API Gateway's errors, which are in the header x-amzn-errortype, ask for.
 _OTHER_CREDENTIALS = "valid AWS credentials; those of this machine are wrong or have expired"
@@ -77,6 +105,9 @@ _WANTED = {
     "UnauthorizedException": "a valid token (--token)",
     "UnrecognizedClientException": _OTHER_CREDENTIALS,
 }
+_FUNCTION_URL_WANTED = _WANTED | {
+    "AccessDeniedException": "a caller who has the permissions lambda:InvokeFunctionUrl and lambda:InvokeFunction",
+}
 _ALL_WANTED = (
     "a valid API key (--api-key), a token (--token) or a signature with AWS credentials (--sign), or the URL is wrong"
 )
@@ -87,20 +118,6 @@ Decoded = TypeVar("Decoded")
 Authenticate = Callable[[str, str, str | None, bytes], dict[str, str]]
 
 
-class ApiProblem(ClassifyError):
-    """The API responded with an error and this HTTP status.
-
-    `code` is that of the API's problem, `forbidden` or `unauthorized` for a wrong or missing key, token or signature,
-    `upload_refused`, `result_late`, `unexpected_answer` for a response that is not from a litelens API, or one such as
-    `http_502` for errors of a proxy.
-    """
-
-    def __init__(self, code: str, detail: str, status: int, request_id: str | None = None) -> None:
-        concerns_all = code in ("forbidden", "model_not_found", "unauthorized")
-        super().__init__(code, detail, request_id, concerns_all=concerns_all)
-        self.status = status
-
-
 class ApiUnreachable(ClassifyError):
     """The API did not answer in any attempt; the detail says why.
 
@@ -109,6 +126,45 @@ class ApiUnreachable(ClassifyError):
 
     def __init__(self, detail: str, *, concerns_all: bool = False) -> None:
         super().__init__("unreachable", detail, concerns_all=concerns_all)
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An image as it is sent: bytes, an S3 URI, or a file that is too large for a request.
+
+    `size` is its number of bytes, 0 for an object in S3. `original` is the format and the size in pixels of the photo,
+    if `image` is a reduced one.
+    """
+
+    image: bytes | Path | str
+    size: int = 0
+    original: Photo | None = None
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    preprocessing: Preprocessing
+
+
+class _ModelAnswer(msgspec.Struct, frozen=True):
+    """The part of GET /v1/model that says how many pixels the model needs."""
+
+    manifest: _Manifest
+
+
+@dataclass(frozen=True)
+class _Options:
+    """The options of a classification, as in `Client.classify`."""
+
+    model: str | None
+    top_k: int | None
+    threshold: float | None
+    embedding: bool
+    original: bool
+
+    @property
+    def query(self) -> str:
+        embedding = "true" if self.embedding else None
+        return _query(model=self.model, top_k=self.top_k, threshold=self.threshold, embedding=embedding)
 
 
 class Client:
@@ -136,6 +192,9 @@ class Client:
         self._authenticate = _authentication(self._host, api_key, token, sign)
         self._result_timeout = result_timeout
         self._has_answered = False
+        self._connections = connections
+        self._inputs: dict[str | None, tuple[float, Preprocessing | None]] = {}
+        self._inputs_lock = threading.Lock()
         self._http = urllib3.PoolManager(maxsize=connections, retries=_RETRIES, timeout=timeout)
 
     def classify(
@@ -146,33 +205,142 @@ class Client:
         top_k: int | None = None,
         threshold: float | None = None,
         embedding: bool = False,
+        original: bool = False,
     ) -> Answer:
         """Classify an image: bytes, a path, or the S3 URI of an object in a bucket that the API may read.
 
         `model` is a model's name, `top_k` the number of labels, `threshold` (0 to 1) the confidence below which the
         answer is uncertain; by default the API and its model decide. With `embedding`, the answer has the photo's
-        embedding in base64. An image that is too large for a request is uploaded, which is possible for the default
-        model only; its answer has at most as many labels as the API returns by default, and an embedding only if the
-        deployment stores them. Raises ApiProblem and ApiUnreachable, ClassifyError if the AWS credentials to sign with
-        have expired, and OSError if a file cannot be read. A file that is larger than the API accepts is not read.
+        embedding in base64.
+
+        A photo above 250,000 bytes with far more pixels than the model needs is reduced before it is sent, unless
+        `original` is set. The answer has the format and the size of the photo itself. An image that is still too large
+        for a request is uploaded, which is possible for the default model only; its answer has at most as many labels
+        as the API returns by default, and an embedding only if the deployment stores them.
+
+        Raises ApiProblem and ApiUnreachable, ClassifyError if the AWS credentials to sign with have expired, and
+        OSError if a file cannot be read. A file that is larger than the API accepts is not read.
         """
-        query = _query(model=model, top_k=top_k, threshold=threshold, embedding="true" if embedding else None)
+        options = _Options(model, top_k, threshold, embedding, original)
+        return self._classify(self._prepare(image, options), options)
+
+    def classify_all(
+        self,
+        images: Iterable[bytes | Path | str],
+        *,
+        model: str | None = None,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        embedding: bool = False,
+        original: bool = False,
+    ) -> Iterator[Answer | ClassifyError | OSError]:
+        """Classify images, and yield the answer for each, or the exception that classify() would raise, in their order.
+
+        Requests have up to 16 images or 4 MB. As many requests as the client has `connections` are sent at the same
+        time. An image that fails does not affect the others. Raises a ClassifyError that concerns all images.
+        """
+        options = _Options(model, top_k, threshold, embedding, original)
+        is_over = threading.Event()
+
+        def classify_some(some: Sequence[bytes | Path | str]) -> list[Outcome]:
+            if is_over.is_set():
+                return []
+            try:
+                return self._classify_some(some, options)
+            except ClassifyError:
+                is_over.set()
+                raise
+
+        running: deque[AsyncResult[list[Outcome]]] = deque()
+        # Its threads do not keep the process from ending.
+        with ThreadPool(self._connections) as pool:
+            try:
+                for some in pack(images, lambda image: _expected_size(image, options), _is_uri):
+                    running.append(pool.apply_async(classify_some, (some,)))
+                    if len(running) >= _REQUESTS_AHEAD * self._connections:
+                        yield from running.popleft().get()
+                while running:
+                    yield from running.popleft().get()
+            finally:
+                is_over.set()
+
+    def _classify_some(self, images: Sequence[bytes | Path | str], options: _Options) -> list[Outcome]:
+        """Prepare images and send them, usually in one request; raises a ClassifyError that concerns all images."""
+        outcomes: list[Outcome] = []
+        prepared = (self._try_to_prepare(image, options) for image in images)
+        for batch in pack(prepared, lambda each: each.size if isinstance(each, _Prepared) else 0, lambda _: None):
+            readable = [each for each in batch if isinstance(each, _Prepared)]
+            sent = iter(send_batch(readable, lambda some: self._send_together(some, options)) if readable else ())
+            outcomes += [next(sent) if isinstance(each, _Prepared) else each for each in batch]
+        return outcomes
+
+    def _send_together(self, images: Sequence[_Prepared], options: _Options) -> list[Outcome]:
+        """Send one request with these images, which are all bytes or all S3 URIs; raises ClassifyError if it fails."""
+        if len(images) == 1:
+            try:
+                return [self._classify(images[0], options)]
+            except OSError as error:
+                return [error]
+        body, media_type = _body_of([each.image for each in images])
+        answer = self._call(ClassifyManyAnswer, "POST", f"/v1/classify{options.query}", body, media_type)
+        if len(answer.results) != len(images):
+            raise self._unexpected_answer(HTTPStatus.OK)
+        return [
+            _from_document(result.problem)
+            if isinstance(result, Failure)
+            else _with_size_of(each.original, _answer_of(result, answer.model, answer.request_id))
+            for each, result in zip(images, answer.results, strict=True)
+        ]
+
+    def _try_to_prepare(self, image: bytes | Path | str, options: _Options) -> _Prepared | OSError:
+        try:
+            return self._prepare(image, options)
+        except OSError as error:
+            return error
+
+    def _prepare(self, image: bytes | Path | str, options: _Options) -> _Prepared:
+        """Read an image that a request can carry, and reduce it if possible; raises OSError."""
         if isinstance(image, str):
-            body = json.dumps({"s3_uri": image}).encode()
-            return self._classify(body, "application/json", query)
-        size = len(image) if isinstance(image, bytes) else image.stat().st_size
-        if size > MAX_REQUEST_IMAGE_BYTES:
-            upload = self._create_upload(size, media_type_of(_signature(image)))
-            if upload and model is not None:
-                raise _too_large_for_model(size, upload.request_id)
+            return _Prepared(image)
+        size = _size(image)
+        if not options.original and MIN_BYTES < size <= MAX_BYTES:
+            image = _read(image)
+            spec = self._input_of(options.model)
+            reduced = reduce_photo(image, spec) if spec else None
+            if reduced:
+                return _Prepared(reduced.data, len(reduced.data), reduced.original)
+        return _Prepared(image if size > MAX_REQUEST_IMAGE_BYTES else _read(image), size)
+
+    def _input_of(self, model: str | None) -> Preprocessing | None:
+        """Return the preprocessing of a model's input, or None if the API does not say it."""
+        with self._inputs_lock:
+            until, spec = self._inputs.get(model, (0.0, None))
+            if time.monotonic() < until:
+                return spec
+            try:
+                spec = self._call(_ModelAnswer, "GET", f"/v1/model{_query(model=model)}").manifest.preprocessing
+            except ClassifyError:
+                # Photos are sent as they are, and the answer to them says what is wrong.
+                spec = None
+            self._inputs[model] = (time.monotonic() + _MODEL_SECONDS, spec)
+            return spec
+
+    def _classify(self, prepared: _Prepared, options: _Options) -> Answer:
+        image = prepared.image
+        if isinstance(image, str):
+            return self._request_answer(json.dumps({"s3_uri": image}).encode(), "application/json", options)
+        if prepared.size > MAX_REQUEST_IMAGE_BYTES:
+            upload = self._create_upload(prepared.size, media_type_of(_signature(image)))
+            if upload and options.model is not None:
+                raise _too_large_for_model(prepared.size, upload.request_id)
             if upload:
                 self._send(upload, _read(image))
-                return _apply_options(self._wait_for_result(upload.id), top_k, threshold)
+                return _apply_options(self._wait_for_result(upload.id), options.top_k, options.threshold)
         data = _read(image)
-        return self._classify(data, media_type_of(data), query)
+        return _with_size_of(prepared.original, self._request_answer(data, media_type_of(data), options))
 
-    def _classify(self, body: bytes, media_type: str, query: str) -> Answer:
-        return self._call(Answer, "POST", f"/v1/classify{query}", body, media_type)
+    def _request_answer(self, body: bytes, media_type: str, options: _Options) -> Answer:
+        return self._call(Answer, "POST", f"/v1/classify{options.query}", body, media_type)
 
     def _create_upload(self, size: int, media_type: str) -> UploadAnswer | None:
         """Return the form for an upload, or None if the API has no uploads and may therefore accept larger requests."""
@@ -202,8 +370,7 @@ class Client:
             if isinstance(answer.result, Failure):
                 raise _from_document(answer.result.problem)
             if not isinstance(answer.result, Pending):
-                fields = msgspec.structs.asdict(answer.result)
-                return Answer(model=answer.model, request_id=answer.request_id, **fields)
+                return _answer_of(answer.result, answer.model, answer.request_id)
             if time.monotonic() >= deadline:
                 detail = f"The image was uploaded, but not classified within {self._result_timeout:g} seconds."
                 raise ApiProblem("result_late", detail, HTTPStatus.OK, answer.request_id)
@@ -218,12 +385,15 @@ class Client:
         headers |= self._authenticate(method, url, media_type, body)
         response = self._request(method, url, self._host, headers=headers, body=body or None)
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-            raise _problem(response)
+            raise _problem(response, self._host)
         try:
             return msgspec.json.decode(response.data, type=answer_type)
         except (ValueError, RecursionError) as error:
-            detail = f"The response of {self._host} is not from a litelens API; check the URL."
-            raise ApiProblem("unexpected_answer", detail, response.status) from error
+            raise self._unexpected_answer(response.status) from error
+
+    def _unexpected_answer(self, status: int) -> ApiProblem:
+        detail = f"The response of {self._host} is not from a litelens API; check the URL."
+        return ApiProblem("unexpected_answer", detail, status)
 
     def _request(self, method: str, url: str, server: str, **request: Any) -> urllib3.BaseHTTPResponse:
         try:
@@ -285,7 +455,8 @@ def _aws_signature(host: str) -> Authenticate:
     try:
         with aws_errors("The requests cannot be signed", "", {}):
             session = Session()
-            in_host = _REGION_IN_HOST.fullmatch(host)
+            of_function = _REGION_IN_URL_HOST.fullmatch(host)
+            in_host = of_function or _REGION_IN_HOST.fullmatch(host)
             region = in_host[1] if in_host else os.environ.get("AWS_REGION") or session.region_name
             if not region:
                 raise NoRegionError
@@ -295,12 +466,14 @@ def _aws_signature(host: str) -> Authenticate:
     except AwsError as error:
         raise ValueError(str(error)) from error
 
+    service = "lambda" if of_function else "execute-api"
+
     def sign(method: str, url: str, media_type: str | None, body: bytes) -> dict[str, str]:
         headers = {"Content-Type": media_type} if media_type else {}
         request = AWSRequest(method, url, headers=headers, data=body)
         try:
             with aws_errors("The request cannot be signed", "", {}):
-                SigV4Auth(credentials.get_frozen_credentials(), "execute-api", region).add_auth(request)
+                SigV4Auth(credentials.get_frozen_credentials(), service, region).add_auth(request)
         except AwsError as error:
             raise ClassifyError("not_signed", str(error), concerns_all=True) from error
         return dict(request.headers.items())
@@ -316,12 +489,49 @@ def _query(**options: str | float | None) -> str:
 
 def _apply_options(answer: Answer, top_k: int | None, threshold: float | None) -> Answer:
     """Apply these options to the answer of an upload, which has no options of its own."""
-    best = answer.predictions[0].confidence
-    return msgspec.structs.replace(
-        answer,
-        predictions=answer.predictions[:top_k],
-        uncertain=answer.uncertain if threshold is None else best < threshold or answer.unfamiliar is True,
-    )
+    predictions, uncertain = answer.predictions, answer.uncertain
+    if threshold is not None:
+        uncertain = predictions[0].confidence < threshold or answer.unfamiliar is True
+        if answer.is_multi_label:
+            predictions = [msgspec.structs.replace(each, present=each.confidence >= threshold) for each in predictions]
+    return msgspec.structs.replace(answer, predictions=predictions[:top_k], uncertain=uncertain)
+
+
+def _body_of(images: Sequence[bytes | Path | str]) -> tuple[bytes, str]:
+    """Return the body of a request with several images, all bytes or all S3 URIs, and its media type."""
+    uris = [image for image in images if isinstance(image, str)]
+    if uris:
+        return json.dumps({"images": [{"s3_uri": uri} for uri in uris]}).encode(), "application/json"
+    files = [image for image in images if isinstance(image, bytes)]
+    return encode_multipart_formdata([("image", ("image", file, media_type_of(file))) for file in files])
+
+
+def _answer_of(result: Classification, model: Model, request_id: str) -> Answer:
+    return Answer(model=model, request_id=request_id, **msgspec.structs.asdict(result))
+
+
+def _with_size_of(original: Photo | None, answer: Answer) -> Answer:
+    """Return the answer for a reduced photo with the format and the size of the photo itself."""
+    return msgspec.structs.replace(answer, image=original) if original else answer
+
+
+def _is_uri(image: bytes | Path | str) -> bool:
+    return isinstance(image, str)
+
+
+def _expected_size(image: bytes | Path | str, options: _Options) -> int:
+    """Return the number of bytes that will be sent, as far as it can be told without reading the image."""
+    if isinstance(image, str):
+        return 0
+    try:
+        size = _size(image)
+    except OSError:
+        return 0
+    return size if options.original or size > MAX_BYTES else min(size, MIN_BYTES)
+
+
+def _size(image: bytes | Path) -> int:
+    return len(image) if isinstance(image, bytes) else image.stat().st_size
 
 
 def _signature(image: bytes | Path) -> bytes:
@@ -349,7 +559,7 @@ def _too_large_for_model(size: int, request_id: str | None) -> ApiProblem:
     return ApiProblem("image_too_large", detail, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, request_id)
 
 
-def _problem(response: urllib3.BaseHTTPResponse) -> ApiProblem:
+def _problem(response: urllib3.BaseHTTPResponse, host: str) -> ApiProblem:
     """Return the API's own problem, or one for the status if a server in front of the API responded."""
     try:
         return _from_document(msgspec.json.decode(response.data, type=Problem))
@@ -358,7 +568,8 @@ def _problem(response: urllib3.BaseHTTPResponse) -> ApiProblem:
     answered = f"The API's server answered {_status_line(response.status)}"
     if response.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         code = "forbidden" if response.status == HTTPStatus.FORBIDDEN else "unauthorized"
-        wanted = _WANTED.get(response.headers.get("x-amzn-errortype", "").partition(":")[0], _ALL_WANTED)
+        by_type = _FUNCTION_URL_WANTED if _REGION_IN_URL_HOST.fullmatch(host) else _WANTED
+        wanted = by_type.get(response.headers.get("x-amzn-errortype", "").partition(":")[0], _ALL_WANTED)
         return ApiProblem(code, f"{answered}: it wants {wanted}.", response.status)
     return ApiProblem(f"http_{response.status}", f"{answered}.", response.status)
 

@@ -5,10 +5,10 @@ import dataclasses
 import functools
 import json
 import sys
+import time
 from argparse import ArgumentError, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import msgspec
@@ -18,16 +18,18 @@ from msgspec import UNSET
 from litelens.api.response_schemas import Model, classification_of
 from litelens.aws.clients import Deadline
 from litelens.aws.s3 import ObjectReader, parse_s3_uri
-from litelens.core.classifier import DEFAULT_TOP_K, Classifier, Options
+from litelens.core.classifier import Classifier, Options
 from litelens.core.errors import BundleError, ReportedError
 from litelens.core.registry import model_name, read_bundle
 from litelens.settings import Settings
 from litelens_client.answers import Answer, Classified, ClassifyError, Failed, Result
 from litelens_client.api import Client
 from litelens_client.aws import NO_CREDENTIALS
-from litelens_client.inputs import Source, find_images, names_one_image, read_file, skipped_sentence, unreadable
+from litelens_client.batches import Outcome
+from litelens_client.inputs import Inputs, Source, find_images, names_one_image, notices, read_file, unreadable
 from litelens_client.output import (
     Format,
+    counted,
     csv_lines,
     failure_sentence,
     json_lines,
@@ -43,26 +45,46 @@ from litelens_client.settings import local_settings
 # Seconds for an object in S3.
 _READ_TIMEOUT = 60.0
 
-# Classifies the bytes of an image, a file or an S3 URI; raises ClassifyError and OSError.
-Classify = Callable[[bytes | Path | str], Answer]
+# What to do about the API's problems with these codes, whose details name headers.
+_ACCESS_ADVICE = "Give a key with --api-key, a token with --token, or sign requests with --sign."
+_ACCESS_CODES = ("forbidden", "unauthorized")
+
+# Classifies images, each given as bytes, a file or an S3 URI, as Client.classify_all() does.
+ClassifyAll = Callable[[Iterable[bytes | Path | str]], Iterator[Outcome]]
 
 
 @dataclass
 class Tally:
-    """The images that failed so far, and the error that stopped the command, if any."""
+    """The images so far: in all, those that failed, and those with an answer that is not uncertain.
 
+    `stopped` is the error that ended the command early, if any; `interrupted` is true after Ctrl-C.
+    """
+
+    images: int = 0
     failed: list[Failed] = field(default_factory=list)
+    sure: int = 0
     stopped: ClassifyError | None = None
+    interrupted: bool = False
 
     def count(self, results: Iterable[Result]) -> Iterator[Result]:
-        """Yield the results and record the failures; stops at an error that concerns all images."""
+        """Yield the results and count them; an error that concerns all images, and Ctrl-C, end them."""
         try:
             for result in results:
+                self.images += 1
                 if isinstance(result, Failed):
                     self.failed.append(result)
+                else:
+                    self.sure += not result.answer.uncertain
                 yield result
         except ClassifyError as error:
             self.stopped = error
+        except KeyboardInterrupt:
+            self.interrupted = True
+
+    def summary(self, seconds: float) -> str:
+        """Return how many images there were, how many answers are sure, how many images failed, and the time."""
+        failed = f", {len(self.failed):,} failed" if self.failed else ""
+        return f"{counted(self.images, 'photo')}, {self.sure:,} sure{failed}, {seconds:.1f} s"
 
 
 class LocalClassifier:
@@ -89,12 +111,27 @@ class LocalClassifier:
 
         Raises ClassifyError with the API's codes, and OSError if a file cannot be read. S3 needs AWS credentials.
         """
-        options = Options(DEFAULT_TOP_K if top_k is None else top_k, threshold, embedding=embedding)
+        options = Options(top_k, threshold, embedding=embedding)
         try:
             classification = classification_of(self._classifier.classify(self._read(image), options))
             return Answer(model=self._model, **msgspec.structs.asdict(classification))
         except ReportedError as error:
             raise ClassifyError(error.code, _detail(error)) from error
+
+    def classify_all(
+        self,
+        images: Iterable[bytes | Path | str],
+        *,
+        top_k: int | None = None,
+        threshold: float | None = None,
+        embedding: bool = False,
+    ) -> Iterator[Outcome]:
+        """Classify images, and yield the answer for each, or the exception that classify() raises, in their order."""
+        for image in images:
+            try:
+                yield self.classify(image, top_k=top_k, threshold=threshold, embedding=embedding)
+            except (ClassifyError, OSError) as error:
+                yield error
 
     def _read(self, image: bytes | Path | str) -> bytes:
         if isinstance(image, bytes):
@@ -151,47 +188,40 @@ class EmbeddingFile:
 def run(arguments: Namespace) -> int:
     """Run the command and return its exit code; raises ArgumentError for a URL or a key that cannot be one."""
     api = _client(arguments) if arguments.url else None
+    started = time.monotonic()
     inputs = find_images(arguments.images)
-    if inputs.skipped:
-        print_message(skipped_sentence(inputs.skipped))
-    total, tally = len(inputs.images), Tally()
+    for sentence in notices(inputs.skipped, inputs.ignored):
+        print_message(sentence)
+    tally = Tally()
     results = tally.count(_results(api, inputs.images, arguments))
     embeddings = EmbeddingFile(arguments.embeddings) if arguments.embeddings else None
     if embeddings:
         results = embeddings.collect(results)
-    results = track(results, total, "Classifying", as_lines=arguments.json or arguments.csv)
-    if not write_output(_format(arguments)(results)):
+    results = track(results, len(inputs.images), "Classifying", as_lines=arguments.json or arguments.csv)
+    if not write_output(_format(inputs, arguments)(results)):
         return 1
-    messages = [_final_message(tally, total, arguments), embeddings.write() if embeddings else None]
-    for message in filter(None, messages):
-        print_message(message)
-    return 1 if any(messages) else 0
+    problem = embeddings.write() if embeddings else None
+    for message in [*_final_messages(tally, inputs, arguments, time.monotonic() - started), problem]:
+        if message:
+            print_message(message)
+    if tally.interrupted:
+        return 130
+    return 1 if tally.failed or tally.stopped or problem else 0
 
 
-def classify_all(sources: Sequence[Source | Failed], classify: Classify, parallel: int = 1) -> Iterator[Result]:
-    """Classify images and yield a result for each, in their order.
-
-    With `parallel` above 1, that many threads call `classify`; they do not keep the process from ending. Raises a
-    ClassifyError that concerns all images.
-    """
-    if parallel == 1:
-        yield from (_classify_one(source, classify) for source in sources)
-        return
-    with ThreadPool(parallel) as pool:
-        yield from pool.imap(lambda source: _classify_one(source, classify), sources)
+def classify_sources(sources: Sequence[Source | Failed], classify_all: ClassifyAll) -> Iterator[Result]:
+    """Classify images and yield a result for each, in their order; raises a ClassifyError that concerns all images."""
+    outcomes = classify_all(source.image for source in sources if not isinstance(source, Failed))
+    for source in sources:
+        yield source if isinstance(source, Failed) else _result(source, next(outcomes))
 
 
-def _classify_one(source: Source | Failed, classify: Classify) -> Result:
-    if isinstance(source, Failed):
-        return source
-    try:
-        return Classified(source.name, classify(source.image))
-    except OSError as error:
-        return unreadable(source.name, error)
-    except ClassifyError as error:
-        if error.concerns_all:
-            raise
-        return Failed(source.name, error.code, error.detail, error.request_id)
+def _result(source: Source, outcome: Outcome) -> Result:
+    if isinstance(outcome, OSError):
+        return unreadable(source.name, outcome)
+    if isinstance(outcome, ClassifyError):
+        return Failed(source.name, outcome.code, outcome.detail, outcome.request_id)
+    return Classified(source.name, outcome)
 
 
 def _client(arguments: Namespace) -> Client:
@@ -208,15 +238,14 @@ def _client(arguments: Namespace) -> Client:
 
 
 def _results(api: Client | None, images: Sequence[Source | Failed], arguments: Namespace) -> Iterator[Result]:
-    failed = [image for image in images if isinstance(image, Failed)]
-    if len(failed) == len(images):
+    if not _has_images(images):
         # Nothing to classify: do not load the bundle.
-        return iter(failed)
+        return (image for image in images if isinstance(image, Failed))
     options = {"top_k": arguments.top_k, "threshold": arguments.threshold, "embedding": bool(arguments.embeddings)}
     if api:
-        with_options = functools.partial(api.classify, model=arguments.model, **options)
-        return classify_all(images, with_options, arguments.parallel)
-    return classify_all(images, functools.partial(_local_classifier(arguments.model).classify, **options))
+        remote = functools.partial(api.classify_all, model=arguments.model, original=arguments.original, **options)
+        return classify_sources(images, remote)
+    return classify_sources(images, functools.partial(_local_classifier(arguments.model).classify_all, **options))
 
 
 def _local_classifier(model: str | None) -> LocalClassifier:
@@ -234,24 +263,33 @@ def _detail(error: ReportedError) -> str:
     return NO_CREDENTIALS if isinstance(error.__cause__, NoCredentialsError) else str(error)
 
 
-def _format(arguments: Namespace) -> Format:
+def _format(inputs: Inputs, arguments: Namespace) -> Format:
     if arguments.json:
         return json_lines
     if arguments.csv:
         return csv_lines
-    return label_lines if _is_one_image(arguments) else table
+    return label_lines if _is_one_image(arguments) or not _has_images(inputs.images) else table
+
+
+def _has_images(images: Sequence[Source | Failed]) -> bool:
+    return not all(isinstance(image, Failed) for image in images)
 
 
 def _is_one_image(arguments: Namespace) -> bool:
     return len(arguments.images) == 1 and names_one_image(arguments.images[0])
 
 
-def _final_message(tally: Tally, total: int, arguments: Namespace) -> str | None:
-    """Return what to print on standard error at the end if an image failed."""
+def _final_messages(tally: Tally, inputs: Inputs, arguments: Namespace, seconds: float) -> list[str]:
+    """Return what to print on standard error at the end: what went wrong, or a summary if there are several images."""
     if tally.stopped:
-        return with_request_id(tally.stopped.detail, tally.stopped.request_id)
-    if not tally.failed:
-        return None
-    if _is_one_image(arguments):
-        return failure_sentence(tally.failed[0])
-    return f"{len(tally.failed)} of {total} could not be classified."
+        return [_stopped_sentence(tally.stopped)]
+    if _is_one_image(arguments) or not _has_images(inputs.images):
+        return [failure_sentence(failed) for failed in tally.failed]
+    if tally.interrupted:
+        return [f"Interrupted after {tally.images:,} of {counted(len(inputs.images), 'photo')}."]
+    return [tally.summary(seconds)]
+
+
+def _stopped_sentence(error: ClassifyError) -> str:
+    advice = f" {_ACCESS_ADVICE}" if error.code in _ACCESS_CODES and "--" not in error.detail else ""
+    return with_request_id(f"{error.detail}{advice}", error.request_id)

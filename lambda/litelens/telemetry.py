@@ -32,7 +32,10 @@ def _to_line(entry: dict[str, Any]) -> str:
     return json.dumps(entry, default=str, separators=(",", ":"), ensure_ascii=False).encode(errors="replace").decode()
 
 
-logger = Logger(service="litelens", json_serializer=_to_line)
+# The log group says which function it is, and its configuration the rest: CloudWatch charges for each byte.
+_UNUSED_KEYS = ["function_name", "function_memory_size", "function_arn"]
+
+logger = Logger(service="litelens", location=None, json_serializer=_to_line)
 # The dimension's value is POWERTOOLS_SERVICE_NAME, which Powertools reads.
 metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "litelens")
 
@@ -194,6 +197,7 @@ def _start_invocation(engine: str, function_request_id: str) -> None:
         ids["xray_trace_id"] = trace.split(";")[0].removeprefix("Root=")
     for name, value in ids.items():
         metrics.add_metadata(name, value)
+    logger.remove_keys(_UNUSED_KEYS)
     logger.append_keys(engine=engine, service=metrics.service or logger.service)
     # Powertools' own cold start metric has the function's name as a dimension, and is a separate line.
     if logger.get_current_keys().get("cold_start"):

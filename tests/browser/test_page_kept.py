@@ -1,7 +1,7 @@
 """Nothing is lost: photos survive a reload, a removal can be undone, and the page opens without a network."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -202,10 +202,23 @@ def serve_page(folder: Path) -> Iterator[str]:
             server.shutdown()
 
 
+def wait_for_kept_paths(page: Page, is_reached: Callable[[list[str]], bool]) -> list[str]:
+    """Wait until the paths of the files that the service worker keeps are so; return them."""
+    for _ in range(1200):
+        paths: list[str] = page.evaluate(READ_KEPT_PATHS)
+        if is_reached(paths):
+            return paths
+        page.wait_for_timeout(50)
+    raise AssertionError(f"kept files: {paths}")
+
+
 def wait_until_page_is_kept(page: Page) -> set[str]:
     """Wait until the service worker has the page's files; return the folders of their versions."""
-    page.wait_for_function(f"async () => (await ({READ_KEPT_PATHS})()).includes('/')")
-    return {path.split("/")[1] for path in page.evaluate(READ_KEPT_PATHS) if path.startswith("/v-")}
+    return versions_of(wait_for_kept_paths(page, lambda paths: "/" in paths))
+
+
+def versions_of(paths: list[str]) -> set[str]:
+    return {path.split("/")[1] for path in paths if path.startswith("/v-")}
 
 
 def test_the_page_opens_offline_with_its_photos(offline_context: BrowserContext, port: int) -> None:
@@ -235,15 +248,11 @@ def test_the_page_opens_offline_after_an_update_and_keeps_only_the_new_files(
         text.write_text(text.read_text().replace(page_text("samples"), "These are new samples"))
         page.reload()
         expect(page.get_by_text("These are new samples")).to_be_visible()
-        page.wait_for_function(
-            f"async (before) => !(await ({READ_KEPT_PATHS})()).some((path) => path.includes(before))", arg=before
-        )
-        (after,) = wait_until_page_is_kept(page)
-        assert before != after
-        paths = page.evaluate(READ_KEPT_PATHS)
+        paths = wait_for_kept_paths(page, lambda paths: "/" in paths and before not in versions_of(paths))
+        assert len(versions_of(paths)) == 1
         # The view of the model is kept as soon as it has been opened.
         open_view(page, "Model")
-        page.wait_for_function(f"async (count) => (await ({READ_KEPT_PATHS})()).length > count", arg=len(paths))
+        wait_for_kept_paths(page, lambda now: len(now) > len(paths))
         open_view(page, "Classify")
     page.reload()
     expect(page.get_by_text("These are new samples")).to_be_visible()

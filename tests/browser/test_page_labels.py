@@ -50,6 +50,17 @@ def test_all_labels_that_are_present_are_the_answer(page: Page) -> None:
 
 
 @at_the_desk
+def test_a_label_and_a_confidence_belong_together_in_the_filter(page: Page) -> None:
+    answer(page, beach=(0.9, True), dog=(0.6, True), cat=(0.5, False))
+    choose_photos(page, photo())
+    expect(labels(card(page, "0.jpg"))).to_have_count(3)
+    filter_by(page, label="dog", least=60)
+    expect(card(page, "0.jpg")).to_be_visible()
+    filter_by(page, label="dog", least=70)
+    expect(card(page, "0.jpg")).to_have_count(0)
+
+
+@at_the_desk
 def test_a_photo_without_any_of_the_labels_is_said_to_have_none(page: Page) -> None:
     answer(page, beach=(0.2, False), dog=(0.1, False))
     choose_photos(page, photo())

@@ -18,8 +18,8 @@ from support import CAT, ROCKET, ROOT, encoded, free_port, running
 
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES, Settings, read_settings
 from litelens_client.__main__ import main
-from litelens_client.answers import ClassifyError
-from litelens_client.api import ApiProblem, Client
+from litelens_client.answers import Answer, ApiProblem, ClassifyError
+from litelens_client.api import Client
 from litelens_client.classify import LocalClassifier
 
 
@@ -124,6 +124,30 @@ def test_a_folder_is_classified_by_the_api_in_order(
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [os.path.basename(document["source"]) for document in documents] == ["a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     assert [document["status"] for document in documents] == ["done", "done", "failed", "done"]
+
+
+def test_many_images_get_the_answers_that_each_gets_alone(port: int) -> None:
+    client = Client(f"http://127.0.0.1:{port}", connections=2)
+    images = [CAT.read_bytes(), b"hello", ROCKET.read_bytes()] * 6
+    alone = {image: client.classify(image) for image in set(images) - {b"hello"}}
+    for image, outcome in zip(images, client.classify_all(images), strict=True):
+        if image == b"hello":
+            assert isinstance(outcome, ApiProblem)
+            assert outcome.code == "not_an_image"
+        else:
+            assert isinstance(outcome, Answer)
+            assert outcome.predictions == alone[image].predictions
+            assert outcome.image == alone[image].image
+
+
+def test_a_photo_that_is_reduced_gets_the_answer_of_the_whole_photo(port: int) -> None:
+    with Image.open(ROCKET) as rocket:
+        photo = encoded(rocket.resize((3000, 2000)), "JPEG", quality=95)
+    client = Client(f"http://127.0.0.1:{port}")
+    reduced, whole = client.classify(photo), client.classify(photo, original=True)
+    assert reduced.image == whole.image
+    assert reduced.predictions[0].label == whole.predictions[0].label
+    assert reduced.predictions[0].confidence == pytest.approx(whole.predictions[0].confidence, abs=0.06)
 
 
 def test_a_large_image_is_classified_through_the_bucket(storing: str, stack: Settings) -> None:

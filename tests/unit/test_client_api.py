@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
@@ -27,8 +28,8 @@ from litelens.core.formats import FORMAT_NAMES, IMAGE_FORMATS, ImageFormat
 from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from litelens_client import api
 from litelens_client.__main__ import main
-from litelens_client.answers import ClassifyError
-from litelens_client.api import ApiProblem, ApiUnreachable, Client
+from litelens_client.answers import ApiProblem, ClassifyError
+from litelens_client.api import ApiUnreachable, Client
 
 KEY = "key-of-the-tests"
 TOKEN = "header.claims.signature"
@@ -348,6 +349,13 @@ def test_the_region_is_that_of_the_host_or_else_of_the_environment(host: str, re
 
 
 @pytest.mark.usefixtures("aws_credentials")
+def test_a_request_to_the_url_of_a_function_is_signed_for_lambda() -> None:
+    host = "abc.lambda-url.eu-west-1.on.aws"
+    headers = Client(f"https://{host}", sign=True)._authenticate("GET", f"https://{host}/v1/model", None, b"")
+    assert "/eu-west-1/lambda/aws4_request," in headers["Authorization"]
+
+
+@pytest.mark.usefixtures("aws_credentials")
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
@@ -399,6 +407,15 @@ def test_a_refusal_says_what_the_api_wants(status: int, error_type: str, named: 
     assert raised.value.code == ("unauthorized" if status == 401 else "forbidden")
     assert raised.value.concerns_all
     assert TOKEN not in str(raised.value)
+
+
+def test_a_caller_of_a_functions_url_learns_its_own_permissions() -> None:
+    response = urllib3.HTTPResponse(b"{}", {"x-amzn-ErrorType": "AccessDeniedException"}, 403)
+    for host, permission in (
+        ("abc.lambda-url.eu-west-1.on.aws", "lambda:InvokeFunctionUrl"),
+        ("abc.execute-api.eu-west-1.amazonaws.com", "execute-api:Invoke"),
+    ):
+        assert permission in str(api._problem(response, host))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bundles import add_bundle, remove_features
 from class_folders import BASE
-from fake_api import MODEL, Request, Response, api_server, classification, in_turn, problem, refused, sent
+from fake_api import api_server, classification, each_image, failed, in_turn, refused
 from support import CAT, ROCKET, SAMPLES
 
 from litelens.core.bundle import load_bundle
@@ -62,12 +62,12 @@ def embedding_of(path: Path) -> np.ndarray:
     return prediction.embedding.values
 
 
-def answer(values: Sequence[float] | None) -> Response:
-    """Return the response of an API to a classification, with this embedding."""
+def result(values: Sequence[float] | None) -> dict[str, Any]:
+    """Return the result of an API for an image, with this embedding."""
     encoded = None if values is None else base64.b64encode(np.array(values, "<f4").tobytes()).decode()
     embedding: dict[str, Any] = {"backbone": "everyday/1.1.0", "dimension": len(values or ()), "base64": encoded}
     more = {} if values is None else {"embedding": embedding}
-    return sent({"model": MODEL, **classification("cat"), **more, "request_id": "request-1"})
+    return {"status": "done", **classification("cat"), **more}
 
 
 def test_the_embeddings_and_the_names_are_written_in_the_order_of_the_photos(photos: Path, tmp_path: Path) -> None:
@@ -167,11 +167,11 @@ def test_another_path_than_that_of_a_npy_file_in_a_folder_is_rejected(
 def test_an_api_is_asked_for_the_embedding_of_each_photo(photos: Path, tmp_path: Path) -> None:
     rows = {PHOTOS[name].read_bytes(): [float(number), -1.5] for number, name in enumerate(PHOTOS)}
 
-    def respond(request: Request) -> Response:
-        return answer(rows[request.body]) if request.body in rows else sent(problem(415, "not_an_image"), 415)
+    def result_of(image: bytes) -> dict[str, Any]:
+        return result(rows[image]) if image in rows else failed(415, "not_an_image")
 
     out = tmp_path / "out.npy"
-    with api_server(respond) as (url, requests):
+    with api_server(each_image(result_of)) as (url, requests):
         assert classify_with(url, out, photos) == 1
     assert {request.path for request in requests} == {"/v1/classify?embedding=true"}
     embeddings, names = written(out)
@@ -180,7 +180,7 @@ def test_an_api_is_asked_for_the_embedding_of_each_photo(photos: Path, tmp_path:
 
 
 def test_an_api_is_not_asked_for_embeddings_without_the_option() -> None:
-    with api_server(in_turn(answer(None))) as (url, requests):
+    with api_server(each_image(lambda _: result(None))) as (url, requests):
         assert main(["classify", str(CAT), "--url", url]) == 0
     assert requests[0].path == "/v1/classify"
 
@@ -189,7 +189,8 @@ def test_an_answer_without_an_embedding_is_an_error(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out.npy"
-    with api_server(in_turn(answer([1, 0]), answer(None), answer([0, 1]))) as (url, _):
+    results = {PHOTOS["a.jpg"].read_bytes(): [1, 0], PHOTOS["d.jpg"].read_bytes(): [0, 1]}
+    with api_server(each_image(lambda image: result(results.get(image)))) as (url, _):
         assert classify_with(url, out, *(photos / name for name in PHOTOS), "--csv") == 1
     assert len(capsys.readouterr().out.splitlines()) == 1 + 3
     embeddings, names = written(out)
@@ -199,7 +200,9 @@ def test_an_answer_without_an_embedding_is_an_error(
 
 def test_what_was_answered_before_an_error_of_the_api_is_kept(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.npy"
-    with api_server(in_turn(answer([1, 0]), refused(403, "forbidden"))) as (url, _):
-        assert classify_with(url, out, *(photos / name for name in PHOTOS)) == 1
+    responses = [each_image(lambda _: result([1, 0])), in_turn(refused(403, "forbidden"))]
+    # A photo and an object in S3 are not in the same request.
+    with api_server(lambda request: responses.pop(0)(request)) as (url, _):
+        assert classify_with(url, out, photos / "a.jpg", "s3://photos/b.jpg") == 1
     embeddings, names = written(out)
     assert (embeddings.tolist(), names) == ([[1, 0]], [str(photos / "a.jpg")])
