@@ -56,7 +56,7 @@ from litelens.settings import MAX_REQUEST_IMAGE_BYTES
 from litelens_client.answers import Answer, ApiProblem, ClassifyError
 from litelens_client.aws import AwsError, aws_errors
 from litelens_client.batches import Outcome, pack, send_batch
-from litelens_client.reduction import MAX_BYTES, MIN_BYTES, reduce_photo
+from litelens_client.reduction import MAX_BYTES, MIN_BYTES, has_many_pixels, reduce_photo
 
 # API Gateway's limit: https://docs.aws.amazon.com/apigateway/latest/developerguide/limits.html
 MAX_PAYLOAD_BYTES = 10_000_000
@@ -305,7 +305,7 @@ class Client:
         size = _size(image)
         if not options.original and MIN_BYTES < size <= MAX_BYTES:
             image = _read(image)
-            spec = self._input_of(options.model)
+            spec = self._input_of(options.model) if has_many_pixels(image) else None
             reduced = reduce_photo(image, spec) if spec else None
             if reduced:
                 return _Prepared(reduced.data, len(reduced.data), reduced.original)

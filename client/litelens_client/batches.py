@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from litelens.settings import MAX_IMAGES
 from litelens_client.answers import Answer, ApiProblem, ClassifyError
@@ -63,7 +63,7 @@ def send_batch(images: Sequence[Item], send: Callable[[Sequence[Item]], list[Out
     return _BatchSender(send).send(images)
 
 
-class _BatchSender:
+class _BatchSender(Generic[Item]):
     """Sends the images of one batch. If the service fails for a second single image, it is not asked again."""
 
     def __init__(self, send: Callable[[Sequence[Item]], list[Outcome]]) -> None:

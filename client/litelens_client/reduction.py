@@ -5,7 +5,7 @@ from io import BytesIO
 
 from litelens.api.response_schemas import Photo
 from litelens.core.errors import ReportedError
-from litelens.core.images import MIN_PIXELS_PER_INPUT_PIXEL, Limits, decode
+from litelens.core.images import MIN_PIXELS_PER_INPUT_PIXEL, Limits, decode, read_size
 from litelens.core.preprocessing import Preprocessing
 from litelens.settings import DEFAULT_MAX_UPLOAD_BYTES, MAX_IMAGES
 from litelens_client.batches import MAX_BATCH_BYTES
@@ -14,6 +14,9 @@ from litelens_client.batches import MAX_BATCH_BYTES
 # are not read.
 MIN_BYTES = MAX_BATCH_BYTES // MAX_IMAGES
 MAX_BYTES = DEFAULT_MAX_UPLOAD_BYTES
+
+# A photo whose shorter side has fewer pixels is not reduced.
+MIN_SIDE = 1000
 
 # Other threads may allocate memory while an image is decoded here.
 _LIMITS = Limits(bytes=MAX_BYTES, spare=2_000_000_000)
@@ -27,6 +30,12 @@ class ReducedPhoto:
 
     data: bytes
     original: Photo
+
+
+def has_many_pixels(data: bytes) -> bool:
+    """Return whether this is an image that may have far more pixels than a model needs, by its header."""
+    size = read_size(data, _LIMITS)
+    return size is not None and min(size) >= MIN_SIDE
 
 
 def reduce_photo(data: bytes, spec: Preprocessing) -> ReducedPhoto | None:

@@ -18,7 +18,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from litelens.api.response_schemas import BulkResult, Failure
-from litelens.aws.s3 import S3_SCHEME, is_object_key
+from litelens.aws.s3 import RESULTS_PREFIX, S3_SCHEME, is_object_key
 from litelens.core.errors import ImageTooLarge
 from litelens.core.formats import media_type_of
 from litelens_client.answers import Answer, Classified, Failed, Result
@@ -382,7 +382,8 @@ def _pause(missing: int, last_arrival: float) -> None:
     if time.monotonic() - last_arrival > _MAX_WAIT_SECONDS:
         raise AwsError(
             f"No result has arrived for {_MAX_WAIT_SECONDS / 60:.0f} minutes, and {missing:,} are missing. Uploads "
-            "that could not be processed are in the queue that the stack's output ImagesDeadLettersUrl names."
+            "that could not be processed are in the queue that the stack's output ImagesDeadLettersUrl names. With "
+            f"Results=objects, results are in the bucket under {RESULTS_PREFIX}."
         )
     time.sleep(_POLL_SECONDS)
 

@@ -9,12 +9,14 @@ import sys
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aws import REGION, aws_at, new_bucket
 from fake_api import Request, Response, api_server
+from local_stack import table_results, wait_until
 from servers import serve_command
 from support import CIFAR_BUNDLE, DEFAULT_BUNDLE, ROOT, free_port, require, running
 
@@ -328,12 +330,24 @@ def test_an_image_that_cannot_be_classified_fails(
     assert len(capsys.readouterr().err.splitlines()) == 3
 
 
-def test_uploads_whose_results_are_objects_are_not_tested(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_the_result_of_an_upload_is_found_in_an_object(
+    deploy: Deploy, stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(smoke, "classify_upload", None)
-    assert run(monkeypatch, deploy(Results="objects")) == 0
-    assert "Results=objects" in capsys.readouterr().out
+    class ClassifyingUploader(smoke.Uploader):
+        """Uploads a photo, waits for its result in the table, and writes it into an object after another one."""
+
+        def upload_all(self, photos: Any, **options: Any) -> Any:
+            (sent,) = super().upload_all(photos, **options)
+            wait_until(lambda: table_results(stack, sent.key), 60)
+            (result,) = table_results(stack, sent.key)
+            lines = [json.dumps(each) + "\n" for each in (result | {"key": "uploads/other.jpg"}, result)]
+            name = f"results/{datetime.now(UTC).date()}/{uuid.uuid4()}.jsonl"
+            stack.client("s3").put_object(Bucket=stack.storage.bucket, Key=name, Body="".join(lines).encode())
+            yield sent
+
+    monkeypatch.setattr(smoke, "Uploader", ClassifyingUploader)
+    assert run(monkeypatch, deploy({"ResultsTableName": ""}, Results="objects")) == 0
+    assert capsys.readouterr().out.startswith("bucket: ")
 
 
 @pytest.mark.parametrize("missing", ["ApiUrl", "ApiKeyId", "UploadBucketName", "ResultsTableName"])

@@ -159,10 +159,13 @@ def test_an_upload_form_needs_a_supported_image_type(
     assert problem_of(handle_s3(event("POST", "/v1/uploads", body, content_type))) == (status, code)
 
 
-def test_an_image_too_large_for_a_request_is_referred_to_uploads_if_they_are_configured(
+def test_an_image_too_large_for_a_request_is_referred_to_uploads_if_there_are_forms(
     handle: Handle, settings: Settings
 ) -> None:
-    response = handle_with(dataclasses.replace(settings, limits=Limits(len(PHOTO) - 1)))(classify_bytes(PHOTO))
+    small = dataclasses.replace(settings, limits=Limits(len(PHOTO) - 1))
+    response = handle_with(small)(classify_bytes(PHOTO))
     assert problem_of(response) == (413, "request_too_large")
     assert "/v1/uploads" in answer_of(response)["detail"]
+    without_table = handle_with(dataclasses.replace(small, results_table=None))(classify_bytes(PHOTO))
+    assert "uploads" not in answer_of(without_table)["detail"]
     assert "uploads" not in answer_of(handle(classify_bytes(bytes(6_000_001))))["detail"]

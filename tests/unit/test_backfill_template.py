@@ -4,6 +4,7 @@ permissions.
 tests/runtime/test_backfill.py runs the state machine.
 """
 
+import base64
 import copy
 import json
 import re
@@ -16,11 +17,12 @@ from cfnlint.api import lint
 from samcli.yamlhelper import yaml_parse
 from step_functions import backfill_definition, backfill_resources
 from support import DEFAULT_BUNDLE, ROOT
-from template import parameters
+from template import parameters, synthesize
 
 from litelens.api.response_schemas import (
     BulkResult,
     Classification,
+    Embedding,
     GroupConfidence,
     LabelConfidence,
     Model,
@@ -243,6 +245,16 @@ def test_a_full_batch_fits_into_a_states_input_and_output() -> None:
     batch = {"BatchInput": {"bucket": LONGEST_BUCKET}, "Items": [listed] * size}
     assert len(json.dumps(batch)) <= MAX_STATE_BYTES
     assert len(msgspec.json.encode([largest_result()] * size)) <= MAX_STATE_BYTES
+
+
+def test_a_full_batch_of_results_with_embeddings_fits_into_a_states_output() -> None:
+    passed = synthesize(ImageBuckets="photos", StoreEmbeddings="true")["Resources"]["Backfill"]["Properties"]
+    assert passed["Parameters"]["BatchSize"] < DECLARED["BatchSize"]["MaxValue"]
+    # ResNet-50 has the most features of all presets.
+    embedding = Embedding("b" * 100, 2048, base64=base64.b64encode(bytes(4 * 2048)).decode())
+    result = largest_result()
+    shown = msgspec.structs.replace(result, result=msgspec.structs.replace(result.result, embedding=embedding))
+    assert len(msgspec.json.encode([shown] * passed["Parameters"]["BatchSize"])) <= MAX_STATE_BYTES
 
 
 def largest_result() -> BulkResult:

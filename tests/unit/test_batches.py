@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from aws import dynamodb_error, fake_clock, s3_error, scripted_aws
+from aws import dynamodb_error, fake_clock, ok, s3_error, scripted_aws
 from bulk import (
     Context,
     StoredObject,
@@ -36,7 +36,7 @@ from support import CAT, DEFAULT_BUNDLE, encoded
 from litelens.api.events import describe_event
 from litelens.api.problems import UnknownEvent
 from litelens.api.response_schemas import BulkResult, Classification, Failure
-from litelens.aws.clients import aws_client
+from litelens.aws.clients import Deadline, aws_client
 from litelens.aws.errors import StorageUnavailable
 from litelens.aws.event_bus import EventBus
 from litelens.aws.results_table import ResultsTable
@@ -156,6 +156,27 @@ def test_a_form_without_a_table_has_its_results_as_objects(settings: Settings) -
     stored = put(settings, key, PHOTO)
     assert process(dataclasses.replace(settings, results_table=None), notification_of(stored)) == []
     assert [result.key for result in saved_results(settings)] == [key]
+
+
+def put_events_answer(*entries: dict[str, str]) -> Any:
+    failed = sum("ErrorCode" in entry for entry in entries)
+    return ok(json.dumps({"FailedEntryCount": failed, "Entries": entries}).encode())
+
+
+def test_an_event_that_the_bus_did_not_accept_for_the_moment_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_clock(monkeypatch)
+    throttled, failed = ({"ErrorCode": code} for code in ("ThrottlingException", "InternalFailure"))
+    answers = [put_events_answer(entry) for entry in (throttled, failed, {"EventId": "1"})]
+    with scripted_aws(*answers) as requests:
+        EventBus("mine").publish([b"{}"], Deadline.after(30))
+    assert len(requests) == 3
+
+
+def test_an_event_that_the_bus_refuses_is_not_sent_again_in_vain() -> None:
+    refused = put_events_answer({"ErrorCode": "NotAuthorizedForSourceException"})
+    with scripted_aws(refused) as requests, pytest.raises(StorageUnavailable):
+        EventBus("mine").publish([b"{}"], Deadline.after(30))
+    assert len(requests) == 1
 
 
 def test_without_an_event_bus_nothing_is_published(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

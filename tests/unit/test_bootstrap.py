@@ -417,6 +417,12 @@ def test_the_deploying_role_may_make_the_calls_of_the_deployment() -> None:
     assert needed <= allowed_actions("DeployRole")
 
 
+def test_the_deploying_role_may_only_add_files_to_the_page() -> None:
+    of_page = [right for made in allowed("DeployRole") for right in rights(made) if "-site-" in right[1]]
+    assert of_page == [("s3:PutObject", "arn:aws:s3:::litelens-prod-site-*/*")]
+    assert not [action for action in allowed_actions("DeployRole") if action.startswith("cloudfront:")]
+
+
 def test_the_boundary_allows_all_that_the_stacks_roles_may_do() -> None:
     most = {(action, arn) for made in allowed("Boundary", StackName="litelens") for action, arn in rights(made)}
     for role in roles_of_the_stack():

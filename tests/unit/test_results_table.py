@@ -2,7 +2,7 @@
 
 import base64
 import random
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -22,7 +22,8 @@ from litelens.core.images import Limits
 # 63 characters.
 LONGEST_BUCKET = "a-bucket-name-of-sixty-three-characters-which-is-the-longest-on"
 CAT = ResultId("photos", "uploads/cat.jpg", "etag", "model/1")
-NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+# Of today, because results that have expired do not count.
+NOON = datetime.now(UTC).replace(hour=12, minute=0, second=0, microsecond=0)
 
 
 @pytest.fixture
@@ -137,13 +138,24 @@ def test_a_result_expires_after_its_days(results: ResultsTable, table: str) -> N
     assert item["expires_at"] == {"N": str(int((NOON + timedelta(days=7)).timestamp()))}
 
 
+def test_a_result_that_has_expired_but_is_not_deleted_yet_gives_way_to_a_new_one(results: ResultsTable) -> None:
+    long_ago = NOON - timedelta(days=10)
+    results.save(CAT, b"expired", long_ago, 7, soon())
+    assert results.find(CAT, soon()) is None
+    assert results.find_all("photos", "uploads/cat.jpg", soon()) == []
+    assert list(results.list(long_ago.date(), NOON.date(), "", 25)) == []
+    assert results.save(CAT, b"new", NOON, 7, soon()) == b"new"
+    assert results.find(CAT, soon()) == b"new"
+    assert results.save(CAT, b"late", NOON, 7, soon()) == b"new"
+
+
 def test_results_are_listed_by_prefix_and_day(results: ResultsTable) -> None:
     for number in range(40):
         for days in (0, 1, 5):
             at = NOON - timedelta(days=days)
             result_id = ResultId("photos", key_of(number), f"{days}", "model/1")
             results.save(result_id, f"{number} {days}".encode(), at, 30, soon(), is_final=True)
-    today = date(2026, 11, 21)
+    today = NOON.date()
     listed = [text.decode().split() for text in results.list(today - timedelta(days=1), today, "uploads/01", 25)]
     assert [days for _, days in listed] == ["0"] * 10 + ["1"] * 10
     assert [int(number) for number, days in listed if days == "0"] == list(range(10, 20))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import urllib3
-from aws import ENVIRONMENT, aws_at, fake_clock, new_bucket, ok, s3_error, scripted_aws
+from aws import ENVIRONMENT, Answer, aws_at, fake_clock, new_bucket, ok, s3_error, scripted_aws
 from support import ROCKET
 
 from litelens.aws.clients import Deadline
@@ -187,5 +187,9 @@ def test_denied_access_is_not_mistaken_for_a_missing_image() -> None:
     uploads, upload_id = UploadBucket("photos", MAX_BYTES), id_made_at(time.time())
     with scripted_aws(s3_error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
         uploads.has_image(upload_id, soon())
-    with scripted_aws(s3_error(403, "AccessDenied")), pytest.raises(ObjectAccessDenied):
-        uploads.save_results("batch", [b"{}"], TODAY, soon())
+
+
+@pytest.mark.parametrize("refusal", [s3_error(403, "AccessDenied"), s3_error(400, "KMS.DisabledException")])
+def test_results_that_may_not_be_written_are_the_operators_failure(refusal: Answer) -> None:
+    with scripted_aws(refusal), pytest.raises(StorageUnavailable):
+        UploadBucket("photos", MAX_BYTES).save_results("batch", [b"{}"], TODAY, soon())

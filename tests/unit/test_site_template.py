@@ -19,7 +19,7 @@ from litelens.aws.s3 import UploadBucket
 
 API = "Api.execute-api.eu-central-1.amazonaws.com"
 BUCKET = "https://Storage.Outputs.UploadBucketName.s3"
-OUTPUTS = {"PageUrl", "SiteBucketName", "SiteDistributionId"}
+OUTPUTS = {"PageUrl", "SiteBucketName"}
 METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 
 # https://docs.aws.amazon.com/AmazonCloudFront/latest/DeveloperGuide/using-managed-cache-policies.html and
@@ -261,7 +261,6 @@ def test_the_stack_has_the_outputs_of_the_page() -> None:
     assert nested == {
         "PageUrl": "https://Distribution.DomainName",
         "SiteBucketName": "Bucket",
-        "SiteDistributionId": "Distribution",
     }
 
 

@@ -210,7 +210,8 @@ def test_no_front_door_is_open_to_everyone(door: str, access: dict[str, str]) ->
             f"{method.upper()} {path}" for path, method in PUBLIC
         }
         assert {kind for kind in needed.values() if kind != "NONE"} == {wanted}
-        assert needed["$default"] == wanted
+        # {proxy+} matches every path but "/", and is what policies for single paths are about.
+        assert (needed["ANY /{proxy+}"], needed["$default"]) == (wanted, wanted)
         assert all(
             ("AuthorizerId" in made) == (made["AuthorizationType"] == "JWT") for made in http_routes(**given).values()
         )
@@ -410,6 +411,15 @@ def test_api_gateway_and_the_function_agree_on_codes() -> None:
     assert "internal_error" in shared
 
 
+@pytest.mark.parametrize(("results", "given"), [("table", 3), ("both", 3), ("objects", 0)])
+def test_upload_forms_are_recommended_and_permitted_only_if_there_are_any(results: str, given: int) -> None:
+    details = [made.body["detail"] for made in gateway_responses(Results=results).values()]
+    assert len([detail for detail in details if "/v1/uploads" in detail]) == given
+    (policy,) = properties("ApiRole", Results=results)["Policies"]
+    resources = json.dumps([made["Resource"] for made in policy["PolicyDocument"]["Statement"]])
+    assert ("UploadBucket" in resources) == bool(given)
+
+
 def test_a_throttled_client_learns_when_to_retry() -> None:
     assert gateway_responses()["THROTTLED"].headers["Retry-After"] == "'1'"
 
@@ -596,6 +606,8 @@ def test_every_parameter_has_a_description_and_a_default() -> None:
         ("JwtIssuer", "https://cognito-idp.eu-central-1.amazonaws.com/eu-central-1_AbCdEf123", True),
         ("JwtIssuer", "http://login.example.com", False),
         ("JwtIssuer", "https://login.example.com/?a=b", False),
+        ("JwtAudience", "one,two", True),
+        ("JwtAudience", "one, two", False),
         ("KmsKeyArn", KEY, True),
         ("KmsKeyArn", "alias/mine", False),
         ("ImageBucketKeys", "*", False),

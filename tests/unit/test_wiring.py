@@ -261,11 +261,24 @@ def test_the_cost_alarm_uses_the_prices_of_the_cost_estimate() -> None:
         # 900 uploads.
         values = {"api": 1_000_000.0, "bulk": 500_000.0, "answers": 300.0, "batches": 100.0, "requests": 200.0}
         values |= {"uploads": 900.0, "results": 1800.0, "index": 1700.0}
-        dollars = eval(re.sub(r"FILL\((\w+), 0\)", r"\1", expression), {}, values)
+        dollars = evaluate(expression, values)
         expected = 1500 * 2 * price + 400 * prices.LAMBDA_REQUEST + 200 * prices.API_REQUEST
         expected += 900 * (prices.S3_PUT + prices.S3_GET) + 100 * (prices.EVENT + prices.S3_PUT)
         expected += 3500 * prices.TABLE_WRITE
         assert dollars == pytest.approx(expected)
+
+
+def evaluate(expression: str, values: dict[str, float]) -> float:
+    """Return the value of an alarm's expression."""
+    functions = {"IF": lambda condition, yes, no: yes if condition else no}
+    return float(eval(re.sub(r"FILL\((\w+), 0\)", r"\1", expression), functions, values))
+
+
+def test_the_cost_alarm_counts_no_events_for_the_batches_of_a_backfill() -> None:
+    names = ("api", "bulk", "answers", "batches", "requests", "uploads", "results", "index")
+    backfill = dict.fromkeys(names, 0.0) | {"batches": 1000.0}
+    dollars = evaluate(expression(EventBus="default", Results="both"), backfill)
+    assert dollars == pytest.approx(1000 * prices.LAMBDA_REQUEST)
 
 
 def expression(**parameters: str) -> str:

@@ -215,7 +215,7 @@ class _Api:
             return self._objects.read(source, call.deadline)
         if len(source) > self._limits.bytes:
             detail = f"The image has {len(source):,} bytes; at most {self._limits.bytes:,} are accepted in a request."
-            raise RequestTooLarge(f"{detail} Upload it with POST /v1/uploads." if self._bucket else detail)
+            raise RequestTooLarge(f"{detail} Upload it with POST /v1/uploads." if self._gives_forms else detail)
         return source
 
     def _create_upload(self) -> Response[str]:
@@ -278,19 +278,18 @@ class _Api:
         name = model_in_query(self.resolver.current_event)
         bundle = self._choose_model(name).bundle
         metrics = bundle.folder / METRICS
-        has_uploads = self._bucket is not None and self._results is not None
         answer = schemas.ModelAnswer(
             manifest=dict(bundle.manifest),
             links=schemas.Links(
                 models=MODELS_PATH if len(self._models.names) > 1 else UNSET,
                 report=_report_link(bundle, name),
-                uploads=UPLOADS_PATH if has_uploads else UNSET,
+                uploads=UPLOADS_PATH if self._gives_forms else UNSET,
                 describe=DESCRIBE_PATH if self._describer else UNSET,
             ),
             limits=schemas.ImageLimits(
                 request_bytes=self._limits.bytes,
                 pixels=self._limits.pixels,
-                upload_bytes=self._max_upload_bytes if has_uploads else UNSET,
+                upload_bytes=self._max_upload_bytes if self._gives_forms else UNSET,
             ),
             metrics=msgspec.json.decode(metrics.read_bytes()) if metrics.is_file() else UNSET,
         )
@@ -326,9 +325,14 @@ class _Api:
 
         return self._cached(*read_asset(name))
 
+    @property
+    def _gives_forms(self) -> bool:
+        """Whether there are upload forms: their results need the table."""
+        return self._bucket is not None and self._results is not None
+
     def _required_uploads(self) -> tuple[UploadBucket, ResultsTable]:
         if self._bucket is None or self._results is None:
-            raise NotConfigured(f"This deployment has no bucket for uploads; {_OPERATOR} can add one.")
+            raise NotConfigured(f"This deployment gives no upload forms; {_OPERATOR} can change that.")
         return self._bucket, self._results
 
     def _cached(self, body: str, content_type: str) -> Response[str]:

@@ -237,7 +237,7 @@ class ResultAnswer(Struct, frozen=True):
 
 
 class BulkResult(Struct, frozen=True):
-    """The result of an object in S3, as in the result object, the results table and the event's detail."""
+    """The result of an object in S3: an item of the results table, a line of a result object, or one of an event's."""
 
     bucket: str
     key: str

@@ -1,15 +1,20 @@
 """Events on an EventBridge bus."""
 
 from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from typing import Any
 
 from litelens.aws.clients import Deadline, aws_client, call_with_retry
-from litelens.aws.errors import StorageUnavailable
 
 SOURCE, IMAGES_CLASSIFIED = "litelens", "ImagesClassified"
 
 # An event is billed for each 64 KB: https://aws.amazon.com/eventbridge/pricing/. The rest is for the event's other
 # fields.
 MAX_DETAIL_BYTES = 64_000
+
+# The bus may accept an entry later that it refuses with one of these codes:
+# https://docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEventsResultEntry.html
+_TRANSIENT = {"InternalException", "InternalFailure", "ThrottlingException"}
 
 _SERVICE = "The event bus"
 
@@ -35,9 +40,20 @@ class EventBus:
             "DetailType": IMAGES_CLASSIFIED,
             "Detail": detail.decode(),
         }
-        response = call_with_retry(lambda: aws_client("events").put_events(Entries=[entry]), deadline, _SERVICE)
-        if response["FailedEntryCount"]:
-            raise StorageUnavailable(f"{_SERVICE} did not accept the event; it will be sent again.")
+        call_with_retry(lambda: _put(entry), deadline, _SERVICE)
+
+
+def _put(entry: dict[str, str]) -> None:
+    """Send an entry; raises ClientError also if the response says that the bus did not accept it."""
+    from botocore.exceptions import ClientError
+
+    response = aws_client("events").put_events(Entries=[entry])
+    if response["FailedEntryCount"]:
+        (refused,) = response["Entries"]
+        code = refused["ErrorCode"]
+        status = HTTPStatus.SERVICE_UNAVAILABLE if code in _TRANSIENT else HTTPStatus.BAD_REQUEST
+        refusal: Any = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise ClientError(refusal, "PutEvents")
 
 
 def _details(documents: Sequence[bytes]) -> Iterator[bytes]:

@@ -5,6 +5,7 @@ with a dictionary of what documents have in common. Results of earlier versions 
 """
 
 import heapq
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -46,7 +47,10 @@ class ResultId:
 
 
 class ResultsTable:
-    """A table of results, each a JSON document. Methods raise StorageError. Safe for use by several threads."""
+    """A table of results, each a JSON document. Methods raise StorageError. Safe for use by several threads.
+
+    A result that has expired does not count, because DynamoDB deletes it only days later.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -55,7 +59,7 @@ class ResultsTable:
         """Return the final result, or None. The read is strongly consistent."""
         found = self._call("get_item", deadline, Key=_primary_key(result_id), ConsistentRead=True)
         item = found.get("Item")
-        return document_of(item) if item and item.get("is_final", _FINAL) == _FINAL else None
+        return document_of(item) if item and _is_live(item) and item.get("is_final", _FINAL) == _FINAL else None
 
     def find_all(self, bucket: str, key: str, deadline: Deadline) -> list[bytes]:
         """Return all results of an object, newest first: one for each revision and model."""
@@ -92,7 +96,7 @@ class ResultsTable:
         }
         if not is_final:
             item["is_final"] = _NOT_FINAL
-        earlier = self._put(item, deadline)
+        earlier = self._put(item, at, deadline)
         return document_of(earlier) if earlier else document
 
     def list(self, first: date, last: date, prefix: str, seconds: float) -> Iterator[bytes]:
@@ -121,8 +125,8 @@ class ResultsTable:
             ExpressionAttributeValues=values,
         )
 
-    def _put(self, item: dict[str, Any], deadline: Deadline) -> dict[str, Any] | None:
-        """Put the item; if the table has a final result already, return that one's item instead."""
+    def _put(self, item: dict[str, Any], at: datetime, deadline: Deadline) -> dict[str, Any] | None:
+        """Put the item; if the table has a final result that has not expired, return that one's item instead."""
         client = aws_client("dynamodb")
 
         def attempt() -> dict[str, Any] | None:
@@ -130,8 +134,8 @@ class ResultsTable:
                 client.put_item(
                     TableName=self._name,
                     Item=item,
-                    ConditionExpression="attribute_not_exists(image) OR is_final = :no",
-                    ExpressionAttributeValues={":no": _NOT_FINAL},
+                    ConditionExpression="attribute_not_exists(image) OR is_final = :no OR expires_at < :now",
+                    ExpressionAttributeValues={":no": _NOT_FINAL, ":now": {"N": str(int(at.timestamp()))}},
                     # Without this, the earlier item would have to be read.
                     ReturnValuesOnConditionCheckFailure="ALL_OLD",
                 )
@@ -142,10 +146,10 @@ class ResultsTable:
         return call_with_retry(attempt, deadline, _SERVICE)
 
     def _pages(self, deadline: Callable[[], Deadline], **query: Any) -> Iterator[dict[str, Any]]:
-        """Yield the items of all pages; `deadline` returns the deadline of each page."""
+        """Yield the items of all pages that have not expired; `deadline` returns the deadline of each page."""
         while True:
             page = self._call("query", deadline(), **query)
-            yield from page["Items"]
+            yield from filter(_is_live, page["Items"])
             if "LastEvaluatedKey" not in page:
                 return
             query["ExclusiveStartKey"] = page["LastEvaluatedKey"]
@@ -153,6 +157,10 @@ class ResultsTable:
     def _call(self, operation: str, deadline: Deadline, **parameters: Any) -> Any:
         method = getattr(aws_client("dynamodb"), operation)
         return call_with_retry(lambda: method(TableName=self._name, **parameters), deadline, _SERVICE)
+
+
+def _is_live(item: dict[str, Any]) -> bool:
+    return int(item["expires_at"]["N"]) >= time.time()
 
 
 def _primary_key(result_id: ResultId) -> dict[str, Any]:

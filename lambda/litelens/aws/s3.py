@@ -164,11 +164,15 @@ class UploadBucket:
         return -_GRACE < time.time() - _created_at(upload_id) < self._expires_in + _GRACE
 
     def save_results(self, batch: str, documents: Sequence[bytes], on: date, deadline: Deadline) -> None:
-        """Save the JSON documents of a batch as the lines of one object; raises StorageError."""
+        """Save the JSON documents of a batch as the lines of one object.
+
+        Raises StorageTimeout, and StorageUnavailable also if access is denied: only the operator can allow it.
+        """
         key, body = results_key(batch, on), b"".join(document + b"\n" for document in documents)
-        _call_s3(
+        call_with_retry(
             lambda: s3_client().put_object(Bucket=self.bucket, Key=key, Body=body, ContentType="application/jsonl"),
             deadline,
+            "S3",
         )
 
     def _head(self, key: str, deadline: Deadline) -> "HeadObjectOutputTypeDef | None":

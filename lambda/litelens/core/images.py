@@ -148,6 +148,28 @@ def decode(data: bytes, limits: Limits, spec: Preprocessing | None = None) -> De
         return _decode(data, limits, spec)
 
 
+def read_size(data: bytes, limits: Limits) -> tuple[int, int] | None:
+    """Return the width and the height in pixels that the image's header says, before it is turned upright; None if it
+    has none or exceeds the limits.
+
+    Threads read one after the other, because this changes limits of Pillow and of the process while it runs.
+    """
+    image_format = format_of(data)
+    if image_format is None:
+        return None
+    try:
+        load_codec(image_format)
+        with (
+            _lock,
+            pillow_limits(data, limits.pixels, limits.memory),
+            _open(data, image_format, data_size() + limits.memory + limits.spare) as image,
+        ):
+            return image.size
+    except Exception:
+        # Pillow's plugins raise many kinds of errors.
+        return None
+
+
 def _decode(data: bytes, limits: Limits, spec: Preprocessing | None) -> DecodedImage:
     if not data:
         raise ImageMissing("The image is empty.")
