@@ -12,16 +12,8 @@ from training.__main__ import _parser as training_parser
 from training.__main__ import _preset_and_changes
 from training.preset import PRESETS, load_preset
 
-UNPUBLISHED = {"cifar100-resnet50": "until the model that is being fitted is published"}
 BUNDLES = [
-    pytest.param(
-        path.parent,
-        id=path.parent.name,
-        marks=[pytest.mark.xfail(strict=True, reason=UNPUBLISHED[path.parent.name])]
-        if path.parent.name in UNPUBLISHED
-        else [],
-    )
-    for path in sorted((ROOT / "models").glob(f"*/{MANIFEST}"))
+    pytest.param(path.parent, id=path.parent.name) for path in sorted((ROOT / "models").glob(f"*/{MANIFEST}"))
 ]
 
 
