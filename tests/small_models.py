@@ -29,7 +29,10 @@ _NUMPY = {_Type.INT8: np.int8, _Type.UINT8: np.uint8}
 
 @dataclass(frozen=True)
 class Spec:
-    """The properties of a model. With a `batch` of -1, any number of images fits. With `pixels`, it normalizes them."""
+    """The properties of a model. With a `batch` of -1, any number of images fits. With `pixels`, it normalizes them.
+
+    A float model's matrix is multiplied by `gain`, and `bias` is added to each logit.
+    """
 
     kind: str = "float32"
     softmax: bool = True
@@ -38,6 +41,8 @@ class Spec:
     batch: int = 1
     pixels: bool = False
     classes: int = 3
+    gain: float = 1.0
+    bias: float = 0.0
 
 
 class Builder:
@@ -235,8 +240,8 @@ def _dense(builder: Builder, values: int, spec: Spec, integer: int | None) -> in
             inputs.append(builder.tensor("weights", shape))
             builder.operator(_Builtin.DEQUANTIZE, (half,), inputs[-1], schema.DequantizeOptionsT())
         else:
-            inputs.append(builder.tensor("weights", shape, constant=matrix))
-        bias = np.zeros(spec.classes, np.float32)
+            inputs.append(builder.tensor("weights", shape, constant=matrix * np.float32(spec.gain)))
+        bias = np.full(spec.classes, spec.bias, np.float32)
         inputs.append(builder.tensor("bias", bias.shape, constant=bias))
         logits = builder.tensor("logits", output_shape)
     builder.operator(_Builtin.FULLY_CONNECTED, inputs, logits, schema.FullyConnectedOptionsT())

@@ -82,7 +82,8 @@ export function isUncertain(photo, least) {
 }
 
 /**
- * Return the photos that match the filter, sorted; photos without an answer come last, in the order of adding.
+ * Return the photos that match the filter, sorted; photos without an answer or with no label come last, in the order of
+ * adding.
  * @param {readonly Photo[]} photos
  * @param {Filter} filter
  * @param {number | null} least see isUncertain()
@@ -100,16 +101,22 @@ function matches(photo, { kind, label, leastConfidence }, least) {
   if (answer === null) return kind === "all" && label === "" && leastConfidence === 0;
   if (kind === "certain" && isUncertain(photo, least)) return false;
   return (
-    (label === "" || labelsOf(answer).some((each) => each.label === label)) &&
-    answer.predictions[0].confidence >= leastConfidence
+    (label === "" && leastConfidence === 0) ||
+    labelsOf(answer).some((each) => (label === "" || each.label === label) && each.confidence >= leastConfidence)
   );
+}
+
+/** Return the best label that a photo's answer names, if there is one. @param {Photo} photo */
+function bestOf(photo) {
+  const answer = answerOf(photo);
+  return answer === null ? undefined : labelsOf(answer).at(0);
 }
 
 /** @param {Photo} a @param {Photo} b @param {import("./state.js").Order} order */
 function compare(a, b, order) {
   if (order === "added") return a.id - b.id;
   if (order === "name") return a.name.localeCompare(b.name, text.language, { numeric: true }) || a.id - b.id;
-  const [first, second] = [answerOf(a)?.predictions[0], answerOf(b)?.predictions[0]];
+  const [first, second] = [bestOf(a), bestOf(b)];
   if (!first || !second) return Number(!first) - Number(!second) || a.id - b.id;
   if (order === "label")
     return first.label.localeCompare(second.label, text.language) || second.confidence - first.confidence;

@@ -43,6 +43,7 @@ _MODULES = {"import": "importing.command"}
 _MAX_CHANNEL = 10
 
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+_OUTPUTS = ("logits", "probabilities")
 
 _AGE_UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
 _AGE = re.compile(rf"(\d+)([{''.join(_AGE_UNITS)}])", re.ASCII)
@@ -515,6 +516,12 @@ def _add_import_options(command: ArgumentParser) -> None:
         help="a photo can have several of the labels, or none (default: yes if the model ends in several sigmoids)",
     )
     command.add_argument(
+        "--scores",
+        choices=_OUTPUTS,
+        help="what the model gives, if it does not end in a softmax or sigmoid (default: logits, unless the scores add "
+        "up to 1)",
+    )
+    command.add_argument(
         "--quantize",
         type=Path,
         metavar="FOLDER",
@@ -579,7 +586,7 @@ def _check_upload(parsed: Namespace) -> None:
         raise ArgumentError(
             None,
             "--wait needs the results table; set --table or LITELENS_RESULTS_TABLE to the stack's output "
-            "ResultsTableName",
+            "ResultsTableName. A stack with Results=objects has no table: upload without --wait",
         )
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from litelens.core.bundle import IMAGE, Bundle, load_bundle
-from litelens.core.errors import BundleError
+from litelens.core.errors import LitelensError
 from litelens_client.exporting.errors import ExportRefused
 from litelens_client.exporting.graph import CONFIDENCES
-from litelens_client.exporting.metadata import FACTS, LABELS
+from litelens_client.exporting.metadata import LABELS
 from litelens_client.exporting.model import Exported, export_model
+from litelens_client.importing.lines import row
+from litelens_client.importing.metadata import FACTS
 from litelens_client.learning.files import write_file
 from litelens_client.output import printable, write_output
 from litelens_client.settings import bundle_folder
@@ -20,14 +22,17 @@ from litelens_client.settings import bundle_folder
 def run(arguments: Namespace) -> int:
     """Run the command and return its exit code; ends the process if the model cannot be exported."""
     folder = bundle_folder(arguments.model)
+    target = arguments.output or Path(f"{folder.resolve().name}.tflite")
     try:
         bundle = load_bundle(folder)
-        target = arguments.output or Path(f"{folder.resolve().name}.tflite")
         _check_target(target, folder, force=arguments.force)
         exported = export_model(bundle)
-        write_file(target, exported.content)
-    except (BundleError, ExportRefused) as error:
+    except (LitelensError, ExportRefused) as error:
         sys.exit(printable(str(error)))
+    except OSError as error:
+        sys.exit(printable(f"{error.filename or folder} cannot be read: {error.strerror or error}"))
+    try:
+        write_file(target, exported.content)
     except OSError as error:
         sys.exit(printable(f"{error.filename or target} cannot be written: {error.strerror or error}"))
     lines = [json.dumps(_answer(exported, bundle, target))] if arguments.json else _summary(exported, bundle, target)
@@ -40,7 +45,7 @@ def _check_target(target: Path, folder: Path, *, force: bool) -> None:
         raise ExportRefused(f"{target} is a folder; give --output FILE.tflite")
     if not target.parent.is_dir():
         raise ExportRefused(f"there is no folder {target.parent}; make it, or give another --output")
-    if target.resolve().parent == folder.resolve():
+    if target.resolve().is_relative_to(folder.resolve()):
         raise ExportRefused(f"{target} is inside the bundle; give an --output outside of it")
     if target.exists() and not force:
         raise ExportRefused(f"{target} exists; give another --output, or --force to replace it")
@@ -54,23 +59,17 @@ def _summary(exported: Exported, bundle: Bundle, target: Path) -> list[str]:
     shape = "square" if spec.width == spec.height else "part with the input's aspect ratio"
     return [
         f"{target} was written: {len(exported.content) / 1e6:.1f} MB, {len(bundle.labels):,} labels inside.",
-        _row("Input", f"{IMAGE}, float32 (1, {spec.height}, {spec.width}, 3): {values}"),
-        _row("Crop", f"the largest centred {shape}{part}, resized with {spec.interpolation} interpolation"),
-        _row(
-            "Output", f"{CONFIDENCES}, float32 (1, {len(bundle.labels)}), with the temperature {bundle.temperature:g}"
-        ),
-        _row(
+        row("Input", f"{IMAGE}, float32 (1, {spec.height}, {spec.width}, 3): {values}"),
+        row("Crop", f"the largest centred {shape}{part}, resized with {spec.interpolation} interpolation"),
+        row("Output", f"{CONFIDENCES}, float32 (1, {len(bundle.labels)}), with the temperature {bundle.temperature:g}"),
+        row(
             "Compared",
             f"{exported.images} images give the confidences of {bundle.name} (largest difference: "
             f"{exported.difference:.0e})",
         ),
-        _row("Not inside", "; ".join(_not_inside(bundle))),
+        row("Not inside", "; ".join(_not_inside(bundle))),
         "docs/export.md shows how to use it in Python, on Android and in browsers.",
     ]
-
-
-def _row(title: str, text: str) -> str:
-    return f"{title + ':':12} {text}"
 
 
 def _not_inside(bundle: Bundle) -> list[str]:

@@ -1,5 +1,6 @@
 """Find the images that the arguments name: files, folders, S3 objects and prefixes, standard input."""
 
+import itertools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,12 @@ _SYSTEM_NAMES = frozenset(
 )
 _SYSTEM_PREFIXES = (".", "synofile_thumb_", "synophoto_thumb_")
 
+# Those that a person can have given to a folder of photos. The others hold trash, thumbnails and settings.
+_PLAUSIBLE_NAMES = frozenset(("lost+found", "temporary items"))
+
+# The folders in such a folder that are searched for an image.
+_MAX_SEARCHED = 100
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -85,7 +92,7 @@ class Inputs:
     """The images that were found, with failures between them, and what was left out.
 
     `skipped` has the suffixes of other files, such as `.txt`. `ignored` has the names of the folders that is_ignored()
-    excludes although they contain images, by the folder or prefix that contains them.
+    excludes although they may be folders of photos, see ignored_folders(), by the folder or prefix that contains them.
     """
 
     images: list[Source | Failed] = field(default_factory=list)
@@ -118,9 +125,10 @@ def is_ignored(name: str) -> bool:
 
 
 def ignored_folders(root: Path) -> list[str]:
-    """Return the names of the folders in `root`, at any depth, that is_ignored() excludes with images in them, sorted.
+    """Return the sorted names of the folders in `root`, at any depth, that is_ignored() excludes with images in them.
 
-    Images that is_ignored() excludes by their own names, such as thumbnails, do not count.
+    Hidden folders, trash and thumbnails are not named. Images that is_ignored() excludes by their own names do not
+    count.
     """
     found: set[str] = set()
     for parent, folders, _ in os.walk(root):
@@ -140,11 +148,15 @@ def _remove_ignored(parent: str, folders: list[str]) -> set[str]:
     """Remove the ignored folders from the list of those in `parent`, and return the names of those with images."""
     ignored = [name for name in folders if is_ignored(name)]
     folders[:] = [name for name in folders if not is_ignored(name)]
-    return {name for name in ignored if _contains_image(os.path.join(parent, name))}
+    return {name for name in ignored if _is_plausible(name) and _contains_image(os.path.join(parent, name))}
+
+
+def _is_plausible(name: str) -> bool:
+    return name.lower() in _PLAUSIBLE_NAMES
 
 
 def _contains_image(folder: str) -> bool:
-    names = (name for _, _, files in os.walk(folder) for name in files)
+    names = (name for _, _, files in itertools.islice(os.walk(folder), _MAX_SEARCHED) for name in files)
     return any(_has_image_suffix(name) and not is_ignored(name) for name in names)
 
 
@@ -296,7 +308,7 @@ def _add_prefix(bucket: str, prefix: str, inputs: Inputs) -> None:
         folder = next(filter(is_ignored, folders), None)
         if folder is None and not is_ignored(file):
             files.append(ImageObject(f"{S3_SCHEME}{bucket}/{key}"))
-        elif folder is not None and _has_image_suffix(file) and not is_ignored(file):
+        elif folder is not None and _is_plausible(folder) and _has_image_suffix(file) and not is_ignored(file):
             ignored.add(folder)
     _add_found(uri, files, (), ignored, inputs)
 

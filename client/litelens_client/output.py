@@ -29,7 +29,7 @@ COLUMNS = ("image", "label", "confidence", "uncertain", "unfamiliar", "group", "
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 # Stands between the labels of a photo in CSV.
-_SEPARATOR = ";"
+LABEL_SEPARATOR = ";"
 
 # Wide enough that no line is wrapped if the output is not a terminal.
 UNLIMITED_WIDTH = 100_000
@@ -184,7 +184,7 @@ def percentages(result: ImageResult) -> str:
 
 def label_cells(result: ImageResult) -> tuple[str, str]:
     """Return the labels of an answer and their confidences as two cells of CSV."""
-    return _SEPARATOR.join(each.label for each in result.labels), _SEPARATOR.join(
+    return LABEL_SEPARATOR.join(each.label for each in result.labels), LABEL_SEPARATOR.join(
         str(each.confidence) for each in result.labels
     )
 

@@ -1,12 +1,13 @@
 """The log of `litelens serve`: a short line for each request. It has no headers, queries or bodies, so no keys."""
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+from msgspec import Struct
 from rich.console import Console
 from starlette.responses import Response
 
@@ -22,6 +23,26 @@ _SHOWN_CALLS = 3
 _COLOURS: Mapping[int, int] = {2: 32, 3: 32, 4: 33, 5: 31}
 
 
+class _Prediction(Struct, frozen=True):
+    label: str
+    confidence: float
+    present: bool | None = None
+
+
+class _Result(Struct, frozen=True):
+    status: str
+
+
+class _Document(Struct, frozen=True):
+    """The fields of a response that are logged: the code of a problem, one answer, or the results of several photos."""
+
+    code: str = ""
+    predictions: tuple[_Prediction, ...] = ()
+    uncertain: bool = False
+    unfamiliar: bool = False
+    results: tuple[_Result, ...] | None = None
+
+
 @dataclass(frozen=True)
 class Logged:
     """A request and its response, and the seconds between; None if the client was gone before the response."""
@@ -31,20 +52,19 @@ class Logged:
     response: Response | None
     seconds: float
 
-    @property
     def result(self) -> str:
-        """The label of a classification, the code of an error, or an empty text."""
+        """Return the label of a classification, the code of an error, or an empty text."""
         if self.response is None:
             return ""
         is_error = self.response.status_code >= 400
         if not is_error and not self.path.endswith("/classify"):
             return ""
         try:
-            document = json.loads(bytes(self.response.body))
-            return _problem(document) if is_error else _classification(document)
-        except (ValueError, LookupError, TypeError, AttributeError):
+            document = msgspec.json.decode(self.response.body, type=_Document)
+        except (ValueError, RecursionError):
             # Not a document of the API, such as API Gateway's text about the length of a body.
             return ""
+        return document.code if is_error else _classification(document)
 
 
 class RequestLog:
@@ -59,8 +79,8 @@ class RequestLog:
         path = printable(logged.path)
         path = path if len(path) <= _MAX_PATH else f"{path[:_MAX_PATH]}..."
         line = f"{logged.method} {path} {self._status(logged.response)} {logged.seconds * 1000:.0f} ms"
-        if logged.result:
-            line += f"  {printable(logged.result)}"
+        if result := logged.result():
+            line += f"  {printable(result)}"
         with contextlib.suppress(OSError):
             print(line, flush=True)
 
@@ -94,19 +114,16 @@ class _FailureFormatter(logging.Formatter):
         return printable(f"{record.getMessage()}: {fields['code']}, {reason}")
 
 
-def _problem(document: Mapping[str, Any]) -> str:
-    return str(document["code"])
-
-
-def _classification(document: Mapping[str, Any]) -> str:
+def _classification(document: _Document) -> str:
     """Return the labels of one photo with their confidences, or the number of photos."""
-    if "results" in document:
-        failed = sum(result["status"] == "failed" for result in document["results"])
-        photos = counted(len(document["results"]), "photo")
+    if document.results is not None:
+        failed = sum(result.status == "failed" for result in document.results)
+        photos = counted(len(document.results), "photo")
         return f"{photos}, {failed} failed" if failed else photos
-    best, *others = document["predictions"]
     # The answer of a multi-label model says of each label whether it is present.
-    labels = [each for each in (best, *others) if each["present"]] if "present" in best else [best]
-    doubt = "unfamiliar" if document.get("unfamiliar") else "uncertain" if document["uncertain"] else ""
-    answer = ", ".join(f"{each['label']} {each['confidence']:.2f}" for each in labels)
+    labels = [
+        each for at, each in enumerate(document.predictions) if each.present or (each.present is None and at == 0)
+    ]
+    doubt = "unfamiliar" if document.unfamiliar else "uncertain" if document.uncertain else ""
+    answer = ", ".join(f"{each.label} {each.confidence:.2f}" for each in labels)
     return f"{answer} {doubt}".strip()

@@ -15,6 +15,7 @@ from litelens.aws.errors import StorageError
 from litelens.aws.results_table import ResultsTable
 from litelens_client.aws import AwsError, aws_errors, uploads_prefix
 from litelens_client.output import (
+    counted,
     csv_line,
     doubt,
     flag,
@@ -113,6 +114,7 @@ class ResultsReader:
 
 def run(arguments: Namespace) -> int:
     """Run the command and return its exit code."""
+    printed = _Printed()
     try:
         results = _selected(arguments)
         # Queried before anything is printed, so that a wrong table leads to an error without a header.
@@ -122,10 +124,26 @@ def run(arguments: Namespace) -> int:
             print_message("No results match.")
         if not (first or arguments.csv):
             return 0
-        return 0 if write_output(_format(arguments)(itertools.chain(first, results))) else 1
+        return 0 if write_output(_format(arguments)(printed.count(itertools.chain(first, results)))) else 1
     except AwsError as error:
         print_message(str(error))
         return 1
+    except KeyboardInterrupt:
+        print_message(f"Interrupted: {counted(printed.results, 'result')} printed; there may be more.")
+        return 130
+
+
+@dataclass
+class _Printed:
+    """The number of results that were printed."""
+
+    results: int = 0
+
+    def count(self, stored: Iterable[StoredResult]) -> Iterator[StoredResult]:
+        """Yield the results; each counts when the next one is asked for."""
+        for item in stored:
+            yield item
+            self.results += 1
 
 
 def json_documents(stored: Iterable[StoredResult]) -> Iterator[str]:

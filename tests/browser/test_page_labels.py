@@ -52,12 +52,17 @@ def test_all_labels_that_are_present_are_the_answer(page: Page) -> None:
 @at_the_desk
 def test_a_label_and_a_confidence_belong_together_in_the_filter(page: Page) -> None:
     answer(page, beach=(0.9, True), dog=(0.6, True), cat=(0.5, False))
-    choose_photos(page, photo())
-    expect(labels(card(page, "0.jpg"))).to_have_count(3)
-    filter_by(page, label="dog", least=60)
-    expect(card(page, "0.jpg")).to_be_visible()
-    filter_by(page, label="dog", least=70)
-    expect(card(page, "0.jpg")).to_have_count(0)
+    choose_photos(page, *(photo() | {"name": f"{number}.jpg"} for number in range(5)))
+    expect(labels(card(page, "4.jpg"))).to_have_count(3)
+    page.get_by_role("button", name="Sort and filter").click()
+    page.get_by_label(page_text("labelFilter")).select_option("dog")
+    least = page.get_by_label(page_text("leastConfidence"))
+    least.fill("0.6")
+    expect(card(page, "4.jpg")).to_be_visible()
+    least.fill("0.7")
+    expect(card(page, "4.jpg")).to_have_count(0)
+    page.get_by_label(page_text("labelFilter")).select_option("beach")
+    expect(card(page, "4.jpg")).to_be_visible()
 
 
 @at_the_desk

@@ -139,10 +139,17 @@ def test_similar_names_are_not_left_out(tmp_path: Path, name: str) -> None:
 
 
 def test_ignored_folders_with_images_are_named_once(tmp_path: Path) -> None:
-    with_images = ("lost+found/deep/a.jpg", "cat/@eaDir/a.JPG", "dog/@eaDir/b.jpg", ".cat/c.png")
-    others = ("#recycle/a.txt", "@Recycle/SYNOPHOTO_THUMB_B.jpg", "__MACOSX/._a.jpg", "cat/a.jpg")
-    create(tmp_path, *with_images, *others)
-    assert ignored_folders(tmp_path) == [".cat", "@eaDir", "lost+found"]
+    with_images = ("lost+found/deep/a.jpg", "cat/Temporary Items/a.JPG", "dog/Temporary Items/b.jpg")
+    create(tmp_path, *with_images, "lost/lost+found/a.txt", "cat/a.jpg")
+    assert ignored_folders(tmp_path) == ["Temporary Items", "lost+found"]
+
+
+@pytest.mark.parametrize("name", [".thumbnails", "#recycle", "$RECYCLE.BIN", "@eaDir", "Network Trash Folder"])
+def test_hidden_folders_trash_and_thumbnails_are_not_named(tmp_path: Path, bucket: str, name: str) -> None:
+    folder = create(tmp_path, "a.jpg", f"cat/{name}/b.jpg")
+    put(bucket, "in/a.jpg", f"in/cat/{name}/b.jpg")
+    assert ignored_folders(tmp_path) == []
+    assert find_images([folder, f"s3://{bucket}/in/"]).ignored == {}
 
 
 def test_a_class_folder_that_is_ignored_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,15 +213,16 @@ def test_an_empty_folder_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_ignored_folders_are_named_by_the_folder_or_prefix_that_contains_them(tmp_path: Path, bucket: str) -> None:
-    folder = create(tmp_path, "a.jpg", "sub/@eaDir/b.jpg", ".cat/c.png", "#recycle/a.txt", "lost+found/._a.jpg")
-    put(bucket, *(f"in/{name}" for name in ("a.jpg", "sub/@eaDir/b.jpg", "#recycle/a.txt", "lost+found/._a.jpg")))
+    names = ("a.jpg", "sub/lost+found/b.jpg", "#recycle/a.txt", "temporary items/._a.jpg")
+    folder = create(tmp_path, *names)
+    put(bucket, *(f"in/{name}" for name in names))
     prefix = f"s3://{bucket}/in/"
     inputs = find_images([folder, prefix])
-    assert inputs.ignored == {folder: [".cat", "@eaDir"], prefix: ["@eaDir"]}
+    assert inputs.ignored == {folder: ["lost+found"], prefix: ["lost+found"]}
     assert [item.name for item in inputs.images] == [f"{folder}/a.jpg", f"{prefix}a.jpg"]
     first, second = notices([], inputs.ignored)
     assert folder in first
-    assert ".cat, @eaDir" in first
+    assert "lost+found" in first
     assert prefix in second
 
 

@@ -219,6 +219,24 @@ def test_results_are_printed_as_they_arrive(table: str, save: Save, monkeypatch:
     assert len(printed) == 2
 
 
+def test_after_ctrl_c_the_number_of_printed_results_is_said(
+    save: Save, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save("uploads/new.jpg")
+    save("uploads/old.jpg", age=2 * DAY)
+    between = ResultsReader.between
+
+    def interrupted(*arguments: Any) -> Iterator[Any]:
+        yield next(between(*arguments))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResultsReader, "between", interrupted)
+    assert main(["results", "--json", "--since", "4d"]) == 130
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 1
+    assert "1 result" in captured.err
+
+
 @pytest.mark.parametrize("options", [["--json"], []])
 def test_a_listing_without_results_says_so(table: str, options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["results", *options]) == 0

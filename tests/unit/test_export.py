@@ -25,11 +25,10 @@ from litelens.core.bundle import MANIFEST, MODEL, load_bundle
 from litelens.core.classifier import Classifier, Options
 from litelens.core.images import Limits
 from litelens_client.__main__ import main
-from litelens_client.exporting.metadata import FACTS
 from litelens_client.exporting.metadata import LABELS as LABEL_FILE
 from litelens_client.importing.bundle import Request, import_model
 from litelens_client.importing.expectations import Given
-from litelens_client.importing.metadata import NAME, read_metadata
+from litelens_client.importing.metadata import FACTS, NAME, read_metadata
 from litelens_client.learning.tflite import parse_model
 
 PHOTOS = (CAT, SAMPLES / "coffee.jpg", SAMPLES / "photographer.jpg", ROCKET)
@@ -140,7 +139,7 @@ def test_a_multi_label_model_gives_each_label_its_own_confidence(
 ) -> None:
     bundle = imported(small_model(kind, softmax=False, logistic=logistic))
     manifest = json.loads((bundle / MANIFEST).read_text())
-    del manifest["threshold"]
+    manifest.pop("threshold", None)
     thresholds = {"red": 0.2, "green": 0.5, "blue": 0.9}
     manifest |= {"thresholds": list(thresholds.values()), "temperature": temperature, "golden": []}
     (bundle / MANIFEST).write_text(json.dumps(manifest))
@@ -231,11 +230,60 @@ def test_an_integer_network_stays_one() -> None:
 
 
 def test_an_exported_file_can_be_imported_again() -> None:
-    file = export(BASE)
-    given = Given(crop=1.0, interpolation="bicubic")
-    import_model(Request(file, None, given), Path("models/copy"), "litelens import")
+    again = imported_again(export(BASE))
+    before, after = load_bundle(BASE), load_bundle(again)
+    for name in ("labels", "groups", "threshold"):
+        assert getattr(after, name) == getattr(before, name)
+    assert (after.preprocessing.crop, after.preprocessing.interpolation) == (
+        before.preprocessing.crop,
+        before.preprocessing.interpolation,
+    )
     for path in PHOTOS:
-        assert expected(Path("models/copy"), path) == pytest.approx(expected(BASE, path), abs=FLOAT_ERROR)
+        assert expected(again, path) == pytest.approx(expected(BASE, path), abs=FLOAT_ERROR)
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_the_thresholds_of_labels_survive_an_export(classes: int) -> None:
+    bundle, thresholds = several_labels(classes), [0.2, 0.5, 0.9][:classes]
+    change_manifest(
+        bundle, thresholds=thresholds, preprocessing=preprocessing(bundle, crop=0.6, interpolation="nearest")
+    )
+    after = load_bundle(imported_again(export(bundle)))
+    assert list(after.thresholds) == thresholds
+    assert (after.preprocessing.crop, after.preprocessing.interpolation) == (0.6, "nearest")
+    origins = {each["subject"]: each["source"] for each in after.manifest["imported"]["assumptions"]}
+    assert all(FACTS in origins[subject] for subject in ("Present", "Crop", "Resizing"))
+
+
+def test_options_replace_what_the_exported_file_says() -> None:
+    bundle = imported(small_model())
+    change_manifest(bundle, threshold=0.7, preprocessing=preprocessing(bundle, crop=0.6))
+    after = load_bundle(imported_again(export(bundle), Given(crop=0.9)))
+    assert (after.preprocessing.crop, after.threshold) == (0.9, 0.7)
+
+
+def test_facts_about_other_labels_are_not_used() -> None:
+    bundle = imported(small_model())
+    change_manifest(bundle, groups={"red": "warm", "green": "cold", "blue": "cold"})
+    Path("others.txt").write_text("rose\nleaf\nsea\n")
+    after = load_bundle(imported_again(export(bundle), labels=Path("others.txt")))
+    assert (after.labels, after.groups) == (("rose", "leaf", "sea"), {})
+
+
+def imported_again(file: Path, given: Given | None = None, labels: Path | None = None) -> Path:
+    """Import an exported file and return the bundle's folder."""
+    import_model(Request(file, labels, given or Given()), Path("models/copy"), "litelens import")
+    return Path("models/copy")
+
+
+def several_labels(classes: int) -> Path:
+    """Import a multi-label model and return the bundle's folder."""
+    Path("source").mkdir()
+    Path("source/model.tflite").write_bytes(small_model(softmax=False, logistic=True, classes=classes))
+    Path("source/labels.txt").write_text("\n".join(LABELS[:classes]))
+    request = Request(Path("source/model.tflite"), None, PLAIN, multi_label=True)
+    import_model(request, Path("models/mine"), "litelens import")
+    return Path("models/mine")
 
 
 def test_two_exports_are_equal() -> None:
@@ -276,9 +324,20 @@ def test_an_existing_file_is_replaced_only_with_force() -> None:
 def test_a_bundle_is_never_overwritten() -> None:
     bundle = imported(small_model())
     before = (bundle / MODEL).read_bytes()
-    with pytest.raises(SystemExit, match="inside the bundle"):
-        main(["export", "mine", "--output", str(bundle / MODEL), "--force"])
+    (bundle / "golden").mkdir(exist_ok=True)
+    for target in (bundle / MODEL, bundle / "golden" / "mine.tflite"):
+        with pytest.raises(SystemExit, match="inside the bundle"):
+            main(["export", "mine", "--output", str(target), "--force"])
     assert (bundle / MODEL).read_bytes() == before
+
+
+def test_a_file_of_the_bundle_that_cannot_be_read_is_named() -> None:
+    bundle = imported(small_model())
+    golden = next((bundle / "golden").iterdir())
+    golden.unlink()
+    golden.mkdir()
+    with pytest.raises(SystemExit, match=f"{golden.name} cannot be read"):
+        main(["export", "mine"])
 
 
 @pytest.mark.parametrize(

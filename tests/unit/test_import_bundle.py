@@ -22,6 +22,7 @@ from litelens.core.errors import BundleError
 from litelens.core.images import Limits
 from litelens_client.__main__ import main
 from litelens_client.importing.bundle import Imported, Request, import_model
+from litelens_client.importing.errors import ImportRefused
 from litelens_client.importing.expectations import Given
 from litelens_client.learning.errors import TrainingError
 from litelens_client.learning.tflite import read_tensor
@@ -100,6 +101,26 @@ def test_a_model_without_softmax_gives_logits(tmp_path: Path, kind: str) -> None
     assert imported(tmp_path, small_model(kind, softmax=False)).manifest["output"] == "logits"
     for colour, confidences in answers(tmp_path / "mine").items():
         assert confidences[colour] == pytest.approx(SURE, abs=0.01)
+
+
+def test_a_model_whose_scores_overflow_on_a_photo_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LITELENS_MODELS", str(tmp_path / "models"))
+    # 4 * gain + bias, the score of a red photo for red, is above the largest float32; those of random pixels are not.
+    path = add_model(tmp_path, small_model(softmax=False, gain=6e37, bias=1.5e38))
+    for colour in COLOURS:
+        (tmp_path / "photos" / colour).mkdir(parents=True)
+        (tmp_path / "photos" / colour / "0.png").write_bytes(photo(colour))
+    options = ["--name", "mine", "--mean", "0.5", "--std", "0.5", "--data", str(tmp_path / "photos")]
+    with pytest.raises(SystemExit, match=r"model\.tflite.*finite"):
+        main(["import", str(path), *options])
+    assert not (tmp_path / "models" / "mine").exists()
+
+
+@pytest.mark.parametrize("group", ["", "a\x1b[2J", "x" * 1000])
+def test_groups_of_an_exported_file_are_checked_like_labels(tmp_path: Path, group: str) -> None:
+    facts = json.dumps({"groups": dict.fromkeys(LABELS, group)}).encode()
+    with pytest.raises(ImportRefused, match="group"):
+        imported(tmp_path, with_files(small_model(metadata=metadata_of()), litelens_json=facts))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("int8", "uint8")])
@@ -245,7 +266,8 @@ def test_the_manifest_says_where_the_model_is_from_and_nothing_about_accuracy(bu
     details = bundle.manifest["imported"]
     assert details["file"] == "model.tflite"
     assert details["bytes"] == len(small_model())
-    assert {each["subject"] for each in details["assumptions"]} == {"Labels", "Scores", "Values", "Crop", "Resizing"}
+    known = {"Labels", "Scores", "Values", "Crop", "Resizing", "Uncertain"}
+    assert {each["subject"] for each in details["assumptions"]} == known
     assert "metrics" not in bundle.manifest
     assert not (bundle.folder / "report.html").exists()
     assert bundle.golden

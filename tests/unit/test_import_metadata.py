@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from small_models import metadata_of, small_model, with_files
 
-from litelens_client.importing.metadata import MAX_LABEL_BYTES, Metadata, read_metadata
+from litelens_client.importing.errors import ImportRefused
+from litelens_client.importing.metadata import MAX_LABEL_BYTES, Facts, Metadata, read_metadata
 
 FILE = with_files(small_model(), labels_txt=b"Cat\nDog\n")
 
@@ -34,6 +35,33 @@ def test_a_label_file_that_unpacks_to_too_much_is_absent() -> None:
         opened.writestr("labels.txt", b"\0" * (MAX_LABEL_BYTES + 1))
     assert len(archive.getvalue()) < 10_000
     assert read_metadata(metadata_of(label_file="labels.txt"), archive.getvalue()).labels == b""
+
+
+def test_the_facts_of_an_exported_file_are_read() -> None:
+    facts = (
+        b'{"crop": 0.9, "interpolation": "lanczos", "thresholds": {"cat": 0.2}, "groups": {"cat": "animal"}, "x": 1}'
+    )
+    found = read_metadata(metadata_of(), with_files(small_model(), litelens_json=facts)).facts
+    assert found == Facts(crop=0.9, interpolation="lanczos", thresholds={"cat": 0.2}, groups={"cat": "animal"})
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        b"{",
+        b"[]",
+        b"[" * 100_000,
+        b'{"crop": 0}',
+        b'{"crop": 1e999}',
+        b'{"interpolation": "../../x"}',
+        b'{"threshold": 2}',
+        b'{"thresholds": {"cat": "high"}}',
+        b'{"groups": ["cat"]}',
+    ],
+)
+def test_facts_that_cannot_be_right_are_refused(facts: bytes) -> None:
+    with pytest.raises(ImportRefused, match=r"litelens\.json"):
+        read_metadata(metadata_of(), with_files(small_model(), litelens_json=facts))
 
 
 def test_long_texts_are_cut() -> None:

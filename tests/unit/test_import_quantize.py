@@ -20,6 +20,8 @@ from litelens.core.bundle import IMAGE, LOGITS, MANIFEST, MODEL, Bundle, load_bu
 from litelens.core.classifier import Classifier
 from litelens.core.images import Limits
 from litelens_client.__main__ import main
+from litelens_client.importing import bundle as importing
+from litelens_client.importing import measure
 from litelens_client.learning.tflite import name_tensors, parse_model, read_array, write_model
 from litelens_client.quantizing import imported
 from litelens_client.quantizing.graph import prepare
@@ -122,6 +124,51 @@ def test_the_manifest_has_the_figures_and_the_summary_says_them(capsys: pytest.C
     printed = capsys.readouterr().out
     assert "100.0% of 12 photos" in printed
     assert "int8" in bundle.manifest["description"]
+
+
+def test_after_the_softmax_is_removed_the_answer_is_about_the_int8_model(capsys: pytest.CaptureFixture[str]) -> None:
+    found = answer(capsys)
+    assert found["output"] == "logits"
+    assert found["inference_ms"] == found["quantized"]["after"]["milliseconds"]
+    (scores,) = [each for each in found["assumptions"] if each["subject"] == "Scores"]
+    assert scores["value"] == "logits"
+    assert load_bundle(Path("models/mine")).manifest["imported"]["assumptions"] == found["assumptions"]
+
+
+def test_fewer_photos_are_used_if_they_would_need_too_much_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(imported, "_MAX_BYTES", 11 * SIDE * SIDE * 3 * 4)
+    quantized = answer(capsys)["quantized"]
+    assert (quantized["calibrated"], quantized["compared"]) == (11, 13)
+
+
+@pytest.mark.parametrize(("quantizer", "times"), [(int8_model, 2), (broken, 1)], ids=["int8", "float"])
+def test_labelled_photos_are_classified_once_by_each_model_that_is_measured(
+    quantizer: Quantizer, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_photos(Path("data"), 4, seed=9)
+    monkeypatch.setattr(imported, "convert_with_litert_quantizer", quantizer)
+    measured: list[Bundle] = []
+
+    def counted(bundle: Bundle, root: Path) -> measure.Measured:
+        measured.append(bundle)
+        return measure.measure(bundle, root)
+
+    monkeypatch.setattr(importing, "measure", counted)
+    run("--data", "data")
+    assert len(measured) == times
+
+
+def test_a_graph_that_cannot_be_prepared_keeps_the_float_model(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(model: bytes, *, is_binary: bool) -> tuple[bytes, bool]:
+        raise ValueError("the weights have an unknown type")
+
+    monkeypatch.setattr(imported, "prepare", refuse)
+    assert run().tensors[IMAGE].is_float
+    assert "the weights have an unknown type" in capsys.readouterr().out
 
 
 def test_labelled_photos_compare_the_accuracy_and_measure_the_int8_model(capsys: pytest.CaptureFixture[str]) -> None:

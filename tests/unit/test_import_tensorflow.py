@@ -1,6 +1,7 @@
 """`litelens import` of Keras files and SavedModel folders: what runs, and what is refused. TensorFlow is not needed."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,6 +36,7 @@ class Steps:
     def __call__(self, arguments: list[str], **options: Any) -> SimpleNamespace:
         self.command = arguments
         if self.code == 0:
+            shutil.rmtree("models/mine", ignore_errors=True)
             write_bundle("mine")
         return SimpleNamespace(returncode=self.code)
 
@@ -89,9 +91,22 @@ def test_a_saved_model_is_named_by_its_folder_or_its_file(steps: Steps) -> None:
     for model in ("saved", "saved/saved_model.pb"):
         assert run("--quantize", "photos", model=model) == 0
         assert option(steps, "--model") == "saved"
-        for path in sorted(Path("models/mine").iterdir(), reverse=True):
-            path.unlink()
-        Path("models/mine").rmdir()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "1.0.0"), ("1.0.0", "1.1.0"), ("1.3.0", "1.4.0")])
+def test_each_import_has_a_version_of_its_own(steps: Steps, before: str | None, after: str) -> None:
+    if before:
+        write_bundle("mine")
+        change_manifest(Path("models/mine"), version=before)
+    assert run("--quantize", "photos") == 0
+    assert f'version="{after}"' in steps.command
+
+
+@pytest.mark.parametrize("options", [["--multi-label"], ["--no-multi-label"], ["--scores", "logits"]])
+def test_options_for_tflite_files_are_refused(options: list[str], steps: Steps) -> None:
+    with pytest.raises(SystemExit, match=f"{options[0].removeprefix('--no')}.*tflite"):
+        run("--quantize", "photos", *options)
+    assert steps.command == []
 
 
 def test_without_photos_nothing_is_started(steps: Steps) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from small_models import SIDE, small_model
 from support import encoded
 
-from litelens.core.bundle import load_bundle
+from litelens.core.bundle import Output, load_bundle
 from litelens.core.classifier import Classifier, Options, Prediction
 from litelens.core.engines import ENGINES
 from litelens.core.images import Limits
@@ -28,12 +28,17 @@ HIGH, LOW = 1 / (1 + math.exp(-4)), 1 / (1 + math.exp(4))
 
 
 def imported(
-    folder: Path, labels: str, multi_label: bool | None = None, data: Path | None = None, **spec: Any
+    folder: Path,
+    labels: str,
+    multi_label: bool | None = None,
+    data: Path | None = None,
+    scores: Output | None = None,
+    **spec: Any,
 ) -> Imported:
     (folder / "source").mkdir(parents=True)
     (folder / "source" / "model.tflite").write_bytes(small_model(**spec))
     (folder / "source" / "labels.txt").write_text(labels)
-    request = Request(folder / "source" / "model.tflite", None, PLAIN, data, multi_label=multi_label)
+    request = Request(folder / "source" / "model.tflite", None, PLAIN, data, multi_label=multi_label, scores=scores)
     return import_model(request, folder / "mine", "litelens import")
 
 
@@ -66,6 +71,33 @@ def test_a_single_score_without_a_sigmoid_is_a_logit(tmp_path: Path) -> None:
     result = imported(tmp_path, "other\nred\n", classes=1, softmax=False)
     assert result.manifest["output"] == "logits"
     assert classify(tmp_path, "red").candidates[0].confidence == pytest.approx(HIGH, abs=0.001)
+
+
+@pytest.mark.parametrize(("labels", "multi_label"), [("other\nred\n", None), ("red\n", True)])
+@pytest.mark.parametrize("scores", [None, "logits", "probabilities"])
+def test_scores_that_happen_to_be_from_0_to_1_are_logits_unless_the_option_says_otherwise(
+    tmp_path: Path, labels: str, multi_label: bool | None, scores: Output | None
+) -> None:
+    spec = {"classes": 1, "softmax": False, "gain": 0.02, "bias": 0.5}
+    result = imported(tmp_path, labels, multi_label, scores=scores, **spec)
+    assert result.manifest["output"] == (scores or "logits")
+    assert ("assumed" in sources(result)["Scores"]) == (scores is None)
+    assert "--scores" in sources(result)["Scores"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "spec"), [("logits", {"logistic": True}), ("logits", {"softmax": True}), ("probabilities", {})]
+)
+def test_an_option_that_contradicts_the_model_is_refused(tmp_path: Path, scores: Output, spec: dict[str, bool]) -> None:
+    with pytest.raises(ImportRefused, match="leave out --scores"):
+        imported(tmp_path, "red\ngreen\nblue\n", scores=scores, **{"softmax": False, **spec})
+
+
+def test_a_label_with_the_separator_of_labels_in_csv_is_refused_if_a_photo_can_have_several(tmp_path: Path) -> None:
+    labels = "red;green\ngreen\nblue\n"
+    with pytest.raises(ImportRefused, match="red;green"):
+        imported(tmp_path / "several", labels, softmax=False, logistic=True)
+    imported(tmp_path / "exclusive", labels)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

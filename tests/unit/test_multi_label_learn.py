@@ -20,7 +20,7 @@ from litelens.core.golden import mismatch
 from litelens.core.images import Limits
 from litelens_client.__main__ import main
 from litelens_client.learn import summary
-from litelens_client.learning import multi_label
+from litelens_client.learning import labelled_photos, multi_label
 from litelens_client.learning.embeddings import EmbeddingCache
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.labelled_photos import list_labelled_photos, read_label_table
@@ -247,6 +247,8 @@ def read(path: Path) -> dict[str, list[str]]:
         (b"file,dog,cat\na.png,1,0\nb.png,TRUE,1.0\n", {"a.png": ["dog"], "b.png": ["dog", "cat"]}),
         (b"file,dog\na.png,1\nb.png,\n", {"a.png": ["dog"], "b.png": []}),
         (b"file,labels\n.\\a.png,cat\n", {"a.png": ["cat"]}),
+        (b"sep=;\r\nfile;labels\r\na.png;cat\r\n", {"a.png": ["cat"]}),
+        (b"sep=|\nfile|dog\na.png|1\n", {"a.png": ["dog"]}),
     ],
 )
 def test_common_tables_are_read(tmp_path: Path, content: bytes, expected: dict[str, list[str]]) -> None:
@@ -270,6 +272,8 @@ def test_common_tables_are_read(tmp_path: Path, content: bytes, expected: dict[s
         (b"file,cat,dog\na.png,1,maybe\n", "line 2 of labels.csv has 'maybe' for the label 'dog'"),
         (b"file,cat,dog\na.png,1,0\na.png,0,1\n", "line 3 of labels.csv names 'a.png' a second time"),
         (b"file,cat,cat\na.png,1,0\n", "'cat' twice"),
+        (b"a.png,cat\nb.png,dog\n", "first line of .* names a photo"),
+        (b"sep=;\nfile;labels\nmissing.png;cat\n", "line 3 of labels.csv names 'missing.png'"),
         (b"file,cat,\na.png,1,0\n", "column 3"),
         ("file,labels\na.png,caf\u00e9\n".encode("latin-1"), "UTF-8"),
         (b"file,labels\na.png," + b"x" * 201 + b"\n", "line 2"),
@@ -279,6 +283,59 @@ def test_tables_that_are_wrong_are_refused_with_the_line(tmp_path: Path, content
     Image.new("RGB", (8, 8)).save(tmp_path / "outside.png")
     with pytest.raises(DatasetError, match=named):
         read_label_table(table(tmp_path / "photos", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"file,labels\na.png,Cat\nb.png,cat\n", "'Cat' and 'cat'"),
+        (b"file,Cat,cat\na.png,1,0\n", "'Cat' and 'cat'"),
+        (b'file,cat,"hot;dog"\na.png,1,0\n', "'hot;dog'"),
+    ],
+)
+def test_labels_that_cannot_be_told_apart_are_refused(tmp_path: Path, content: bytes, named: str) -> None:
+    with pytest.raises(DatasetError, match=named):
+        list_labelled_photos(table(tmp_path / "photos", content))
+
+
+def test_a_class_folder_with_the_separator_of_labels_in_csv_is_refused(tmp_path: Path) -> None:
+    for label in ("cat", "hot;dog"):
+        (tmp_path / label).mkdir()
+    with pytest.raises(DatasetError, match="'hot;dog'"):
+        list_labelled_photos(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"file,a,b,c\na.png,1,0,1\n", b"file,labels\na.png,a;b;c\n"])
+def test_a_table_with_too_many_labels_is_refused(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = table(tmp_path / "photos", content)
+    monkeypatch.setattr(labelled_photos, "MAX_LABELS", 3)
+    assert len(read_label_table(path).labels) == 3
+    monkeypatch.setattr(labelled_photos, "MAX_LABELS", 2)
+    with pytest.raises(DatasetError, match="3 labels"):
+        read_label_table(path)
+
+
+def test_a_table_in_the_current_folder_names_nothing_outside_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    path = table(tmp_path / "photos", b"file,labels\n../secret.png,cat\n")
+    monkeypatch.chdir(path.parent)
+    with pytest.raises(DatasetError, match="outside"):
+        read_label_table(Path("labels.csv"))
+
+
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_absolute_paths_in_the_folder_are_accepted(
+    tmp_path: Path, is_linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to("photos")
+    folder = tmp_path / ("link" if is_linked else "photos")
+    path = table(tmp_path / "photos", f"file,labels\n{folder}/a.png,cat\n".encode())
+    monkeypatch.chdir(path.parent)
+    assert read(Path("labels.csv")) == {"a.png": ["cat"]}
 
 
 def test_a_table_that_does_not_exist_is_an_error(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from flatbuffers import Builder
 from msgspec import Struct
 
 from litelens_client.exporting.graph import CONFIDENCES, Normalization
-from litelens_client.importing.metadata import NAME
+from litelens_client.importing.metadata import FACTS, NAME
 from litelens_client.learning.tflite import write_model
 
-LABELS, FACTS = "labels.txt", "litelens.json"
+LABELS = "labels.txt"
 
 _FILE_IDENTIFIER = b"M001"
 # The version of the schema that is enough to read these metadata.

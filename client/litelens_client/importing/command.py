@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from litelens.core.bundle import REPORT
-from litelens.core.errors import BundleError
+from litelens.core.errors import LitelensError
 from litelens_client.importing.bundle import Imported, Request, check_target, import_model
 from litelens_client.importing.expectations import Given
 from litelens_client.importing.formats import TensorFlowModel, find_tensorflow_model, require_tflite
@@ -38,7 +38,13 @@ def run(arguments: Namespace) -> int:
     target = models_folder() / arguments.name
     given = Given(arguments.mean, arguments.std, arguments.crop, arguments.interpolation)
     request = Request(
-        arguments.model, arguments.labels, given, arguments.data, arguments.quantize, arguments.multi_label
+        arguments.model,
+        arguments.labels,
+        given,
+        arguments.data,
+        arguments.quantize,
+        arguments.multi_label,
+        arguments.scores,
     )
     try:
         check_name(arguments.name)
@@ -49,7 +55,7 @@ def run(arguments: Namespace) -> int:
             require_quantizer()
         check_target(target)
         imported = import_model(request, target, _command(arguments))
-    except (BundleError, TrainingError) as error:
+    except (LitelensError, TrainingError) as error:
         sys.exit(printable(_sentence(str(error), arguments.model)))
     except OSError as error:
         sys.exit(printable(f"{error.filename or target}: {error.strerror or error}"))
@@ -71,13 +77,10 @@ def _print(lines: Iterable[str]) -> int:
 
 def summary(imported: Imported, target: Path, model: Path) -> list[str]:
     """Return the lines that are printed: what the model is, what was assumed, what was measured, and what to do."""
-    manifest, tried = imported.manifest, imported.tried
+    manifest = imported.manifest
     details, labels = manifest["imported"], manifest["labels"]
     exporter = f", exported by {details['exporter']}" if details["exporter"] else ""
     bits = manifest["quantization"]["weight_bits"]
-    quantized = imported.quantized
-    is_replaced = quantized is not None and not quantized.rejected
-    milliseconds = quantized.after.milliseconds if quantized and quantized.after and is_replaced else tried.milliseconds
     engines = "LiteRT only, because its weights have 8 bits" if bits == 8 else "LiteRT and OpenVINO"
     return [
         f"{model.name}: a photo classifier, {details['network']}{exporter}",
@@ -85,9 +88,9 @@ def summary(imported: Imported, target: Path, model: Path) -> list[str]:
         classes_row(labels),
         *(row(each.subject, f"{each.value} ({each.source})") for each in imported.assumptions),
         row("Engines", engines),
-        row("Time", f"{milliseconds:.1f} ms for an inference on this machine, with one thread"),
-        *(_quantization(quantized) if quantized else ()),
-        *_measurements(imported.document, manifest),
+        row("Time", f"{_milliseconds(imported):.1f} ms for an inference on this machine, with one thread"),
+        *(_quantization(imported.quantized) if imported.quantized else ()),
+        *_measurements(imported.document),
         "",
         f"{target} was written."
         + (f" Its report: {target / REPORT}" if imported.document else " It gives no heat maps and no embeddings."),
@@ -95,12 +98,17 @@ def summary(imported: Imported, target: Path, model: Path) -> list[str]:
     ]
 
 
-def _measurements(document: Mapping[str, Any] | None, manifest: Mapping[str, Any]) -> list[str]:
+def _milliseconds(imported: Imported) -> float:
+    """Return the time of an inference of the model in the bundle."""
+    quantized = imported.quantized
+    if quantized and quantized.after and quantized.is_used:
+        return quantized.after.milliseconds
+    return imported.tried.milliseconds
+
+
+def _measurements(document: Mapping[str, Any] | None) -> list[str]:
     if document is None:
-        return [
-            row("Accuracy", "not measured; give --data FOLDER, with photos in class folders named like the labels"),
-            _threshold(manifest),
-        ]
+        return [row("Accuracy", "not measured; give --data FOLDER, with photos in class folders named like the labels")]
     metrics = document["metrics"]
     if is_multi_label(document):
         return _label_measurements(document)
@@ -146,12 +154,6 @@ def _quantization(quantized: Quantized) -> list[str]:
     ]
 
 
-def _threshold(manifest: Mapping[str, Any]) -> str:
-    if "thresholds" in manifest:
-        return row("Present", f"labels from {manifest['thresholds'][0]:.2f}, which is not calibrated")
-    return row("Uncertain", f"answers below {manifest['threshold']:.2f}, which is not calibrated")
-
-
 def _label_measurements(document: Mapping[str, Any]) -> list[str]:
     """Return the lines about labels that do not exclude each other."""
     metrics, skipped = document["metrics"], document["skipped"]
@@ -185,7 +187,7 @@ def _answer(imported: Imported, target: Path) -> dict[str, Any]:
         "labels": manifest["labels"],
         "output": manifest["output"],
         "assumptions": [msgspec.to_builtins(each) for each in imported.assumptions],
-        "inference_ms": imported.tried.milliseconds,
+        "inference_ms": _milliseconds(imported),
         "temperature": manifest["temperature"],
         **{name: manifest[name] for name in ("threshold", "thresholds") if name in manifest},
         "metrics": imported.document["metrics"] if imported.document else None,
@@ -208,7 +210,7 @@ def _command(arguments: Namespace) -> str:
     for option in ("mean", "std"):
         if numbers := getattr(arguments, option):
             command += [f"--{option}", ",".join(f"{number:g}" for number in numbers)]
-    for option in ("crop", "interpolation"):
+    for option in ("crop", "interpolation", "scores"):
         if (value := getattr(arguments, option)) is not None:
             command += [f"--{option}", f"{value}"]
     if arguments.multi_label is not None:

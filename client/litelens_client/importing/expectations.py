@@ -12,7 +12,7 @@ from litelens.core.bundle import Tensor
 from litelens.core.preprocessing import Interpolation, Preprocessing
 from litelens_client.importing.errors import ImportRefused
 from litelens_client.importing.graph import Graph
-from litelens_client.importing.metadata import Metadata
+from litelens_client.importing.metadata import FACTS, Facts, Metadata
 
 Channels = tuple[float, float, float]
 
@@ -27,6 +27,9 @@ _TEACHABLE_SIDE = 224
 _SEQUENTIAL_INPUT = re.compile(r"(serving_default_)?sequential_\d+_input(:\d+)?")
 _TEACHABLE_OUTPUT = "/dense_Dense"
 _SLIM_OUTPUT = re.compile(r"(Mobilenet|Inception)[A-Za-z0-9_]*/")
+
+# Says that a fact is in the file that `litelens export` writes.
+FACTS_SOURCE = f"{FACTS} in the model"
 
 # Bounds of core.preprocessing, which a model within reason never reaches.
 _MAX_MEAN, _MIN_STD, _MAX_STD = 100, 0.001, 1000
@@ -75,8 +78,8 @@ def find_expectations(graph: Graph, metadata: Metadata, given: Given, *, numbere
     """
     exporter = _exporter(graph, numbered_labels=numbered_labels)
     normalization = _normalization(graph, metadata, given, exporter)
-    crop, crop_source = _crop(given, exporter)
-    interpolation: Interpolation = given.interpolation or "bilinear"
+    crop, crop_source = _crop(given, metadata.facts, exporter)
+    interpolation, interpolation_source = _interpolation(given, metadata.facts)
     _, height, width, _ = graph.image.shape
     preprocessing = Preprocessing(
         height=height,
@@ -94,9 +97,7 @@ def find_expectations(graph: Graph, metadata: Metadata, given: Given, *, numbere
         (
             Assumption("Values", describe_range(preprocessing), normalization.source),
             Assumption("Crop", part, crop_source),
-            Assumption(
-                "Resizing", interpolation, "--interpolation" if given.interpolation else "assumed; see --interpolation"
-            ),
+            Assumption("Resizing", interpolation, interpolation_source),
         ),
     )
 
@@ -197,14 +198,24 @@ def _three(numbers: Sequence[float]) -> Channels | None:
     return (numbers[0], numbers[1], numbers[2]) if len(numbers) == 3 else None
 
 
-def _crop(given: Given, exporter: str) -> tuple[float, str]:
+def _crop(given: Given, facts: Facts, exporter: str) -> tuple[float, str]:
     if given.crop is not None:
         return given.crop, "--crop"
+    if facts.crop is not None:
+        return facts.crop, FACTS_SOURCE
     if exporter == "TensorFlow-Slim":
         return _SLIM_CROP, "TensorFlow-Slim evaluates its networks so; others: --crop"
     if exporter == "Teachable Machine":
         return 1.0, "Teachable Machine trains so; others: --crop"
     return 1.0, "assumed; see --crop"
+
+
+def _interpolation(given: Given, facts: Facts) -> tuple[Interpolation, str]:
+    if given.interpolation:
+        return given.interpolation, "--interpolation"
+    if facts.interpolation:
+        return facts.interpolation, FACTS_SOURCE
+    return "bilinear", "assumed; see --interpolation"
 
 
 def _checked(numbers: Channels, low: float, high: float, what: str) -> Channels:

@@ -46,7 +46,7 @@ def parse_labels(content: bytes, source: str) -> LabelFile:
     if not lines:
         raise ImportRefused(f"{source} has no labels")
     for number, line in enumerate(lines, start=1):
-        _check(line, f"line {number} of {source}")
+        check_label(line, f"line {number} of {source}")
     return _without_numbers(lines)
 
 
@@ -96,12 +96,13 @@ def _decode(content: bytes, source: str) -> str:
         raise ImportRefused(f"{source} is not text in UTF-8 or UTF-16; save it as UTF-8") from error
 
 
-def _check(line: str, where: str) -> None:
-    if not line:
+def check_label(label: str, where: str) -> None:
+    """Raise ImportRefused, with where the label is, if it is blank, too long, or has control characters."""
+    if not label:
         raise ImportRefused(f"{where} is blank; each line must have the label of a class")
-    if len(line) > MAX_LABEL:
-        raise ImportRefused(f"{where} has {len(line):,} characters; a label may have {MAX_LABEL}")
-    for character in line:
+    if len(label) > MAX_LABEL:
+        raise ImportRefused(f"{where} has {len(label):,} characters; a label may have {MAX_LABEL}")
+    for character in label:
         if unicodedata.category(character) in _FORBIDDEN_CATEGORIES or character in _BIDIRECTIONAL:
             raise ImportRefused(f"{where} has the control character U+{ord(character):04X}; remove it")
 

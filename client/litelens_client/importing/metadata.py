@@ -1,4 +1,4 @@
-"""Read the metadata in a .tflite file: labels, normalization, author and licence.
+"""Read the metadata in a .tflite file: labels, normalization, author and licence, and what `litelens export` adds.
 
 The metadata are a flatbuffer in the model's metadata buffer TFLITE_METADATA; the files that they name, such as labels,
 are a ZIP archive at the end of the file. The tables and the numbers of their fields are those of
@@ -10,13 +10,20 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from io import BytesIO
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 from flatbuffers import number_types
 from flatbuffers.table import Table
-from msgspec import Struct
+from msgspec import Meta, Struct
+
+from litelens.core.preprocessing import Interpolation
+from litelens_client.importing.errors import ImportRefused
 
 NAME = b"TFLITE_METADATA"
+
+# The file in which `litelens export` writes what the metadata cannot say.
+FACTS = "litelens.json"
 
 MAX_LABEL_BYTES = 1_000_000
 _MAX_TEXT = 500
@@ -25,6 +32,21 @@ _MAX_CHANNELS = 16
 
 _NORMALIZATION_OPTIONS = 1
 _TENSOR_AXIS_LABELS = 2
+
+_Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Facts(Struct, frozen=True):
+    """What FACTS has of a bundle that was exported: None or empty where it says nothing.
+
+    `thresholds` are those of each label of a multi-label model, and `groups` has each label's group.
+    """
+
+    crop: Annotated[float, Meta(gt=0, le=1)] | None = None
+    interpolation: Interpolation | None = None
+    threshold: _Share | None = None
+    thresholds: dict[str, _Share] = {}
+    groups: dict[str, str] = {}
 
 
 class Metadata(Struct, frozen=True):
@@ -42,17 +64,29 @@ class Metadata(Struct, frozen=True):
     std: tuple[float, ...] = ()
     label_file: str = ""
     labels: bytes = b""
+    facts: Facts = Facts()
 
 
 def read_metadata(flatbuffer: bytes, file: bytes) -> Metadata:
     """Read the metadata in a flatbuffer, and the label file that they name from the archive at the end of the file.
 
-    What is damaged is left out.
+    What is damaged is left out; raises ImportRefused if FACTS is there, but is not what `litelens export` writes.
     """
+    facts = _read_facts(file)
     try:
-        return _read(flatbuffer, file)
+        return msgspec.structs.replace(_read(flatbuffer, file), facts=facts)
     except (struct.error, TypeError, ValueError, IndexError, OverflowError):
-        return Metadata()
+        return Metadata(facts=facts)
+
+
+def _read_facts(file: bytes) -> Facts:
+    content = _read_member(file, FACTS)
+    try:
+        return msgspec.json.decode(content, type=Facts) if content else Facts()
+    except (ValueError, RecursionError) as error:
+        raise ImportRefused(
+            f"{FACTS} in the model is not as litelens export writes it: {error}; export the model again"
+        ) from error
 
 
 def _read(flatbuffer: bytes, file: bytes) -> Metadata:

@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from litelens.core.bundle import MANIFEST, MODEL, REPORT, load_bundle
-from litelens_client.importing.bundle import LABELS_FILE
+from litelens_client.importing.bundle import COMMAND, LABELS_FILE
 from litelens_client.importing.errors import ImportRefused
 from litelens_client.importing.formats import TensorFlowModel
 from litelens_client.importing.lines import classes_row, input_row, input_type, row
-from litelens_client.learning.bundle_writer import check_is_bundle
+from litelens_client.learning.bundle_writer import check_is_bundle, next_version
 from litelens_client.learning.metrics import wilson_interval
 from litelens_client.settings import models_folder
 
 _CHECKOUT = Path(__file__).parents[3]
 _STEPS = _CHECKOUT / "training" / "__main__.py"
 _FILE = "file"
+# The field of the manifest that training writes.
+_FIELD = "training"
 _STANDARD_ERROR = 2
 
 
@@ -43,11 +45,12 @@ def import_tensorflow_model(model: TensorFlowModel, arguments: Namespace) -> dic
     _check(arguments)
     target = models_folder() / arguments.name
     _require_imported(target)
+    version = next_version(target, _FIELD, COMMAND)
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, (str(_CHECKOUT), os.environ.get("PYTHONPATH"))))
     }
     with tempfile.TemporaryDirectory() as run:
-        command = [sys.executable, "-m", "training", "all", *_options(model, arguments), "--run", run]
+        command = [sys.executable, "-m", "training", "all", *_options(model, arguments, version), "--run", run]
         code = subprocess.run(command, env=environment, stdout=_STANDARD_ERROR, check=False).returncode  # noqa: S603
     if code < 0:
         raise ImportRefused(
@@ -103,8 +106,12 @@ def _check(arguments: Namespace) -> None:
             "converting this model needs photos; give --quantize FOLDER with a few hundred photos like those that you "
             "will classify, or --data FOLDER with photos in class folders"
         )
-    if arguments.multi_label:
-        raise ImportRefused("--multi-label is for .tflite files; convert the model to .tflite where it was trained")
+    for option in ("multi_label", "scores"):
+        if getattr(arguments, option) is not None:
+            raise ImportRefused(
+                f"--{option.replace('_', '-')} is for .tflite files; leave it out, or convert the model to .tflite "
+                "where it was trained"
+            )
 
 
 def _require_imported(target: Path) -> None:
@@ -114,7 +121,7 @@ def _require_imported(target: Path) -> None:
     check_is_bundle(target)
     try:
         manifest = json.loads((target / MANIFEST).read_bytes())
-        is_imported = manifest["training"]["network"]["architecture"] == _FILE
+        is_imported = manifest[_FIELD]["network"]["architecture"] == _FILE
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         is_imported = False
     if not is_imported:
@@ -123,7 +130,7 @@ def _require_imported(target: Path) -> None:
         )
 
 
-def _options(model: TensorFlowModel, arguments: Namespace) -> list[str]:
+def _options(model: TensorFlowModel, arguments: Namespace, version: str) -> list[str]:
     """Return the options of `python -m training all` that these arguments stand for."""
     options = ["--model", str(model.path), "--name", arguments.name, "--models", str(models_folder())]
     beside = model.path.parent / LABELS_FILE
@@ -131,6 +138,7 @@ def _options(model: TensorFlowModel, arguments: Namespace) -> list[str]:
     named = {"labels": labels, "calibration": arguments.quantize, "data": arguments.data}
     for name, path in named.items():
         options += [f"--{name}", str(path)] if path else []
+    options += ["--set", f"version={json.dumps(version)}"]
     changes = {name: getattr(arguments, name) for name in ("mean", "std", "crop", "interpolation")}
     for name, value in changes.items():
         text = list(value) if isinstance(value, tuple) else value

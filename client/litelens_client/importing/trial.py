@@ -44,7 +44,7 @@ class Tried(Struct, frozen=True):
     """A model that ran: its graph, its metadata, what its output has, and the milliseconds of an inference.
 
     `output` is that of labels that exclude each other. `is_share` says whether all scores that were seen are from 0 to
-    1, as those of sigmoids are. The time is the median with one thread.
+    1, as probabilities are. The time is the median with one thread.
     """
 
     graph: Graph
@@ -160,7 +160,7 @@ def _try(source: Path, target: Path) -> Tried:
     scores, milliseconds = _measure(target, graph)
     is_share = bool((scores >= 0).all() and (scores <= 1 + _FLOAT_ERROR).all())
     error = _FLOAT_ERROR if graph.logits.is_float else _INTEGER_ERROR
-    adds_up = is_share and bool((np.abs(scores.sum(axis=1) - 1) <= error).all())
+    adds_up = is_share and scores.shape[1] > 1 and bool((np.abs(scores.sum(axis=1) - 1) <= error).all())
     output: Output = "probabilities" if graph.ends_in or adds_up else "logits"
     return Tried(graph, metadata, output, is_share, milliseconds)
 

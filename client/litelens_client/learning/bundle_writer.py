@@ -5,13 +5,15 @@ import importlib.metadata
 import json
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from litelens.core.bundle import MANIFEST
 from litelens_client.learning.errors import TrainingError
 
 FIRST_VERSION = "1.0.0"
+
+_NAMED_LABELS = 4
 
 
 @contextlib.contextmanager
@@ -64,6 +66,14 @@ def package_versions(packages: Iterable[str]) -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
     return found
+
+
+def describe_labels(labels: Sequence[str], *, is_multi_label: bool) -> str:
+    """Return a sentence about what a model with these labels says, which names the first of them."""
+    others = len(labels) - _NAMED_LABELS
+    named = [*labels[:_NAMED_LABELS], f"{others:,} more"] if others > 1 else labels
+    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
+    return f"Says for {listed} whether a photo has it." if is_multi_label else f"Tells {listed} apart."
 
 
 def next_version(target: Path, field: str, command: str) -> str:

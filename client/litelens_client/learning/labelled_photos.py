@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,17 @@ from numpy.typing import NDArray
 from litelens.core.formats import SUFFIXES
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.photos import list_class_folders, list_files
-from litelens_client.output import counted, print_message
+from litelens_client.output import LABEL_SEPARATOR, counted, print_message
 
 SUFFIX = ".csv"
 MAX_BYTES = 100_000_000
 MAX_LABEL = 200
+MAX_LABELS = 10_000
 
-# Excel writes semicolons or tabs in some languages.
+# Excel writes semicolons or tabs in some languages, and can say so in a first line such as "sep=;".
 _DELIMITERS = (",", ";", "\t")
+_DELIMITER_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
 _LABEL_COLUMNS = ("label", "labels")
-_LABEL_SEPARATOR = ";"
 _CELLS = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
 
 
@@ -68,11 +70,14 @@ def list_labelled_photos(source: Path, labels: tuple[str, ...] = ()) -> Labelled
     """
     if not is_label_table(source):
         listed = list_class_folders(source, labels)
+        if not labels:
+            _check_learnable(listed.labels, source)
         files = {split: {path: frozenset([at]) for path, at in found} for split, found in listed.files.items()}
         return LabelledFiles(source, listed.labels, files)
     table = read_label_table(source)
     _name_unlisted(source, table)
     if not labels:
+        _check_learnable(table.labels, source)
         return LabelledFiles(source.parent, table.labels, {"train": table.photos})
     spelled = {label.casefold(): at for at, label in enumerate(labels)}
     known = {label: at for at, label in enumerate(labels)}
@@ -121,7 +126,8 @@ def read_label_table(path: Path) -> LabelTable:
 
     With one other column, named `label` or `labels`, a cell has labels with semicolons between them; a photo can be in
     several rows. Otherwise, the other columns are named like labels and have 1 for each photo with the label, else 0.
-    Raises DatasetError, naming the line, if the table is not such a one, or if a photo does not exist.
+    Raises DatasetError, naming the line, if the table is not such a one, if a photo does not exist, or if there are
+    more than MAX_LABELS labels.
     """
     header, rows = _read(path)
     columns = [name.strip() for name in header[1:]]
@@ -130,6 +136,8 @@ def read_label_table(path: Path) -> LabelTable:
     else:
         _check_columns(columns, path.name)
         found = _from_columns(rows, columns)
+    if len(found.labels) > MAX_LABELS:
+        raise DatasetError(f"{path} has {len(found.labels):,} labels; {MAX_LABELS:,} are allowed")
     if not found.photos:
         raise DatasetError(f"{path} has a header but no photos; add a row for each photo")
     return found
@@ -137,28 +145,34 @@ def read_label_table(path: Path) -> LabelTable:
 
 def _read(path: Path) -> tuple[list[str], Iterator[_Row]]:
     """Return the header and the rows that are not blank."""
-    reader = csv.reader(io.StringIO(text := _text(path), newline=""), delimiter=_delimiter(text), strict=True)
+    text = _text(path)
+    named = _DELIMITER_LINE.match(text)
+    text, delimiter = (text[named.end() :], named[1]) if named else (text, _delimiter(text))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    first = 1 if named else 0
     try:
         header = next(reader, [])
     except csv.Error as error:
-        raise _damaged(path, reader.line_num, error) from error
+        raise _damaged(path, first + reader.line_num, error) from error
     if len(header) < 2:
         raise DatasetError(
             f"{path} is not a table of photos and labels: its first line needs a column for the photos and others for "
             "the labels, such as file,labels"
         )
+    if header[0].strip() and _locate(header[0].strip(), path.parent):
+        raise DatasetError(f"the first line of {path} names a photo; put a line above it, such as file,labels")
 
     def rows() -> Iterator[_Row]:
         try:
             for cells in reader:
-                where = f"line {reader.line_num} of {path.name}"
+                where = f"line {first + reader.line_num} of {path.name}"
                 if not any(cell.strip() for cell in cells):
                     continue
                 if len(cells) != len(header):
                     raise DatasetError(f"{where} has {len(cells)} cells instead of {len(header)}, as the first line")
                 yield _Row(where, _find(cells[0].strip(), path.parent, where), cells[1:])
         except csv.Error as error:
-            raise _damaged(path, reader.line_num, error) from error
+            raise _damaged(path, first + reader.line_num, error) from error
 
     return header, rows()
 
@@ -190,31 +204,41 @@ def _find(name: str, folder: Path, where: str) -> Path:
     """Return the path of a photo; raises DatasetError if it does not exist or is outside the folder."""
     if not name:
         raise DatasetError(f"{where} names no photo")
-    for written in (name, name.replace("\\", "/")):
-        path = Path(os.path.normpath(folder / written))
-        if path.is_file():
-            break
-    else:
+    path, root = _locate(name, folder), Path(os.path.abspath(folder))
+    if not path:
         raise DatasetError(
             f"{where} names {name!r}, which does not exist in {folder}; paths begin in the table's folder"
         )
-    if not path.is_relative_to(os.path.normpath(folder)):
+    if not path.is_relative_to(root):
+        # An absolute path can lead through a link.
+        path, root = path.resolve(), root.resolve()
+    if not path.is_relative_to(root):
         raise DatasetError(f"{where} names {name!r}, which is outside {folder}; put the table into the photos' folder")
-    return folder / path.relative_to(os.path.normpath(folder))
+    return folder / path.relative_to(root)
+
+
+def _locate(name: str, folder: Path) -> Path | None:
+    """Return the absolute path of a file that a table in this folder names; None if it does not exist."""
+    for written in (name, name.replace("\\", "/")):
+        path = Path(os.path.abspath(folder / written))
+        if path.is_file():
+            return path
+    return None
 
 
 def _from_lists(rows: Iterator[_Row]) -> LabelTable:
     """Read rows whose only other cell has labels with semicolons between them."""
     named: dict[Path, set[str]] = {}
     for row in rows:
-        given = {label for part in row.cells[0].split(_LABEL_SEPARATOR) if (label := part.strip())}
+        given = {label for part in row.cells[0].split(LABEL_SEPARATOR) if (label := part.strip())}
         for label in given:
             _check_label(label, row.where)
         named.setdefault(row.photo, set()).update(given)
     labels = tuple(sorted(set().union(*named.values())))
     if named and not labels:
         raise DatasetError("the table has no labels: all cells of its second column are empty")
-    return LabelTable(labels, {path: frozenset(map(labels.index, found)) for path, found in named.items()})
+    indices = {label: at for at, label in enumerate(labels)}
+    return LabelTable(labels, {path: frozenset(indices[label] for label in found) for path, found in named.items()})
 
 
 def _from_columns(rows: Iterator[_Row], labels: Sequence[str]) -> LabelTable:
@@ -234,10 +258,23 @@ def _from_columns(rows: Iterator[_Row], labels: Sequence[str]) -> LabelTable:
 
 
 def _check_columns(columns: Sequence[str], name: str) -> None:
+    known: set[str] = set()
     for at, column in enumerate(columns, start=2):
         _check_label(column, f"column {at} in the first line of {name}")
-        if columns.index(column) != at - 2:
+        if column in known:
             raise DatasetError(f"the first line of {name} has the label {column!r} twice")
+        known.add(column)
+
+
+def _check_learnable(labels: Sequence[str], source: Path) -> None:
+    """Raise DatasetError for labels that a table cannot tell apart, or that have the separator of labels in CSV."""
+    spelled: dict[str, str] = {}
+    for label in labels:
+        if LABEL_SEPARATOR in label:
+            raise DatasetError(f"{source} has the label {label!r}; a label cannot have the character {LABEL_SEPARATOR}")
+        other = spelled.setdefault(label.casefold(), label)
+        if other != label:
+            raise DatasetError(f"{source} has the labels {other!r} and {label!r}; write them in one way, or rename one")
 
 
 def _check_label(label: str, where: str) -> None:

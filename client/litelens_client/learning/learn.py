@@ -19,7 +19,7 @@ from litelens_client.learning.calibration import best_temperature, choose_thresh
 from litelens_client.learning.duplicates import find_duplicates, group_duplicates, near_duplicate_limit
 from litelens_client.learning.embeddings import EmbeddedPhotos, Embedding, EmbeddingCache, embed_photos
 from litelens_client.learning.errors import DatasetError
-from litelens_client.learning.metrics import Classes, Floats
+from litelens_client.learning.metrics import Classes, Floats, Labelled
 from litelens_client.learning.photos import ListedFolders, Unreadable, list_class_folders, require_photos
 from litelens_client.learning.regression import CrossValidation, Samples, cross_validate, fit_head
 
@@ -216,14 +216,11 @@ def learn(root: Path, base: Bundle, cache: EmbeddingCache) -> Learned:
     )
 
 
-def find_familiarity(
-    embeddings: NDArray[np.float32], members: NDArray[np.bool_], groups: Classes
-) -> Familiarity | None:
+def find_familiarity(embeddings: NDArray[np.float32], members: Labelled, groups: Classes) -> Familiarity | None:
     """Choose the embeddings to keep and the thresholds of the familiarity; None if there are too few photos.
 
-    `members`, bool `(n, classes)`, says whether each photo is of each class. A threshold is a low quantile of the
-    familiarity of a class's own photos, and at most that of all photos. Duplicates of a photo do not count for its
-    familiarity.
+    `members` says whether each photo is of each class. A threshold is a low quantile of the familiarity of a class's
+    own photos, and at most that of all photos. Duplicates of a photo do not count for its familiarity.
     """
     if len(np.unique(groups)) < MIN_FAMILIAR:
         return None
@@ -269,9 +266,9 @@ def _all_paths(listed: ListedFolders) -> list[Path]:
     return [path for files in listed.files.values() for path, _ in files]
 
 
-def class_masks(classes: Classes) -> NDArray[np.bool_]:
-    """Return whether each photo is of each class, bool `(n, classes)`."""
-    masks: NDArray[np.bool_] = classes[:, np.newaxis] == np.arange(int(classes.max()) + 1)
+def class_masks(classes: Classes) -> Labelled:
+    """Return whether each photo is of each class."""
+    masks: Labelled = classes[:, np.newaxis] == np.arange(int(classes.max()) + 1)
     return masks
 
 

@@ -16,14 +16,20 @@ from litelens.core.classifier import Classifier
 from litelens.core.familiarity import FAMILIARITY
 from litelens.core.head import HEAD
 from litelens_client import __version__
-from litelens_client.learning.bundle_writer import new_bundle, next_version, package_versions, require_replaceable
+from litelens_client.learning.bundle_writer import (
+    describe_labels,
+    new_bundle,
+    next_version,
+    package_versions,
+    require_replaceable,
+)
 from litelens_client.learning.calibration import calibration_error, coverage_curve, reliability
 from litelens_client.learning.files import sha256, write_file, write_json
 from litelens_client.learning.golden import add_golden_images
 from litelens_client.learning.learn import Learned, confidences_of
 from litelens_client.learning.learn_labels import LearnedLabels
-from litelens_client.learning.metrics import Floats, chance_warnings, class_scores, confusion_matrix
-from litelens_client.learning.multi_label import Labelled, label_confidences, label_measurements
+from litelens_client.learning.metrics import Floats, Labelled, chance_warnings, class_scores, confusion_matrix
+from litelens_client.learning.multi_label import label_confidences, label_measurements
 from litelens_client.learning.photos import LIMITS, printable_path, try_decode
 from litelens_client.learning.report import NO_LABEL, Example, Kind, render
 from litelens_client.learning.tflite import read_tensors, replace_head
@@ -33,7 +39,6 @@ MAX_LISTED = 100
 _MAX_PICTURES = 24
 _EXAMPLES_PER_KIND = 6
 _SHOWN_LABELS = 3
-_NAMED_LABELS = 4
 _SEED = 1
 # The command that writes these bundles, and the field of their manifests that shows it.
 _COMMAND, _FIELD = "litelens learn", "learning"
@@ -274,13 +279,8 @@ def _manifest(learned: Learned | LearnedLabels, document: dict[str, Any], folder
 
 
 def _description(learned: Learned | LearnedLabels) -> str:
-    labels = learned.labels
-    named = [*labels[:_NAMED_LABELS], f"{len(labels) - _NAMED_LABELS} more"] if len(labels) > _NAMED_LABELS else labels
-    listed = f"{', '.join(named[:-1])} and {named[-1]}" if len(named) > 1 else named[0]
-    what = (
-        f"Says for {listed} whether a photo has it" if isinstance(learned, LearnedLabels) else f"Tells {listed} apart"
-    )
-    return f"{what}. Learned from {len(learned.train):,} photos, with the features of {learned.base.name}."
+    what = describe_labels(learned.labels, is_multi_label=isinstance(learned, LearnedLabels))
+    return f"{what} Learned from {len(learned.train):,} photos, with the features of {learned.base.name}."
 
 
 def _choose_examples(learned: Learned, classifier: Classifier) -> list[Example]:

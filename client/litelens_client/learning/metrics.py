@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+# The class of each photo, `(n,)`; or whether each photo has each label, `(n, labels)`.
 Classes = NDArray[np.int64]
+Labelled = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

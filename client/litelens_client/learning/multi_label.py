@@ -13,10 +13,8 @@ from numpy.typing import NDArray
 from litelens.core.classifier import sigmoid
 from litelens.core.head import Head
 from litelens_client.learning.calibration import calibration_error, lowest_loss, reliability
-from litelens_client.learning.metrics import Classes, Floats
+from litelens_client.learning.metrics import Classes, Floats, Labelled
 from litelens_client.learning.regression import MAX_FOLDS, REGULARIZATIONS, CrossValidation, standardize
-
-Labelled = NDArray[np.bool_]
 
 # The threshold of a label before it is chosen, or if no photo that is measured has the label.
 DEFAULT_THRESHOLD = 0.5

@@ -71,7 +71,7 @@ class Photos:
     def pixels(self, indices: Sequence[int] | NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read the photos at the network's input size, uint8 `(n, height, width, 3)`; raises DatasetError."""
         images = map_photos(
-            functools.partial(_read, self.spec), [self.paths[i] for i in indices], in_parallel=self.in_parallel
+            functools.partial(read_pixels, self.spec), [self.paths[i] for i in indices], in_parallel=self.in_parallel
         )
         return np.stack(list(images))
 
@@ -312,7 +312,8 @@ def digest(pixels: NDArray[np.uint8]) -> bytes:
     return hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
 
 
-def _read(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
+def read_pixels(spec: Preprocessing, path: Path) -> NDArray[np.uint8]:
+    """Return the pixels of a photo that was read before, at the network's input size; raises DatasetError."""
     try:
         return _decode(spec, path)
     except (InputError, OSError) as error:

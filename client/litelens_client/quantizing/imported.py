@@ -17,13 +17,13 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from litelens.core.bundle import IMAGE, MANIFEST, MODEL, Bundle, Output, load_bundle
+from litelens.core.bundle import IMAGE, MANIFEST, MODEL, Bundle, Output
 from litelens.core.classifier import Classifier
-from litelens.core.errors import BundleError
-from litelens_client.importing.measure import measure
+from litelens.core.errors import LitelensError
+from litelens_client.importing.measure import Measured
 from litelens_client.learning.errors import DatasetError
 from litelens_client.learning.files import sha256, write_file, write_json
-from litelens_client.learning.photos import LIMITS, Unreadable, read_photos, try_decode
+from litelens_client.learning.photos import LIMITS, Unreadable, read_photos, read_pixels
 from litelens_client.learning.progress import progress
 from litelens_client.learning.tflite import read_tensors
 from litelens_client.quantizing.comparison import LEAST_AGREEMENT, MOST_LOST, divergence, exceeds
@@ -41,6 +41,8 @@ MIN_PHOTOS = 10
 
 _PACKAGE = "litert_quantizer"
 _MAX_CALIBRATION, _MAX_COMPARED = 200, 1000
+# Fewer photos if their pixels, or the model's inputs in float32, would need more memory than this.
+_MAX_BYTES = 1_000_000_000
 _MAX_RUNS, _MAX_RUN_SECONDS = 10, 2.0
 _MAX_NAMED = 3
 _SEED = 1
@@ -74,15 +76,21 @@ class Quantized(Struct, frozen=True):
     after: Model | None
     unreadable: tuple[Unreadable, ...]
 
+    @property
+    def is_used(self) -> bool:
+        """True if the int8 model replaced the float one."""
+        return not self.rejected
+
 
 @dataclass(frozen=True)
-class _Photos:
-    """Pixels for calibration and for comparison, uint8 `(n, height, width, 3)`; `classes` are those of the latter."""
+class _Compared:
+    """Pixels for the comparison, uint8 `(n, height, width, 3)`, the float model's scores, float32 `(n, classes)`, and
+    the classes, int64 `(n,)`; None if they are unknown.
+    """
 
-    calibration: NDArray[np.uint8]
-    compared: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
+    expected: NDArray[np.float32]
     classes: NDArray[np.int64] | None
-    unreadable: tuple[Unreadable, ...]
 
 
 @dataclass(frozen=True)
@@ -95,10 +103,11 @@ class _Converted:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """The photos, and the float model's scores of those for comparison, float32 `(n, classes)`."""
+    """The number of photos for calibration, those for comparison, the unreadable ones, and the float model."""
 
-    photos: _Photos
-    expected: NDArray[np.float32]
+    calibrated: int
+    compared: _Compared
+    unreadable: tuple[Unreadable, ...]
     before: Model
 
     def refuse(self, reason: str) -> Quantized:
@@ -108,31 +117,30 @@ class _Comparison:
     def judge(self, candidate: Bundle) -> Quantized:
         """Compare an int8 model with the float one; the result says whether it may replace it."""
         try:
-            scores = _scores(candidate, self.photos.compared)
-        except BundleError as error:
+            scores = _scores(candidate, self.compared.pixels)
+        except LitelensError as error:
             return self.refuse(f"LiteRT cannot run the int8 model: {_first_line(error.__cause__ or error)}")
-        after = Model(candidate.model.stat().st_size, _milliseconds(candidate), _top1(scores, self.photos.classes))
-        agreement = float((self.expected.argmax(axis=1) == scores.argmax(axis=1)).mean())
+        after = Model(candidate.model.stat().st_size, _milliseconds(candidate), _top1(scores, self.compared.classes))
+        agreement = float((self.compared.expected.argmax(axis=1) == scores.argmax(axis=1)).mean())
         return self._result(
             rejected=_reject(self.before, after, agreement, len(scores)),
             agreement=agreement,
-            divergence=divergence(self.expected, scores),
+            divergence=divergence(self.compared.expected, scores),
             after=after,
         )
 
     def _result(
         self, *, rejected: str, agreement: float | None, divergence: float | None, after: Model | None
     ) -> Quantized:
-        photos = self.photos
         return Quantized(
             rejected=rejected,
-            calibrated=len(photos.calibration),
-            compared=len(photos.compared),
+            calibrated=self.calibrated,
+            compared=len(self.compared.pixels),
             agreement=agreement,
             divergence=divergence,
             before=self.before,
             after=after,
-            unreadable=photos.unreadable,
+            unreadable=self.unreadable,
         )
 
 
@@ -145,18 +153,16 @@ def require_quantizer() -> None:
         )
 
 
-def quantize_bundle(folder: Path, photos: Path, data: Path | None) -> Quantized:
+def quantize_bundle(bundle: Bundle, photos: Path, measured: Measured | None) -> Quantized:
     """Replace the float model of an unpublished bundle by an int8 one, unless that answers differently.
 
     Up to 200 of the photos in a folder, at any depth, give the ranges of the activations. Up to 1,000 photos compare
-    the models: those of `data`, with class folders, or else the other half of the photos. Raises DatasetError if there
-    are too few photos, and NotQuantizable if the labels do not exclude each other or the model is not a float one.
+    the models: those that the float model has classified, or else the other half of the photos. If the photos' pixels
+    are many, fewer photos are used. Raises DatasetError if there are too few photos; see also require_float().
     """
-    bundle = load_bundle(folder)
-    _require_float(bundle)
-    comparison = _start_comparison(bundle, _read(bundle, photos, data))
+    calibration, comparison = _read(bundle, photos, measured)
     try:
-        converted = _convert(bundle, comparison.photos.calibration)
+        converted = _convert(bundle, calibration)
     except NotQuantizable as error:
         return comparison.refuse(str(error))
     with tempfile.TemporaryDirectory() as workspace:
@@ -169,7 +175,8 @@ def quantize_bundle(folder: Path, photos: Path, data: Path | None) -> Quantized:
     return quantized
 
 
-def _require_float(bundle: Bundle) -> None:
+def require_float(bundle: Bundle) -> None:
+    """Raise NotQuantizable if the model is not a float one, or if its labels do not exclude each other."""
     kind = bundle.manifest["quantization"]["scheme"]
     if kind not in _FLOAT_KINDS:
         raise NotQuantizable(f"--quantize makes a float model int8, but this model is {kind}; leave --quantize out")
@@ -177,47 +184,48 @@ def _require_float(bundle: Bundle) -> None:
         raise NotQuantizable("--quantize is for labels that exclude each other; leave it out for a multi-label model")
 
 
-def _read(bundle: Bundle, root: Path, data: Path | None) -> _Photos:
+def _read(bundle: Bundle, root: Path, measured: Measured | None) -> tuple[NDArray[np.uint8], _Comparison]:
+    """Return the pixels for calibration, uint8 `(n, height, width, 3)`, and the comparison with the float model."""
     photos, unreadable = read_photos(root, bundle.preprocessing)
     order = np.random.default_rng(_SEED).permutation(len(photos))
-    needed = MIN_PHOTOS if data else 2 * MIN_PHOTOS
+    needed = MIN_PHOTOS if measured else 2 * MIN_PHOTOS
     if len(photos) < needed:
         named = "".join(f"; {each.file}: {each.reason}" for each in unreadable[:_MAX_NAMED])
-        use = "calibrate the model" if data else "calibrate the model and compare it with the float one"
+        use = "calibrate the model" if measured else "calibrate the model and compare it with the float one"
         raise DatasetError(f"{root} has {len(photos)} readable photos; {needed} or more are needed to {use}{named}")
-    half = min(_MAX_CALIBRATION, len(photos) if data else len(photos) // 2)
-    calibration = photos.pixels(order[:half])
-    if data is None:
-        return _Photos(calibration, photos.pixels(order[half : half + _MAX_COMPARED]), None, unreadable)
-    compared, classes = _read_labelled(bundle, data)
-    return _Photos(calibration, compared, classes, unreadable)
+    count = min(_limit(_MAX_CALIBRATION, bundle, np.float32), len(photos) if measured else len(photos) // 2)
+    if measured:
+        compared = _read_labelled(bundle, measured)
+    else:
+        pixels = photos.pixels(order[count : count + _limit(_MAX_COMPARED, bundle, np.uint8)])
+        compared = _Compared(pixels, _scores(bundle, pixels), None)
+    before = Model(bundle.model.stat().st_size, _milliseconds(bundle), _top1(compared.expected, compared.classes))
+    return photos.pixels(order[:count]), _Comparison(count, compared, unreadable, before)
 
 
-def _read_labelled(bundle: Bundle, data: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return the pixels of up to 1,000 photos in class folders, and their classes."""
-    measured = measure(bundle, data)
+def _limit(count: int, bundle: Bundle, dtype: type[np.generic]) -> int:
+    """Return the number of inputs of this type, at most `count`, that need no more than _MAX_BYTES; MIN_PHOTOS do."""
+    spec = bundle.preprocessing
+    each = spec.height * spec.width * 3 * np.dtype(dtype).itemsize
+    return max(MIN_PHOTOS, min(count, _MAX_BYTES // each))
+
+
+def _read_labelled(bundle: Bundle, measured: Measured) -> _Compared:
+    """Return the pixels of classified photos; raises DatasetError if a photo can no longer be read."""
     paths = [*measured.calibration.paths, *measured.test.paths]
+    scores = np.concatenate([measured.calibration.logits, measured.test.logits]).astype(np.float32)
     classes = np.concatenate([measured.calibration.classes, measured.test.classes])
-    chosen = np.random.default_rng(_SEED).permutation(len(paths))[:_MAX_COMPARED]
-    pixels = [try_decode(bundle.preprocessing, paths[index]) for index in chosen]
-    readable = [
-        (each, int(classes[index])) for each, index in zip(pixels, chosen, strict=True) if type(each) is not str
-    ]
-    return np.stack([each for each, _ in readable]), np.array([index for _, index in readable], np.int64)
-
-
-def _start_comparison(bundle: Bundle, photos: _Photos) -> _Comparison:
-    expected = _scores(bundle, photos.compared)
-    before = Model(bundle.model.stat().st_size, _milliseconds(bundle), _top1(expected, photos.classes))
-    return _Comparison(photos, expected, before)
+    chosen = np.random.default_rng(_SEED).permutation(len(paths))[: _limit(_MAX_COMPARED, bundle, np.uint8)]
+    pixels = [read_pixels(bundle.preprocessing, paths[index]) for index in chosen]
+    return _Compared(np.stack(pixels), scores[chosen], classes[chosen])
 
 
 def _convert(bundle: Bundle, calibration: NDArray[np.uint8]) -> _Converted:
     """Return the int8 models; raises NotQuantizable, with the reason."""
-    float_model, is_cut = prepare(bundle.model.read_bytes(), is_binary=bundle.is_binary)
     try:
+        float_model, is_cut = prepare(bundle.model.read_bytes(), is_binary=bundle.is_binary)
         model = convert_with_litert_quantizer(float_model, bundle.preprocessing.normalize(calibration))
-    # The quantizer raises errors of any type.
+    # Both raise errors of any type.
     except Exception as error:
         raise NotQuantizable(f"litert-quantizer cannot quantize it: {_first_line(error)}") from error
     if others := float_tensors(model):
