@@ -12,9 +12,7 @@ from training.__main__ import _parser as training_parser
 from training.__main__ import _preset_and_changes
 from training.preset import PRESETS, load_preset
 
-BUNDLES = [
-    pytest.param(path.parent, id=path.parent.name) for path in sorted((ROOT / "models").glob(f"*/{MANIFEST}"))
-]
+BUNDLES = [pytest.param(path.parent, id=path.parent.name) for path in sorted((ROOT / "models").glob(f"*/{MANIFEST}"))]
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

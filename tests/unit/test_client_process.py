@@ -18,16 +18,19 @@ from pathlib import Path
 
 import pytest
 from aws import s3_error, scripted_aws
-from fake_api import Request, Response, api_server, in_turn, labelled
+from fake_api import Request, Response, api_server, classification, each_image, in_turn, labelled
 from support import ROCKET, ROOT
 
 from litelens.core.classifier import DEFAULT_TOP_K
-from litelens.settings import MAX_REQUEST_IMAGE_BYTES
+from litelens.settings import MAX_IMAGES, MAX_REQUEST_IMAGE_BYTES
 from litelens_client import __version__
 from litelens_client.__main__ import create_parser, main
 from litelens_client.api import TIMEOUT_SECONDS
 
 COMMAND = [sys.executable, "-m", "litelens_client", "classify"]
+
+# Every image is a cat.
+ALL_CATS = each_image(lambda _: {"status": "done", **classification("cat")})
 
 
 @pytest.fixture(autouse=True)
@@ -184,13 +187,14 @@ def test_ctrl_c_ends_the_command_at_once() -> None:
 def test_a_closed_pipe_ends_the_command_silently() -> None:
     reader_is_gone = threading.Event()
 
-    def first_at_once(_: Request) -> Response:
+    def first_at_once(request: Request) -> Response:
         if len(requests) > 1:
             assert reader_is_gone.wait(60)
-        return labelled("cat")
+        return ALL_CATS(request)
 
     with api_server(first_at_once) as (url, requests):
-        command = [*COMMAND, str(ROCKET), str(ROCKET), "--url", url, "--parallel", "1", "--json"]
+        images = [str(ROCKET)] * (2 * MAX_IMAGES)
+        command = [*COMMAND, *images, "--url", url, "--parallel", "1", "--json"]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout
             assert process.stderr
@@ -210,7 +214,7 @@ def test_a_full_disk_is_reported() -> None:
 
 def test_progress_is_shown_on_a_terminal_beside_the_output() -> None:
     terminal, its_end = pty.openpty()
-    with api_server(in_turn(labelled("cat"))) as (url, _):
+    with api_server(ALL_CATS) as (url, _):
         command = [*COMMAND, str(ROCKET), str(ROCKET), "--url", url, "--json"]
         environment = {**os.environ, "TERM": "xterm"}
         with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=its_end) as process:
@@ -234,7 +238,7 @@ def read_all(terminal: int) -> bytes:
 
 @pytest.mark.parametrize(("images", "form"), [(1, "--json"), (2, "--csv")])
 def test_without_a_terminal_no_progress_is_shown(images: int, form: str) -> None:
-    with api_server(in_turn(labelled("cat"))) as (url, _):
+    with api_server(ALL_CATS) as (url, _):
         done = subprocess.run([*COMMAND, *[str(ROCKET)] * images, "--url", url, form], cwd=ROOT, capture_output=True)
     assert done.returncode == 0
     # The summary of several images is the only line.

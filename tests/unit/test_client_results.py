@@ -283,7 +283,7 @@ def test_a_missing_table_is_reported(moto_server: str, capsys: pytest.CaptureFix
         ),
         (dynamodb_error("ValidationException"), "results is not a results table of litelens."),
         (
-            ok(b'{"Items": [{"key": {"S": "k"}, "document": {"S": "{}"}}], "Count": 1}'),
+            ok(b'{"Items": [{"key": {"S": "k"}, "expires_at": {"N": "9999999999"}, "document": {"S": "{}"}}]}'),
             "results is not a results table of litelens.",
         ),
     ],
@@ -336,7 +336,11 @@ def test_the_timeout_applies_to_each_page_of_a_listing(
     documents = [json.dumps(document_of(f"uploads/{n}", now, "photos", done("cat"))) for n in range(pages)]
     last_key = {"image": {"S": "i"}, "revision": {"S": "r"}, "day": {"S": "d"}, "key": {"S": "k"}}
     answers = [
-        {"Items": [{"key": {"S": "k"}, "document": {"S": text}}], "LastEvaluatedKey": last_key} for text in documents
+        {
+            "Items": [{"key": {"S": "k"}, "expires_at": {"N": "9999999999"}, "document": {"S": text}}],
+            "LastEvaluatedKey": last_key,
+        }
+        for text in documents
     ]
     left = itertools.chain(answers, itertools.repeat({"Items": []}))
 

@@ -444,26 +444,33 @@ def test_the_status_is_coloured_on_a_terminal_that_has_colours(
     assert ("\x1b[33m415\x1b[0m" in sys.stdout.getvalue()) is is_coloured
 
 
-@pytest.fixture
-def _lines_instead_of_json(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """Replace the JSON lines until the test ends; standard error is captured before, so that the lines go there."""
-    level, handlers = logger.registered_handler.level, list(logger.handlers)
+@contextlib.contextmanager
+def lines_instead_of_json() -> Iterator[None]:
+    """Replace the JSON lines until the block ends."""
+    level = logger.registered_handler.level
+    # Servers of other tests have added handlers.
+    _remove_other_handlers()
     replace_json_lines()
     yield
     logger.registered_handler.setLevel(level)
-    for handler in set(logger.handlers) - set(handlers):
-        logger.removeHandler(handler)
+    _remove_other_handlers()
 
 
-@pytest.mark.usefixtures("_lines_instead_of_json")
+def _remove_other_handlers() -> None:
+    for handler in [*logger.handlers]:
+        if handler is not logger.registered_handler:
+            logger.removeHandler(handler)
+
+
 def test_only_failures_of_the_handler_are_logged_each_with_its_reason(capsys: pytest.CaptureFixture[str]) -> None:
-    record_problem(NotAnImage("secret"), "request-1")
-    record_problem(InternalError("secret"), "request-1", reason="AccessDenied")
-    try:
-        raise ValueError("secret")
-    except ValueError as error:
-        record_failure(error, "request-1")
-    logger.warning("The model a\nb cannot be loaded.")
+    with lines_instead_of_json():
+        record_problem(NotAnImage("secret"), "request-1")
+        record_problem(InternalError("secret"), "request-1", reason="AccessDenied")
+        try:
+            raise ValueError("secret")
+        except ValueError as error:
+            record_failure(error, "request-1")
+        logger.warning("The model a\nb cannot be loaded.")
     captured = capsys.readouterr()
     assert captured.out == ""
     problem, failure, warning = captured.err.splitlines()
