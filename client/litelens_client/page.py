@@ -129,11 +129,11 @@ class PageFiles:
 
 
 def read_page(folder: Path) -> Page:
-    """Read all files that are not hidden; files that cannot be read are left out."""
+    """Read all files that are not hidden, except TypeScript's declarations; files that cannot be read are left out."""
     files: dict[str, bytes] = {}
     for file in folder.rglob("*"):
         path = file.relative_to(folder)
-        if any(part.startswith(".") for part in path.parts) or not file.is_file():
+        if any(part.startswith(".") for part in path.parts) or path.name.endswith(".d.ts") or not file.is_file():
             continue
         try:
             files[path.as_posix()] = file.read_bytes()

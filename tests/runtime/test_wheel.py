@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 from support import CAT, DEFAULT_BUNDLE, ROOT, free_port, running
 
 from litelens_client import __version__
+from litelens_client.page import PageFiles
 
 # Ends a process that connects to another machine or looks up its name.
 OFFLINE = """
@@ -126,13 +127,13 @@ def test_the_wheel_says_that_both_packages_have_types(wheel: Path) -> None:
         assert {"litelens/py.typed", "litelens_client/py.typed"} <= set(archive.namelist())
 
 
-def test_the_metadata_has_the_version_the_licences_and_the_only_extra(wheel: Path) -> None:
+def test_the_metadata_has_the_version_the_licences_and_the_extras(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = email.message_from_bytes(archive.read(f"litelens-{__version__}.dist-info/METADATA"))
     assert metadata["Version"] == __version__
     assert metadata["License-Expression"] == "Apache-2.0 AND BSD-3-Clause"
     assert metadata.get_all("License-File") == ["LICENSE", "web/vendor/lit-html/LICENSE"]
-    assert metadata.get_all("Provides-Extra") == ["openvino"]
+    assert metadata.get_all("Provides-Extra") == ["openvino", "quantize"]
 
 
 def test_the_installed_command_classifies_outside_the_checkout_and_offline(
@@ -150,9 +151,11 @@ def test_the_installed_command_ends_with_an_exit_code(litelens: Path, elsewhere:
 def test_the_installed_command_serves_the_page_and_the_api(litelens: Path, elsewhere: dict[str, Any]) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
+    index = PageFiles(ROOT / "web").find("/")
+    assert index
     with running([str(litelens), "serve", "--port", str(port)], ready=url, **elsewhere):
         with urllib.request.urlopen(f"{url}/", timeout=60) as page:
-            assert page.read() == (ROOT / "web" / "index.html").read_bytes()
+            assert page.read() == index.content
         request = urllib.request.Request(f"{url}/v1/classify", CAT.read_bytes(), {"Content-Type": "image/jpeg"})
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert b"Egyptian cat" in answer.read()
