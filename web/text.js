@@ -114,7 +114,7 @@ const problems = {
   endpoint_blocked:
     "This page is not allowed to call that endpoint. Change it in Settings, or ask the page's operator to allow it.",
   not_litelens: "The endpoint is not a litelens API. Check it in Settings.",
-  draft_busy: "Another tab has been learning for long. Wait until it is done, then try again.",
+  draft_busy: "Another tab is still learning. Wait until it is done, then try again.",
   draft_name_taken: "Something else has this name already. Choose another one.",
   draft_name_unusable: "A name cannot begin with a dot, nor have any of these characters: / : * ? < > | and quotes.",
   camera_missing: "There is no webcam, or the browser does not find it. Connect one, or choose photos.",
@@ -148,7 +148,7 @@ export const text = {
   },
   openSettings: "Open Settings",
   tryAgain: "Try again",
-  byItself: "This page also tries by itself.",
+  byItself: "This page retries by itself.",
   loading: "Loading the model …",
 
   // Choosing photos
@@ -184,7 +184,7 @@ export const text = {
   heatMapOf: (/** @type {string} */ name) => `Show where the model sees: ${label(name)}`,
   heatMapShown: (/** @type {string} */ name) => `Heat map: ${label(name)}`,
   heatMapLoading: (/** @type {string} */ name) => `Heat map: ${label(name)} …`,
-  coarse: "This model sees too coarsely for a heat map.",
+  coarse: "The heat map of this model would be too coarse to be useful.",
   little: "matters little",
   much: "much",
   details: "Details",

@@ -586,7 +586,7 @@ def _check_upload(parsed: Namespace) -> None:
         raise ArgumentError(
             None,
             "--wait needs the results table; set --table or LITELENS_RESULTS_TABLE to the stack's output "
-            "ResultsTableName. A stack with Results=objects has no table: upload without --wait",
+            "ResultsTableName. A stack with Results=objects stores no results in the table: upload without --wait",
         )
 
 

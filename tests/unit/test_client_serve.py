@@ -265,10 +265,12 @@ def raw_deflate(data: bytes) -> bytes:
     return stream.compress(data) + stream.flush()
 
 
+# Without the time, so that parallel processes have the same tests.
+GZIPPED = gzip.compress(b"photo", mtime=0)
 COMPRESSED = {
-    "gzip": gzip.compress(b"photo"),
-    "GZIP": gzip.compress(b"photo"),
-    "x-gzip": gzip.compress(b"photo"),
+    "gzip": GZIPPED,
+    "GZIP": GZIPPED,
+    "x-gzip": GZIPPED,
     "deflate": zlib.compress(b"photo"),
     " deflate ": raw_deflate(b"photo"),
     "identity": b"photo",
@@ -291,14 +293,14 @@ def test_a_compressed_body_reaches_the_handler_decompressed_as_from_api_gateway(
     ("encoding", "sent"),
     [
         ("br", b"photo"),
-        ("gzip, gzip", gzip.compress(gzip.compress(b"photo"))),
+        ("gzip, gzip", gzip.compress(GZIPPED, mtime=0)),
         ("gzip", b"photo"),
-        ("gzip", gzip.compress(b"photo")[:-1]),
-        ("gzip", gzip.compress(b"photo") * 2 + gzip.compress(b"photo")[:-1]),
-        ("gzip", gzip.compress(b"") * 100_000),
+        ("gzip", GZIPPED[:-1]),
+        ("gzip", GZIPPED * 2 + GZIPPED[:-1]),
+        ("gzip", gzip.compress(b"", mtime=0) * 100_000),
         ("deflate", zlib.compress(b"photo") * 2),
-        ("gzip", gzip.compress(b"photo") + b"more"),
-        ("deflate", gzip.compress(b"photo")),
+        ("gzip", GZIPPED + b"more"),
+        ("deflate", GZIPPED),
     ],
 )
 def test_a_body_that_cannot_be_decompressed_is_refused_as_by_api_gateway(encoding: str, sent: bytes) -> None:

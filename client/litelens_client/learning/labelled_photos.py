@@ -274,7 +274,7 @@ def _check_learnable(labels: Sequence[str], source: Path) -> None:
             raise DatasetError(f"{source} has the label {label!r}; a label cannot have the character {LABEL_SEPARATOR}")
         other = spelled.setdefault(label.casefold(), label)
         if other != label:
-            raise DatasetError(f"{source} has the labels {other!r} and {label!r}; write them in one way, or rename one")
+            raise DatasetError(f"{source} has the labels {other!r} and {label!r}; spell them the same, or rename one")
 
 
 def _check_label(label: str, where: str) -> None:
