@@ -29,9 +29,9 @@ def dequantized(model: bytes, side: int, *, pooled_stem: bool) -> keras.Model:
 
     Input: "image", float32 `(n, side, side, 3)`. Output: the features, float32 `(n, h, w, channels)`.
 
-    With `pooled_stem`, 3x3 max pooling of stride 2 follows the first convolution, as in ResNet-50 (He et al. 2015,
-    https://arxiv.org/abs/1512.03385): a network for small images then has ResNet-50's map sizes at 224 pixels.
-    Raises ValueError if the features need other operators.
+    With `pooled_stem`, the first convolution has stride 2, and 3x3 max pooling of stride 2 follows it, as in ResNet-50
+    (He et al. 2015, https://arxiv.org/abs/1512.03385): a network for small images then has ResNet-50's map sizes at 224
+    pixels. Raises ValueError if the features need other operators.
     """
     parsed = parse_model(model)
     (graph,), (signature,) = parsed.subgraphs, parsed.signatureDefs
@@ -42,6 +42,8 @@ def dequantized(model: bytes, side: int, *, pooled_stem: bool) -> keras.Model:
         if features in values:
             break
         (made,) = operator.outputs
+        if pooled_stem and number == 0:
+            operator.builtinOptions.strideH = operator.builtinOptions.strideW = 2
         values[int(made)] = _apply(parsed, graph, operator, values, f"operator{number}")
         if pooled_stem and number == 0:
             values[int(made)] = layers.MaxPooling2D(3, 2, padding="same", name="stem_pool")(values[int(made)])
