@@ -21,7 +21,7 @@ from page_actions import (
     with_key,
 )
 from page_text import page_text
-from PIL import Image
+from PIL import ExifTags, Image
 from playwright.sync_api import BrowserContext, FilePayload, Page, Route, expect
 from servers import API_KEY, Deployment
 from support import CAT, ROCKET, require
@@ -311,11 +311,14 @@ def test_code_can_be_copied(page: Page) -> None:
 
 
 def test_the_code_says_if_the_page_sent_another_file(page: Page, tmp_path: Path) -> None:
-    path = tmp_path / "cat.avif"
-    Image.open(CAT).save(path)
+    # A WebP with EXIF is sent as a JPEG.
+    path = tmp_path / "cat.webp"
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 1
+    Image.open(CAT).save(path, exif=exif)
     choose_photos(page, path, CAT)
-    wait_for_results(page, "cat.avif", "cat.jpg")
-    for name, count in {"cat.avif": 1, "cat.jpg": 0}.items():
+    wait_for_results(page, "cat.webp", "cat.jpg")
+    for name, count in {"cat.webp": 1, "cat.jpg": 0}.items():
         card(page, name).get_by_role("button", name="Code").click()
         expect(page.get_by_role("dialog").get_by_text("JPEG of 330")).to_have_count(count)
         page.keyboard.press("Escape")
