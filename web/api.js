@@ -10,6 +10,10 @@ const RETRY_PAUSES = [1, 2, 4, 8];
 /** Seconds between polls for a result: the first, the longest, and in total. */
 const POLL = { first: 0.5, most: 4, total: 180 };
 
+/** The most images, and bytes of images, of a request. */
+const MOST_IMAGES = 16;
+const MOST_BYTES = 4_000_000;
+
 /** Origins that the page's Content-Security-Policy blocks. @type {Set<string>} */
 const blocked = new Set();
 document.addEventListener("securitypolicyviolation", (event) => {
@@ -106,6 +110,16 @@ async function get(url, signal) {
 export async function classify(image, options, listeners) {
   const query = new URLSearchParams({ ...chosenModel(), ...options });
   return checkMembers(["image", "predictions"], await post(`/v1/classify?${query}`, image, listeners));
+}
+
+/**
+ * Return the number of images, at the beginning of these sizes in bytes, that one request can have; at least 1.
+ * @param {readonly number[]} sizes
+ */
+export function fitting(sizes) {
+  let bytes = 0;
+  const count = sizes.slice(0, MOST_IMAGES).findIndex((size) => (bytes += size) > MOST_BYTES);
+  return count < 0 ? Math.min(sizes.length, MOST_IMAGES) : Math.max(1, count);
 }
 
 /**

@@ -1,7 +1,6 @@
 /** Requests with several images: fills them, and sends images again that another request can help. */
 
-import { Failure, classify, classifyMany, failure, problemOf } from "./api.js";
-import { fitting } from "./jobs.js";
+import { Failure, classify, classifyMany, failure, fitting, problemOf } from "./api.js";
 
 /** @import {Answer} from "./state.js" */
 /** @import {Listeners} from "./api.js" */

@@ -1,16 +1,12 @@
 /** Jobs of photos: a limited number of slots is used at the same time, and the jobs of a photo can be stopped. */
 
-import { classify, failure } from "./api.js";
+import { classify, failure, fitting } from "./api.js";
 
 /** @import {Answer} from "./state.js" */
 /** @import {Listeners} from "./api.js" */
 
 /** The maximum number of slots. Browsers send about six requests per host; some are left for others. */
 const MAX_SLOTS = 4;
-
-/** The most images, and bytes of images, of a request. */
-const MOST_IMAGES = 16;
-const MOST_BYTES = 4_000_000;
 
 /** @typedef {"classify" | "heat map" | "ask"} Kind */
 /** @typedef {{id: number, kind: Kind, controller: AbortController}} Job */
@@ -112,14 +108,4 @@ function nextJobs() {
   if (waiting.length === 0 || waiting[0].size === null) return waiting.slice(0, 1);
   const sharing = waiting.filter(({ size }) => size !== null);
   return sharing.slice(0, fitting(sharing.map(({ size }) => size ?? 0)));
-}
-
-/**
- * Return the number of images, at the beginning of these sizes in bytes, that one request can have; at least 1.
- * @param {readonly number[]} sizes
- */
-export function fitting(sizes) {
-  let bytes = 0;
-  const count = sizes.slice(0, MOST_IMAGES).findIndex((size) => (bytes += size) > MOST_BYTES);
-  return count < 0 ? Math.min(sizes.length, MOST_IMAGES) : Math.max(1, count);
 }
