@@ -27,27 +27,29 @@ def photo(name: str, sample: str = "cat") -> FilePayload:
     return {"name": name, "mimeType": "image/jpeg", "buffer": (SAMPLES / f"{sample}.jpg").read_bytes()}
 
 
-def kept_names(page: Page) -> list[str]:
-    """Return the names of the photos in the page's database, in order."""
+def kept_names(page: Page, *, answered: bool = False) -> list[str]:
+    """Return the names of the photos in the page's database, in order; with `answered`, of those with their answer."""
     return list(
         page.evaluate(
-            """() => new Promise((resolve) => {
+            """(answered) => new Promise((resolve) => {
                 const opened = indexedDB.open("litelens");
                 opened.onsuccess = () => {
                     const all = opened.result.transaction("photos").objectStore("photos").getAll();
-                    all.onsuccess = () => resolve(all.result.map(({ file }) => file.name));
+                    const isChosen = ({ progress }) => !answered || progress?.stage === "done";
+                    all.onsuccess = () => resolve(all.result.filter(isChosen).map(({ file }) => file.name));
                 };
-            })"""
+            })""",
+            answered,
         )
     )
 
 
-def wait_until_kept(page: Page, *names: str) -> None:
+def wait_until_kept(page: Page, *names: str, answered: bool = False) -> None:
     for _ in range(100):
-        if kept_names(page) == list(names):
+        if kept_names(page, answered=answered) == list(names):
             return
         page.wait_for_timeout(50)
-    assert kept_names(page) == list(names)
+    assert kept_names(page, answered=answered) == list(names)
 
 
 def requests_of(page: Page) -> list[str]:
@@ -226,7 +228,7 @@ def test_the_page_opens_offline_with_its_photos(offline_context: BrowserContext,
     page.goto(f"http://127.0.0.1:{port}/")
     choose_photos(page, CAT)
     wait_for_results(page, "cat.jpg")
-    wait_until_kept(page, "cat.jpg")
+    wait_until_kept(page, "cat.jpg", answered=True)
     wait_until_page_is_kept(page)
     offline_context.set_offline(True)
     page.reload()
