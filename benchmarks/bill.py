@@ -104,7 +104,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Compute:
-    """What an image takes of a function: seconds, GB of memory, and for cold starts more GB-seconds and restored GB."""
+    """The compute time that an image costs.
+
+    A function with `gigabytes` of memory runs for `seconds`. Cold starts add `cold_gb_seconds` of initialization, and
+    with SnapStart `restored_gigabytes`; both are averages over all images.
+    """
 
     seconds: float
     gigabytes: float

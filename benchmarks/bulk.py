@@ -103,7 +103,8 @@ def _work(url: str, setting: Setting, image: bytes, seconds: float, repetitions:
     return rates
 
 
-def _configure(url: str) -> None:
+def use_aws(url: str) -> None:
+    """Set this process's environment for handlers that call AWS at this address, without other credentials or files."""
     os.environ.update(
         AWS_ENDPOINT_URL=url,
         AWS_ACCESS_KEY_ID="none",
@@ -111,10 +112,14 @@ def _configure(url: str) -> None:
         AWS_DEFAULT_REGION="us-east-1",
         AWS_CONFIG_FILE=os.devnull,
         AWS_SHARED_CREDENTIALS_FILE=os.devnull,
-        POWERTOOLS_LOG_LEVEL="CRITICAL",
         LITELENS_BUNDLE=str(BUNDLE),
         LITELENS_THREADS="1",
     )
+
+
+def _configure(url: str) -> None:
+    use_aws(url)
+    os.environ["POWERTOOLS_LOG_LEVEL"] = "CRITICAL"
     # Metrics are lines on standard output.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

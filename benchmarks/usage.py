@@ -20,9 +20,8 @@ from dataclasses import asdict, dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from benchmarks.bulk import TEMPLATE_SETTINGS, photo_of
+from benchmarks.bulk import TEMPLATE_SETTINGS, photo_of, use_aws
 from benchmarks.events import Context, backfill_event, binary_request, form_request, queue_event
-from benchmarks.photos import BUNDLE
 from benchmarks.report import Options, table
 from litelens.settings import MAX_IMAGES
 
@@ -50,7 +49,7 @@ PLATFORM_LINES = (
 
 @dataclass(frozen=True)
 class Usage:
-    """What one invocation with `images` images uses.
+    """The calls, bytes and metrics of one invocation with `images` images.
 
     `calls` has the number of calls of each AWS operation. `result_log_bytes`, a part of `log_bytes`, are those of the
     lines about classified images. `metrics` are the names of the custom metrics that get a
@@ -149,18 +148,11 @@ def _count(path: str) -> Usage:
 
 
 def _configure(url: str, path: str) -> None:
+    use_aws(url)
     os.environ.update(
-        AWS_ENDPOINT_URL=url,
-        AWS_ACCESS_KEY_ID="none",
-        AWS_SECRET_ACCESS_KEY="none",
-        AWS_DEFAULT_REGION="us-east-1",
-        AWS_CONFIG_FILE=os.devnull,
-        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
         POWERTOOLS_SERVICE_NAME="api" if path in (API, API_BATCH) else "bulk",
         POWERTOOLS_METRICS_NAMESPACE="litelens-prod",
         _X_AMZN_TRACE_ID="Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=0",
-        LITELENS_BUNDLE=str(BUNDLE),
-        LITELENS_THREADS="1",
         LITELENS_UPLOAD_BUCKET="uploads",
         LITELENS_RESULTS_TABLE="results",
         # The template's default: lines of the API only.

@@ -37,7 +37,7 @@ _Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class Facts(Struct, frozen=True):
-    """What FACTS has of a bundle that was exported: None or empty where it says nothing.
+    """The facts in the file FACTS of an exported bundle; those that the file lacks are None or empty.
 
     `thresholds` are those of each label of a multi-label model, and `groups` has each label's group.
     """

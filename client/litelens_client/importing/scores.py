@@ -12,7 +12,7 @@ _SIGMOID, _SOFTMAX = "LOGISTIC", "SOFTMAX"
 
 @dataclass(frozen=True)
 class Scores:
-    """What the output has, and from where that is known.
+    """The kind of scores in the model's output, and the source of that fact.
 
     A binary model has a single score for two labels. In a multi-label model, a photo can have any number of labels.
     """

@@ -327,7 +327,7 @@ class _Api:
 
     @property
     def _gives_forms(self) -> bool:
-        """Whether there are upload forms: their results need the table."""
+        """True if the API issues upload forms, which needs the upload bucket and the results table."""
         return self._bucket is not None and self._results is not None
 
     def _required_uploads(self) -> tuple[UploadBucket, ResultsTable]:

@@ -165,7 +165,7 @@ class ImageResult(Struct, frozen=True, omit_defaults=True):
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether the model's labels do not exclude each other."""
+        """True if the result is of a multi-label model."""
         return self.predictions[0].present is not UNSET
 
     @property

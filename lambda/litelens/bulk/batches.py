@@ -78,9 +78,9 @@ class _Upload:
 
     @property
     def sequence(self) -> tuple[str, ...]:
-        """What uploads have in common that are processed one after the other.
+        """The key of a sequence: uploads with the same key are processed one after the other.
 
-        The same image is classified once, and images of a form are counted one after the other.
+        So the same image is classified once, and the limit of images per form is not exceeded.
         """
         image = self.image
         return (image.bucket, image.key) if is_form_key(image.key) else (image.bucket, image.key, image.revision)
