@@ -107,10 +107,10 @@ class Misplaced:
 
 
 @dataclass(frozen=True)
-class Learned:
-    """The result of learning: the head and its calibration, and what is known about the photos.
+class LearnedHead(Generic[Truth]):
+    """A head that was learned, its calibration, and what is known about the photos.
 
-    `validation.logits` are not divided by `temperature` yet. `test` and `test_logits`, float64 `(n, classes)`, are the
+    `validation.logits` are not divided by `temperature` yet. `test` and `test_logits`, float64 `(n, labels)`, are the
     photos of the test split and their logits, or None if there is no such split. `groups`, int64, are equal for
     duplicates of a training photo.
     """
@@ -118,27 +118,33 @@ class Learned:
     base: Bundle
     root: Path
     labels: tuple[str, ...]
-    train: EmbeddedSplit[np.int64]
-    test: EmbeddedSplit[np.int64] | None
+    train: EmbeddedSplit[Truth]
+    test: EmbeddedSplit[Truth] | None
     test_logits: Floats | None
     validation: CrossValidation
     head: Head
     familiarity: Familiarity | None
     temperature: float
-    threshold: float
     mirrored: bool
     pairs: tuple[Pair, ...]
     groups: Classes
     repeated_in_test: tuple[Path, ...]
-    misplaced: tuple[Misplaced, ...]
     unreadable: tuple[Unreadable, ...]
 
     @property
-    def measured(self) -> tuple[EmbeddedSplit[np.int64], Floats]:
-        """The photos on which the accuracy is measured, and their logits: the test split if there is one."""
+    def measured(self) -> tuple[EmbeddedSplit[Truth], Floats]:
+        """The photos on which the head is measured, and their logits: the test split if there is one."""
         if self.test is None or self.test_logits is None:
             return self.train, self.validation.logits
         return self.test, self.test_logits
+
+
+@dataclass(frozen=True)
+class Learned(LearnedHead[np.int64]):
+    """The result of learning classes that exclude each other."""
+
+    threshold: float
+    misplaced: tuple[Misplaced, ...]
 
     @property
     def distinct_photos(self) -> Classes:

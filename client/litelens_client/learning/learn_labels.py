@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from litelens.core.bundle import Bundle
-from litelens.core.familiarity import Familiarity
-from litelens.core.head import Head
 from litelens_client.learning.duplicates import find_duplicates, group_duplicates, near_duplicate_limit
 from litelens_client.learning.embeddings import EmbeddedPhotos, EmbeddingCache, embed_photos
 from litelens_client.learning.errors import DatasetError
@@ -17,12 +15,13 @@ from litelens_client.learning.learn import (
     MIN_PHOTOS,
     MIN_UNMIRRORED,
     EmbeddedSplit,
+    LearnedHead,
     Pair,
     embed_mirror_images,
     find_familiarity,
     without_repeated,
 )
-from litelens_client.learning.metrics import Classes, Floats
+from litelens_client.learning.metrics import Classes
 from litelens_client.learning.multi_label import (
     LabelledSamples,
     best_label_temperature,
@@ -32,40 +31,17 @@ from litelens_client.learning.multi_label import (
     label_confidences,
 )
 from litelens_client.learning.photos import Unreadable
-from litelens_client.learning.regression import CrossValidation
 from litelens_client.output import counted
 
 
 @dataclass(frozen=True)
-class LearnedLabels:
-    """The result of learning labels that do not exclude each other; the fields are those of learn.Learned.
+class LearnedLabels(LearnedHead[np.bool_]):
+    """The result of learning labels that do not exclude each other.
 
     `thresholds` has the confidence from which each label is present.
     """
 
-    base: Bundle
-    root: Path
-    labels: tuple[str, ...]
-    train: EmbeddedSplit[np.bool_]
-    test: EmbeddedSplit[np.bool_] | None
-    test_logits: Floats | None
-    validation: CrossValidation
-    head: Head
-    familiarity: Familiarity | None
-    temperature: float
     thresholds: tuple[float, ...]
-    mirrored: bool
-    pairs: tuple[Pair, ...]
-    groups: Classes
-    repeated_in_test: tuple[Path, ...]
-    unreadable: tuple[Unreadable, ...]
-
-    @property
-    def measured(self) -> tuple[EmbeddedSplit[np.bool_], Floats]:
-        """The photos on which the labels are measured, and their logits: the test split if there is one."""
-        if self.test is None or self.test_logits is None:
-            return self.train, self.validation.logits
-        return self.test, self.test_logits
 
     @property
     def distinct_photos(self) -> Classes:
