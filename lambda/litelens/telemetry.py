@@ -96,8 +96,8 @@ def record_duplicate() -> None:
         _add("Duplicates", MetricUnit.Count, 1)
 
 
-def record_prediction(prediction: Prediction, size: int, request_id: str, *, log: bool = True) -> None:
-    """Count a classified image of `size` bytes and, with `log`, write a line about it.
+def record_prediction(prediction: Prediction, request_id: str, *, log: bool = True) -> None:
+    """Count a classified image and, with `log`, write a line about it.
 
     It counts as uncertain by the bundle's threshold and not by the request's: otherwise the share of uncertain images
     would depend on the requests and not only on the model.
@@ -110,7 +110,7 @@ def record_prediction(prediction: Prediction, size: int, request_id: str, *, log
             logger.info(
                 "classified",
                 request_id=request_id,
-                bytes=size,
+                bytes=prediction.image_bytes,
                 format=prediction.image_format,
                 width=prediction.width,
                 height=prediction.height,
@@ -125,7 +125,7 @@ def record_prediction(prediction: Prediction, size: int, request_id: str, *, log
         _add("Decode", MetricUnit.Milliseconds, prediction.timing.decode)
         _add("Inference", MetricUnit.Milliseconds, prediction.timing.inference)
         _add("Classification", MetricUnit.Milliseconds, prediction.timing.total)
-        _add("ImageBytes", MetricUnit.Bytes, size)
+        _add("ImageBytes", MetricUnit.Bytes, prediction.image_bytes)
         _add("ImageMegapixels", MetricUnit.NoUnit, prediction.width * prediction.height / 1_000_000)
         _add("Entropy", MetricUnit.NoUnit, round(prediction.entropy, 6))
         _add("Uncertain", MetricUnit.Count, int(uncertain))

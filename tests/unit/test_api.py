@@ -297,7 +297,7 @@ def test_an_internal_error_reveals_no_details(monkeypatch: pytest.MonkeyPatch, p
     line, metrics = lines(printed)
     assert line["message"] == "failed"
     assert line["error"] == "KeyError"
-    assert any(frame.startswith("litelens.core.classifier.classify:") for frame in line["at"])
+    assert any(frame.startswith("litelens.core.classifier.predict:") for frame in line["at"])
     assert metrics["Failed"] == [1.0]
 
 

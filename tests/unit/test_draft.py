@@ -605,7 +605,7 @@ def test_photos_are_classified_one_at_a_time(
     pets: Draft, cache: EmbeddingCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pets.learn(cache)
-    inside, most, predict = [], [], Classifier._predict
+    inside, most, predict = [], [], Classifier.predict
 
     def counted(self: Classifier, *arguments: Any) -> Any:
         inside.append(1)
@@ -614,7 +614,7 @@ def test_photos_are_classified_one_at_a_time(
         inside.pop()
         return prediction
 
-    monkeypatch.setattr(Classifier, "_predict", counted)
+    monkeypatch.setattr(Classifier, "predict", counted)
     large = encoded(Image.fromarray(np.tile(np.asarray(photo("cat", 3)), (8, 8, 1))), "PNG")
     threads = [threading.Thread(target=pets.classify, args=(large,)) for _ in range(6)]
     for thread in threads:

@@ -6,10 +6,11 @@ Importing this module loads the model: `handler` is the Lambda function's entry 
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -48,7 +49,7 @@ from litelens.aws.results_table import ResultsTable
 from litelens.aws.s3 import ObjectLocation, ObjectReader, UploadBucket, image_key, is_upload_id
 from litelens.aws.snapstart import register_hooks
 from litelens.core.bundle import METRICS, REPORT, Bundle
-from litelens.core.classifier import DEFAULT_TOP_K, Classifier, Options
+from litelens.core.classifier import DEFAULT_TOP_K, Classifier, Input, Options
 from litelens.core.errors import BundleError, InternalError, ReportedError
 from litelens.core.registry import DAMAGED, LoadedModel, ModelRegistry
 from litelens.settings import Settings, read_settings
@@ -63,6 +64,9 @@ from litelens.telemetry import (
 )
 
 Handler = Callable[[dict[str, Any], LambdaContext], dict[str, Any]]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MODEL_PATH = "/v1/model"
 MODELS_PATH = "/v1/models"
@@ -184,29 +188,44 @@ class _Api:
         classifier = self._choose_model(request.model).classifier
         classifier.check(request.options)
         if request.is_list:
-            results = [self._classify_item(classifier, image, request, call) for image in request.images]
+            results = self._classify_list(classifier, request, call)
             return _json(schemas.ClassifyManyAnswer(self.model, results, call.id))
         (image,) = request.images
-        found = self._classify_image(classifier, image, request, call)
+        found = self._classify_image(classifier, self._prepare(classifier, image, call), request, call)
         return _json(schemas.ClassifyAnswer(model=self.model, request_id=call.id, **msgspec.structs.asdict(found)))
 
+    def _classify_list(
+        self, classifier: Classifier, request: ClassifyRequest, call: Call
+    ) -> list[schemas.Classification | schemas.Failure]:
+        """Classify several images. While the model runs on one, the next one is fetched and decoded."""
+        results: list[schemas.Classification | schemas.Failure] = []
+        for prepared in _map_ahead(lambda image: self._prepare_item(classifier, image, call), request.images):
+            try:
+                results.append(self._classify_item(classifier, prepared.result(), request, call))
+            except ReportedError as error:
+                record_problem(error, call.id)
+                results.append(schemas.Failure(problem_document(error, call.id)))
+        return results
+
+    def _prepare_item(self, classifier: Classifier, image: Image, call: Call) -> Input:
+        _require_time(call)
+        return self._prepare(classifier, image, call)
+
     def _classify_item(
-        self, classifier: Classifier, image: Image, request: ClassifyRequest, call: Call
-    ) -> schemas.Classification | schemas.Failure:
-        try:
-            if call.deadline.remaining() <= 0:
-                raise OutOfTime("The images before this one took all the time; send it again in a smaller request.")
-            return self._classify_image(classifier, image, request, call)
-        except ReportedError as error:
-            record_problem(error, call.id)
-            return schemas.Failure(problem_document(error, call.id))
+        self, classifier: Classifier, image: Input, request: ClassifyRequest, call: Call
+    ) -> schemas.Classification:
+        _require_time(call)
+        return self._classify_image(classifier, image, request, call)
+
+    def _prepare(self, classifier: Classifier, image: Image, call: Call) -> Input:
+        """Fetch and decode an image."""
+        return classifier.prepare(self._fetch(image, call))
 
     def _classify_image(
-        self, classifier: Classifier, image: Image, request: ClassifyRequest, call: Call
+        self, classifier: Classifier, image: Input, request: ClassifyRequest, call: Call
     ) -> schemas.Classification:
-        data = self._fetch(image, call)
-        prediction = classifier.classify(data, request.options)
-        record_prediction(prediction, len(data), call.id, log=self._log_results)
+        prediction = classifier.predict(image, request.options)
+        record_prediction(prediction, call.id, log=self._log_results)
         return schemas.classification_of(prediction, request.embedding_format)
 
     def _fetch(self, image: Image, call: Call) -> bytes:
@@ -380,6 +399,24 @@ class _Api:
         """Return the path of the API's root: the stage on API Gateway's own host names, empty on others."""
         path, requested = self.resolver.current_event.path, self.resolver.current_event.request_context.path or ""
         return requested.removesuffix(path) if requested.endswith(path) else ""
+
+
+def _require_time(call: Call) -> None:
+    """Raise OutOfTime if the time for the images of a request is over."""
+    if call.deadline.remaining() <= 0:
+        raise OutOfTime("The images before this one took all the time; send it again in a smaller request.")
+
+
+def _map_ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[Future[R]]:
+    """Call a function with each item in another thread; yield the results in order, each once the next is asked for."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder") as thread:
+        first, *others = items
+        current = thread.submit(function, first)
+        for item in others:
+            following = thread.submit(function, item)
+            yield current
+            current = following
+        yield current
 
 
 def _cors(origin: str) -> CORSConfig:

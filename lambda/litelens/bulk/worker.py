@@ -2,7 +2,8 @@
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import msgspec
@@ -28,8 +29,8 @@ from litelens.settings import Settings, required
 from litelens.telemetry import logger, record_duplicate, record_prediction, record_problem
 
 # The number of threads that share a worker: one for each message of a batch. Fetching and saving overlap, because they
-# mostly wait for the network. Decoding and inference run one at a time, because they share a core. docs/scale.md has
-# the measured gain.
+# mostly wait for the network. One image is decoded while the model runs on another. docs/scale.md has the measured
+# gain.
 THREADS = 10
 
 # The number of copies of an object in memory while it is fetched.
@@ -70,7 +71,7 @@ class Worker:
         self._options = Options(embedding=settings.store_embeddings and self._classifier.bundle.head is not None)
         if settings.store_embeddings and not self._options.embedding:
             logger.warning("No embeddings are stored, because the model gives none.")
-        self._classifier_lock = threading.Lock()
+        self._decoder_lock, self._model_lock = threading.Lock(), threading.Lock()
         # Created here, because otherwise each of the first threads would create its own.
         for service in BULK_SERVICES:
             aws_client(service)
@@ -149,14 +150,23 @@ class Worker:
     ) -> Classification | Failure:
         try:
             data = reader.read(image.location, deadline)
-            with self._classifier_lock:
-                if deadline.remaining() < _MIN_SECONDS:
-                    raise OutOfTime("The images before this one took all the time; another invocation will retry it.")
-                prediction = self._classifier.classify(data, self._options)
-            record_prediction(prediction, len(data), request_id, log=self._log_results)
+            with _turn(self._decoder_lock, deadline):
+                decoded = self._classifier.prepare(data)
+            with _turn(self._model_lock, deadline):
+                prediction = self._classifier.predict(decoded, self._options)
+            record_prediction(prediction, request_id, log=self._log_results)
             return classification_of(prediction)
         except _PERMANENT_ERRORS as error:
             return _failure(error, request_id)
+
+
+@contextmanager
+def _turn(lock: threading.Lock, deadline: Deadline) -> Iterator[None]:
+    """Wait for a lock and hold it until the block ends; raises OutOfTime if too little time is left then."""
+    with lock:
+        if deadline.remaining() < _MIN_SECONDS:
+            raise OutOfTime("The images before this one took all the time; another invocation will retry it.")
+        yield
 
 
 def without_absent_labels(outcome: Classification | Failure) -> Classification | Failure:

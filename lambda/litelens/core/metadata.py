@@ -9,9 +9,6 @@ import re
 import struct
 from collections.abc import Callable, Iterator, Mapping
 
-import numpy as np
-from numpy.typing import NDArray
-
 from litelens.core.bmp import strip_bmp
 from litelens.core.colour import MAX_PROFILE_BYTES
 from litelens.core.errors import NotAnImage
@@ -20,13 +17,9 @@ from litelens.core.heif import strip_heif
 from litelens.core.png import strip_png
 from litelens.core.stripped import StrippedImage, count_part
 
-# Whether 0xFF and this byte form the marker of a JPEG segment. The others occur inside scans: stuffed zeros, restart
-# markers and fill bytes.
-_IS_MARKER = ~np.isin(np.arange(256), [0x00, *range(0xD0, 0xD8), 0xFF])
-
-# The size of the part that is searched in one step, so that its copies stay small.
-_WINDOW_BYTES = 1 << 16
-
+# The marker of a segment: 0xFF and a byte other than those that follow 0xFF inside scans, which are stuffed zeros,
+# restart markers and fill bytes.
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _JPEG_PROGRESSIVE, _JPEG_SCAN, _JPEG_END, _JPEG_EXIF, _JPEG_PROFILE = 0xC2, 0xDA, 0xD9, 0xE1, 0xE2
 JPEG_END_MARKER = b"\xff\xd9"
 # A profile is split into segments that begin with this name, their number from 1, and how many there are.
@@ -120,25 +113,16 @@ def _segments(jpeg: bytes) -> Iterator[tuple[int, int, int]]:
     The data of a scan lies between its segment and the next. If the end marker is missing, the JPEG ends with the file.
     """
     parts, end = 0, 2
-    for markers in _markers(jpeg):
-        while (index := int(np.searchsorted(markers, end))) < len(markers):
-            parts = count_part(parts, "JPEG", "segments")
-            start = int(markers[index])
-            marker, end = jpeg[start + 1], start + 2
-            if marker == _JPEG_END:
-                yield marker, start, end
-                return
-            end += int.from_bytes(jpeg[end : end + 2])
+    while found := _JPEG_MARKER.search(jpeg, end):
+        parts = count_part(parts, "JPEG", "segments")
+        start = found.start()
+        marker, end = jpeg[start + 1], start + 2
+        if marker == _JPEG_END:
             yield marker, start, end
+            return
+        end += int.from_bytes(jpeg[end : end + 2])
+        yield marker, start, end
     yield _JPEG_END, len(jpeg), len(jpeg)
-
-
-def _markers(jpeg: bytes) -> Iterator[NDArray[np.int64]]:
-    """Yield the positions of markers and of bytes in segments that look like markers, int64 `(n,)` for each window."""
-    for start in range(0, len(jpeg), _WINDOW_BYTES):
-        window = np.frombuffer(jpeg, np.uint8, min(_WINDOW_BYTES + 1, len(jpeg) - start), start)
-        found = np.flatnonzero(window[:-1] == 0xFF)
-        yield start + found[_IS_MARKER[window[found + 1]]]
 
 
 def _strip_gif(data: bytes) -> StrippedImage:

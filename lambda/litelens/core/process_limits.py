@@ -5,7 +5,6 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from PIL import Image
 
@@ -49,7 +48,8 @@ def data_size() -> int:
     """Return the size of the process's data segment in bytes, used or not; 0 on systems other than Linux."""
     if sys.platform != "linux":
         return 0
-    return int(Path("/proc/self/statm").read_text().split()[5]) * mmap.PAGESIZE
+    with open("/proc/self/statm", "rb", buffering=0) as file:
+        return int(file.read().split()[5]) * mmap.PAGESIZE
 
 
 @contextmanager

@@ -23,17 +23,22 @@ DAMAGED = "its bundle is damaged; the log says why."
 
 _logger = logging.getLogger(__name__)
 
+_Revision = tuple[int, int, int] | None
+
 # The maximum number of names that an error message lists.
 _MAX_NAMES = 20
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to classify, its manifest, and the milliseconds that its first inference took."""
+    """A model that is ready to classify, and the milliseconds that its first inference took.
+
+    `revision` tells the manifest that it was loaded from from a later one.
+    """
 
     classifier: Classifier
     warm_up_ms: float
-    manifest: bytes
+    revision: _Revision
 
     @property
     def bundle(self) -> Bundle:
@@ -53,8 +58,8 @@ class ModelRegistry:
         """
         self._default, self._models = default, models
         self._limits, self._threads, self._engine = limits, threads, engine
-        # The content of each bundle's manifest, and the bundle without its arrays, by the model's name.
-        self._listed: dict[str, tuple[bytes, Bundle]] = {}
+        # The revision of each bundle's manifest, and the bundle without its arrays, by the model's name.
+        self._listed: dict[str, tuple[_Revision, Bundle]] = {}
         # The least recently used model is the first.
         self._loaded: dict[str, LoadedModel] = {}
         self.default_name = model_name(default, models)
@@ -109,24 +114,24 @@ class ModelRegistry:
 
     def _load(self, name: str, folder: Path) -> LoadedModel:
         """Return a model; load it only the first time and after its manifest has changed."""
-        manifest = _content(folder / MANIFEST)
+        revision = _revision(folder / MANIFEST)
         model = self._loaded.get(name)
-        if model is None or model.manifest != manifest:
+        if model is None or model.revision != revision:
             bundle = read_bundle(name, folder)
             self._loaded.pop(name, None)
             self._make_room()
             classifier = Classifier(bundle, self._limits, self._threads, self._engine)
-            model = LoadedModel(classifier, classifier.warm_up(), manifest)
+            model = LoadedModel(classifier, classifier.warm_up(), revision)
         self._loaded.pop(name, None)
         self._loaded[name] = model
         return model
 
     def _describe(self, name: str, folder: Path) -> Bundle:
         """Return a bundle without its arrays; read it only the first time and after its manifest has changed."""
-        manifest = _content(folder / MANIFEST)
-        if name not in self._listed or self._listed[name][0] != manifest:
+        revision = _revision(folder / MANIFEST)
+        if name not in self._listed or self._listed[name][0] != revision:
             bundle = dataclasses.replace(read_bundle(name, folder), head=None, familiarity=None)
-            self._listed[name] = (manifest, bundle)
+            self._listed[name] = (revision, bundle)
         return self._listed[name][1]
 
     def _make_room(self) -> None:
@@ -171,11 +176,13 @@ def _children(folder: Path | None) -> list[Path]:
         return []
 
 
-def _content(path: Path) -> bytes:
+def _revision(path: Path) -> _Revision:
+    """Return what changes when a file is replaced or written: its inode, its size, and the time in nanoseconds."""
     try:
-        return path.read_bytes()
+        found = path.stat()
     except OSError:
-        return b""  # read_bundle() reports the reason
+        return None  # read_bundle() reports the reason
+    return (found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _sentence(folders: Mapping[str, Path]) -> str:
