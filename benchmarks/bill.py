@@ -192,7 +192,7 @@ def fixed_lines(usages: Iterable[Usage]) -> list[Line]:
     functions: dict[bool, set[str]] = defaultdict(set)
     for usage in usages:
         functions[usage.path in (API, API_BATCH)].update(usage.metrics)
-    metrics, anomalies = alarm_counts()
+    metrics, anomalies = alarm_counts(with_options=False)
     return [
         Line("metrics of the functions", sum(map(len, functions.values())), METRICS),
         Line("metrics that alarms watch", metrics, ALARMS),
@@ -207,14 +207,26 @@ def option_lines(usages: Mapping[str, Usage]) -> dict[str, list[Line]]:
     """Return how options change the costs of an image, by their settings."""
     one, many, bulk = usages[API], usages[API_BATCH], usages[BULK]
     result_bytes = usages[BACKFILL].answer_bytes / usages[BACKFILL].images
+    object_lines = [
+        Line("object", 1 / bulk.images, S3_PUT),
+        Line("object, kept 30 days", result_bytes / 1e9, S3_STORAGE),
+    ]
     return {
         "LogResults=none, no line for each image of a request": [
             Line("logs", -many.result_log_bytes / many.images / 1e9, LOGS)
         ],
+        "LogResults=all, also a line for each upload": [Line("logs", bulk.result_log_bytes / bulk.images / 1e9, LOGS)],
         "EventBus, an event per batch of uploads": [Line("event", 1 / bulk.images, EVENTS)],
-        "Results=both, an object per batch of uploads": [
-            Line("object", 1 / bulk.images, S3_PUT),
-            Line("object, kept 30 days", result_bytes / 1e9, S3_STORAGE),
+        "Results=both, an object per batch of uploads": object_lines,
+        "Results=objects, the same without the table": [
+            *object_lines,
+            Line("result, with its index", -bulk.write_units / bulk.images, TABLE_WRITES),
+            Line("result, kept 30 days", -bulk.table_bytes / bulk.images / 1e9, TABLE_STORAGE),
+        ],
+        "an upload form for each photo, and one request for its result": [
+            Line("requests", 2, REQUESTS["rest"]),
+            Line("invocations", 2, LAMBDA_REQUEST),
+            Line("lookup of the result", 1, TABLE_READS),
         ],
         "Waf=true, each request": [Line("request", 1, WAF_REQUESTS)],
         "Page=true, each image through CloudFront": [
@@ -228,7 +240,9 @@ def option_lines(usages: Mapping[str, Usage]) -> dict[str, list[Line]]:
 def monthly_option_lines(gigabytes: float) -> dict[str, list[Line]]:
     """Return what options add in a month, for functions with this memory."""
     acl = yaml_parse((INFRA / "firewall.yaml").read_text())["Resources"]["WebAcl"]["Properties"]
+    always, with_options = alarm_counts(with_options=False), alarm_counts(with_options=True)
     return {
+        "ImageBuckets, an alarm for backfills": [Line("metrics", with_options[0] - always[0], ALARMS)],
         "KmsKeyArn, a key": [Line("key", 1, KMS_KEYS)],
         "Waf=true": [Line("ACL", 1, WAF_ACLS), Line("rules", len(acl["Rules"]), WAF_RULES)],
         "SnapStart=true, two versions": [Line("snapshots", 2 * gigabytes * MONTH_SECONDS, SNAPSTART_CACHE)],
@@ -259,12 +273,15 @@ def rekognition_dollars(images: float) -> float:
 
 
 @cache
-def alarm_counts() -> tuple[int, int]:
-    """Return the number of metrics in the templates' alarms, and of alarms with anomaly detection."""
+def alarm_counts(*, with_options: bool) -> tuple[int, int]:
+    """Return the number of metrics in the templates' alarms, and of alarms with anomaly detection.
+
+    Alarms with a condition are counted only `with_options`.
+    """
     metrics = anomalies = 0
     for path in sorted(INFRA.glob("*.yaml")):
         for resource in yaml_parse(path.read_text())["Resources"].values():
-            if resource["Type"] == "AWS::CloudWatch::Alarm":
+            if resource["Type"] == "AWS::CloudWatch::Alarm" and (with_options or "Condition" not in resource):
                 if "ThresholdMetricId" in resource["Properties"]:
                     anomalies += 1
                 else:

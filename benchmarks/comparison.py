@@ -25,6 +25,7 @@ from benchmarks.peers.process import (
     LIMITED_OPENVINO,
     LITELENS_LITERT,
     LITELENS_OPENVINO,
+    MINIMAL_PEER,
     ONNX_INT8,
     ONNX_INT8_REDUCED,
     OPENVINO_AVX2,
@@ -103,13 +104,14 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 def measure_bundle(options: Options, bundle: Path = BUNDLE) -> dict[str, Any]:
-    """Measure a published bundle with each engine of litelens and one thread, by the CPU's class of instructions.
+    """Measure a published bundle with each engine of litelens and one thread; return the results by the CPU's name.
 
-    On a CPU with VNNI, OpenVINO is measured a second time, limited to AVX2.
+    A minimal handler runs it too. On a CPU with VNNI, OpenVINO is measured a second time, limited to AVX2.
     """
     about = report.about()
-    kind = report.instruction_class(about)
-    peers = [peer for peer in PEERS if peer.model == "bundle"] + ([LIMITED_OPENVINO] if kind == VNNI else [])
+    instructions = report.instruction_class(about)
+    limited = [LIMITED_OPENVINO] if instructions == VNNI else []
+    peers = [*(peer for peer in PEERS if peer.model == "bundle"), *limited, MINIMAL_PEER]
     network = models.published(bundle, options.cache)
     dataset = photos.cats_and_dogs(options.data, _IMAGES)
     # The classes of these photos are not the bundle's.
@@ -123,16 +125,16 @@ def measure_bundle(options: Options, bundle: Path = BUNDLE) -> dict[str, Any]:
         "count": len(unlabelled),
         "rounds": options.rounds,
         "rows": _rows(accuracies, timings),
-        "cpu": about["cpu"],
+        "instructions": instructions,
         "date": about["date"],
     }
-    return {kind: measured}
+    return {f"{about['cpu']} with {instructions}": measured}
 
 
 def merge_bundles(earlier: Mapping[str, Any] | None, measured: Mapping[str, Any]) -> dict[str, Any]:
-    """Keep earlier results of CPUs with other instructions, if they are of the same bundle."""
+    """Keep earlier results of other CPUs, if they are of the same bundle."""
     names = {each["name"] for each in measured.values()}
-    kept = {kind: each for kind, each in (earlier or {}).items() if each["name"] in names}
+    kept = {cpu: each for cpu, each in (earlier or {}).items() if each["name"] in names}
     return kept | dict(measured)
 
 
@@ -228,8 +230,8 @@ _METHOD = (
     "Each peer is a Lambda handler in its own process with one core and one thread; all take turns. The peers are in "
     "`benchmarks/peers`; litelens is the handler that is deployed, with a model of 7-bit weights. `invoke` is the time "
     "of inference alone, from the model's input to the scores. `answer` is the time from API Gateway's event, with a "
-    "JPEG of 500x375 pixels in base64, to the response. `ratio` is invoke divided by that of the better int8 model of "
-    "ONNX Runtime: the median over all rounds."
+    "JPEG of 500x375 pixels in base64, to the response. `around` is answer without invoke. `ratio` is invoke divided "
+    "by that of the better int8 model of ONNX Runtime: the median over all rounds."
 )
 
 _FP32 = (
@@ -270,11 +272,12 @@ def render(results: Mapping[str, Any]) -> str:
 def render_bundle(results: Mapping[str, Any]) -> str:
     """Render the bundle with each engine, on CPUs with each class of instructions side by side, as Markdown."""
     parts = ["## The bundled model"]
-    for kind, bundle in results["bundle"].items():
+    for cpu, bundle in results["bundle"].items():
         parts += [
-            f"### On a CPU with {kind}",
-            f"The bundle {bundle['name']} at {bundle['side']} pixels with each engine of litelens, measured as above: "
-            f"{bundle['rounds']} rounds, agreement on {bundle['count']} {bundle['images']}, {bundle['cpu']}, "
+            f"### {cpu}",
+            f"The bundle {bundle['name']} at {bundle['side']} pixels with each engine of litelens, and with "
+            "the least code that serves it (`benchmarks/peers/litert.py`), measured as above: "
+            f"{bundle['rounds']} rounds, agreement on {bundle['count']} {bundle['images']}, "
             f"{bundle['date']}.",
             _speed_table(bundle["rows"], "LiteRT", has_classes=False),
             _start_table(bundle["rows"]),
@@ -286,19 +289,22 @@ def render_bundle(results: Mapping[str, Any]) -> str:
 def _engine_rows(bundles: Mapping[str, Any]) -> list[list[str]]:
     """Return the rows of the recommended engines.
 
-    A CPU with AVX2 only that was not measured has the time of OpenVINO with that limit. LiteRT cannot be limited; on
-    such a CPU it is slower than on one with VNNI.
+    If no CPU with AVX2 only was measured, there are rows with the time of OpenVINO with that limit. LiteRT cannot be
+    limited; on such a CPU it is slower than on one with VNNI.
     """
     rows = []
-    for kind, bundle in bundles.items():
+    has_avx2 = any(bundle["instructions"] == AVX2 for bundle in bundles.values())
+    for cpu, bundle in bundles.items():
         by_peer = {row["peer"]: row for row in bundle["rows"]}
         litert, openvino = by_peer[LITELENS_LITERT], by_peer[LITELENS_OPENVINO]
         cells = [short(row["answer"]["median"]) for row in (litert, openvino)]
-        rows.append([kind, *cells, recommended_engine(litert, openvino)])
-        if kind == VNNI and AVX2 not in bundles and (limited := by_peer.get(OPENVINO_AVX2)):
+        rows.append([cpu, *cells, recommended_engine(litert, openvino)])
+        if not has_avx2 and (limited := by_peer.get(OPENVINO_AVX2)):
             faster = limited["answer"]["median"] < litert["answer"]["median"]
             verdict = "OpenVINO" if faster else f"unknown; measure on a CPU with {AVX2} only"
-            rows.append([AVX2, f"more than {cells[0]}", short(limited["answer"]["median"]), verdict])
+            rows.append(
+                [f"{cpu}, limited to {AVX2}", f"more than {cells[0]}", short(limited["answer"]["median"]), verdict]
+            )
     return rows
 
 
@@ -313,7 +319,15 @@ def recommended_engine(litert: Mapping[str, Any], openvino: Mapping[str, Any]) -
 
 def _speed_table(rows: Sequence[Mapping[str, Any]], reference: str, *, has_classes: bool) -> str:
     return table(
-        ["", *(["top-1"] if has_classes else []), f"agrees with {reference}", "invoke, ms", "answer, ms", "ratio"],
+        [
+            "",
+            *(["top-1"] if has_classes else []),
+            f"agrees with {reference}",
+            "invoke, ms",
+            "answer, ms",
+            "around, ms",
+            "ratio",
+        ],
         [
             [
                 row["peer"],
@@ -321,6 +335,7 @@ def _speed_table(rows: Sequence[Mapping[str, Any]], reference: str, *, has_class
                 percent(row["agreement"]),
                 in_brackets(row["invoke"]),
                 in_brackets(row["answer"]),
+                short(row["answer"]["median"] - row["invoke"]["median"]),
                 f"{row['ratio']:.2f}",
             ]
             for row in rows

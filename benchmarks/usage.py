@@ -51,10 +51,11 @@ PLATFORM_LINES = (
 class Usage:
     """The calls, bytes and metrics of one invocation with `images` images.
 
-    `calls` has the number of calls of each AWS operation. `result_log_bytes`, a part of `log_bytes`, are those of the
-    lines about classified images. `metrics` are the names of the custom metrics that get a
-    value. `photo_bytes` is the size of an image as a file, `table_bytes` what the results take in the table and its
-    index, `request_bytes` and `answer_bytes` the sizes of the HTTP bodies, or of the events of the other paths.
+    `calls` has the number of calls of each AWS operation. `result_log_bytes` are those of the lines for single images
+    of a batch; by default, only the API writes them, so `log_bytes` includes them for the API only. `metrics` are the
+    names of the custom metrics that get a value. `photo_bytes` is the size of an image as a file, `table_bytes` what
+    the results take in the table and its index, `request_bytes` and `answer_bytes` the sizes of the HTTP bodies, or of
+    the events of the other paths.
     """
 
     path: str
@@ -130,7 +131,9 @@ def _count(path: str) -> Usage:
         _, lines = output(start)
         # The first invocation has a cold start.
         metrics = _metrics(output()[1])
-    logged = [*lines, *PLATFORM_LINES]
+    results = [line for line in lines if json.loads(line).get("message") == "classified" and "_aws" not in line]
+    others = [line for line in lines if line not in results]
+    logged = [*others, *(results if path in (API, API_BATCH) else []), *PLATFORM_LINES]
     return Usage(
         path,
         IMAGES[path],
@@ -139,7 +142,7 @@ def _count(path: str) -> Usage:
         counts.table_bytes,
         len(logged),
         _bytes(logged),
-        _bytes(line for line in lines if json.loads(line).get("message") == "classified"),
+        _bytes(results),
         tuple(sorted(metrics)),
         len(photo),
         request,
@@ -155,8 +158,7 @@ def _configure(url: str, path: str) -> None:
         _X_AMZN_TRACE_ID="Root=1-00000000-000000000000000000000000;Parent=0000000000000000;Sampled=0",
         LITELENS_UPLOAD_BUCKET="uploads",
         LITELENS_RESULTS_TABLE="results",
-        # The template's default: lines of the API only.
-        LITELENS_LOG_RESULTS="true" if path in (API, API_BATCH) else "false",
+        LITELENS_LOG_RESULTS="true",
     )
 
 

@@ -150,6 +150,8 @@ def _variables(endpoint: str, declared: Mapping[str, str], bundle: Path) -> dict
         "LITELENS_MODELS": str(models_folder().resolve()),
         # A function with the template's default memory has one core.
         "LITELENS_THREADS": "1",
+        # As in the container image.
+        "OPENBLAS_NUM_THREADS": "1",
         "PYTHONPATH": os.pathsep.join(str(ROOT / folder) for folder in (".", "lambda", "client")),
     }
 

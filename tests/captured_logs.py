@@ -22,6 +22,10 @@ class CapturedLogs(StringIO):
         """Return the log lines, all or with this message."""
         return [line for line in self.lines() if "level" in line and message in (None, line["message"])]
 
+    def classified(self) -> list[dict[str, Any]]:
+        """Return the lines that describe classified images: lines of metrics, or lines of their own."""
+        return [line for line in self.lines() if line.get("message") == "classified"]
+
     def metric_lines(self) -> list[dict[str, Any]]:
         """Return the lines of metrics, in the embedded metric format."""
         return [line for line in self.lines() if "_aws" in line]

@@ -20,6 +20,7 @@ KERAS, ONNX = "Keras, fp32", "ONNX Runtime, fp32"
 ONNX_INT8, ONNX_INT8_REDUCED = "ONNX Runtime, int8", "ONNX Runtime, int8, reduce_range"
 TFLITE_RUNTIME, OPENVINO = "tflite-runtime, int8", "OpenVINO, int8"
 LITELENS_LITERT, LITELENS_OPENVINO = "litelens with LiteRT", "litelens with OpenVINO"
+MINIMAL_LITERT = "minimal handler with LiteRT"
 OPENVINO_AVX2 = "litelens with OpenVINO, limited to AVX2"
 
 
@@ -48,6 +49,9 @@ PEERS = (
     Peer(LITELENS_LITERT, "litelens", "bundle", environment={"LITELENS_ENGINE": "litert"}),
     Peer(LITELENS_OPENVINO, "litelens", "bundle", environment={"LITELENS_ENGINE": "openvino"}),
 )
+
+# Shows what litelens adds to the model's own time.
+MINIMAL_PEER = Peer(MINIMAL_LITERT, "litert", "bundle")
 
 # OpenVINO on a CPU with VNNI as on one without. LiteRT has no such limit:
 # https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html

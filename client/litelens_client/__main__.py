@@ -82,6 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if parsed.check:
             parsed.check(parsed)
+        # OpenBLAS, which NumPy contains, keeps cores busy while its threads wait, which slows down the model.
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Imported only now, so that help and error messages appear immediately.
         module = _MODULES.get(parsed.command, parsed.command)
         run: Callable[[Namespace], int] = importlib.import_module(f"litelens_client.{module}").run

@@ -39,7 +39,7 @@ class Settings:
     and `results_table`, descriptions without `describe_model`, events without `event_bus`, calls from other sites'
     pages without `cors_origin`. Results expire after `result_days`; those of uploads and backfills contain embeddings
     if `store_embeddings`. With `result_objects`, the results of each batch of uploads are also an object in the bucket.
-    With `log_results`, there is a log line for each classified image. release.hook tests `verified_function`, a
+    With `log_results`, the details of each classified image are logged. release.hook tests `verified_function`, a
     version's ARN, and fails it if decoding and inference of a golden image take more than `verified_milliseconds`
     (median, warm). access.authorizer accepts the tokens of `jwt_issuer` for one of `jwt_audience`.
     """

@@ -19,6 +19,7 @@ from typing import Any
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
+from aws_lambda_powertools.metrics.functions import is_metrics_disabled
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from litelens.core.classifier import Prediction
@@ -34,6 +35,9 @@ def _to_line(entry: dict[str, Any]) -> str:
 
 # The log group says which function it is, and its configuration the rest: CloudWatch charges for each byte.
 _UNUSED_KEYS = ["function_name", "function_memory_size", "function_arn"]
+
+# The message of what is logged about a classified image.
+_CLASSIFIED = "classified"
 
 logger = Logger(service="litelens", location=None, json_serializer=_to_line)
 # The dimension's value is POWERTOOLS_SERVICE_NAME, which Powertools reads.
@@ -96,31 +100,22 @@ def record_duplicate() -> None:
         _add("Duplicates", MetricUnit.Count, 1)
 
 
-def record_prediction(prediction: Prediction, request_id: str, *, log: bool = True) -> None:
-    """Count a classified image and, with `log`, write a line about it.
+def record_prediction(
+    prediction: Prediction, request_id: str, *, log: bool = True, is_only_image: bool = False
+) -> None:
+    """Count a classified image and, with `log`, log its details.
 
+    The details of the only image of an invocation are part of the line of metrics, which costs less than another line.
     It counts as uncertain by the bundle's threshold and not by the request's: otherwise the share of uncertain images
     would depend on the requests and not only on the model.
     """
-    best = prediction.candidates[0]
     uncertain = prediction.uncertain_by_default
-    familiarity: dict[str, Any] = {} if prediction.unfamiliar is None else {"unfamiliar": prediction.unfamiliar}
     with _lock:
-        if log:
-            logger.info(
-                "classified",
-                request_id=request_id,
-                bytes=prediction.image_bytes,
-                format=prediction.image_format,
-                width=prediction.width,
-                height=prediction.height,
-                label=best.label,
-                confidence=round(best.confidence, 6),
-                entropy=round(prediction.entropy, 6),
-                uncertain=uncertain,
-                **familiarity,
-                timing_ms=dataclasses.asdict(prediction.timing),
-            )
+        if log and is_only_image and not is_metrics_disabled():
+            for name, value in {"message": _CLASSIFIED, **_details(prediction)}.items():
+                metrics.add_metadata(name, value)
+        elif log:
+            logger.info(_CLASSIFIED, request_id=request_id, **_details(prediction))
         _add("Classified", MetricUnit.Count, 1)
         _add("Decode", MetricUnit.Milliseconds, prediction.timing.decode)
         _add("Inference", MetricUnit.Milliseconds, prediction.timing.inference)
@@ -132,6 +127,23 @@ def record_prediction(prediction: Prediction, request_id: str, *, log: bool = Tr
         if prediction.unfamiliar is not None:
             _add("Unfamiliar", MetricUnit.Count, int(prediction.unfamiliar))
         _add(f"Format{prediction.image_format}", MetricUnit.Count, 1)
+
+
+def _details(prediction: Prediction) -> dict[str, Any]:
+    best = prediction.candidates[0]
+    familiarity: dict[str, Any] = {} if prediction.unfamiliar is None else {"unfamiliar": prediction.unfamiliar}
+    return {
+        "bytes": prediction.image_bytes,
+        "format": prediction.image_format,
+        "width": prediction.width,
+        "height": prediction.height,
+        "label": best.label,
+        "confidence": round(best.confidence, 6),
+        "entropy": round(prediction.entropy, 6),
+        "uncertain": prediction.uncertain_by_default,
+        **familiarity,
+        "timing_ms": dataclasses.asdict(prediction.timing),
+    }
 
 
 def record_description(model: str, input_tokens: int, output_tokens: int, request_id: str) -> None:

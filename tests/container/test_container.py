@@ -1,6 +1,7 @@
 """The container image, run as in Lambda: any user, a read-only file system, the memory of one core."""
 
 import dataclasses
+import json
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -47,6 +48,30 @@ for path in Path(os.environ["LAMBDA_TASK_ROOT"]).rglob("*"):
     mode = path.stat().st_mode
     if not mode & 0o004 or path.is_dir() and not mode & 0o001:
         print(path)
+"""
+
+
+# The maximum number of modules that the API's handler imports, by package. A new version of a package may need more.
+_COMMON_MODULES = {
+    "the standard library": 170,
+    "aws_lambda_powertools": 120,
+    "numpy": 90,
+    "litelens": 45,
+    "PIL": 23,
+    "msgspec": 13,
+    "jmespath": 9,
+}
+MODULE_BUDGET = {
+    "litert": {**_COMMON_MODULES, "ai_edge_litert": 6},
+    "openvino": {**_COMMON_MODULES, "openvino": 90},
+}
+_COUNT_MODULES = """
+import collections, json, sys
+before = set(sys.modules)
+import litelens.api.handler
+roots = (name.partition(".")[0] for name in set(sys.modules) - before)
+names = ("the standard library" if root in sys.stdlib_module_names else root for root in roots)
+print(json.dumps(collections.Counter(names)))
 """
 
 
@@ -132,6 +157,20 @@ def test_the_start_imports_neither_telemetry_nor_boto3(docker: str, image: str) 
     )
     assert not {module for module in modules if "telemetry" in module} - {"litelens.telemetry"}
     assert not modules & {"boto3", "botocore.session", "botocore.client"}
+
+
+def test_the_start_imports_no_more_modules_than_budgeted(docker: str, image: str, engine: str) -> None:
+    """Imports take most of a cold start. A package that is not in the budget may have two modules."""
+    found = json.loads(output_of(docker, image, _COUNT_MODULES, "python3"))
+    budget = MODULE_BUDGET[engine]
+    assert {name: count for name, count in found.items() if count > budget.get(name, 2)} == {}
+    assert sum(found.values()) < sum(budget.values())
+
+
+def test_numpy_starts_no_threads(docker: str, image: str) -> None:
+    """Threads of OpenBLAS that wait for work would use up the function's share of the CPU."""
+    script = "import numpy, os; print(len(os.listdir('/proc/self/task')))"
+    assert output_of(docker, image, script, "python3") == "1\n"
 
 
 def test_the_packages_contain_everything_that_the_functions_use(docker: str, image: str) -> None:

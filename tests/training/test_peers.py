@@ -17,6 +17,8 @@ from benchmarks.peers.process import (
     KERAS,
     LITELENS_LITERT,
     LITELENS_OPENVINO,
+    MINIMAL_LITERT,
+    MINIMAL_PEER,
     ONNX_INT8,
     ONNX_INT8_REDUCED,
     OPENVINO_AVX2,
@@ -131,7 +133,7 @@ def test_leave_one_out_predictions_are_those_of_fits_without_the_image(noise: np
 
 
 def test_every_peer_takes_the_same_event_and_gives_the_same_labels(colour_models: Models, tmp_path: Path) -> None:
-    for peer in [*PEERS, renamed_runtime(tmp_path)]:
+    for peer in [*PEERS, MINIMAL_PEER, renamed_runtime(tmp_path)]:
         with running(peer, colour_models, threads=1, pinned=True) as process:
             answers = [process.handle(json_request(colour_photo(colour)), times=2) for colour in COLOURS]
             assert (peer.name, [label for _, label in answers]) == (peer.name, list(COLOURS))
@@ -180,10 +182,11 @@ def test_any_bundle_is_measured_with_each_engine(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(comparison, "_IMAGES", 2)
     monkeypatch.setattr(comparison, "_BUNDLE_CALLS", 1)
     by_cpu = comparison.measure_bundle(Options(rounds=1, data=None, cache=tmp_path), CIFAR_BUNDLE)
-    ((cpu, measured),) = by_cpu.items()
+    ((_, measured),) = by_cpu.items()
     assert (measured["name"], measured["side"], measured["count"]) == (CIFAR_BUNDLE.name, 32, 2)
-    limited = [OPENVINO_AVX2] if cpu == comparison.VNNI else []
-    assert [row["peer"] for row in measured["rows"]] == [LITELENS_LITERT, LITELENS_OPENVINO, *limited]
+    limited = [OPENVINO_AVX2] if measured["instructions"] == comparison.VNNI else []
+    peers = [LITELENS_LITERT, LITELENS_OPENVINO, *limited, MINIMAL_LITERT]
+    assert [row["peer"] for row in measured["rows"]] == peers
     assert [row["ratio"] for row in measured["rows"] if row["peer"] == LITELENS_LITERT] == [1]
     page = comparison.render_bundle({"bundle": by_cpu})
     assert f"The bundle {CIFAR_BUNDLE.name} at 32 pixels with each engine of litelens" in page

@@ -334,22 +334,22 @@ def test_no_answer_and_no_log_line_contains_the_image(handle: Handle, printed: P
         classify_json('{"image": "' + marker.decode()),
     ]
     bodies = [handle(request)["body"] for request in requests]
-    assert len(lines(printed)) == 2 * len(requests)
+    # A line of metrics for each request, and one for each problem.
+    assert len(lines(printed)) == 2 * len(requests) - 1
     text = "".join([*bodies, printed()])
     for leak in (marker.decode(), base64.b64encode(marker * 30).decode()[:20], PHOTO_BASE64[:40], "Traceback", ".py"):
         assert leak not in text
     assert str(Path(__file__).parent.parent.parent) not in text
 
 
-def test_each_request_logs_one_line_with_its_id(handle: Handle, printed: Printed) -> None:
+def test_each_image_or_problem_is_logged_with_its_request_id(handle: Handle, printed: Printed) -> None:
     handle(classify_bytes(PHOTO))
     handle(classify_bytes(b"hello"))
-    classified, refused = (line for line in lines(printed) if "level" in line)
-    assert classified["message"] == "classified"
+    by_message = {line["message"]: line for line in lines(printed) if "message" in line}
+    classified, refused = by_message["classified"], by_message["refused"]
     assert classified["request_id"] == refused["request_id"] == REQUEST_ID
     assert classified["bytes"] == len(PHOTO)
     assert (classified["format"], classified["width"], classified["height"]) == ("JPEG", 640, 427)
-    assert refused["message"] == "refused"
     assert (refused["code"], refused["status"]) == ("not_an_image", 415)
 
 

@@ -149,7 +149,7 @@ class TestOtherServices:
     def test_the_request_has_an_id(self, handle: Handle, service: str, logs: CapturedLogs) -> None:
         answer = answer_of(handle(SENDERS[service]("POST", "/v1/classify", PHOTO, {"content-type": "image/jpeg"})))
         expected = LambdaContext.aws_request_id if service.startswith("load balancer") else ID
-        assert answer["request_id"] == expected == logs.log_lines("classified")[0]["request_id"]
+        assert answer["request_id"] == expected == logs.classified()[0]["request_id"]
 
 
 @pytest.mark.parametrize("door", ["classify_http_api", "classify_function_url"])

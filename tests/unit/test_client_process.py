@@ -70,6 +70,21 @@ print(code, sorted({name.partition(".")[0] for name in sys.modules} & {"aws_lamb
     assert done.stdout.endswith("\n0 []\n")
 
 
+def test_classifying_a_file_starts_no_threads_of_numpy() -> None:
+    code = """
+import sys
+from litelens_client.__main__ import main
+code = main(["classify", sys.argv[1]])
+from threadpoolctl import threadpool_info
+print(code, {library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"})
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, ROCKET], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.endswith("\n0 {1}\n")
+
+
 def test_the_help_states_the_limits_of_the_api(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["classify", "--help"])

@@ -103,17 +103,29 @@ class TestRequests:
     def test_an_image_emits_its_metrics_with_units(self, handle: Handle, logs: CapturedLogs) -> None:
         handle(classify_bytes(PHOTO))
         (line,) = logs.metric_lines()
-        (log,) = logs.log_lines("classified")
         prediction = Classifier(load_bundle(DEFAULT_BUNDLE), Limits(), threads=1).classify(PHOTO)
         assert metric_units(line).items() >= (IMAGE_METRICS | {"Requests": "Count", "Duration": "Milliseconds"}).items()
         assert line["Requests"] == line["Classified"] == line["Uncertain"] == [1.0]
         assert line["ImageBytes"] == [len(PHOTO)]
         assert line["ImageMegapixels"] == [640 * 427 / 1_000_000]
         assert line["Entropy"] == [pytest.approx(prediction.entropy, abs=1e-4)]
-        times = log["timing_ms"]
+        times = line["timing_ms"]
         parts = [line["Decode"], line["Inference"], line["Classification"]]
         assert parts == [[times["decode"]], [times["inference"]], [times["total"]]]
         assert line["Duration"][0] > times["total"]
+
+    def test_a_request_with_one_image_writes_one_line(self, handle: Handle, logs: CapturedLogs) -> None:
+        handle(classify_bytes(PHOTO))
+        (line,) = logs.lines()
+        assert line["message"] == "classified"
+
+    def test_without_metrics_a_request_with_one_image_writes_a_log_line(
+        self, handle: Handle, logs: CapturedLogs, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
+        handle(classify_bytes(PHOTO))
+        (line,) = logs.lines()
+        assert (line["message"], line["level"], line["bytes"]) == ("classified", "INFO", len(PHOTO))
 
     def test_each_image_of_a_request_emits_its_own_metrics(self, handle: Handle, logs: CapturedLogs) -> None:
         gray = encoded(Image.new("RGB", (1000, 500), "gray"), "PNG")
@@ -129,7 +141,7 @@ class TestRequests:
     ) -> None:
         handle(classify_bytes(PHOTO, threshold=threshold))
         assert logs.metric_values("Uncertain") == [1.0]
-        assert logs.log_lines("classified")[0]["uncertain"] is True
+        assert logs.classified()[0]["uncertain"] is True
 
     def test_a_certain_answer_is_not_counted_as_uncertain(self, handle: Handle, logs: CapturedLogs) -> None:
         handle(classify_bytes(CAT.read_bytes()))
@@ -157,7 +169,7 @@ class TestRequests:
         assert not any("xray_trace_id" in line for line in logs.lines())
         logs.clear()
         monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root={TRACE};Parent=53995c3f42cd8ad8;Sampled=1")
-        handle(classify_bytes(PHOTO))
+        handle(classify_bytes(b"hello"))
         assert [line["xray_trace_id"] for line in logs.lines()] == [TRACE, TRACE]
 
     def test_an_internal_error_is_logged_with_the_code_of_its_answer(
@@ -237,7 +249,7 @@ class TestUploads:
                 notification(record_of(stored, f"UPLOAD{width}")) for stored, width in zip(puts, widths, strict=True)
             ]
             assert failed_ids(handler(batch(*bodies), Context())) == []
-            lines = logs.log_lines("classified")
+            lines = logs.classified()
             assert len(lines) == 10
             for line in lines:
                 assert line["upload_request_id"] == f"UPLOAD{line['width']}"
@@ -250,7 +262,7 @@ class TestUploads:
         puts = [put(settings, f"uploads/{width}.png", small(width)) for width in (4, 5)]
         body = notification(record_of(puts[0], "UPLOAD4"), record_of(puts[1], "UPLOAD5"))
         batches.create_handler(settings)(batch("hello", body), Context())
-        lines = logs.log_lines("classified")
+        lines = logs.classified()
         assert {(line["message_id"], line["upload_request_id"]) for line in lines} == {
             ("1", "UPLOAD4"),
             ("1", "UPLOAD5"),
@@ -274,7 +286,7 @@ class TestUploads:
         handler(batch(*[notification(record_of(stored))] * 10), Context())
         logs.clear()
         handler(backfill(*[stored] * 10), Context())
-        assert len(logs.log_lines("classified")) == 10
+        assert len(logs.classified()) == 10
         for line in logs.log_lines():
             assert not {"message_id", "upload_request_id"} & line.keys()
 
@@ -323,7 +335,7 @@ class TestBackfills:
         assert logs.metric_values("Records") == [280.0]
         assert {name: len(logs.metric_values(name)) for name in IMAGE_METRICS} == dict.fromkeys(IMAGE_METRICS, 210)
         assert len(logs.metric_values("Refused")) == 70
-        assert len(logs.log_lines("classified")) == 210
+        assert len(logs.classified()) == 210
         assert len(logs.metric_lines()) > 1
         assert all(len(line[name]) <= 100 for line in logs.metric_lines() for name in metric_units(line))
         assert all(line["function_request_id"] == Context.aws_request_id for line in logs.metric_lines())
@@ -420,7 +432,7 @@ def test_the_output_contains_nothing_that_clients_send_and_no_object_keys(all_ou
     text = all_output.getvalue()
     for leak in (SECRET, base64.b64encode(SECRET.encode()).decode()[:10], PHOTO_BASE64[:40], "uploads/", ".jpg", ".py"):
         assert leak not in text
-    messages = {line["message"] for line in all_output.log_lines()}
+    messages = {line["message"] for line in all_output.lines() if "message" in line}
     assert messages == {"classified", "refused", "failed", "described", "duplicate"}
 
 
@@ -444,7 +456,7 @@ def test_the_documentation_lists_every_metric_with_its_unit_and_service(all_outp
 
 
 def test_formats_and_codes_have_metrics_named_after_them(all_output: CapturedLogs) -> None:
-    lines = all_output.log_lines()
+    lines = all_output.lines()
     for field, prefix in (("format", "Format"), ("code", "Code")):
         counted = Counter(line[field] for line in lines if field in line)
         assert counted

@@ -110,7 +110,7 @@ def test_unfamiliar_photos_are_logged_and_counted_if_the_model_can_tell(
     model: str, unfamiliar: bool | None, handle: Handle, logs: CapturedLogs
 ) -> None:
     handle(classify_bytes(PHOTO, model=model))
-    (line,) = logs.log_lines("classified")
+    (line,) = logs.classified()
     assert ("unfamiliar" in line) is (unfamiliar is not None)
     assert doubts_of(line) == (unfamiliar, unfamiliar is True)
     assert logs.metric_values("Unfamiliar") == ([] if unfamiliar is None else [float(unfamiliar)])

@@ -225,7 +225,7 @@ class _Api:
         self, classifier: Classifier, image: Input, request: ClassifyRequest, call: Call
     ) -> schemas.Classification:
         prediction = classifier.predict(image, request.options)
-        record_prediction(prediction, call.id, log=self._log_results)
+        record_prediction(prediction, call.id, log=self._log_results, is_only_image=not request.is_list)
         return schemas.classification_of(prediction, request.embedding_format)
 
     def _fetch(self, image: Image, call: Call) -> bytes:
