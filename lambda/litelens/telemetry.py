@@ -7,7 +7,6 @@ charge. docs/metrics.md lists metrics and log lines. https://aws.amazon.com/clou
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import threading
@@ -39,7 +38,10 @@ _UNUSED_KEYS = ["function_name", "function_memory_size", "function_arn"]
 # The message of what is logged about a classified image.
 _CLASSIFIED = "classified"
 
-logger = Logger(service="litelens", location=None, json_serializer=_to_line)
+# CloudWatch keeps the time of each line itself.
+_TIMESTAMP = "%(asctime)s" if is_metrics_disabled() else None
+
+logger = Logger(service="litelens", location=None, timestamp=_TIMESTAMP, json_serializer=_to_line)
 # The dimension's value is POWERTOOLS_SERVICE_NAME, which Powertools reads.
 metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "litelens")
 
@@ -142,7 +144,7 @@ def _details(prediction: Prediction) -> dict[str, Any]:
         "entropy": round(prediction.entropy, 6),
         "uncertain": prediction.uncertain_by_default,
         **familiarity,
-        "timing_ms": dataclasses.asdict(prediction.timing),
+        "timing_ms": vars(prediction.timing),
     }
 
 

@@ -1,17 +1,32 @@
 """The inputs of a classify request: forms, several images, objects in S3, and options."""
 
 import base64
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from PIL import Image
-from support import ROCKET, answer_of, classify_bytes, classify_json, content_type_of, encoded, event
+from support import (
+    DEFAULT_BUNDLE,
+    ROCKET,
+    LambdaContext,
+    answer_of,
+    classify_bytes,
+    classify_json,
+    content_type_of,
+    encoded,
+    event,
+)
 from test_request_forms import BOUNDARY, FORM_TYPE, B, form
 
+from litelens.api.handler import create_handler
 from litelens.api.requests import ImageInput, source_of
 from litelens.aws.s3 import ObjectLocation
-from litelens.settings import MAX_IMAGES
+from litelens.core.classifier import Classifier, Input
+from litelens.core.engines import LiteRT
+from litelens.core.images import Limits
+from litelens.settings import MAX_IMAGES, Settings
 
 Handle = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -20,6 +35,12 @@ PHOTO_BASE64 = base64.b64encode(PHOTO).decode()
 PHOTO_JSON = {"image": PHOTO_BASE64}
 GREY_PNG = encoded(Image.new("RGB", (20, 10), "grey"), "PNG")
 GREY_JSON = {"image": base64.b64encode(GREY_PNG).decode()}
+
+
+def handle_with_threads(threads: int) -> Handle:
+    """Return a handler whose function has this many cores."""
+    handler = create_handler(Settings(DEFAULT_BUNDLE, Limits(), threads))
+    return lambda event: handler(event, LambdaContext())
 
 
 def classify_form(body: bytes, content_type: str = FORM_TYPE) -> dict[str, Any]:
@@ -194,6 +215,47 @@ class TestForms:
 
 
 class TestSeveralImages:
+    @pytest.fixture(scope="class", params=[1, 2], ids=["one core", "two cores"])
+    def handle(self, request: pytest.FixtureRequest) -> Handle:
+        return handle_with_threads(request.param)
+
+    def test_with_two_cores_the_next_image_is_decoded_while_the_model_runs(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        handle = handle_with_threads(2)
+        prepare, run = Classifier.prepare, LiteRT.run
+        prepared: list[bytes] = []
+        second = threading.Event()
+
+        def counted(self: Classifier, data: bytes) -> Input:
+            prepared.append(data)
+            if len(prepared) == 2:
+                second.set()
+            return prepare(self, data)
+
+        def after_second(*arguments: Any) -> Any:
+            assert second.wait(timeout=60)
+            return run(*arguments)
+
+        monkeypatch.setattr(Classifier, "prepare", counted)
+        monkeypatch.setattr(LiteRT, "run", after_second)
+        assert formats(handle(images(GREY_PNG, PHOTO, GREY_PNG))) == ["PNG", "JPEG", "PNG"]
+        assert prepared == [GREY_PNG, PHOTO, GREY_PNG]
+
+    def test_with_one_core_images_are_decoded_in_the_thread_of_the_request(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        handle = handle_with_threads(1)
+        prepare, threads = Classifier.prepare, set()
+
+        def counted(self: Classifier, data: bytes) -> Input:
+            threads.add(threading.get_ident())
+            return prepare(self, data)
+
+        monkeypatch.setattr(Classifier, "prepare", counted)
+        assert formats(handle(images(GREY_PNG, PHOTO))) == ["PNG", "JPEG"]
+        assert threads == {threading.get_ident()}
+
     def test_the_results_are_in_the_order_of_the_images(self, handle: Handle) -> None:
         response = handle(classify_json({"images": [GREY_JSON, PHOTO_JSON, GREY_JSON]}))
         assert formats(response) == ["PNG", "JPEG", "PNG"]

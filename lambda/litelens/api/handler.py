@@ -6,8 +6,9 @@ Importing this module loads the model: `handler` is the Lambda function's entry 
 import dataclasses
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,6 +141,8 @@ class _Api:
         self._limits = settings.limits
         self._max_upload_bytes = settings.max_upload_bytes
         self._log_results = settings.log_results
+        # Decoding and the model would only take turns on one core, which costs time.
+        self._has_cores = settings.threads > 1
         limits = dataclasses.replace(settings.limits, bytes=max(settings.limits.bytes, settings.max_upload_bytes))
         self._models = ModelRegistry(settings.bundle, settings.models, limits, settings.threads, settings.engine)
         self.model = self.default_model
@@ -197,17 +200,18 @@ class _Api:
     def _classify_list(
         self, classifier: Classifier, request: ClassifyRequest, call: Call
     ) -> list[schemas.Classification | schemas.Failure]:
-        """Classify several images. While the model runs on one, the next one is fetched and decoded."""
+        """Classify several images. With several cores, the next one is decoded while the model runs."""
+        prepare = partial(self._prepare_item, classifier, call)
         results: list[schemas.Classification | schemas.Failure] = []
-        for prepared in _map_ahead(lambda image: self._prepare_item(classifier, image, call), request.images):
+        for prepared in (_map_ahead if self._has_cores else _map)(prepare, request.images):
             try:
-                results.append(self._classify_item(classifier, prepared.result(), request, call))
+                results.append(self._classify_item(classifier, prepared(), request, call))
             except ReportedError as error:
                 record_problem(error, call.id)
                 results.append(schemas.Failure(problem_document(error, call.id)))
         return results
 
-    def _prepare_item(self, classifier: Classifier, image: Image, call: Call) -> Input:
+    def _prepare_item(self, classifier: Classifier, call: Call, image: Image) -> Input:
         _require_time(call)
         return self._prepare(classifier, image, call)
 
@@ -407,16 +411,21 @@ def _require_time(call: Call) -> None:
         raise OutOfTime("The images before this one took all the time; send it again in a smaller request.")
 
 
-def _map_ahead(function: Callable[[T], R], items: Sequence[T]) -> Iterator[Future[R]]:
-    """Call a function with each item in another thread; yield the results in order, each once the next is asked for."""
+def _map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[Callable[[], R]]:
+    """Yield a function for each item that returns the result of `function`, or raises its error."""
+    return (partial(function, item) for item in items)
+
+
+def _map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[Callable[[], R]]:
+    """Do the same as _map(), but call `function` in another thread: with the next item while one is processed."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder") as thread:
         first, *others = items
         current = thread.submit(function, first)
         for item in others:
             following = thread.submit(function, item)
-            yield current
+            yield current.result
             current = following
-        yield current
+        yield current.result
 
 
 def _cors(origin: str) -> CORSConfig:
