@@ -41,7 +41,8 @@ _CLASSIFIED = "classified"
 # CloudWatch keeps the time of each line itself.
 _TIMESTAMP = "%(asctime)s" if is_metrics_disabled() else None
 
-logger = Logger(service="litelens", location=None, timestamp=_TIMESTAMP, json_serializer=_to_line)
+# Lambda gives each invocation a trace id, although it records few traces or none. _start_invocation() adds an id.
+logger = Logger(service="litelens", location=None, timestamp=_TIMESTAMP, xray_trace_id=None, json_serializer=_to_line)
 # The dimension's value is POWERTOOLS_SERVICE_NAME, which Powertools reads.
 metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "litelens")
 
@@ -207,8 +208,10 @@ def _start_invocation(engine: str, function_request_id: str) -> None:
     # If metrics are disabled, Powertools still keeps the values and prints them when there are a hundred.
     metrics.clear_metrics()
     ids: dict[str, str] = {"engine": engine, "function_request_id": function_request_id}
-    if trace := os.environ.get("_X_AMZN_TRACE_ID"):
+    trace = os.environ.get("_X_AMZN_TRACE_ID", "")
+    if "Sampled=1" in trace:
         ids["xray_trace_id"] = trace.split(";")[0].removeprefix("Root=")
+        logger.append_keys(xray_trace_id=ids["xray_trace_id"])
     for name, value in ids.items():
         metrics.add_metadata(name, value)
     logger.remove_keys(_UNUSED_KEYS)

@@ -215,7 +215,7 @@ class TestForms:
 
 
 class TestSeveralImages:
-    @pytest.fixture(scope="class", params=[1, 2], ids=["one core", "two cores"])
+    @pytest.fixture(params=[1, 2], ids=["one core", "two cores"])
     def handle(self, request: pytest.FixtureRequest) -> Handle:
         return handle_with_threads(request.param)
 

@@ -161,11 +161,13 @@ class TestRequests:
             handle(request)
         assert {line["model"] for line in logs.lines()} == {MODEL}
 
-    def test_lines_have_the_trace_id_if_tracing_is_on(
+    def test_lines_have_the_id_of_a_trace_that_is_recorded(
         self, handle: Handle, logs: CapturedLogs, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.delenv("_X_AMZN_TRACE_ID", raising=False)
-        handle(classify_bytes(PHOTO))
+        handle(classify_bytes(b"hello"))
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root={TRACE};Parent=53995c3f42cd8ad8;Sampled=0")
+        handle(classify_bytes(b"hello"))
         assert not any("xray_trace_id" in line for line in logs.lines())
         logs.clear()
         monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root={TRACE};Parent=53995c3f42cd8ad8;Sampled=1")
