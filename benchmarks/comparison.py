@@ -28,7 +28,6 @@ from benchmarks.peers.process import (
     MINIMAL_PEER,
     ONNX_INT8,
     ONNX_INT8_REDUCED,
-    OPENVINO_AVX2,
     PEERS,
     Peer,
     PeerProcess,
@@ -45,8 +44,8 @@ _IMAGES = 200
 # The calls of a peer in each turn: enough to fill the caches, and few enough for noise to affect all peers.
 _CALLS, _BUNDLE_CALLS = 3, 10
 
-# The classes of CPUs whose engines are compared side by side.
-VNNI, AVX2 = "VNNI", "AVX2"
+# The classes of instructions that OpenVINO is limited to on CPUs that have more.
+_LOWER_CLASSES: Mapping[str, Sequence[str]] = {"AMX": ("VNNI", "AVX2"), "VNNI": ("AVX2",)}
 
 # Engines that differ by at most this share are equally fast; the one with less memory is then recommended.
 _NEAR = 0.05
@@ -106,11 +105,11 @@ def measure(options: Options) -> dict[str, Any]:
 def measure_bundle(options: Options, bundle: Path = BUNDLE) -> dict[str, Any]:
     """Measure a published bundle with each engine of litelens and one thread; return the results by the CPU's name.
 
-    A minimal handler runs it too. On a CPU with VNNI, OpenVINO is measured a second time, limited to AVX2.
+    A minimal handler runs it too. On a CPU with AMX or VNNI, OpenVINO is measured also with fewer instructions.
     """
     about = report.about()
     instructions = report.instruction_class(about)
-    limited = [LIMITED_OPENVINO] if instructions == VNNI else []
+    limited = [LIMITED_OPENVINO[each] for each in _LOWER_CLASSES.get(instructions, ())]
     peers = [*(peer for peer in PEERS if peer.model == "bundle"), *limited, MINIMAL_PEER]
     network = models.published(bundle, options.cache)
     dataset = photos.cats_and_dogs(options.data, _IMAGES)
@@ -289,22 +288,23 @@ def render_bundle(results: Mapping[str, Any]) -> str:
 def _engine_rows(bundles: Mapping[str, Any]) -> list[list[str]]:
     """Return the rows of the recommended engines.
 
-    If no CPU with AVX2 only was measured, there are rows with the time of OpenVINO with that limit. LiteRT cannot be
-    limited; on such a CPU it is slower than on one with VNNI.
+    For a class of CPUs that was not measured, there is the time of OpenVINO with that limit. LiteRT cannot be limited;
+    on such a CPU it is slower than on one with more instructions.
     """
     rows = []
-    has_avx2 = any(bundle["instructions"] == AVX2 for bundle in bundles.values())
+    measured = {bundle["instructions"] for bundle in bundles.values()}
     for cpu, bundle in bundles.items():
         by_peer = {row["peer"]: row for row in bundle["rows"]}
         litert, openvino = by_peer[LITELENS_LITERT], by_peer[LITELENS_OPENVINO]
         cells = [short(row["answer"]["median"]) for row in (litert, openvino)]
         rows.append([cpu, *cells, recommended_engine(litert, openvino)])
-        if not has_avx2 and (limited := by_peer.get(OPENVINO_AVX2)):
-            faster = limited["answer"]["median"] < litert["answer"]["median"]
-            verdict = "OpenVINO" if faster else f"unknown; measure on a CPU with {AVX2} only"
-            rows.append(
-                [f"{cpu}, limited to {AVX2}", f"more than {cells[0]}", short(limited["answer"]["median"]), verdict]
-            )
+        for lower in _LOWER_CLASSES.get(bundle["instructions"], ()):
+            limited = by_peer.get(LIMITED_OPENVINO[lower].name)
+            if limited and lower not in measured:
+                faster = limited["answer"]["median"] < litert["answer"]["median"]
+                verdict = "OpenVINO" if faster else f"unknown; measure on a CPU with {lower} only"
+                answer = short(limited["answer"]["median"])
+                rows.append([f"{cpu}, limited to {lower}", f"more than {cells[0]}", answer, verdict])
     return rows
 
 

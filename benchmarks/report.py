@@ -70,8 +70,10 @@ def about() -> dict[str, Any]:
 
 
 def instruction_class(about: Mapping[str, Any]) -> str:
-    """Return the class of instructions for int8 products that this machine has: VNNI, AVX2, Arm or other."""
+    """Return the class of instructions for int8 products that this machine has: AMX, VNNI, AVX2, Arm or other."""
     flags = set(about["flags"])
+    if "amx_int8" in flags:
+        return "AMX"
     if flags & {"avx512_vnni", "avx_vnni"}:
         return "VNNI"
     return "AVX2" if "avx2" in flags else "Arm" if "asimddp" in flags else "other"

@@ -21,7 +21,6 @@ ONNX_INT8, ONNX_INT8_REDUCED = "ONNX Runtime, int8", "ONNX Runtime, int8, reduce
 TFLITE_RUNTIME, OPENVINO = "tflite-runtime, int8", "OpenVINO, int8"
 LITELENS_LITERT, LITELENS_OPENVINO = "litelens with LiteRT", "litelens with OpenVINO"
 MINIMAL_LITERT = "minimal handler with LiteRT"
-OPENVINO_AVX2 = "litelens with OpenVINO, limited to AVX2"
 
 
 class PeerError(BenchmarkError):
@@ -53,14 +52,17 @@ PEERS = (
 # Shows what litelens adds to the model's own time.
 MINIMAL_PEER = Peer(MINIMAL_LITERT, "litert", "bundle")
 
-# OpenVINO on a CPU with VNNI as on one without. LiteRT has no such limit:
-# https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
-LIMITED_OPENVINO = Peer(
-    OPENVINO_AVX2,
-    "litelens",
-    "bundle",
-    environment={"LITELENS_ENGINE": "openvino", "ONEDNN_MAX_CPU_ISA": "AVX2"},
-)
+# OpenVINO on a CPU with more instructions for int8 products, by the class that it is limited to. LiteRT has no such
+# limit: https://uxlfoundation.github.io/oneDNN/dev_guide_cpu_dispatcher_control.html
+LIMITED_OPENVINO = {
+    instructions: Peer(
+        f"{LITELENS_OPENVINO}, limited to {instructions}",
+        "litelens",
+        "bundle",
+        environment={"LITELENS_ENGINE": "openvino", "ONEDNN_MAX_CPU_ISA": limit},
+    )
+    for instructions, limit in (("VNNI", "AVX512_CORE_VNNI"), ("AVX2", "AVX2"))
+}
 
 
 def available_peers() -> tuple[list[Peer], list[str]]:

@@ -16,11 +16,11 @@ from benchmarks import __main__, comparison, container, fit, photos, report
 from benchmarks.comparison import Accuracy, Timing, better_int8
 from benchmarks.peers.process import (
     KERAS,
+    LIMITED_OPENVINO,
     LITELENS_LITERT,
     LITELENS_OPENVINO,
     ONNX_INT8,
     ONNX_INT8_REDUCED,
-    OPENVINO_AVX2,
 )
 from benchmarks.report import Part
 
@@ -199,6 +199,7 @@ def test_packages_that_the_peers_lack_are_named(monkeypatch: pytest.MonkeyPatch)
     [
         (["avx2", "fma", "avx512f", "avx512_vnni"], "VNNI"),
         (["avx2", "avx_vnni"], "VNNI"),
+        (["avx2", "avx512_vnni", "amx_int8"], "AMX"),
         (["avx2", "fma", "avx512f"], "AVX2"),
         (["asimddp"], "Arm"),
         ([], "other"),
@@ -212,7 +213,7 @@ def bundle_results(
     litert: float, openvino: float, limited: float | None = None, instructions: str = "VNNI"
 ) -> dict[str, Any]:
     """Return invented results of a bundle, with these milliseconds of answers."""
-    times = {LITELENS_LITERT: litert, LITELENS_OPENVINO: openvino, OPENVINO_AVX2: limited}
+    times = {LITELENS_LITERT: litert, LITELENS_OPENVINO: openvino, LIMITED_OPENVINO["AVX2"].name: limited}
     rows = [row(peer, 1.0, taken - 3, 1.0, None) for peer, taken in times.items() if taken is not None]
     about = {"instructions": instructions, "date": "2026-11-30", "rounds": 4, "images": "photos", "count": 200}
     return {"name": "everyday", "side": 260, "rows": rows, **about}
@@ -234,6 +235,10 @@ def test_a_limited_openvino_stands_for_a_cpu_that_was_not_measured() -> None:
     assert f"| {NEWER}, limited to AVX2 | more than 4 | 9 | unknown; measure on a CPU with AVX2 only |" in slower
     faster = comparison.render_bundle({"bundle": {NEWER: bundle_results(7, 5, limited=6)}})
     assert f"| {NEWER}, limited to AVX2 | more than 7 | 6 | OpenVINO |" in faster
+    with_amx = {"Newest with AMX": bundle_results(7, 5, limited=6, instructions="AMX")}
+    assert "| Newest with AMX, limited to AVX2 | more than 7 | 6 | OpenVINO |" in comparison.render_bundle(
+        {"bundle": with_amx}
+    )
     both = comparison.render_bundle({"bundle": {NEWER: bundle_results(4, 5, limited=9), OLDER: AVX2_RESULTS}})
     assert f"| {OLDER} | 9 | 8 | OpenVINO |" in both
     assert "more than" not in both

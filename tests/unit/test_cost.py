@@ -120,25 +120,49 @@ def test_xray_records_the_first_request_of_a_second_and_a_share_of_the_others() 
     assert bill.traces(bill.MONTH_SECONDS + 1_000_000) == pytest.approx(bill.MONTH_SECONDS + 50_000)
 
 
-def test_a_stack_costs_its_metrics_and_alarms() -> None:
-    lines = {line.name: line for line in bill.fixed_lines(results().usage)}
-    # Two metrics of the API's function and two of the one for uploads.
-    assert lines["metrics of the functions"].dollars == pytest.approx(4 * 0.30)
+def alarms_of(**parameters: str) -> tuple[int, int]:
+    """Return the number of metrics that a stack's alarms watch, and of its alarms with anomaly detection."""
     alarms = [
         resource["Properties"]
         for part in ("Alarms", "Release")
-        for resource in synthesize_nested(part, ImageBuckets="photos")["Resources"].values()
+        for resource in synthesize_nested(part, **parameters)["Resources"].values()
         if resource["Type"] == "AWS::CloudWatch::Alarm"
     ]
-    detecting = [alarm for alarm in alarms if "ThresholdMetricId" in alarm]
     others = [alarm for alarm in alarms if "ThresholdMetricId" not in alarm]
     metrics = sum(
         len([each for each in alarm.get("Metrics", [0]) if each == 0 or "MetricStat" in each]) for alarm in others
     )
+    return metrics, len(alarms) - len(others)
+
+
+def test_a_stack_costs_its_metrics_and_alarms() -> None:
+    lines = {line.name: line for line in bill.fixed_lines(results().usage)}
+    # Two metrics of the API's function and two of the one for uploads.
+    assert lines["metrics of the functions"].dollars == pytest.approx(4 * 0.30)
+    metrics, anomalies = alarms_of()
     assert lines["metrics that alarms watch"].quantity == metrics
-    assert lines["alarms with anomaly detection"].quantity == len(detecting)
+    assert lines["alarms with anomaly detection"].quantity == anomalies
     # No other template has alarms or dashboards.
     assert not [each for each in synthesize()["Resources"].values() if each["Type"].startswith("AWS::CloudWatch")]
+
+
+def test_buckets_for_backfills_cost_their_alarm() -> None:
+    ((line,),) = [lines for name, lines in bill.monthly_option_lines(1).items() if name.startswith("ImageBuckets")]
+    assert line.quantity == alarms_of(ImageBuckets="photos")[0] - alarms_of()[0] > 0
+
+
+def test_results_as_objects_save_the_table() -> None:
+    counted = usage(BULK, write_units=20, table_bytes=9000)
+    options = bill.option_lines({each.path: each for each in results().usage} | {BULK: counted})
+    both, objects = (
+        next(lines for name, lines in options.items() if name.startswith(f"Results={value}"))
+        for value in ("both", "objects")
+    )
+    upload = image_lines(counted, "rest", NO_TIME)
+    saved = sum(line.dollars for line in both) - sum(line.dollars for line in objects)
+    table = [line for line in upload if line.meter in (bill.TABLE_WRITES, bill.TABLE_STORAGE)]
+    assert saved == pytest.approx(sum(line.dollars for line in table))
+    assert saved > 0
 
 
 def test_a_firewall_costs_its_rules() -> None:
