@@ -42,7 +42,7 @@ from litelens.core.bundle import load_bundle
 _IMAGES = 200
 
 # The calls of a peer in each turn: enough to fill the caches, and few enough for noise to affect all peers.
-_CALLS, _BUNDLE_CALLS = 3, 10
+_CALLS, _BUNDLE_CALLS = 3, 20
 
 # The classes of instructions that OpenVINO is limited to on CPUs that have more.
 _LOWER_CLASSES: Mapping[str, Sequence[str]] = {"AMX": ("VNNI", "AVX2"), "VNNI": ("AVX2",)}

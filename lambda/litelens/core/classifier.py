@@ -277,7 +277,9 @@ class Classifier:
 
     def _features(self, outputs: Mapping[str, NDArray[Any]]) -> Features:
         levels, tensor = outputs[FEATURES][0], self.bundle.tensors[FEATURES]
-        return Features(levels, tensor, tensor.dequantize(levels.mean(axis=(0, 1), dtype=np.float32)))
+        height, width, _ = levels.shape
+        pooled = levels.sum(axis=(0, 1), dtype=np.float32) / np.float32(height * width)
+        return Features(levels, tensor, tensor.dequantize(pooled))
 
     def predict(self, image: Input, options: Options = _DEFAULTS) -> Prediction:
         """Classify a prepared image with options that check() accepts; raises ModelUnusable."""

@@ -51,8 +51,8 @@ def _ends_grey(image: Image.Image, reduction: int) -> bool:
     `reduction` is the factor by which its sides were reduced.
     """
     width, height = image.size
-    last = image.crop((width - 1, height - 1, width, height)).tobytes()
-    if not set(last) <= _JPEG_GREY:
+    last = image.getpixel((width - 1, height - 1))
+    if not set(last if isinstance(last, tuple) else [last]) <= _JPEG_GREY:
         return False
     rows = int(height * MAX_MISSING_ROWS) - math.ceil(_JPEG_BORDER / reduction)
     if rows <= 0:
