@@ -212,13 +212,15 @@ def option_lines(usages: Mapping[str, Usage]) -> dict[str, list[Line]]:
         Line("object, kept 30 days", result_bytes / 1e9, S3_STORAGE),
     ]
     return {
-        "LogResults=none, no line for each image of a request": [
+        "LogResults=none, no line for each of several images of a request": [
             Line("logs", -many.result_log_bytes / many.images / 1e9, LOGS)
         ],
-        "LogResults=all, also a line for each upload": [Line("logs", bulk.result_log_bytes / bulk.images / 1e9, LOGS)],
+        "LogResults=all, also a line for each image of an upload or a backfill": [
+            Line("logs", bulk.result_log_bytes / bulk.images / 1e9, LOGS)
+        ],
         "EventBus, an event per batch of uploads": [Line("event", 1 / bulk.images, EVENTS)],
         "Results=both, an object per batch of uploads": object_lines,
-        "Results=objects, the same without the table": [
+        "Results=objects, an object per batch instead of the table": [
             *object_lines,
             Line("result, with its index", -bulk.write_units / bulk.images, TABLE_WRITES),
             Line("result, kept 30 days", -bulk.table_bytes / bulk.images / 1e9, TABLE_STORAGE),
@@ -276,7 +278,7 @@ def rekognition_dollars(images: float) -> float:
 def alarm_counts(*, with_options: bool) -> tuple[int, int]:
     """Return the number of metrics in the templates' alarms, and of alarms with anomaly detection.
 
-    Alarms with a condition are counted only `with_options`.
+    Alarms that have a condition are counted only if `with_options` is true.
     """
     metrics = anomalies = 0
     for path in sorted(INFRA.glob("*.yaml")):

@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from benchmarks import photos
 from benchmarks.events import Context, backfill_event, binary_request, queue_event
@@ -58,10 +59,13 @@ TEMPLATE_SETTINGS = (Setting("bulk", 10, 10), Setting("backfill", 100, 10), Sett
 def measure(setting: Setting, seconds: float = 2.0, repetitions: int = 3) -> Measured:
     """Measure one setting, with this many repetitions of this many seconds each."""
     image = photo_of(setting.megapixels)
-    # As in the container image. NumPy reads it when the process starts.
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
     context = multiprocessing.get_context("spawn")
-    with fake_aws(image, setting.latency) as url, ProcessPoolExecutor(1, mp_context=context) as process:
+    with (
+        # As in the container image. The new process reads it when it imports NumPy.
+        mock.patch.dict(os.environ, OPENBLAS_NUM_THREADS="1"),
+        fake_aws(image, setting.latency) as url,
+        ProcessPoolExecutor(1, mp_context=context) as process,
+    ):
         rates = process.submit(_work, url, setting, image, seconds, repetitions).result()
     return Measured(setting, statistics.median(rates), min(rates), max(rates))
 

@@ -105,7 +105,8 @@ def measure(options: Options) -> dict[str, Any]:
 def measure_bundle(options: Options, bundle: Path = BUNDLE) -> dict[str, Any]:
     """Measure a published bundle with each engine of litelens and one thread; return the results by the CPU's name.
 
-    A minimal handler runs it too. On a CPU with AMX or VNNI, OpenVINO is measured also with fewer instructions.
+    A minimal handler with LiteRT is measured too. On a CPU with AMX or VNNI, OpenVINO is also measured limited to older
+    instructions.
     """
     about = report.about()
     instructions = report.instruction_class(about)
@@ -229,7 +230,7 @@ _METHOD = (
     "Each peer is a Lambda handler in its own process with one core and one thread; all take turns. The peers are in "
     "`benchmarks/peers`; litelens is the handler that is deployed, with a model of 7-bit weights. `invoke` is the time "
     "of inference alone, from the model's input to the scores. `answer` is the time from API Gateway's event, with a "
-    "JPEG of 500x375 pixels in base64, to the response. `around` is answer without invoke. `ratio` is invoke divided "
+    "JPEG of 500x375 pixels in base64, to the response. `overhead` is answer minus invoke. `ratio` is invoke divided "
     "by that of the better int8 model of ONNX Runtime: the median over all rounds."
 )
 
@@ -237,6 +238,11 @@ _FP32 = (
     "The bundle has no float weights, so fp32 uses its dequantized int8 weights. Quantizing these again loses less "
     "than quantizing the trained network would. The int8 models therefore agree with fp32 more than they would with "
     "the trained network."
+)
+
+_BUNDLE_METHOD = (
+    "The bundle with each engine of litelens and in a minimal handler (`benchmarks/peers/litert.py`), measured as "
+    "above, but `ratio` is relative to litelens with LiteRT."
 )
 
 _STARTS = (
@@ -269,15 +275,13 @@ def render(results: Mapping[str, Any]) -> str:
 
 
 def render_bundle(results: Mapping[str, Any]) -> str:
-    """Render the bundle with each engine, on CPUs with each class of instructions side by side, as Markdown."""
-    parts = ["## The bundled model"]
+    """Render the results of the bundle on each CPU, and the recommended engines, as Markdown."""
+    parts = ["## The bundled model", _BUNDLE_METHOD]
     for cpu, bundle in results["bundle"].items():
         parts += [
             f"### {cpu}",
-            f"The bundle {bundle['name']} at {bundle['side']} pixels with each engine of litelens, and with "
-            "the least code that serves it (`benchmarks/peers/litert.py`), measured as above: "
-            f"{bundle['rounds']} rounds, agreement on {bundle['count']} {bundle['images']}, "
-            f"{bundle['date']}.",
+            f"The bundle {bundle['name']} at {bundle['side']} pixels: {bundle['rounds']} rounds, agreement on "
+            f"{bundle['count']} {bundle['images']}, {bundle['date']}.",
             _speed_table(bundle["rows"], "LiteRT", has_classes=False),
             _start_table(bundle["rows"]),
         ]
@@ -288,8 +292,8 @@ def render_bundle(results: Mapping[str, Any]) -> str:
 def _engine_rows(bundles: Mapping[str, Any]) -> list[list[str]]:
     """Return the rows of the recommended engines.
 
-    For a class of CPUs that was not measured, there is the time of OpenVINO with that limit. LiteRT cannot be limited;
-    on such a CPU it is slower than on one with more instructions.
+    A class of instructions that was not measured gets a row with the time of OpenVINO limited to that class. LiteRT
+    cannot be limited; on such a CPU it is slower than on one with more instructions.
     """
     rows = []
     measured = {bundle["instructions"] for bundle in bundles.values()}
@@ -325,7 +329,7 @@ def _speed_table(rows: Sequence[Mapping[str, Any]], reference: str, *, has_class
             f"agrees with {reference}",
             "invoke, ms",
             "answer, ms",
-            "around, ms",
+            "overhead, ms",
             "ratio",
         ],
         [

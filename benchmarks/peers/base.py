@@ -17,8 +17,8 @@ _TOP = 5
 class PeerHandler(ABC):
     """A Lambda handler that classifies a photo sent to API Gateway as base64 in JSON.
 
-    `model` is a file or a folder beside labels.txt; `side` is the width and height of the input in pixels. The other
-    steps of preprocessing are attributes of the class.
+    `model` is a file or a folder beside labels.txt; `side` is the width and height of the input in pixels. `crop` is
+    the share of the shorter side that is kept; `mean` and `std` normalize the pixels.
     """
 
     crop, mean, std = 1.0, 128.0, 127.5

@@ -1,4 +1,4 @@
-"""LiteRT without litelens: the least code that serves a bundle."""
+"""LiteRT without litelens: a minimal handler for a bundle."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,10 @@ from benchmarks.peers.base import TFLiteHandler
 
 
 class Handler(TFLiteHandler):
-    """Runs the int8 model of a bundle, whose folder `model` is beside labels.txt. All channels are normalized alike."""
+    """Runs the int8 model of a bundle. `model` is the bundle's folder, beside labels.txt.
+
+    The first channel's mean and standard deviation apply to all channels.
+    """
 
     def __init__(self, model: Path, threads: int) -> None:
         steps = json.loads((model / "manifest.json").read_text())["preprocessing"]

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if parsed.check:
             parsed.check(parsed)
-        # OpenBLAS, which NumPy contains, keeps cores busy while its threads wait, which slows down the model.
+        # The threads of OpenBLAS, which NumPy contains, keep cores busy while they wait. That slows down the model.
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
         # Imported only now, so that help and error messages appear immediately.
         module = _MODULES.get(parsed.command, parsed.command)
@@ -459,7 +459,7 @@ def _add_serve_options(command: ArgumentParser) -> None:
     command.add_argument(
         "--log-json",
         action="store_true",
-        help="log the JSON lines of a deployed API instead of a short line for each request",
+        help="print JSON log lines instead of a short line for each request",
     )
     command.add_argument(
         "--model",

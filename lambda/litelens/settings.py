@@ -32,16 +32,17 @@ class SettingsError(Exception):
 class Settings:
     """The settings of a Lambda function, of `litelens serve` or of `litelens classify`.
 
-    `bundle` is the folder of the default model; each bundle in the folder `models` is another model. `engine` is one of
-    engines.ENGINES and uses `threads` threads. `limits` apply to images in a request, `max_upload_bytes` to images in
-    S3. `buckets` are those that requests may name. An upload form can be used for `upload_form_seconds`. A feature is
-    off if its setting is missing: other models than the default one without `models`, uploads without `upload_bucket`
-    and `results_table`, descriptions without `describe_model`, events without `event_bus`, calls from other sites'
-    pages without `cors_origin`. Results expire after `result_days`; those of uploads and backfills contain embeddings
-    if `store_embeddings`. With `result_objects`, the results of each batch of uploads are also an object in the bucket.
-    With `log_results`, the details of each classified image are logged. release.hook tests `verified_function`, a
-    version's ARN, and fails it if decoding and inference of a golden image take more than `verified_milliseconds`
-    (median, warm). access.authorizer accepts the tokens of `jwt_issuer` for one of `jwt_audience`.
+    `bundle` is the folder of the default model; each bundle in the folder `models` is another model. `engine` is
+    one of engines.ENGINES and uses `threads` threads; with more than one, the API decodes ahead. `limits` apply to
+    images in a request, `max_upload_bytes` to images in S3. `buckets` are those that requests may name. An upload
+    form can be used for `upload_form_seconds`. A feature is off if its setting is missing: other models than the
+    default one without `models`, uploads without `upload_bucket` and `results_table`, descriptions without
+    `describe_model`, events without `event_bus`, calls from other sites' pages without `cors_origin`. Results
+    expire after `result_days`; those of uploads and backfills contain embeddings if `store_embeddings`. With
+    `result_objects`, the results of each batch of uploads are also an object in the bucket. With `log_results`, the
+    details of each classified image are logged. release.hook tests `verified_function`, a version's ARN, and fails
+    it if decoding and inference of a golden image take more than `verified_milliseconds` (median, warm).
+    access.authorizer accepts the tokens of `jwt_issuer` for one of `jwt_audience`.
     """
 
     bundle: Path

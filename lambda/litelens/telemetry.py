@@ -35,13 +35,14 @@ def _to_line(entry: dict[str, Any]) -> str:
 # The log group says which function it is, and its configuration the rest: CloudWatch charges for each byte.
 _UNUSED_KEYS = ["function_name", "function_memory_size", "function_arn"]
 
-# The message of what is logged about a classified image.
+# The `message` of a line about a classified image.
 _CLASSIFIED = "classified"
 
-# CloudWatch keeps the time of each line itself.
+# CloudWatch keeps the time of each line. On a laptop, where metrics are disabled, lines need a timestamp.
 _TIMESTAMP = "%(asctime)s" if is_metrics_disabled() else None
 
-# Lambda gives each invocation a trace id, although it records few traces or none. _start_invocation() adds an id.
+# Lambda gives each invocation a trace id, although it records few traces or none. _start_invocation() adds the id
+# of a recorded trace.
 logger = Logger(service="litelens", location=None, timestamp=_TIMESTAMP, xray_trace_id=None, json_serializer=_to_line)
 # The dimension's value is POWERTOOLS_SERVICE_NAME, which Powertools reads.
 metrics = Metrics(namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "litelens")
@@ -108,9 +109,11 @@ def record_prediction(
 ) -> None:
     """Count a classified image and, with `log`, log its details.
 
-    The details of the only image of an invocation are part of the line of metrics, which costs less than another line.
-    It counts as uncertain by the bundle's threshold and not by the request's: otherwise the share of uncertain images
-    would depend on the requests and not only on the model.
+    With `is_only_image`, the details are part of the line of metrics, which costs less than a line of their own. They
+    have a line of their own if metrics are disabled.
+
+    The image counts as uncertain by the bundle's threshold and not by the request's: otherwise the share of uncertain
+    images would depend on the requests and not only on the model.
     """
     uncertain = prediction.uncertain_by_default
     with _lock:

@@ -160,7 +160,7 @@ def test_the_start_imports_neither_telemetry_nor_boto3(docker: str, image: str) 
 
 
 def test_the_start_imports_no_more_modules_than_budgeted(docker: str, image: str, engine: str) -> None:
-    """Imports take most of a cold start. A package that is not in the budget may have two modules."""
+    """Imports take a large part of a cold start. A package that is not in the budget may have two modules."""
     found = json.loads(output_of(docker, image, _COUNT_MODULES, "python3"))
     budget = MODULE_BUDGET[engine]
     assert {name: count for name, count in found.items() if count > budget.get(name, 2)} == {}

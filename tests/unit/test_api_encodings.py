@@ -88,6 +88,12 @@ def test_percent_encoded_text_is_decoded_as_by_the_standard_library(text: str) -
     assert source_of(ImageInput(image=f"data:,{text}")) == expected
 
 
+def test_a_body_with_a_lone_surrogate_is_refused_as_base64(handle: Handle) -> None:
+    request = classify_bytes(PHOTO, content_type="image/png") | {"body": "\ud800", "isBase64Encoded": True}
+    response = handle(request)
+    assert (response["statusCode"], answer_of(response)["code"]) == (400, "invalid_base64")
+
+
 def test_a_large_percent_encoded_data_url_takes_little_memory() -> None:
     content = bytes(range(256)) * 4000
     url = "data:image/png," + "".join(f"%{byte:02X}" for byte in content)

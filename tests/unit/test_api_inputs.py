@@ -23,7 +23,7 @@ from test_request_forms import BOUNDARY, FORM_TYPE, B, form
 from litelens.api.handler import create_handler
 from litelens.api.requests import ImageInput, source_of
 from litelens.aws.s3 import ObjectLocation
-from litelens.core.classifier import Classifier, Input
+from litelens.core.classifier import Classifier, PreparedImage
 from litelens.core.engines import LiteRT
 from litelens.core.images import Limits
 from litelens.settings import MAX_IMAGES, Settings
@@ -227,7 +227,7 @@ class TestSeveralImages:
         prepared: list[bytes] = []
         second = threading.Event()
 
-        def counted(self: Classifier, data: bytes) -> Input:
+        def counted(self: Classifier, data: bytes) -> PreparedImage:
             prepared.append(data)
             if len(prepared) == 2:
                 second.set()
@@ -248,7 +248,7 @@ class TestSeveralImages:
         handle = handle_with_threads(1)
         prepare, threads = Classifier.prepare, set()
 
-        def counted(self: Classifier, data: bytes) -> Input:
+        def counted(self: Classifier, data: bytes) -> PreparedImage:
             threads.add(threading.get_ident())
             return prepare(self, data)
 

@@ -1,5 +1,6 @@
 """The models of a deployment, in folders that change while it runs."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,18 @@ def test_a_model_whose_manifest_has_changed_is_loaded_again(tmp_path: Path) -> N
     change_manifest(bundle, version="9.9.9")
     assert registry.get("pets") is not before
     assert registry.get("pets").bundle.version == "9.9.9"
+
+
+def test_a_bundle_that_is_unpacked_again_with_its_old_time_is_loaded_again(tmp_path: Path) -> None:
+    bundle = add_bundle(tmp_path, "pets")
+    change_manifest(bundle, version="1.0.0")
+    registry = registry_of(tmp_path)
+    assert registry.get("pets").bundle.version == "1.0.0"
+    manifest = bundle / "manifest.json"
+    made = manifest.stat()
+    manifest.write_bytes(manifest.read_bytes().replace(b"1.0.0", b"2.0.0"))
+    os.utime(manifest, ns=(made.st_atime_ns, made.st_mtime_ns))
+    assert registry.get("pets").bundle.version == "2.0.0"
 
 
 def test_the_default_model_is_loaded_again_too(tmp_path: Path) -> None:

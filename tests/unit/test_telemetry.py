@@ -173,6 +173,10 @@ class TestRequests:
         monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root={TRACE};Parent=53995c3f42cd8ad8;Sampled=1")
         handle(classify_bytes(b"hello"))
         assert [line["xray_trace_id"] for line in logs.lines()] == [TRACE, TRACE]
+        logs.clear()
+        monkeypatch.setenv("_X_AMZN_TRACE_ID", f"Root={TRACE};Parent=53995c3f42cd8ad8;Sampled=0")
+        handle(classify_bytes(b"hello"))
+        assert not any("xray_trace_id" in line for line in logs.lines())
 
     def test_an_internal_error_is_logged_with_the_code_of_its_answer(
         self, logs: CapturedLogs, monkeypatch: pytest.MonkeyPatch

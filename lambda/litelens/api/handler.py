@@ -50,7 +50,7 @@ from litelens.aws.results_table import ResultsTable
 from litelens.aws.s3 import ObjectLocation, ObjectReader, UploadBucket, image_key, is_upload_id
 from litelens.aws.snapstart import register_hooks
 from litelens.core.bundle import METRICS, REPORT, Bundle
-from litelens.core.classifier import DEFAULT_TOP_K, Classifier, Input, Options
+from litelens.core.classifier import DEFAULT_TOP_K, PREDICTION_BYTES, Classifier, Options, PreparedImage
 from litelens.core.errors import BundleError, InternalError, ReportedError
 from litelens.core.registry import DAMAGED, LoadedModel, ModelRegistry
 from litelens.settings import Settings, read_settings
@@ -141,9 +141,13 @@ class _Api:
         self._limits = settings.limits
         self._max_upload_bytes = settings.max_upload_bytes
         self._log_results = settings.log_results
-        # Decoding and the model would only take turns on one core, which costs time.
-        self._has_cores = settings.threads > 1
-        limits = dataclasses.replace(settings.limits, bytes=max(settings.limits.bytes, settings.max_upload_bytes))
+        # On one core, decoding ahead saves nothing, and switching between threads costs time.
+        self._decodes_ahead = settings.threads > 1
+        limits = dataclasses.replace(
+            settings.limits,
+            bytes=max(settings.limits.bytes, settings.max_upload_bytes),
+            spare=settings.limits.spare + PREDICTION_BYTES,
+        )
         self._models = ModelRegistry(settings.bundle, settings.models, limits, settings.threads, settings.engine)
         self.model = self.default_model
         self._objects = ObjectReader(settings.buckets, settings.max_upload_bytes)
@@ -203,7 +207,8 @@ class _Api:
         """Classify several images. With several cores, the next one is decoded while the model runs."""
         prepare = partial(self._prepare_item, classifier, call)
         results: list[schemas.Classification | schemas.Failure] = []
-        for prepared in (_map_ahead if self._has_cores else _map)(prepare, request.images):
+        is_ahead = self._decodes_ahead and len(request.images) > 1
+        for prepared in (_map_ahead if is_ahead else _map)(prepare, request.images):
             try:
                 results.append(self._classify_item(classifier, prepared(), request, call))
             except ReportedError as error:
@@ -211,22 +216,22 @@ class _Api:
                 results.append(schemas.Failure(problem_document(error, call.id)))
         return results
 
-    def _prepare_item(self, classifier: Classifier, call: Call, image: Image) -> Input:
+    def _prepare_item(self, classifier: Classifier, call: Call, image: Image) -> PreparedImage:
         _require_time(call)
         return self._prepare(classifier, image, call)
 
     def _classify_item(
-        self, classifier: Classifier, image: Input, request: ClassifyRequest, call: Call
+        self, classifier: Classifier, image: PreparedImage, request: ClassifyRequest, call: Call
     ) -> schemas.Classification:
         _require_time(call)
         return self._classify_image(classifier, image, request, call)
 
-    def _prepare(self, classifier: Classifier, image: Image, call: Call) -> Input:
+    def _prepare(self, classifier: Classifier, image: Image, call: Call) -> PreparedImage:
         """Fetch and decode an image."""
         return classifier.prepare(self._fetch(image, call))
 
     def _classify_image(
-        self, classifier: Classifier, image: Input, request: ClassifyRequest, call: Call
+        self, classifier: Classifier, image: PreparedImage, request: ClassifyRequest, call: Call
     ) -> schemas.Classification:
         prediction = classifier.predict(image, request.options)
         record_prediction(prediction, call.id, log=self._log_results, is_only_image=not request.is_list)
@@ -406,18 +411,21 @@ class _Api:
 
 
 def _require_time(call: Call) -> None:
-    """Raise OutOfTime if the time for the images of a request is over."""
+    """Raise OutOfTime if the time for the request is used up."""
     if call.deadline.remaining() <= 0:
         raise OutOfTime("The images before this one took all the time; send it again in a smaller request.")
 
 
 def _map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[Callable[[], R]]:
-    """Yield a function for each item that returns the result of `function`, or raises its error."""
+    """For each item, yield a callable that returns `function(item)` or raises its error."""
     return (partial(function, item) for item in items)
 
 
 def _map_ahead(function: Callable[[T], R], items: Iterable[T]) -> Iterator[Callable[[], R]]:
-    """Do the same as _map(), but call `function` in another thread: with the next item while one is processed."""
+    """Like _map(), but another thread calls `function`, one item ahead of the caller.
+
+    If the caller stops early, it waits until the thread has finished the current item, so that nothing runs on.
+    """
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decoder") as thread:
         first, *others = items
         current = thread.submit(function, first)

@@ -22,15 +22,15 @@ from litelens.aws.event_bus import EventBus
 from litelens.aws.results_table import ResultId, ResultsTable
 from litelens.aws.s3 import ObjectReader, UploadBucket, is_form_key
 from litelens.bulk.s3_events import ObjectRevision
-from litelens.core.classifier import Options
+from litelens.core.classifier import PREDICTION_BYTES, Options
 from litelens.core.errors import InputError, ReportedError
 from litelens.core.registry import ModelRegistry
 from litelens.settings import Settings, required
 from litelens.telemetry import logger, record_duplicate, record_prediction, record_problem
 
 # The number of threads that share a worker: one for each message of a batch. Fetching and saving overlap, because they
-# mostly wait for the network. One image is decoded while the model runs on another. docs/scale.md has the measured
-# gain.
+# mostly wait for the network; docs/scale.md has the measured gain. One image is decoded while the model runs on
+# another, which takes less time with several cores only.
 THREADS = 10
 
 # The number of copies of an object in memory while it is fetched.
@@ -63,7 +63,9 @@ class Worker:
         self._all_buckets = ObjectReader([self._bucket.bucket, *settings.buckets], settings.max_upload_bytes)
         fetched = (THREADS - 1) * _COPIES * settings.max_upload_bytes
         limits = dataclasses.replace(
-            settings.limits, bytes=settings.max_upload_bytes, spare=settings.limits.spare + fetched
+            settings.limits,
+            bytes=settings.max_upload_bytes,
+            spare=settings.limits.spare + fetched + PREDICTION_BYTES,
         )
         models = ModelRegistry(settings.bundle, settings.models, limits, settings.threads, settings.engine)
         self._classifier = models.default.classifier

@@ -13,6 +13,9 @@ from litelens.core.engines import load_engine
 from litelens.core.errors import InvalidOption, ModelUnusable
 from litelens.core.images import DecodedImage, Limits, decode
 
+# The memory in bytes that predict() may allocate. A decoder that runs in another thread must leave it free.
+PREDICTION_BYTES = 16_000_000
+
 # The number of labels in a prediction if the request does not say it. A multi-label model gives all labels, unless it
 # has so many that the answer would be too large for the results table.
 DEFAULT_TOP_K = 5
@@ -121,11 +124,11 @@ class Prediction:
 
 
 @dataclass(frozen=True)
-class Input:
-    """A photo as input of the model: its pixels as `levels` of the tensor IMAGE, `(1, height, width, 3)`.
+class PreparedImage:
+    """An image that was prepared for the model: `levels` of the tensor IMAGE, `(1, height, width, 3)`.
 
-    `format` is the file's (ImageFormat.name), `bytes` its size; `width` and `height` are those of the upright photo, in
-    pixels. Making the input took this many `milliseconds`.
+    `format` (ImageFormat.name) and `bytes` are the file's format and size; `width` and `height` are those of the
+    upright image, in pixels. `milliseconds` is the time that the preparation took.
     """
 
     levels: NDArray[Any]
@@ -138,9 +141,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Features:
-    """The model's output FEATURES of an image, `levels` of `tensor`, and its mean over h and w, `pooled`.
+    """The model's output FEATURES for one image.
 
-    `levels` have the shape `(h, w, channels)`; `pooled` is float32 `(channels,)`.
+    `levels` are the raw values of `tensor`, `(h, w, channels)`. `pooled` is the mean of the real values over h and w,
+    float32 `(channels,)`.
     """
 
     levels: NDArray[Any]
@@ -168,7 +172,10 @@ class _Output:
 
 
 class Classifier:
-    """A loaded bundle that classifies images. Not safe for concurrent use, except for prepare()."""
+    """A loaded bundle that classifies images.
+
+    Not safe for concurrent use, except that prepare() may run while predict() runs in another thread.
+    """
 
     def __init__(self, bundle: Bundle, limits: Limits, threads: int, engine: str = "litert") -> None:
         """Load the bundle's model into an engine, one of engines.ENGINES; raises BundleError if that fails."""
@@ -209,16 +216,13 @@ class Classifier:
         self.check(options)
         return self.predict(self.prepare(data), options)
 
-    def prepare(self, data: bytes) -> Input:
-        """Decode an image, and crop, resize and quantize it for the model; raises ImageError.
-
-        It may run in one thread while predict() runs in another, so that a list of images takes less time.
-        """
+    def prepare(self, data: bytes) -> PreparedImage:
+        """Decode an image, and crop, resize and quantize it for the model; raises ImageError."""
         started = time.perf_counter()
         image = decode(data, self._limits, self.bundle.preprocessing)
         levels = self._levels(image.pixels(self.bundle.preprocessing))
         took = _milliseconds(time.perf_counter() - started)
-        return Input(levels, image.format, len(data), image.width, image.height, took)
+        return PreparedImage(levels, image.format, len(data), image.width, image.height, took)
 
     def logits(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the class scores, float32 `(classes,)`, of the input's pixels, uint8 `(height, width, 3)`.
@@ -281,7 +285,7 @@ class Classifier:
         pooled = levels.sum(axis=(0, 1), dtype=np.float32) / np.float32(height * width)
         return Features(levels, tensor, tensor.dequantize(pooled))
 
-    def predict(self, image: Input, options: Options = _DEFAULTS) -> Prediction:
+    def predict(self, image: PreparedImage, options: Options = _DEFAULTS) -> Prediction:
         """Classify a prepared image with options that check() accepts; raises ModelUnusable."""
         started = time.perf_counter()
         output = self._run(image.levels)
@@ -347,7 +351,7 @@ class Classifier:
         familiarity = self.bundle.familiarity
         return familiarity.is_unfamiliar(features.embedding, best) if familiarity and features else None
 
-    def _heat_map(self, best: int, features: Features | None, image: Input, options: Options) -> HeatMap | None:
+    def _heat_map(self, best: int, features: Features | None, image: PreparedImage, options: Options) -> HeatMap | None:
         if not options.heat_map or features is None or self.bundle.head is None:
             return None
         label = options.heat_map_label or self.bundle.labels[best]

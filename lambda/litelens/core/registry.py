@@ -23,7 +23,7 @@ DAMAGED = "its bundle is damaged; the log says why."
 
 _logger = logging.getLogger(__name__)
 
-_Revision = tuple[int, int, int] | None
+_Revision = tuple[int, ...] | None
 
 # The maximum number of names that an error message lists.
 _MAX_NAMES = 20
@@ -33,7 +33,7 @@ _MAX_NAMES = 20
 class LoadedModel:
     """A model that is ready to classify, and the milliseconds that its first inference took.
 
-    `revision` tells the manifest that it was loaded from from a later one.
+    `revision` is that of the manifest when the model was loaded; if it changes, the model is loaded again.
     """
 
     classifier: Classifier
@@ -177,12 +177,16 @@ def _children(folder: Path | None) -> list[Path]:
 
 
 def _revision(path: Path) -> _Revision:
-    """Return what changes when a file is replaced or written: its inode, its size, and the time in nanoseconds."""
+    """Return a file's inode, size and times in nanoseconds, which change when it is written or replaced; None if it
+    cannot be read.
+
+    Unpacking an archive can restore the time of modification, but not the time of the last change of the inode.
+    """
     try:
         found = path.stat()
     except OSError:
         return None  # read_bundle() reports the reason
-    return (found.st_ino, found.st_size, found.st_mtime_ns)
+    return (found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def _sentence(folders: Mapping[str, Path]) -> str:
