@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelens.core.bundle import Bundle
-from litelens.core.classifier import Classifier, Options, softmax
+from litelens.core.classifier import Classifier, Options
+from litelens.core.probabilities import softmax
 from litelens_client.learning.calibration import (
     best_temperature,
     calibration_error,

@@ -9,8 +9,9 @@ from support import CIFAR_BUNDLE, LambdaContext, answer_of, classify_bytes
 
 from litelens.api.handler import create_handler
 from litelens.core.bundle import load_bundle
-from litelens.core.classifier import Classifier, softmax
+from litelens.core.classifier import Classifier
 from litelens.core.images import Limits
+from litelens.core.probabilities import softmax
 from litelens.settings import Settings
 from litelens_client.learning.calibration import calibration_error, choose_threshold
 from training.dataset import Pixels, Split

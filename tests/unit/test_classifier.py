@@ -8,9 +8,10 @@ from PIL import Image
 from support import DEFAULT_BUNDLE, ROCKET, encoded
 
 from litelens.core.bundle import IMAGE, LOGITS, Tensor, load_bundle
-from litelens.core.classifier import Classifier, Options, Timing, entropy, softmax
+from litelens.core.classifier import Classifier, Options, Timing
 from litelens.core.errors import ImageTooLarge, InvalidOption, ModelUnusable
 from litelens.core.images import Limits, decode
+from litelens.core.probabilities import entropy, softmax
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,13 @@ from old_bundle import add_old_bundle
 from support import encoded
 
 from litelens.core.bundle import FEATURES, IMAGE, LOGITS, MANIFEST, METRICS, MODEL, REPORT, Bundle, load_bundle
-from litelens.core.classifier import Classifier, Features, Options, Prediction, softmax
+from litelens.core.classifier import Classifier, Features, Options, Prediction
 from litelens.core.engines import ENGINES
 from litelens.core.familiarity import FAMILIARITY
 from litelens.core.golden import mismatch
 from litelens.core.head import HEAD
 from litelens.core.images import Limits
+from litelens.core.probabilities import softmax
 from litelens_client.__main__ import main
 from litelens_client.learning import regression
 from litelens_client.learning.embeddings import EmbeddingCache

@@ -13,9 +13,10 @@ from bundles import add_bundle, add_familiarity, change_manifest, make_multi_lab
 from support import CIFAR_BUNDLE, DEFAULT_BUNDLE, ROCKET, LambdaContext, classify_bytes, event
 
 from litelens.core.bundle import IMAGE, LOGITS, Bundle, Tensor, load_bundle
-from litelens.core.classifier import Classifier, Options, Prediction, sigmoid
+from litelens.core.classifier import Classifier, Options, Prediction
 from litelens.core.errors import BundleError, ModelUnusable
 from litelens.core.images import Limits
+from litelens.core.probabilities import sigmoid
 
 PHOTO = ROCKET.read_bytes()
 

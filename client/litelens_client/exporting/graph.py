@@ -8,8 +8,8 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from litelens.core.bundle import FEATURES, IMAGE, LOGITS, Bundle, Tensor
-from litelens.core.classifier import lowest_probability, probability_limits
 from litelens.core.head import Head
+from litelens.core.probabilities import lowest_probability, probability_limits
 from litelens_client.learning.tflite import GraphBuilder, parse_model
 
 # The name of the only output: the confidences that the API gives, float32 `(1, classes)`.

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelens.core.bundle import IMAGE, Bundle
-from litelens.core.classifier import Classifier, sigmoid, softmax
+from litelens.core.classifier import Classifier
 from litelens.core.images import decode
 from litelens.core.native_logs import hide_native_logs
+from litelens.core.probabilities import sigmoid, softmax
 from litelens_client.exporting.errors import ExportRefused
 from litelens_client.exporting.graph import CONFIDENCES, Normalization, standalone_graph
 from litelens_client.exporting.metadata import Description, write_with_metadata

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from litelens.core.bundle import MANIFEST, Bundle, load_bundle
-from litelens.core.classifier import softmax
 from litelens.core.errors import BundleError
 from litelens.core.familiarity import NEIGHBOURS, Familiarity
 from litelens.core.head import Head
+from litelens.core.probabilities import softmax
 from litelens.settings import DEFAULT_MODEL
 from litelens_client.learning.calibration import best_temperature, choose_threshold
 from litelens_client.learning.duplicates import find_duplicates, group_duplicates, near_duplicate_limit

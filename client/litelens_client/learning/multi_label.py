@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from litelens.core.classifier import sigmoid
 from litelens.core.head import Head
+from litelens.core.probabilities import sigmoid
 from litelens_client.learning.calibration import calibration_error, lowest_loss, reliability
 from litelens_client.learning.metrics import Classes, Floats, Labelled
 from litelens_client.learning.regression import MAX_FOLDS, REGULARIZATIONS, CrossValidation, standardize
