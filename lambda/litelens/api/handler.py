@@ -210,7 +210,9 @@ class _Api:
         is_ahead = self._decodes_ahead and len(request.images) > 1
         for prepared in (_map_ahead if is_ahead else _map)(prepare, request.images):
             try:
-                results.append(self._classify_item(classifier, prepared(), request, call))
+                image = prepared()
+                _require_time(call)
+                results.append(self._classify_image(classifier, image, request, call))
             except ReportedError as error:
                 record_problem(error, call.id)
                 results.append(schemas.Failure(problem_document(error, call.id)))
@@ -219,12 +221,6 @@ class _Api:
     def _prepare_item(self, classifier: Classifier, call: Call, image: Image) -> PreparedImage:
         _require_time(call)
         return self._prepare(classifier, image, call)
-
-    def _classify_item(
-        self, classifier: Classifier, image: PreparedImage, request: ClassifyRequest, call: Call
-    ) -> schemas.Classification:
-        _require_time(call)
-        return self._classify_image(classifier, image, request, call)
 
     def _prepare(self, classifier: Classifier, image: Image, call: Call) -> PreparedImage:
         """Fetch and decode an image."""

@@ -105,8 +105,8 @@ class Prediction:
     confidence, or None if the bundle has no groups. `entropy` is the Shannon entropy in bits of the confidences p of
     all labels, the sum of p * log2(1 / p). It is 0 if one label has a confidence of 1, and log2 of the number of labels
     if all are equally confident. In a multi-label prediction, it is the sum of the entropies of all labels, each of
-    which is at most 1. `image_bytes` is the file's size; `width` and `height` are those of the
-    upright photo, in pixels. `embedding` is set if the options ask for it.
+    which is at most 1. `image_bytes` is the size of the file; `width` and `height` are those of the upright photo, in
+    pixels. `embedding` is set if the options ask for it.
     """
 
     candidates: tuple[Candidate, ...]

@@ -177,10 +177,10 @@ def _children(folder: Path | None) -> list[Path]:
 
 
 def _revision(path: Path) -> _Revision:
-    """Return a file's inode, size and times in nanoseconds, which change when it is written or replaced; None if it
-    cannot be read.
+    """Return a file's inode, size and times in nanoseconds; None if it cannot be read.
 
-    Unpacking an archive can restore the time of modification, but not the time of the last change of the inode.
+    One of them changes when the file is written or replaced. Unpacking an archive can restore the time of modification,
+    but not that of the last change of the inode.
     """
     try:
         found = path.stat()
