@@ -330,6 +330,16 @@ def test_a_name_that_no_folder_can_have_is_refused_and_can_be_corrected(name: st
 
 
 @at_the_desk
+def test_enter_sends_the_name_of_a_class_once(page: Page) -> None:
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.method == "PUT" else None)
+    name_class(page, 1, "cat")
+    name_class(page, 2, "dog")
+    assert draft(page) == {"cat": 0, "dog": 0}
+    assert [url.rpartition("/")[2] for url in sent] == ["cat", "dog"]
+
+
+@at_the_desk
 def test_two_classes_cannot_have_the_same_name(page: Page) -> None:
     name_class(page, 1, "cat")
     name_field(page, 2).fill("Cat")

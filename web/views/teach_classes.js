@@ -50,7 +50,6 @@ function card(shown, index) {
           .value=${live(typed ?? name)}
           @input=${(/** @type {Event} */ event) => changeClass(key, { typed: inputOf(event).value })}
           @change=${(/** @type {Event} */ event) => nameClass(key, inputOf(event).value)}
-          @keydown=${(/** @type {KeyboardEvent} */ event) => event.key === "Enter" && nameClass(key, inputOf(event).value)}
         />
         ${photos.length > 0 ? html`<span class="teach-count">${text.teach.photos(photos.length)}</span>` : nothing}
         ${removal(shown, title)}
