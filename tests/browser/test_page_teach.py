@@ -329,6 +329,15 @@ def test_a_name_that_no_folder_can_have_is_refused_and_can_be_corrected(name: st
     assert draft(page) == {"ab": 0}
 
 
+def test_a_photo_that_the_browser_cannot_show_is_taken_and_its_place_says_so(page: Page) -> None:
+    name_class(page, 1, "rocket")
+    choose(page, "rocket", *files("cat", 1))
+    choose(page, "rocket", ROOT / "tests" / "images" / "rocket.heic")
+    expect(thumbnails(page, "rocket")).to_have_count(2)
+    expect(class_card(page, "rocket").get_by_text(page_text("undrawn")).filter(visible=True)).to_have_count(1)
+    assert draft(page) == {"rocket": 2}
+
+
 @at_the_desk
 def test_enter_sends_the_name_of_a_class_once(page: Page) -> None:
     sent: list[str] = []

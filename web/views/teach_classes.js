@@ -61,6 +61,23 @@ function card(shown, index) {
   `;
 }
 
+/** A photo, or a sentence if the browser cannot show it, such as a HEIC. @param {string} url */
+export function teachPhoto(url) {
+  return html`
+    <span class="teach-photo">
+      <img src=${url} alt="" loading="lazy" decoding="async" @load=${markShown} @error=${markShown} />
+      <span class="small">${text.undrawn}</span>
+    </span>
+  `;
+}
+
+/** Mark a photo that the browser could not load, unless its address is still unknown. @param {Event} event */
+function markShown({ type, target }) {
+  const image = /** @type {HTMLImageElement} */ (target);
+  const isUndrawn = type === "error" && image.getAttribute("src") !== "";
+  image.parentElement?.classList.toggle("undrawn", isUndrawn);
+}
+
 /** @param {Event} event */
 function inputOf(event) {
   return /** @type {HTMLInputElement} */ (event.currentTarget);
@@ -96,7 +113,7 @@ function thumbnails({ key, name, photos, showsAll }) {
         ({ photo }) => photo,
         ({ photo, number }) => html`
           <li>
-            <img src=${photoUrl(name, photo)} alt="" width="80" height="80" loading="lazy" decoding="async" />
+            ${teachPhoto(photoUrl(name, photo))}
             <button
               title=${text.remove}
               aria-label=${text.teach.removePhoto(number, name)}

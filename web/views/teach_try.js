@@ -8,7 +8,7 @@ import { text } from "../text.js";
 import { html, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
 import { cameraButton, cameraPanel } from "./teach_camera.js";
-import { openPicker, taken } from "./teach_classes.js";
+import { openPicker, taken, teachPhoto } from "./teach_classes.js";
 
 /** @import {Answer} from "../state.js" */
 /** @import {Learned, Trial} from "../teaching_state.js" */
@@ -54,7 +54,7 @@ export function tryPanel(learned) {
 /** @param {Trial} trial */
 function tried({ url, answer, problem }) {
   return html`
-    <img src=${url} alt="" />
+    ${teachPhoto(url)}
     <div>
       ${
         problem
