@@ -190,7 +190,7 @@ def test_any_bundle_is_measured_with_each_engine(tmp_path: Path, monkeypatch: py
     assert limited == [LIMITED_OPENVINO[each].name for each in expected]
     assert [row["ratio"] for row in measured["rows"] if row["peer"] == LITELENS_LITERT] == [1]
     page = comparison.render_bundle({"bundle": by_cpu})
-    assert f"The bundle {CIFAR_BUNDLE.name} at 32 pixels with each engine of litelens" in page
+    assert f"The bundle {CIFAR_BUNDLE.name} at 32 pixels: 1 rounds" in page
     assert f"| {LITELENS_LITERT} | 100.0% |" in page
 
 
