@@ -374,6 +374,8 @@ def test_a_headline_breaks_between_words(page: Page) -> None:
 
 def tab_to(page: Page, target: Locator, key: str = "Tab") -> None:
     """Press the key until the target has the focus; each focused element must be visible."""
+    # Until the page is drawn, the key leads out of it.
+    expect(target).to_be_visible()
     for _ in range(100):
         page.keyboard.press(key)
         assert_focus_is_visible(page)
