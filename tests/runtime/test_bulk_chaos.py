@@ -6,6 +6,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,7 @@ class KillableWorker:
         before = self.failed
         while self.failed == before:
             wait_until(lambda: self._started > self._finished, pause=0.01)
-            self._kill(chance.uniform(0, 0.4))
+            self._kill(chance.uniform(0, 0.2))
 
     def _kill(self, after: float) -> None:
         invocation = self._started
@@ -112,7 +113,8 @@ def test_every_upload_gets_exactly_one_result() -> None:
         workers = [KillableWorker(worker) for worker in stack.workers]
         kills = {chance.randrange(len(uploads) * 3 // 10, len(uploads) * 8 // 10) for _ in range(KILLS)}
         assert len(kills) == KILLS
-        with replace(stack, workers=workers).poll_queue():
+        killing: list[Future[None]] = []
+        with ThreadPoolExecutor(1) as killer, replace(stack, workers=workers).poll_queue():
             send_poison(stack)
             for number, upload in enumerate(with_repetitions(uploads, chance)):
                 put_object(stack, upload.key, upload.body)
@@ -121,12 +123,15 @@ def test_every_upload_gets_exactly_one_result() -> None:
                 if number == len(uploads) // 5:
                     throttle.table, throttle.left = stack.storage.results_table, 200
                 if number in kills:
-                    chance.choice(workers).interrupt(chance)
+                    # While the uploads go on, because a worker without messages cannot be interrupted.
+                    killing.append(killer.submit(chance.choice(workers).interrupt, random.Random(number)))
+            for kill in killing:
+                kill.result()
             wait_until(lambda: count_waiting(stack) == 0, within=600, pause=1)
         assert throttle.left <= 0
         assert sum(worker.failed for worker in workers) >= KILLS
-        assert_complete(stack, uploads)
         assert sorted(receive_bodies(stack.client("sqs"), stack.storage.dead_letters_url)) == sorted(POISON)
+        assert_complete(stack, uploads)
 
 
 def make_uploads(chance: random.Random) -> list[Upload]:
