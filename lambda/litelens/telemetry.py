@@ -115,7 +115,6 @@ def record_prediction(
     The image counts as uncertain by the bundle's threshold and not by the request's: otherwise the share of uncertain
     images would depend on the requests and not only on the model.
     """
-    uncertain = prediction.uncertain_by_default
     with _lock:
         if log and is_only_image and not is_metrics_disabled():
             for name, value in {"message": _CLASSIFIED, **_details(prediction)}.items():
@@ -129,7 +128,7 @@ def record_prediction(
         _add("ImageBytes", MetricUnit.Bytes, prediction.image_bytes)
         _add("ImageMegapixels", MetricUnit.NoUnit, prediction.width * prediction.height / 1_000_000)
         _add("Entropy", MetricUnit.NoUnit, round(prediction.entropy, 6))
-        _add("Uncertain", MetricUnit.Count, int(uncertain))
+        _add("Uncertain", MetricUnit.Count, int(prediction.uncertain_by_default))
         if prediction.unfamiliar is not None:
             _add("Unfamiliar", MetricUnit.Count, int(prediction.unfamiliar))
         _add(f"Format{prediction.image_format}", MetricUnit.Count, 1)

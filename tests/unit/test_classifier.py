@@ -2,6 +2,7 @@ import dataclasses
 import math
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -122,6 +123,21 @@ def test_the_model_can_tell_nearly_all_levels_of_a_pixel_apart(classifier: Class
     assert levels.shape == (256, 3)
     for channel in range(3):
         assert len(set(levels[:, channel].tolist())) >= 250
+
+
+@pytest.mark.parametrize("std", [(0.5, 0.5, 0.5), (0.3, 0.5, 0.7)], ids=["alike", "different"])
+def test_each_pixel_becomes_the_level_of_its_normalized_value(
+    std: tuple[float, float, float], noise: np.random.Generator
+) -> None:
+    bundle = load_bundle(DEFAULT_BUNDLE)
+    spec = msgspec.structs.replace(bundle.preprocessing, crop=1.0, std=std)
+    pixels = noise.integers(0, 256, (spec.height, spec.width, 3), dtype=np.uint8)
+    prepared = Classifier(dataclasses.replace(bundle, preprocessing=spec), Limits(), 1).prepare(
+        encoded(Image.fromarray(pixels), "PNG")
+    )
+    expected = bundle.tensors[IMAGE].quantize(spec.normalize(pixels))
+    assert prepared.levels.dtype == expected.dtype
+    assert np.array_equal(prepared.levels, expected[np.newaxis])
 
 
 def test_the_timing_is_in_milliseconds(classifier: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:

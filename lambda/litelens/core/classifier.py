@@ -184,6 +184,7 @@ class Classifier:
         self._limits = limits
         self._engine = load_engine(engine, bundle, threads)
         self._input_levels = bundle.tensors[IMAGE].quantize(bundle.preprocessing.normalization_table())
+        self._byte_table = _byte_table(self._input_levels)
         groups = [bundle.groups[label] for label in bundle.labels] if bundle.groups else []
         self._group_names = list(dict.fromkeys(groups))
         self._group_indexes = np.array([self._group_names.index(group) for group in groups], np.int64)
@@ -249,9 +250,9 @@ class Classifier:
 
     def _levels(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
         table = self._input_levels
-        if table.itemsize == 1 and (table == table[:, :1]).all():
+        if self._byte_table:
             # Three times as fast as NumPy, which converts all pixels to 64-bit indices.
-            data = pixels.tobytes().translate(table[:, 0].tobytes())
+            data = pixels.tobytes().translate(self._byte_table)
             return np.frombuffer(data, table.dtype).reshape(1, *pixels.shape)
         values = np.stack([levels.take(pixels[:, :, channel]) for channel, levels in enumerate(table.T)], axis=-1)
         return values[np.newaxis]
@@ -358,6 +359,12 @@ class Classifier:
         label = options.heat_map_label or self.bundle.labels[best]
         box = self.bundle.preprocessing.crop_box(image.width, image.height)
         return HeatMap(label, self.bundle.head.activation_map(features.grid, self.bundle.labels.index(label)), box)
+
+
+def _byte_table(levels: NDArray[Any]) -> bytes | None:
+    """Return the 256 levels as bytes if they are bytes and the same in all channels, `(256, 3)`; None otherwise."""
+    is_alike = levels.itemsize == 1 and (levels == levels[:, :1]).all()
+    return levels[:, 0].tobytes() if is_alike else None
 
 
 def _milliseconds(seconds: float) -> float:
